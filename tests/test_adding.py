@@ -88,7 +88,7 @@ def test_the_mappings_are_a_study():
     assert isinstance(study, Study)
     assert {"mine", "sums"} <= set(study.datasets)
     assert study.methods["random-direction"].use == "my_lab.random_direction"
-    assert study.run.cells[0].model == "qwen2.5-7b"
+    assert study.run.cells[0].model == "gemma2-2b"
 
 
 def test_the_settings_of_fit_are_settings_of_fit():

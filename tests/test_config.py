@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import reduce
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import yaml
 
 from fasb.errors import ConfigError
 from fasb.study import cells
-from fasb.study.config import PRESETS, load, load_files, merge, read_mapping, read_preset
+from fasb.study.config import PRESETS, ModelEntry, load, load_files, load_study, merge, read_mapping, read_preset
 
 EXTENSION = """
 from fasb.settings import Section
@@ -30,6 +31,7 @@ def fit(fitted, settings): ...
 def judge(questions, answers, settings): ...
 """
 ROOT = Path(__file__).parents[1]
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @pytest.fixture
@@ -220,8 +222,8 @@ def test_reading_a_config_module_needs_neither_torch_nor_pandas():
 @pytest.mark.parametrize("name", ["config.yaml", "evidence.yaml", "tasks.yaml"])
 def test_shipped_configs_are_valid_without_torch(name):
     program = (
-        "import sys; from pathlib import Path; from fasb.study.config import load_files; from fasb.study import cells\n"
-        f"study = load_files([Path('config/config.yaml'), Path('config/{name}')]); print(cells.jobs(study).total())\n"
+        "import sys; from pathlib import Path; from fasb.study.config import load_study; from fasb.study import cells\n"
+        f"study = load_study([Path('config/{name}')]); print(cells.jobs(study).total())\n"
         "assert 'torch' not in sys.modules"
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False)
@@ -234,8 +236,8 @@ def test_the_papers_config_has_its_own_model_prompt_and_judge():
     if "FASB_DATA" not in os.environ:
         pytest.skip("FASB_DATA is not set; it names a folder with TruthfulQA's files")
     here = {"datasets": {"truthfulqa": {"settings": {"path": os.environ["FASB_DATA"]}}}}
-    paths = [ROOT / "config" / name for name in ("config.yaml", "paper.yaml")]
-    study = load(merge(merge(*map(read_mapping, paths)), here), paths)
+    paths = [ROOT / "config" / name for name in ("models.yaml", "config.yaml", "paper.yaml")]
+    study = load(reduce(merge, [*map(read_mapping, paths), here]), paths)
     assert [cell.folder for cell in cells.cells(study)] == ["results/llama2-7b-chat/truthfulqa/seed42"]
     prompt = study.sections("truthfulqa").prompt
     assert prompt.prefix.startswith("Interpret each question literally")
@@ -255,13 +257,45 @@ def grid_sizes(study):
 
 
 @pytest.mark.parametrize(("name", "most"), [("config.yaml", 54), ("evidence.yaml", 90), ("tasks.yaml", 24)])
-def test_every_tuned_method_of_a_shipped_config_has_an_equally_fine_grid(name, most):
-    study = load_files([ROOT / "config" / "config.yaml", ROOT / "config" / name])
+def test_every_tuned_method_of_a_shipped_config_has_an_equally_fine_grid(name, most, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    study = load_study([Path("config") / name])
     sizes = {n: size for n, size in grid_sizes(study).items() if size > 1}
     assert set(sizes.values()) == {max(sizes.values())}
     assert max(sizes.values()) <= most
     tuned = {n for n in study.run.methods if n != "unsteered" and study.methods[n].like is None}
     assert set(sizes) == tuned
+
+
+def test_every_study_sees_the_library_of_models_and_may_change_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    own = tmp_path / "own.yaml"
+    own.write_text("models: {llama2-7b-chat: {revision: abc}}\nrun: {cells: [{model: llama2-7b-chat, dataset: copa}]}")
+    study = load_study([Path("config/tasks.yaml"), own])
+    chosen = study.models["llama2-7b-chat"]
+    assert (chosen.path, chosen.revision, chosen.gpu) == ("meta-llama/Llama-2-7b-chat-hf", "abc", 1)
+    assert [cell.model for cell in cells.cells(study)] == ["llama2-7b-chat"] * 2
+
+
+def test_the_library_names_no_revision_and_gives_every_model_its_size_and_room():
+    for name, entry in read_mapping(ROOT / "config" / "models.yaml")["models"].items():
+        model = ModelEntry(**entry)
+        assert model.revision is None
+        assert model.size is not None, name
+        assert model.job.mem_mb > 1000 * model.size.parameters * BYTES[model.dtype], name
+
+
+def test_a_size_changes_no_jobs_settings(mapping):
+    size = {"parameters": 1.5, "layers": 4, "heads": 4, "kv_heads": 2, "head_dim": 8}
+    sized = load(changed(mapping, "models.llama.size", size))
+    asked = {"model": "llama", "dataset": "quiz"}
+    assert cells.settings(sized, "trace", **asked) == cells.settings(load(mapping), "trace", **asked)
+
+
+def test_a_study_is_planned_from_the_repositorys_root(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"config/models\.yaml: not in .*; change to the root of the repository"):
+        load_study()
 
 
 def test_the_committed_schema_is_the_one_that_fasb_schema_prints():

@@ -1,6 +1,7 @@
 """Options that all stage commands share, and the command that shows a study's plan."""
 
 import json
+from pathlib import Path
 
 import click
 import pytest
@@ -48,13 +49,15 @@ def test_a_settings_file_must_hold_a_mapping(tmp_path):
         call("--settings", str(tmp_path / "list.json"), "--out", "f")
 
 
-def test_a_plan_lists_cells_and_counts_jobs(tmp_path):
+def test_a_plan_lists_cells_and_counts_jobs(tmp_path, monkeypatch):
+    monkeypatch.chdir(Path(__file__).parents[1])
     config = tmp_path / "own.yaml"
     config.write_text(
-        "models: {m: {path: some/model}}\ndatasets: {d: {load: copa}}\nmethods: {iti: {use: iti}}\n"
-        "run: {cells: [{model: m, dataset: d}], seeds: [0, 5], methods: [iti]}\n"
+        "datasets: {d: {load: copa}}\nrun: {cells: [{model: qwen3-0.6b, dataset: d}], seeds: [0, 5], methods: [iti]}\n"
     )
-    printed = CliRunner().invoke(plan_command, [str(config)], catch_exceptions=False).output.splitlines()
-    assert printed[:2] == ["results/m/d/seed0", "results/m/d/seed5"]
+    printed = (
+        CliRunner().invoke(plan_command, ["--configfile", str(config)], catch_exceptions=False).output.splitlines()
+    )
+    assert printed[:2] == ["results/qwen3-0.6b/d/seed0", "results/qwen3-0.6b/d/seed5"]
     assert "    2 sweep" in printed
     assert printed[-1].endswith(" jobs")

@@ -7,18 +7,19 @@ import click
 
 
 @click.command("plan")
-@click.argument("configs", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--configfile", "configs", multiple=True, type=click.Path(path_type=Path), help="As for snakemake.")
 def plan_command(configs: tuple[Path, ...]) -> None:
     """Print a study's cells and how many jobs of each rule it needs.
 
-    Reads CONFIGS, merged in order (default: config/config.yaml); writes nothing. The configuration is checked.
+    Merges config/models.yaml, config/config.yaml and each --configfile, as snakemake does; writes nothing. The
+    configuration is checked.
 
-    Example: fasb plan config/config.yaml config/evidence.yaml
+    Example: fasb plan --configfile config/evidence.yaml
     """
     from fasb.study import cells
-    from fasb.study.config import load_files
+    from fasb.study.config import load_study
 
-    study = load_files(configs or (Path("config/config.yaml"),))
+    study = load_study(configs)
     for cell in cells.cells(study):
         click.echo(cell.folder)
     jobs = cells.jobs(study)

@@ -179,7 +179,7 @@ def settings(study: Study, rule: str, **wildcards: str) -> dict[str, Any]:
 
 def _model(study: Study, name: str) -> dict[str, Any]:
     entry = study.models[name]
-    dumped = entry.model_dump(mode="json", exclude={"world", "pretrain", "job"})
+    dumped = entry.model_dump(mode="json", exclude={"world", "pretrain", "size", "job"})
     return {**dumped, "path": dumped["path"] or f"results/models/{name}"}
 
 

@@ -30,6 +30,8 @@ from fasb.settings import (
 )
 
 PRESETS = Path(__file__).parents[1] / "presets"
+BASES = (Path("config/models.yaml"), Path("config/config.yaml"))
+"""What every study's own file is laid over, in this order; the Snakefile names the same files."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """Names become folders and wildcards."""
 
@@ -74,12 +76,23 @@ class JobSettings(Section):
     runtime: int = Field(60, ge=1, description="Time limit of a job's first attempt, in minutes")
 
 
+class ModelSize(Section):
+    """A model's published size; memory and disk follow from it, nothing is loaded by it."""
+
+    parameters: float = Field(gt=0, description="In billions; input and output embeddings that are one count once")
+    layers: int = Field(ge=1)
+    heads: int = Field(ge=1, description="Query heads of a layer")
+    kv_heads: int = Field(ge=1, description="Key and value heads of a layer")
+    head_dim: int = Field(ge=1, description="Width of a head")
+
+
 class ModelEntry(ModelSettings):
     """A model from the hub or a folder (`path`), or one that the study trains on a world's texts (`world`)."""
 
     path: str = Field("", description="Hub id or local folder of a causal LM; not with `world`")
     world: dict[str, Any] | None = Field(None, description="fasb.world.text.WorldSettings of the texts it reads")
     pretrain: dict[str, Any] = Field({}, description="fasb.world.pretrain.PretrainSettings")
+    size: ModelSize | None = Field(None, description="What `fasb plan` reckons with; needed for nothing else")
     job: JobSettings = JobSettings()
 
     @property
@@ -213,6 +226,18 @@ def load(mapping: dict[str, Any], where: str | Sequence[str | Path] = "config/co
     except ConfigError as error:
         raise ConfigError(f"{_origin(str(error), files)}: {error}") from None
     return study
+
+
+def load_study(paths: Sequence[Path] = ()) -> Study:
+    """The study that `snakemake --configfile PATHS` runs: the files laid over `BASES`.
+
+    Raises:
+        ConfigError: the working directory is not the repository's root, or a file or the study is wrong.
+    """
+    for base in BASES:
+        if not base.is_file():
+            raise ConfigError(f"{base}: not in {Path.cwd()}; change to the root of the repository")
+    return load_files([*BASES, *(path for path in paths if path not in BASES)])
 
 
 def load_files(paths: Sequence[Path]) -> Study:

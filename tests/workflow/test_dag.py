@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from fasb.study import cells
-from fasb.study.config import load_files, merge, read_mapping
+from fasb.study.config import load_files, load_study, merge, read_mapping
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -54,10 +54,11 @@ def test_the_dag_has_the_jobs_that_fasb_plan_counts(snakemake, config):
 
 
 @pytest.mark.parametrize("config", ["config.yaml", "evidence.yaml", "tasks.yaml"])
-def test_shipped_configs_give_a_dag(config):
+def test_shipped_configs_give_the_dag_that_fasb_plan_counts(config, monkeypatch):
+    monkeypatch.chdir(ROOT)
     above = [] if config == "config.yaml" else ["--configfile", f"config/{config}"]
     run = subprocess.run([SNAKEMAKE, "-n", "--forceall", "--nolock", *above], cwd=ROOT, capture_output=True, text=True)
-    study = load_files([ROOT / "config" / "config.yaml", ROOT / "config" / config])
+    study = load_study([Path("config") / config])
     assert counts(run) == {**cells.jobs(study), "all": 1}
 
 
