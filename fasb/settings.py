@@ -4,9 +4,12 @@ Defaults here are the preset `default` (docs/method.md 1.8). `fasb/presets/*.yam
 differences of the presets `paper` and `reference`; a study's YAML holds only its own.
 """
 
+import os
+import re
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic_core import PydanticCustomError
 
 
 class Section(BaseModel):
@@ -18,11 +21,20 @@ class Section(BaseModel):
 class ModelSettings(Section):
     """Where a model comes from and how it is loaded."""
 
-    path: str = Field(description="Hub id or local folder of a causal LM")
+    path: str = Field(description="Hub id or local folder of a causal LM; $VARIABLES are filled in")
     revision: str | None = Field(None, description="Commit of the hub repository; recorded in every result")
     tokenizer: str | None = Field(None, description="Hub id or folder of the tokenizer, if not the model's")
     dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
     device: str = Field("cpu", description="cpu, cuda, cuda:1, or auto (spread by accelerate)")
+
+    @field_validator("path", "tokenizer")
+    @classmethod
+    def _filled_in(cls, path: str | None) -> str | None:
+        filled = os.path.expandvars(path or "")
+        if unset := re.search(r"\$\{?(\w+)", filled):
+            told = "the environment variable {name} is not set; set it, or write the folder out"
+            raise PydanticCustomError("unset_variable", told, {"name": unset[1]})
+        return path and filled
 
 
 class PromptSettings(Section):

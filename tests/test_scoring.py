@@ -1,3 +1,4 @@
+import checkpoints
 import numpy as np
 import pytest
 import reference_loop
@@ -28,30 +29,7 @@ def word_tokenizer():
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
 
 
-def metaspace_tokenizer():
-    """SentencePiece-like, as Llama 2's: words begin with a visible space, and unknown characters become bytes."""
-    from tokenizers import Tokenizer, decoders, models, normalizers, processors, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
-    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    tokenizer.decoder = decoders.Sequence(
-        [
-            decoders.Replace("▁", " "),
-            decoders.ByteFallback(),
-            decoders.Fuse(),
-            decoders.Strip(" ", 1, 0),
-        ]
-    )
-    special = ["<s>", "</s>", "<pad>", "<unk>", *(f"<0x{byte:02X}>" for byte in range(256))]
-    trainer = trainers.BpeTrainer(vocab_size=420, special_tokens=special[:4], show_progress=False)
-    tokenizer.train_from_iterator([*TEXTS, *ANSWERS], trainer)
-    tokenizer.add_tokens(special[4:])
-    tokenizer.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 0)])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
-
-
-TOKENIZERS = {"words": word_tokenizer, "byte-level BPE": tiny_tokenizer, "metaspace BPE": metaspace_tokenizer}
+TOKENIZERS = {"words": word_tokenizer, "byte-level BPE": tiny_tokenizer, **checkpoints.TOKENIZERS}
 
 
 def with_tokenizer(name):

@@ -6,7 +6,7 @@ import pytest
 from fits import some_questions
 
 from fasb.artifacts import write_json
-from fasb.data.splits import read_splits, split, write_splits
+from fasb.data.splits import first, read_splits, split, write_splits
 from fasb.errors import ArtifactError, DataError
 from fasb.settings import SplitSettings
 
@@ -96,3 +96,16 @@ def test_a_file_without_folds_is_refused(tmp_path):
     write_json(tmp_path / "splits.json", {"other": 1}, {})
     with pytest.raises(ArtifactError, match="make it with 'fasb splits'"):
         read_splits(tmp_path / "splits.json")
+
+
+def test_the_first_of_each_half_stay_in_the_folds_they_were_in():
+    questions = some_questions(21)
+    whole, small = (split(found, SplitSettings(), 0) for found in (questions, first(questions, 3)))
+    assert [fold.test for fold in small] == [fold.test[:3] for fold in whole]
+    assert first(questions, 11) == questions
+
+
+def test_the_first_of_each_role_keep_their_order():
+    roles = ("fit", "test", "test", "fit", "fit", "test")
+    questions = [replace(question, role=role) for question, role in zip(some_questions(6), roles, strict=True)]
+    assert [question.id for question in first(questions, 2)] == ["q0", "q1", "q2", "q3"]

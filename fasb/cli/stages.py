@@ -50,15 +50,19 @@ STORE = click.option("--store", type=PATH, required=True, help="Folder where fin
 def questions_command(settings: dict[str, Any], out: Path) -> None:
     """Write a dataset's questions as Parquet.
 
-    Settings: load (a file of fasb/data/, or a dotted path), settings (that module's own).
+    Settings: load (a file of fasb/data/, or a dotted path), settings (that module's own), limit (the first so many
+    of each half, or of each role; none: all).
 
     Example: fasb questions --settings '{"load": "fasb.world.questions", "settings": {"seed": 2}}' --out q.parquet
     """
     from fasb.data.protocol import write_questions
+    from fasb.data.splits import first
 
     module = find("data", settings["load"])
     own = settings_of("data", settings["load"], settings["settings"], "settings")
     found = module.load(own)
+    if settings.get("limit") is not None:
+        found = first(found, settings["limit"])
     source = module.source(own) if hasattr(module, "source") else {}
     write_questions(out, found, _made_by("questions", settings) | {"source": source})
 

@@ -4,6 +4,7 @@ In: questions with their groups, `SplitSettings`, a seed. Out: one `Split` per f
 questions depend on the questions' order alone; the seed only divides the rest into train and validation.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -42,6 +43,20 @@ def split(questions: Sequence[Question], settings: SplitSettings, seed: int) -> 
         parts = train, set(rest) - train, set(test)
         splits.append(Split(*(tuple(q.id for q in questions if q.group in part) for part in parts)))
     return splits
+
+
+def first(questions: Sequence[Question], n: int) -> list[Question]:
+    """The first n questions of each half, as two folds cut them; where there are roles, of each role."""
+    halves = [question.role for question in questions]
+    if set(halves) <= {"any"}:
+        halves = ["first"] * -(-len(questions) // 2) + ["second"] * (len(questions) // 2)
+    seen: Counter[str] = Counter()
+    kept = []
+    for question, half in zip(questions, halves, strict=True):
+        seen[half] += 1
+        if seen[half] <= n:
+            kept.append(question)
+    return kept
 
 
 def write_splits(path: Path, splits: Iterable[Split], made_by: dict[str, object]) -> None:

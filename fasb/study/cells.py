@@ -219,7 +219,8 @@ def _health(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
 
 def _questions(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
     entry = study.datasets[wildcards["dataset"]]
-    return {"load": entry.load, "code": code_hash("data", entry.load), "settings": entry.settings}
+    of_set = {"load": entry.load, "code": code_hash("data", entry.load), "settings": entry.settings}
+    return {**of_set, "limit": entry.limit}
 
 
 def _activations(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:

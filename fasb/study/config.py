@@ -114,6 +114,9 @@ class DatasetEntry(Overrides):
 
     load: str = Field(description="A file of fasb/data/, or a dotted path")
     settings: dict[str, Any] = Field({}, description="The module's own settings")
+    limit: int | None = Field(
+        None, ge=1, description="Only the first so many of each half, or of each role; unset: all"
+    )
     judge: JudgeEntry | None = Field(None, description="Without one no text is generated; methods are tuned on MC1")
 
 
