@@ -7,6 +7,7 @@ each text is kept (docs/method.md A2). Knows no probe and no split.
     label       [answer]                          1 true, 0 false
     question    [answer]                          id of the question
     answer      [answer]                          text of the answer
+    drawn       [answer]                          id of the question drawn behind it; its own where none was
 
 Rows follow the questions' order, then phrasings, then true and false answers; all reads of one dataset have the same
 rows. A killed run keeps its finished blocks beside the file and goes on from there.
@@ -34,7 +35,7 @@ from fasb.model.load import LoadedModel
 from fasb.model.prefix import batch_of, forward
 from fasb.settings import ActivationSettings, PromptSettings
 
-FORMAT = 1
+FORMAT = 2
 """Raised when a bank's layout changes; older files are then refused by name."""
 
 BLOCK = 500
@@ -58,12 +59,13 @@ READS = {position: Read("heads", position) for position in ("answer_end", "next_
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """The rows of a bank before a model has read them; four columns of equal length."""
+    """The rows of a bank before a model has read them; columns of equal length."""
 
     text: tuple[str, ...]
     label: tuple[int, ...]
     question: tuple[str, ...]
     answer: tuple[str, ...]
+    drawn: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.text)
@@ -81,16 +83,16 @@ def texts_of(questions: Sequence[Question], read: Read, prompt: PromptSettings, 
     following = np.random.default_rng(seed).integers(len(questions), size=len(questions)) if questions else ()
     rows = []
     for question, drawn in zip(questions, following):
-        behind = ""
+        behind, last = "", question.id
         if read.position == "next_question_end":
             behind = _fill(prompt.next_question, "prompt.next_question", next=questions[drawn].text)
+            last = questions[drawn].id
         for phrasing in question.phrasings:
             for label, answers in ((1, question.true), (0, question.false)):
                 for answer in answers:
                     text = _fill(prompt.probe, "prompt.probe", question=phrasing, answer=answer)
-                    rows.append((text + behind, label, question.id, answer))
-    text, label, ids, answer = zip(*rows) if rows else ((), (), (), ())
-    return Texts(text, label, ids, answer)
+                    rows.append((text + behind, label, question.id, answer, last))
+    return Texts(*zip(*rows)) if rows else Texts(*5 * ((),))
 
 
 def collect(
@@ -124,8 +126,8 @@ def collect(
         for first in _blocks(len(texts)):
             data[first : first + BLOCK] = read_tensors(_part(parts, first))[0]["activations"]
         file["label"] = np.array(texts.label, dtype=np.int8)
-        file.create_dataset("question", data=list(texts.question), dtype=h5py.string_dtype())
-        file.create_dataset("answer", data=list(texts.answer), dtype=h5py.string_dtype())
+        for name in ("question", "answer", "drawn"):
+            file.create_dataset(name, data=list(getattr(texts, name)), dtype=h5py.string_dtype())
     shutil.rmtree(_parts(out))
     return Bank.open(out)
 
@@ -137,6 +139,7 @@ class Bank:
     path: Path
     label: Int8[np.ndarray, " answer"]
     question: np.ndarray
+    drawn: np.ndarray
     n_layers: int
     n_heads: int
     head_dim: int
@@ -155,16 +158,18 @@ class Bank:
         with _opened(path) as file:
             hdf5_stamp(file, path)
             if file.attrs.get("format") != FORMAT or "activations" not in file:
-                raise ArtifactError(f"{path}: not a bank of format {FORMAT}; run 'fasb activations' to make it again")
+                raise ArtifactError(
+                    f"{path}: not a bank of format {FORMAT}; delete it, then run the study or 'fasb activations' again"
+                )
             n_answers, n_layers, n_heads, head_dim = file["activations"].shape
             label = file["label"][:]
-            question = np.array(file["question"].asstr()[:], dtype=str)
-            if not n_answers == len(label) == len(question):
+            question, drawn = (np.array(file[name].asstr()[:], dtype=str) for name in ("question", "drawn"))
+            if not n_answers == len(label) == len(question) == len(drawn):
                 raise ArtifactError(
                     f"{path}: {n_answers} activations, {len(label)} labels; delete it and make it again"
                 )
             fingerprint = Fingerprint(**json.loads(file.attrs["fingerprint"]))
-        return cls(path, label, question, n_layers, n_heads, head_dim, fingerprint)
+        return cls(path, label, question, drawn, n_layers, n_heads, head_dim, fingerprint)
 
     def layer(self, layer: int) -> Float32[np.ndarray, "answer head head_dim"]:
         """One layer's head outputs of all answers, as float32; its chunks' checksums are compared.
@@ -177,7 +182,7 @@ class Bank:
         return x.astype(np.float32, copy=False)
 
     def rows(self, questions: Sequence[str]) -> Bool[np.ndarray, " answer"]:
-        """Which answers belong to the given questions.
+        """Which answers belong to the given questions, without the text of any other behind them (A4).
 
         Raises:
             DataError: a question that the bank has no answers of.
@@ -188,7 +193,8 @@ class Bank:
                 f"{self.path}: no answers of {len(missing)} questions, {missing[0]!r} among them; "
                 "make the bank and the splits from the same questions"
             )
-        return np.isin(self.question, np.array(list(questions), dtype=str))
+        given = np.array(list(questions), dtype=str)
+        return np.isin(self.question, given) & np.isin(self.drawn, given)
 
 
 def _read_block(

@@ -63,12 +63,14 @@ def content_hash(value: Any) -> str:
 
 
 def weights_of(model: str) -> list[tuple[str, int, int]]:
-    """Name, size and time of change of each weight file of a local model, so that a retrained one is another.
+    """Name, size and time of change of a file, or of each weight file of a local model: a retrained one is another.
 
     Empty for a hub id: there the revision says which weights they are.
     """
-    folder = Path(model)
-    files = sorted(file for kind in ("*.safetensors", "*.bin") for file in folder.glob(kind)) if folder.is_dir() else []
+    path = Path(model)
+    files = [path] if path.is_file() else []
+    if path.is_dir():
+        files = sorted(file for kind in ("*.safetensors", "*.bin") for file in path.glob(kind))
     return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
 
 

@@ -49,7 +49,16 @@ def prototype_vectors(bank: Bank, rows: Bool[np.ndarray, " answer"]) -> Vectors:
 
 
 def with_sigma(vectors: Vectors, bank: Bank, rows: Bool[np.ndarray, " answer"]) -> Vectors:
-    """The same directions scaled by the population standard deviation of activations along them (P8, ddof 0)."""
+    """The same directions scaled by the population standard deviation of activations along them (P8, ddof 0).
+
+    Raises:
+        DataError: fewer than two rows, which have no spread.
+    """
+    if rows.sum() < 2:
+        raise DataError(
+            f"{bank.path}: {rows.sum()} answers of training questions with a training question drawn behind; give more "
+            "questions, another activations.seed, or set vectors.sigma_rows: all"
+        )
     sigma = np.stack(
         [
             np.einsum("nhd,hd->nh", bank.layer(i)[rows].astype(np.float64), vectors.direction[i]).std(axis=0)

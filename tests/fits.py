@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
+import numpy as np
 from tiny import tiny_bank
 
 from fasb.activations import Bank
@@ -44,15 +45,16 @@ def some_questions(n: int, per_group: int = 1) -> list[Question]:
 def some_fits(folder: Path, shape: tuple[int, int, int] = (2, 3, 5), n: int = 20, n_folds: int = 2) -> Fits:
     """Files of a cell with `n` questions, four answers each; not yet fitted."""
     banks = tuple(
-        tiny_bank(folder / f"{name}.h5", 4 * n, shape, seed) for seed, name in enumerate(("answer_end", "next"))
+        tiny_bank(folder / f"{name}.h5", 4 * n, shape, seed, ahead=3 * seed)
+        for seed, name in enumerate(("answer_end", "next"))
     )
     splits = split(some_questions(n), SplitSettings(folds=n_folds, validation=0.3), 0)
     return Fits(folder, banks, splits)
 
 
 def spoil(bank: Bank, questions: tuple[str, ...]) -> None:
-    """Write nonsense into the rows of these questions, and turn their labels."""
-    rows = bank.rows(questions)
+    """Write nonsense into the rows that hold a text of these questions, and turn their labels."""
+    rows = np.isin(bank.question, questions) | np.isin(bank.drawn, questions)
     with h5py.File(bank.path, "r+") as file:
         x = file["activations"][:]
         x[rows] = 100 - 3 * x[rows]

@@ -67,6 +67,8 @@ def test_one_next_question_per_question_follows_the_same_rows():
         behind.setdefault(question, set()).add(long.removeprefix(short))
     assert all(len(drawn) == 1 for drawn in behind.values())
     assert {drawn for (drawn,) in behind.values()} <= {f" Q: {question.text}" for question in questions}
+    named = {question.id: question.text for question in questions}
+    assert all(text.endswith(f" Q: {named[drawn]}") for text, drawn in zip(texts.text, texts.drawn))
     assert len({drawn for (drawn,) in behind.values()}) > 5
 
 
@@ -83,7 +85,7 @@ def test_ragged_batches_equal_single_rows(model, texts, tmp_path, batch, small_b
     assert found.shape == (len(texts), 3, 4, 8)
     assert (bank.n_layers, bank.n_heads, bank.head_dim) == (3, 4, 8)
     assert bank.label.tolist() == list(texts.label)
-    assert bank.question.tolist() == list(texts.question)
+    assert bank.question.tolist() == bank.drawn.tolist() == list(texts.question)
     for row, tokens in zip(found, model.encode(texts.text)):
         with reading(model.layout) as reader:
             model.model(torch.tensor([tokens]))
@@ -194,13 +196,15 @@ def test_values_too_large_for_float16_are_refused(texts, tmp_path):
 
 def test_no_texts_are_refused(model, tmp_path):
     with pytest.raises(DataError, match="no reference answers; add true and false answers"):
-        collect(model, Texts((), (), (), ()), ActivationSettings(), tmp_path / "bank.h5", {})
+        collect(model, Texts((), (), (), (), ()), ActivationSettings(), tmp_path / "bank.h5", {})
 
 
 def test_rows_are_those_of_the_given_questions(tmp_path):
     bank = tiny_bank(tmp_path / "bank.h5", n_answers=12)
     assert bank.rows(["q2", "q0"]).tolist() == [True] * 4 + [False] * 4 + [True] * 4
     assert not bank.rows([]).any()
+    ahead = tiny_bank(tmp_path / "next.h5", n_answers=12, ahead=1)
+    assert ahead.rows(["q0", "q1"]).tolist() == [True] * 4 + [False] * 8
     with pytest.raises(DataError, match=r"no answers of 2 questions, 'q7' among them; make the bank and the splits"):
         bank.rows(["q1", "q8", "q7"])
 
@@ -239,7 +243,7 @@ def test_foreign_unfinished_and_stale_files_are_refused(tmp_path):
     tiny_bank(path)
     with h5py.File(path, "a") as file:
         file.attrs["format"] = 0
-    with pytest.raises(ArtifactError, match="not a bank of format 1; run 'fasb activations'"):
+    with pytest.raises(ArtifactError, match="not a bank of format 2; delete it, then run the study"):
         Bank.open(path)
     tiny_bank(path)
     with h5py.File(path, "a") as file:

@@ -36,7 +36,8 @@ def test_each_fold_is_fitted_on_its_own_training_rows(fits):
 def test_vectors_are_scaled_by_sigma_of_the_training_rows_behind_the_next_question(fits):
     bank, following = fits.banks
     for fitted, split in zip(fits.read(), fits.splits, strict=True):
-        rows = following.rows(split.train)
+        rows = np.isin(following.question, split.train) & np.isin(following.drawn, split.train)
+        assert 0 < rows.sum() < np.isin(following.question, split.train).sum()
         probe = probe_vectors(fit_probes(bank, bank.rows(split.train), ProbeSettings()))
         expected = {"probe": probe, "prototype": prototype_vectors(bank, bank.rows(split.train))}
         for kind, vectors in expected.items():

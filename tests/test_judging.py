@@ -7,7 +7,7 @@ from fits import some_questions
 
 from fasb.artifacts import Store
 from fasb.errors import DataError
-from fasb.study.judging import Judge, distinct, judged
+from fasb.study.judging import Judge, asked, distinct, judged
 
 QUESTIONS = some_questions(20)
 
@@ -18,7 +18,7 @@ def lab(tmp_path, monkeypatch):
     (tmp_path / "lab").mkdir()
     (tmp_path / "lab" / "judge.py").write_text(
         "import numpy as np\nfrom fasb.settings import Section\nasked = []\nbroken = False\n"
-        "class Settings(Section):\n    odd: int = 1\n"
+        "class Settings(Section):\n    odd: int = 1\n    model: str | None = None\n"
         "def judge(questions, answers, settings):\n"
         "    asked.extend((q.id, a) for q, a in zip(questions, answers, strict=True))\n"
         "    return {} if broken else {'true': np.array([len(a) % 2 == settings.odd for a in answers], float)}\n"
@@ -70,3 +70,24 @@ def test_a_judge_that_gives_no_scores_is_refused(lab):
 def test_an_answer_to_an_unknown_question_is_refused():
     with pytest.raises(DataError, match="give the same questions"):
         distinct(QUESTIONS[:1], [ANSWERS])
+
+
+def test_a_score_that_is_no_number_names_its_answer(lab, monkeypatch):
+    monkeypatch.setattr(lab, "judge", lambda questions, answers, settings: {"true": [1.0, float("nan")]})
+    with pytest.raises(
+        DataError, match=r"lab.judge: `true` is not a number for 'b', answer to .*; correct"
+    ):
+        asked("lab.judge", {}, QUESTIONS[:2], ["a", "b"])
+
+
+def test_a_judge_with_other_weights_is_asked_anew(lab, tmp_path, monkeypatch):
+    weights, store = tmp_path / "model" / "model.safetensors", Store(tmp_path / "store")
+    weights.parent.mkdir()
+    monkeypatch.setenv("JUDGES", str(tmp_path))
+    judge = Judge(use="lab.judge", settings={"model": "$JUDGES/model"})
+    for content, times in (("a", 3), ("a", 0), ("other", 3)):
+        if not weights.exists() or weights.read_text() != content:
+            weights.write_text(content)
+        lab.asked.clear()
+        judged(judge, distinct(QUESTIONS, [ANSWERS]), store)
+        assert len(lab.asked) == times

@@ -54,6 +54,12 @@ def test_sigma_is_the_population_deviation_along_the_direction(bank, rows):
         np.testing.assert_allclose(vectors.scale[layer, head], np.sqrt(((along - along.mean()) ** 2).mean()))
 
 
+def test_sigma_of_a_single_row_is_refused(bank, rows):
+    one = np.arange(len(rows)) == 0
+    with pytest.raises(DataError, match=r"bank.h5: 1 answers of training .* behind; give more questions, another"):
+        with_sigma(prototype_vectors(bank, rows), bank, one)
+
+
 def test_an_edit_holds_sigma_times_direction_in_the_order_of_the_heads(bank, rows):
     vectors = with_sigma(prototype_vectors(bank, rows), bank, rows)
     heads = np.array([[1, 0], [0, 2], [1, 2]])

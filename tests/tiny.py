@@ -107,8 +107,13 @@ def tiny_checkpoint(folder: Path, name: str = "llama", seed: int = 0) -> Path:
     return folder
 
 
-def tiny_bank(path: Path, n_answers: int = 80, shape: tuple[int, int, int] = (2, 3, 5), seed: int = 0) -> Bank:
-    """A bank of random head outputs, four answers to a question; later heads tell true from false better."""
+def tiny_bank(
+    path: Path, n_answers: int = 80, shape: tuple[int, int, int] = (2, 3, 5), seed: int = 0, ahead: int = 0
+) -> Bank:
+    """A bank of random head outputs, four answers to a question; later heads tell true from false better.
+
+    `ahead`: how many questions on the one is that was drawn behind a row.
+    """
     rng = np.random.default_rng(seed)
     label = np.arange(n_answers) % 2
     known = np.linspace(0.2, 1.5, shape[0] * shape[1]).reshape(1, *shape[:2], 1)
@@ -119,7 +124,9 @@ def tiny_bank(path: Path, n_answers: int = 80, shape: tuple[int, int, int] = (2,
         chunks = (min(50, n_answers), 1, *shape[1:])
         file.create_dataset("activations", data=x.astype(np.float32), chunks=chunks, fletcher32=True)
         file["label"] = label.astype(np.int8)
-        for name, column in (("question", [f"q{i // 4}" for i in range(n_answers)]), ("answer", ["a"] * n_answers)):
+        question = [f"q{i // 4}" for i in range(n_answers)]
+        drawn = question[4 * ahead :] + question[: 4 * ahead]
+        for name, column in (("question", question), ("drawn", drawn), ("answer", ["a"] * n_answers)):
             file.create_dataset(name, data=column, dtype=h5py.string_dtype())
     return Bank.open(path)
 

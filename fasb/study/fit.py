@@ -62,7 +62,8 @@ def fit_vectors(
 ) -> None:
     """Directions of both kinds, scaled by sigma or raw (P5, P6, P8, T3).
 
-    `banks` are those at the answers' ends and behind the next question; sigma is taken from the second.
+    `banks` are those at the answers' ends and behind the next question; sigma is taken from the second, unless
+    `sigma_rows` is `all` from rows whose own and next question are both among the fold's training questions.
     """
     bank, next_bank = banks
     tensors = {}

@@ -5,6 +5,7 @@ and the judge's scores (true, info; 0 to 1). What a judge has said is kept in a 
 folds, seeds and later methods never ask again, and a killed run goes on.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import metadata
@@ -12,9 +13,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 from pydantic import Field
 
-from fasb.artifacts import Store
+from fasb.artifacts import Store, weights_of
 from fasb.data.protocol import Question
 from fasb.errors import DataError
 from fasb.extensions import find, settings_of
@@ -63,14 +65,44 @@ def judged(judge: Judge, pairs: Sequence[tuple[Question, str]], store: Store | N
         say(f"judge: {len(pairs) - len(missing)} of {len(pairs)} answers taken from the store")
     for start in range(0, len(missing), BLOCK):
         block = missing[start : start + BLOCK]
-        found = _asked(judge, block)
-        said |= found
+        scores = asked(judge.use, judge.settings, *zip(*block))
+        for i, (question, answer) in enumerate(block):
+            said[question.id, answer] = {kind: float(values[i]) for kind, values in scores.items()}
         if store is not None:
             _keep(judge, [question for question, _ in block], said, store)
         say(f"judge: {start + len(block)} of {len(missing)} answers judged")
     rows = [{"question": question.id, "answer": answer, **said[question.id, answer]} for question, answer in pairs]
     kinds = [kind for kind in ("true", "info") if rows and kind in rows[0]]
     return pd.DataFrame(rows, columns=["question", "answer", *kinds])
+
+
+def asked(
+    use: str, settings: dict[str, Any], questions: Sequence[Question], answers: Sequence[str]
+) -> dict[str, Float[np.ndarray, " answer"]]:
+    """The scores of the judge `use` with these settings; answers[i] belongs to questions[i].
+
+    Raises:
+        ConfigError: there is no such judge, or a setting is wrong.
+        DataError: the judge gives another number of scores, or none, or one that is not a number.
+    """
+    found = find("judges", use).judge(
+        list(questions), list(answers), settings_of("judges", use, settings, "judge.settings")
+    )
+    scores = {kind: np.asarray(found[kind], dtype=np.float64) for kind in ("true", "info") if kind in found}
+    wrong = [kind for kind, values in scores.items() if values.shape != (len(answers),)]
+    if not scores or wrong:
+        raise DataError(
+            f"{use}: needs one score per answer, for true, info or both, but gave "
+            f"{ {kind: values.shape for kind, values in scores.items()} } for {len(answers)}; correct the judge"
+        )
+    for kind, values in scores.items():
+        if not np.isfinite(values).all():
+            i = int(np.argmin(np.isfinite(values)))
+            raise DataError(
+                f"{use}: `{kind}` is not a number for {answers[i]!r}, answer to {questions[i].text!r}; "
+                "correct the judge (a language model that overflows float16: dtype bfloat16)"
+            )
+    return scores
 
 
 def provenance(judge: Judge) -> dict[str, Any]:
@@ -80,22 +112,6 @@ def provenance(judge: Judge) -> dict[str, Any]:
         return {}
     said: dict[str, Any] = module.provenance(settings_of("judges", judge.use, judge.settings, "judge.settings"))
     return said
-
-
-def _asked(judge: Judge, pairs: Sequence[tuple[Question, str]]) -> dict[tuple[str, str], dict[str, float]]:
-    settings = settings_of("judges", judge.use, judge.settings, "judge.settings")
-    scores = find("judges", judge.use).judge([q for q, _ in pairs], [answer for _, answer in pairs], settings)
-    kinds = {kind: np.asarray(scores[kind], dtype=np.float64) for kind in ("true", "info") if kind in scores}
-    wrong = [kind for kind, values in kinds.items() if values.shape != (len(pairs),) or not np.isfinite(values).all()]
-    if not kinds or wrong:
-        raise DataError(
-            f"{judge.use}: needs one score per answer, for true, info or both, but gave "
-            f"{ {kind: values.shape for kind, values in kinds.items()} } for {len(pairs)}; correct the judge"
-        )
-    return {
-        (question.id, answer): {kind: float(values[i]) for kind, values in kinds.items()}
-        for i, (question, answer) in enumerate(pairs)
-    }
 
 
 def _stored(
@@ -122,4 +138,12 @@ def _keep(
 
 
 def _key(judge: Judge, question: Question) -> list[Any]:
-    return ["judged", judge.model_dump(mode="json"), metadata.version("fasb"), asdict(question)]
+    weights = [weights_of(text) for text in _texts(judge.settings)]
+    return ["judged", judge.model_dump(mode="json"), weights, metadata.version("fasb"), asdict(question)]
+
+
+def _texts(settings: Any) -> list[str]:
+    """All texts among the settings: some are files or folders, and a judge is another once those change."""
+    if isinstance(settings, dict):
+        return [text for key in sorted(settings) for text in _texts(settings[key])]
+    return [os.path.expandvars(settings)] if isinstance(settings, str) else []

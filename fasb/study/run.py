@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from fasb.artifacts import Store, content_hash, weights_of
 from fasb.bundle import Bundle
@@ -165,6 +166,21 @@ class Runner:
         return frame
 
 
+def choice_rows(questions: Sequence[Question], scores: Scores) -> Float[np.ndarray, "question 4"]:
+    """MC1, MC2, MC3 (NaN without false answers) and the share of answers that fired.
+
+    `scores` are of all references of each question in turn, the true ones first; a question stands once per phrasing.
+    """
+    rows, start = [], 0
+    logprob = scores.logprob.astype(np.float64)
+    for question in questions:
+        middle, end = start + len(question.true), start + len(_references(question))
+        metrics = choice_metrics(logprob[start:middle], logprob[middle:end], question.true.index(question.best))
+        rows.append((*metrics, scores.fired[start:end].mean()))
+        start = end
+    return np.array(rows, dtype=np.float64)
+
+
 def _numbered(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
     frame = pd.concat([part.assign(setting=i) for i, part in enumerate(parts)], ignore_index=True)
     return frame[["setting", *parts[0].columns]]
@@ -220,13 +236,6 @@ def _references(question: Question) -> tuple[str, ...]:
 
 
 def _score_rows(questions: Sequence[Question], found: Scores) -> pd.DataFrame:
-    rows, start = [], 0
-    logprob = found.logprob.astype(np.float64)
-    for question in questions:
-        best = question.true.index(question.best)
-        for phrasing in range(len(question.phrasings)):
-            middle, end = start + len(question.true), start + len(_references(question))
-            metrics = choice_metrics(logprob[start:middle], logprob[middle:end], best)
-            rows.append((question.id, phrasing, *metrics, float(found.fired[start:end].mean())))
-            start = end
-    return pd.DataFrame(rows, columns=list(SCORES))
+    rows = [(question.id, phrasing) for question in questions for phrasing in range(len(question.phrasings))]
+    values = choice_rows([question for _, question in _phrased(questions)], found)
+    return pd.DataFrame([(*row, *map(float, line)) for row, line in zip(rows, values)], columns=list(SCORES))

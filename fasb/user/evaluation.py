@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-from jaxtyping import Float
 
 from fasb.artifacts import KEY, content_hash
 from fasb.bundle import Bundle
@@ -20,11 +19,13 @@ from fasb.data.protocol import Question, check_questions, read_questions
 from fasb.decoding import answer, sweep, trace
 from fasb.errors import DataError
 from fasb.extensions import find, validated
-from fasb.metrics import choice_metrics, harmed, helped, verdict
+from fasb.metrics import harmed, helped, verdict
 from fasb.model.load import LoadedModel
-from fasb.scoring import Choice, Scores, encode_choices, score_sweep
+from fasb.scoring import Choice, encode_choices, score_sweep
 from fasb.statistics import Panel, differences, intervals, resample
 from fasb.study.config import JudgeEntry
+from fasb.study.judging import asked
+from fasb.study.run import choice_rows
 from fasb.user.steering import attach, load, prompts_of, texts_of
 
 LABELS = {
@@ -131,30 +132,10 @@ def question_key(question: Question) -> str:
     return content_hash(question.text)
 
 
-def judged(
-    judge: JudgeEntry, questions: Sequence[Question], answers: Sequence[str]
-) -> dict[str, Float[np.ndarray, " answer"]]:
-    """The judge's scores; answers[i] belongs to questions[i]."""
-    settings = validated(find("judges", judge.use).Settings, judge.settings, "judge.settings")
-    scores = find("judges", judge.use).judge(list(questions), list(answers), settings)
-    return {kind: np.asarray(score, dtype=np.float64) for kind, score in scores.items()}
-
-
 def encoded_choices(model: LoadedModel, bundle: Bundle, questions: Sequence[Question]) -> list[Choice]:
     """All reference answers of all questions, the true ones of a question first."""
     pairs = [(question.text, answer) for question in questions for answer in (*question.true, *question.false)]
     return encode_choices(model, bundle.prompt, bundle.scoring, pairs)
-
-
-def choice_rows(questions: Sequence[Question], scores: Scores) -> Float[np.ndarray, "question mc"]:
-    """MC1, MC2, MC3 of each question; NaN for one without false answers."""
-    rows, start = [], 0
-    for question in questions:
-        middle, end = start + len(question.true), start + len(question.true) + len(question.false)
-        logprob = scores.logprob.astype(np.float64)
-        rows.append(choice_metrics(logprob[start:middle], logprob[middle:end], question.true.index(question.best)))
-        start = end
-    return np.array(rows, dtype=np.float64)
 
 
 def _known(bundle: Bundle) -> set[str]:
@@ -165,7 +146,7 @@ def _chosen(model: LoadedModel, bundle: Bundle, questions: Sequence[Question]) -
     """[unsteered or steered, question] for each multiple-choice metric."""
     plain = replace(bundle, policy=replace(bundle.policy, gate="never"))
     scores = score_sweep(model, encoded_choices(model, bundle, questions), [plain, bundle])
-    both = np.stack([choice_rows(questions, found) for found in scores])
+    both = np.stack([choice_rows(questions, found)[:, :3] for found in scores])
     return {name: both[:, :, i] for i, name in enumerate(("mc1", "mc2", "mc3"))}
 
 
@@ -182,7 +163,7 @@ def _generated(
     changed = np.array([float(a != b) for a, b in zip(*texts, strict=True)])
     columns = {"steered": np.stack([0 * fired, fired]), "changed": np.stack([0 * changed, changed])}
     if judge is not None:
-        scores = [judged(judge, questions, side) for side in texts]
+        scores = [asked(judge.use, judge.settings, questions, side) for side in texts]
         kinds = [kind for kind in ("true", "info") if kind in scores[0]]
         said = {kind: np.stack([verdict(side[kind]) for side in scores]) for kind in kinds}
         good = np.all(list(said.values()), axis=0)

@@ -34,15 +34,15 @@ from fasb.scoring import score_sweep
 from fasb.settings import Section, SplitSettings
 from fasb.study.config import JudgeEntry, Overrides
 from fasb.study.fit import fit_anchors, fit_trackers, fit_vectors
+from fasb.study.judging import asked
+from fasb.study.run import choice_rows
 from fasb.tracker import Tracker
 from fasb.user import steering
 from fasb.user.evaluation import (
     LABELS,
-    choice_rows,
     encoded_choices,
     evaluate,
     judge_of,
-    judged,
     question_key,
     questions_of,
 )
@@ -263,7 +263,7 @@ def _tried(
 def _true_info(judge: JudgeEntry, questions: Sequence[Question], texts: Sequence[Sequence[str]]) -> list[float]:
     """True*Info of each setting, each distinct answer judged once; a judge of one of the two counts alone."""
     pairs = list(dict.fromkeys((i, text) for answers in texts for i, text in enumerate(answers)))
-    said = judged(judge, [questions[i] for i, _ in pairs], [text for _, text in pairs])
+    said = asked(judge.use, judge.settings, [questions[i] for i, _ in pairs], [text for _, text in pairs])
     yes = {kind: dict(zip(pairs, verdict(score).astype(float), strict=True)) for kind, score in said.items()}
     every = dict.fromkeys(pairs, 1.0)
     return [
