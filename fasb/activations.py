@@ -111,6 +111,7 @@ def collect(
     parts.mkdir(parents=True, exist_ok=True)
     (parts / "n_answers").write_text(str(len(texts)))
     tokens = model.encode(texts.text)
+    model.check_room(tokens, 0, settings.batch)
     layout = model.layout
     with reading(layout) as reader:
         for first in _blocks(len(texts)):

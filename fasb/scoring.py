@@ -62,8 +62,11 @@ def encode_choices(
 
     Raises:
         DataError: an answer without any token of its own.
+        ModelError: a text is too long for the model, or a batch for its memory.
     """
-    return [_choice(model, prompt, scoring, *pair) for pair in pairs]
+    choices = [_choice(model, prompt, scoring, *pair) for pair in pairs]
+    model.check_room([choice.tokens for choice in choices], 0, scoring.batch)
+    return choices
 
 
 def score(model: LoadedModel, choices: Sequence[Choice], bundle: Bundle, batch: int | None = None) -> Scores:

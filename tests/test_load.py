@@ -2,14 +2,20 @@
 
 import json
 import shutil
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
-from tiny import TEXTS, tiny_checkpoint, tiny_model, tiny_tokenizer
+from huggingface_hub import constants, errors
+from tiny import TEXTS, tiny_checkpoint, tiny_model, tiny_questions, tiny_tokenizer
+from transformers import LlamaConfig
 
-from fasb.errors import ModelError
-from fasb.model.load import _remedy, load_model, wrap
-from fasb.settings import ModelSettings
+from fasb.errors import BundleError, ModelError
+from fasb.model import access
+from fasb.model.load import load_model, wrap
+from fasb.settings import DecodingSettings, ModelSettings, PromptSettings
+from fasb.study.run import traced
 
 
 @pytest.fixture(scope="module")
@@ -102,8 +108,8 @@ def refused(settings, remedy):
 
 
 def test_a_path_that_is_nowhere_says_so(tmp_path):
-    refused(ModelSettings(path=str(tmp_path / "absent")), r"absent: .*no such folder.*correct the path")
-    refused(ModelSettings(path="nobody/has-this-model"), r"nobody/has-this-model: .*download it first or unset HF_HUB")
+    refused(ModelSettings(path=str(tmp_path / "absent")), r"absent: no such folder.*correct the path")
+    refused(ModelSettings(path="nobody/has-this-model"), r"nobody/has-this-model: no such folder, .*unset HF_HUB")
 
 
 def test_a_folder_without_weights_says_so(folder, tmp_path):
@@ -124,19 +130,148 @@ def test_a_missing_gpu_says_so(folder):
     refused(ModelSettings(path=str(folder), device="cuda"), "no CUDA device is visible; set device: cpu")
 
 
+def response(status):
+    return SimpleNamespace(status_code=status, headers={}, request=None)
+
+
+OFFLINE = r"run 'hf download some/model( --revision abc)?' where there is network, or unset HF_HUB_OFFLINE"
+
+
 @pytest.mark.parametrize(
-    ("reason", "remedy"),
+    ("error", "remedy"),
     [
-        ("GatedRepoError: 403 Client Error. Access to gated repo", "accept its licence"),
-        ("401 Client Error: Invalid credentials in Authorization header", "run 'hf auth login'"),
-        ("RevisionNotFoundError: 404 Client Error", "no revision 'abc'"),
-        ("CUDA: OutOfMemoryError", "too large for cpu in float32; use float16"),
-        ("Using a `device_map` requires `accelerate`", "pip install accelerate"),
-        ("RepositoryNotFoundError: 404", "no such model on the hub"),
-        ("tokenizer.json\nsecond line", r"cannot be loaded (tokenizer.json)"),
+        (lambda: errors.GatedRepoError("403", response=response(403)), r"gated; accept its licence .*'hf auth login'"),
+        (lambda: errors.RevisionNotFoundError("404", response=response(404)), r"no revision 'abc'; correct `revision`"),
+        (lambda: errors.RepositoryNotFoundError("401", response=response(401)), "no such model on the hub; correct"),
+        (lambda: errors.HfHubHTTPError("401", response=response(401)), r"refuses your token; run 'hf auth login'"),
+        (lambda: errors.HfHubHTTPError("503 busy", response=response(503)), r"the hub fails \(503 busy\); try again"),
+        (lambda: errors.RemoteEntryNotFoundError("404", response=response(404)), "with config.json"),
+        (lambda: errors.LocalTokenNotFoundError("none"), "'hf auth login'"),
+        (lambda: errors.OfflineModeIsEnabled("off"), OFFLINE),
+        (lambda: errors.LocalEntryNotFoundError("nowhere"), OFFLINE),
+        (lambda: errors.HFValidationError("a//b"), "no such folder, and no name of a model on the hub"),
     ],
 )
-def test_what_the_hub_raises_becomes_a_remedy(reason, remedy):
-    error = OSError("cannot load") if "\n" not in reason else OSError(reason)
-    error.__cause__ = RuntimeError(reason)
-    assert remedy in _remedy(error, ModelSettings(path="x", revision="abc"))
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_what_the_hub_raises_becomes_a_remedy_before_anything_is_read(error, remedy, wrapped, monkeypatch):
+    def fail(*_arguments, **_options):
+        if wrapped:
+            raise OSError("cannot load\nhere") from error()
+        raise error()
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", fail)
+    refused(ModelSettings(path="some/model", revision="abc"), f"^some/model: .*{remedy}")
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory"),
+            "too large for cpu in float32; set dtype: bfloat16",
+        ),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 GB"), "too large for cpu in float32"),
+        (ImportError("Using a `device_map` requires `accelerate`"), "pip install accelerate"),
+        (ValueError("odd\nsecond line"), r"cannot be loaded \(odd\)$"),
+    ],
+)
+def test_what_fails_while_weights_are_read_becomes_a_remedy(error, remedy, folder, monkeypatch):
+    def fail(*_arguments, **_options):
+        raise error
+
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", fail)
+    refused(ModelSettings(path=str(folder)), remedy)
+
+
+@pytest.mark.parametrize(("dtype", "remedy"), [("float32", "set dtype: bfloat16, device: auto"), ("float16", "auto")])
+def test_a_model_larger_than_free_memory_is_refused_before_its_weights_are_read(folder, monkeypatch, dtype, remedy):
+    read = []
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", read.append)
+    monkeypatch.setattr(access, "_host_bytes", lambda: 1000)
+    refused(
+        ModelSettings(path=str(folder), dtype=dtype), rf"its weights take .* GB in {dtype}, .*0\.0 GB free; .*{remedy}"
+    )
+    assert read == []
+
+
+def test_a_containers_limit_counts_as_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(access, "CGROUP_LIMIT", tmp_path / "memory.max")
+    for limit, free in (("max\n", None), ("4096\n", 4096)):
+        access.CGROUP_LIMIT.write_text(limit)
+        assert (access.free_bytes("cpu") == free) == (free is not None)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "qwen3_moe", "bloom"])
+def test_bytes_are_those_of_the_model_as_it_is_held(name):
+    model = tiny_model(name).model.to(torch.float32)
+    held = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    assert access.weight_bytes(model.config, "float32") == held
+    assert access.weight_bytes(model.config, "bfloat16") == held / 2
+    cache = model(torch.arange(12).reshape(2, 6), use_cache=True).past_key_values
+    kept = sum(x.numel() * x.element_size() for layer in cache.layers for x in (layer.keys, layer.values))
+    assert access.cache_bytes(model.config, 12, torch.float32) == kept
+
+
+def test_a_quantised_checkpoint_needs_less():
+    config = tiny_model().model.config.to_dict()
+    whole = access.weight_bytes(LlamaConfig(**config), "float16")
+    for said, share in (({"load_in_4bit": True}, 4), ({"bits": 8}, 2)):
+        quantised = LlamaConfig(**config, quantization_config={"quant_method": "bitsandbytes", **said})
+        assert access.weight_bytes(quantised, "float16") == whole // share
+
+
+def test_texts_beyond_the_context_are_refused_before_they_are_decoded():
+    model = tiny_model("gpt2")
+    model.check_room([[1] * 250], 6, 1)
+    with pytest.raises(ModelError, match=r"context is 256; shorten prompt\.prefix") as caught:
+        model.check_room([[1], [1] * 250], 7, 1)
+    assert "longest text has 257 tokens, its answer included" in str(caught.value)
+    with pytest.raises(ModelError, match="the model's context is 256"):
+        traced(model, tiny_questions(), PromptSettings(prefix="word " * 300), DecodingSettings())
+
+
+def test_a_batch_beyond_free_memory_is_refused(monkeypatch):
+    monkeypatch.setattr(access, "_host_bytes", lambda: 3 * 2 * 2 * 8 * 8 * 100)
+    model = tiny_model()  # 3 layers of 2 key heads of 8 float64: 768 bytes a token
+    model.check_room([[1] * 10] * 200, 0, 10)
+    with pytest.raises(ModelError, match=r"11 rows of 10 tokens take .* of keys and values, .*; lower `batch`"):
+        model.check_room([[1] * 10] * 200, 0, 11)
+
+
+def cached(folder, hub, monkeypatch, commit="1" * 40, files=None):
+    """A hub cache that holds a checkpoint as `some/model`, at this commit."""
+    repository = hub / "models--some--model"
+    snapshot = repository / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    for file in folder.iterdir():
+        if files is None or file.name in files:
+            shutil.copy(file, snapshot / file.name)
+    (repository / "refs").mkdir(exist_ok=True)
+    (repository / "refs" / "main").write_text(commit)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(hub))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+
+
+def test_the_commit_that_a_hub_model_was_resolved_to_is_known_and_another_refused(folder, tmp_path, monkeypatch):
+    cached(folder, tmp_path, monkeypatch)
+    first = load_model(ModelSettings(path="some/model"))
+    assert first.fingerprint.revision == "1" * 40
+    cached(folder, tmp_path, monkeypatch, commit="2" * 40)
+    later = load_model(ModelSettings(path="some/model")).fingerprint
+    with pytest.raises(BundleError, match=r"made for revision '1+', but the model has '2+'; load the model with rev"):
+        first.fingerprint.check(later)
+    first.fingerprint.check(later, siblings=True)
+    first.fingerprint.check(load_model(ModelSettings(path="some/model", revision="1" * 40)).fingerprint)
+    first.fingerprint.check(replace(first.fingerprint, revision=""))
+
+
+def test_a_model_that_is_only_half_in_the_cache_says_how_to_get_it(folder, tmp_path, monkeypatch):
+    cached(folder, tmp_path, monkeypatch, files=("config.json", "tokenizer.json", "tokenizer_config.json"))
+    refused(
+        ModelSettings(path="some/model"), r"not whole in the local cache.*'hf download some/model --revision 1+'"
+    )
+
+
+def test_reading_weights_leaves_the_log_alone(folder, capsys):
+    load_model(ModelSettings(path=str(folder)))
+    assert capsys.readouterr().err == ""

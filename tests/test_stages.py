@@ -2,16 +2,20 @@
 
 import json
 import sys
+from dataclasses import asdict, replace
 
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 from published_sets import write_lines
 from tiny import tiny_checkpoint
 
-from fasb.artifacts import read_json, read_parquet, stamp_of
+from fasb.artifacts import read_json, read_parquet, stamp_of, write_parquet
 from fasb.bundle import Bundle
 from fasb.cli import group
-from fasb.errors import ArtifactError, ConfigError
+from fasb.cli.stages import _check_model
+from fasb.errors import ArtifactError, BundleError, ConfigError
+from fasb.model.fingerprint import Fingerprint
 
 METHODS = {
     "unsteered": {"use": "unsteered", "code": "", "settings": {}, "grid": {}, "like": None},
@@ -165,3 +169,13 @@ def test_a_wrong_key_is_one_line(tmp_path, study):
 def test_a_missing_file_is_one_line(tmp_path):
     with pytest.raises(ArtifactError, match=r"q\.parquet: no such file"):
         fasb("splits", tmp_path / "q.parquet", settings={"split": {}}, out=tmp_path / "s.json", seed=0)
+
+
+def test_unsteered_answers_of_another_revision_than_the_activations_are_refused(tmp_path):
+    made_for = Fingerprint("some/model", 3, 4, 8, "vocabulary", "1" * 40)
+    trace = tmp_path / "trace.parquet"
+    write_parquet(trace, pd.DataFrame({"a": [1]}), {"fingerprint": asdict(made_for)})
+    _check_model(trace, made_for)
+    _check_model(trace, replace(made_for, revision=""))
+    with pytest.raises(BundleError, match=r"trace\.parquet: made for revision '1+', but the model has '2+'"):
+        _check_model(trace, replace(made_for, revision="2" * 40))

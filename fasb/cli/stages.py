@@ -1,6 +1,7 @@
 """Commands of the study's stages, from questions to test answers; each is what one rule of the workflow runs."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,8 @@ def trace_command(files: Path, settings: dict[str, Any], out: Path) -> None:
 
     model = load_model(_section(settings, "model"))
     found = traced(model, read_questions(files), _section(settings, "prompt"), _section(settings, "decoding"))
-    write_parquet(out, found, _made_by("trace", settings, [files]))
+    made_by = _made_by("trace", settings, [files]) | {"fingerprint": asdict(model.fingerprint)}
+    write_parquet(out, found, made_by)
 
 
 @click.command("anchors")
@@ -191,6 +193,7 @@ def sweep_command(files: tuple[Path, ...], settings: dict[str, Any], store: Path
     splits = read_splits(files[1])
     check_splits(files[3], splits)
     folds = list(zip(_fitted(files[3:], settings), splits, strict=True))
+    _check_model(files[2], folds[0][0].fingerprint)
     questions, traces = read_questions(files[0]), read_parquet(files[2])
     runner, methods = _runner(settings, store), _methods(settings)
     answers, scores = sweep_methods(runner, folds, questions, traces, methods, settings["judge"])
@@ -318,6 +321,16 @@ def _runner(settings: dict[str, Any], store: Path) -> Any:
 
     section = _section(settings, "model")
     return Runner(section, cache(lambda: load_model(section)), Store(store))
+
+
+def _check_model(trace: Path, fingerprint: Any) -> None:
+    """Refuse unsteered answers of another model, or of another revision, than the activations."""
+    from fasb.artifacts import stamp_of
+    from fasb.model.fingerprint import Fingerprint
+
+    answered_by = stamp_of(trace)["provenance"].get("fingerprint")
+    if answered_by is not None:
+        Fingerprint(**answered_by).check(fingerprint, what=str(trace))
 
 
 def _made_by(stage: str, settings: dict[str, Any], inputs: Sequence[Path] = ()) -> dict[str, Any]:

@@ -69,11 +69,13 @@ def reading(layout: Layout, heads: Int[Tensor, "n 2"] | None = None) -> Iterator
         index = chosen[layer]
 
         def read(_module: Any, inputs: tuple[Any, ...]) -> None:
+            nonlocal index
             x = inputs[0].detach()
+            index = index if index is None else index.to(x.device)  # known only now if the weights are offloaded
             x = x.unflatten(-1, (layout.n_heads, layout.head_dim))
             if reader.positions is not None:
                 x = _kept(x, reader.positions.to(x.device))
-            reader._seen[layer] = x if index is None else x.index_select(-2, index.to(x.device))
+            reader._seen[layer] = x if index is None else x.index_select(-2, index)
 
         return read
 
@@ -105,16 +107,18 @@ def editing(layout: Layout, edit: Edit | None) -> Iterator[Dial]:
 
     def hook(vector: Tensor) -> Any:
         def change(_module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+            nonlocal vector
             if dial.strength is None:
                 return None
             x = inputs[0]
-            return add(x, vector.to(x.device, x.dtype), dial.strength.to(x.device)), *inputs[1:]
+            vector = vector.to(x.device)
+            return add(x, vector.to(x.dtype), dial.strength.to(x.device)), *inputs[1:]
 
         return change
 
     with ExitStack() as stack:
         for layer, vector in (edit.by_layer(layout.n_heads) if edit is not None else {}).items():
-            vector = vector.to(next(layout.projections[layer].parameters()).device)
+            vector = vector.to(_device(layout, layer))
             stack.callback(layout.projections[layer].register_forward_pre_hook(hook(vector)).remove)
         yield dial
 
@@ -131,10 +135,13 @@ def _by_layer(layout: Layout, heads: Int[Tensor, "n 2"] | None) -> dict[int, Ten
                 "use heads that were chosen on this model"
             )
         chosen.setdefault(layer, []).append(head)
-    return {
-        layer: torch.tensor(chosen[layer], device=next(layout.projections[layer].parameters()).device)
-        for layer in sorted(chosen)
-    }
+    return {layer: torch.tensor(chosen[layer], device=_device(layout, layer)) for layer in sorted(chosen)}
+
+
+def _device(layout: Layout, layer: int) -> torch.device:
+    """Where the layer's heads will most likely be; weights that are offloaded are on no device until they are used."""
+    device = next(layout.projections[layer].parameters()).device
+    return torch.device("cpu") if device.type == "meta" else device
 
 
 def _order(heads: Int[Tensor, "n 2"]) -> Int[Tensor, " n"]:

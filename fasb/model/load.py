@@ -3,7 +3,9 @@
 In: `ModelSettings`, or a model already in memory. Out: `LoadedModel`, checked. Knows no prompt and no edit.
 """
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,17 @@ import torch
 
 from fasb.artifacts import content_hash
 from fasb.errors import ModelError
+from fasb.model.access import (
+    GB,
+    cache_bytes,
+    check_device,
+    check_memory,
+    commit_of,
+    config_of,
+    explained,
+    free_bytes,
+    revision_of,
+)
 from fasb.model.architectures import Layout, layout_of
 from fasb.model.fingerprint import Fingerprint
 from fasb.settings import ModelSettings
@@ -69,6 +82,29 @@ class LoadedModel:
             before = text
         return pieces
 
+    def check_room(self, rows: Sequence[Sequence[int]], more: int, batch: int) -> None:
+        """Refuse texts that are too long for the model, or a batch of them for its memory, `more` tokens behind each.
+
+        Raises:
+            ModelError: the context is shorter, or keys and values are more than what is free.
+        """
+        longest = max(map(len, rows), default=0) + more
+        context = getattr(self.model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+        if context is not None and longest > context:
+            raise ModelError(
+                f"{self.settings.path}: the longest text has {longest:,} tokens, its answer included, but the "
+                f"model's context is {context:,}; shorten prompt.prefix or the questions, or choose another model"
+            )
+        n_rows = min(batch, len(rows))
+        need = cache_bytes(self.model.config, n_rows * longest, self.model.dtype)
+        have = free_bytes("auto" if self.settings.device == "auto" else str(self.device))
+        if need > have:
+            raise ModelError(
+                f"{self.settings.path}: {n_rows} rows of {longest:,} tokens take {need / GB:.1f} GB of keys and "
+                f"values, but {self.settings.device} has {have / GB:.1f} GB free; lower `batch` in decoding, scoring "
+                "and activations"
+            )
+
     def _encoded(self, texts: Sequence[str], offsets: bool) -> list[tuple[list[int], list[tuple[int, int]]]]:
         if not texts:
             return []
@@ -81,8 +117,12 @@ class LoadedModel:
         return rows
 
 
-def wrap(model: Any, tokenizer: Any, name: str = "model", settings: ModelSettings | None = None) -> LoadedModel:
+def wrap(
+    model: Any, tokenizer: Any, name: str = "model", settings: ModelSettings | None = None, revision: str = ""
+) -> LoadedModel:
     """A model already in memory; it is put in eval mode and its gradients are switched off.
+
+    `revision`: the commit of the hub it came from, if any.
 
     Raises:
         ModelError: its layout is not known, or its tokenizer has no token to pad with.
@@ -99,74 +139,77 @@ def wrap(model: Any, tokenizer: Any, name: str = "model", settings: ModelSetting
         tokenizer=tokenizer,
         layout=layout,
         settings=settings,
-        device=model.get_input_embeddings().weight.device,
+        device=_input_device(model),
         eos=frozenset(eos),
         pad=_pad(tokenizer, name),
         vocab_size=int(config.vocab_size),
         fingerprint=Fingerprint(
-            name, layout.n_layers, layout.n_heads, layout.head_dim, content_hash(tokenizer.get_vocab())
+            name,
+            layout.n_layers,
+            layout.n_heads,
+            layout.head_dim,
+            content_hash(tokenizer.get_vocab()),
+            revision,
         ),
     )
 
 
 def load_model(settings: ModelSettings) -> LoadedModel:
-    """The model and tokenizer of a hub id or local folder.
+    """The model and tokenizer of a hub id or local folder; what can be refused is, before weights are read.
 
     Raises:
         ModelError: one line saying what is missing and what to do.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
-    if settings.device.startswith("cuda") and not torch.cuda.is_available():
-        raise ModelError(f"device: {settings.device}, but no CUDA device is visible; set device: cpu or start on a GPU")
-    revision = {"revision": settings.revision} if settings.revision else {}
-    placing = {"device_map": "auto"} if settings.device == "auto" else {}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(settings.tokenizer or settings.path, **revision)
+    check_device(settings)
+    commit = commit_of(settings)
+    pinned = settings.model_copy(update={"revision": commit or None})  # all parts of one commit
+    config, tokenizer = config_of(pinned), tokenizer_of(pinned)
+    check_memory(config, settings)
+    quantised = getattr(config, "quantization_config", None) is not None
+    placing = {"device_map": "auto" if settings.device == "auto" else {"": settings.device}}
+    placed = quantised or settings.device == "auto"  # by accelerate, as the weights are read
+    with explained(pinned), _without_bars(settings):
         model = AutoModelForCausalLM.from_pretrained(
-            settings.path, dtype=getattr(torch, settings.dtype), **revision, **placing
+            settings.path,
+            dtype=getattr(torch, settings.dtype),
+            **revision_of(pinned),
+            **(placing if placed else {}),
         )
-        if not placing:
+        if not placed:
             model = model.to(settings.device)
-    except (OSError, ValueError, ImportError, RuntimeError) as error:
-        raise ModelError(f"{settings.path}: {_remedy(error, settings)}") from error
-    tokenizer.padding_side = "left"
     local = Path(settings.path)
-    return wrap(model, tokenizer, local.name if local.is_dir() else settings.path, settings)
+    return wrap(model, tokenizer, local.name if local.is_dir() else settings.path, settings, commit)
 
 
-def _remedy(error: Exception, settings: ModelSettings) -> str:
-    """What went wrong in one clause, and what to do."""
-    causes: list[str] = []
-    cause: BaseException | None = error
-    while cause is not None:
-        causes.append(f"{type(cause).__name__} {cause}")
-        cause = cause.__cause__ or cause.__context__
-    text = " ".join(causes)
-    known = {
-        ("GatedRepo", "gated repo"): "gated model; accept its licence on its hub page and run 'hf auth login'",
-        (
-            "401 Client Error",
-            "Invalid credentials",
-            "Invalid user token",
-        ): "the hub refuses your token; run 'hf auth login'",
-        ("RevisionNotFound",): f"no revision {settings.revision!r}; correct `revision`, or leave it out",
-        ("OutOfMemory", "not enough memory", "can't allocate memory"): (
-            f"too large for {settings.device} in {settings.dtype}; use float16, device: auto, or a larger machine"
-        ),
-        ("requires `accelerate`", "accelerate`"): "device: auto needs accelerate; run 'pip install accelerate'",
-        ("OfflineMode", "LocalEntryNotFound", "couldn't connect", "Failed to resolve"): (
-            "not in the local cache, and the hub cannot be reached; download it first or unset HF_HUB_OFFLINE"
-        ),
-        ("RepositoryNotFound", "Repo id must", "not a valid model identifier", "not the path to a directory"): (
-            "no such folder, and no such model on the hub; correct the path (private models need 'hf auth login')"
-        ),
-        ("no file named", "does not appear to have"): "an incomplete model folder; make it again or correct the path",
-    }
-    for signs, remedy in known.items():
-        if any(sign in text for sign in signs):
-            return remedy
-    return f"cannot be loaded ({str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__})"
+def tokenizer_of(settings: ModelSettings) -> Any:
+    """The model's tokenizer, padding on the left.
+
+    Raises:
+        ModelError: it cannot be had.
+    """
+    from transformers import AutoTokenizer
+
+    # a tokenizer of its own is of another repository, where the model's revision means nothing
+    revision = {} if settings.tokenizer else revision_of(settings)
+    with explained(settings.model_copy(update={"path": settings.tokenizer or settings.path})):
+        return AutoTokenizer.from_pretrained(settings.tokenizer or settings.path, padding_side="left", **revision)
+
+
+@contextmanager
+def _without_bars(settings: ModelSettings) -> Iterator[None]:
+    """No progress bars in logs, nor over a local folder, which is read in seconds."""
+    from transformers.utils import logging
+
+    quiet = logging.is_progress_bar_enabled() and (Path(settings.path).is_dir() or not sys.stderr.isatty())
+    if quiet:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if quiet:
+            logging.enable_progress_bar()
 
 
 def _quiet_padding(model: Any, layout: Layout) -> None:
@@ -178,6 +221,13 @@ def _quiet_padding(model: Any, layout: Layout) -> None:
     if model.dtype == torch.float64 and model.config._attn_implementation == "eager":
         for projection in layout.projections:
             projection.register_forward_pre_hook(lambda _, inputs: (inputs[0].nan_to_num(nan=0.0), *inputs[1:]))
+
+
+def _input_device(model: Any) -> torch.device:
+    """Where token ids go: where the embeddings are computed, which is not where offloaded ones lie."""
+    embeddings = model.get_input_embeddings()
+    device = getattr(getattr(embeddings, "_hf_hook", None), "execution_device", None)
+    return embeddings.weight.device if device is None else torch.device(device)
 
 
 def _pad(tokenizer: Any, name: str) -> int:

@@ -64,8 +64,12 @@ def fit_vectors(
 
     `banks` are those at the answers' ends and behind the next question; sigma is taken from the second, unless
     `sigma_rows` is `all` from rows whose own and next question are both among the fold's training questions.
+
+    Raises:
+        BundleError: the banks are of different models.
     """
     bank, next_bank = banks
+    bank.fingerprint.check(next_bank.fingerprint, what=str(bank.path))
     tensors = {}
     for i, (split, classifiers) in enumerate(zip(splits, read_classifiers(anchors), strict=True)):
         questions = split.train if settings.prototype_rows == "train" else (*split.train, *split.validation)

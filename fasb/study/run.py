@@ -45,6 +45,7 @@ def traced(
     """Unsteered answers to all phrasings of all questions."""
     rows = [(question.id, i, text) for question in questions for i, text in enumerate(question.phrasings)]
     prompts = model.encode([generation_prompt(prompt, text) for _, _, text in rows])
+    model.check_room(prompts, decoding.tokens, decoding.batch)
     found = trace(model, prompts, decoding, prompt.stop)
     tokens = found.rows()
     return pd.DataFrame(

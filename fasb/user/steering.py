@@ -96,7 +96,9 @@ def steer(
 
 def prompts_of(model: LoadedModel, bundle: Bundle, questions: Sequence[str]) -> list[list[int]]:
     """The questions as the bundle's prompt puts them, as token ids."""
-    return model.encode([generation_prompt(bundle.prompt, question) for question in questions])
+    prompts = model.encode([generation_prompt(bundle.prompt, question) for question in questions])
+    model.check_room(prompts, bundle.decoding.tokens, bundle.decoding.batch)
+    return prompts
 
 
 def texts_of(model: LoadedModel, bundle: Bundle, rows: Sequence[Sequence[int]]) -> list[str]:

@@ -1,0 +1,197 @@
+"""Whether a model can be had and held: asked before its weights are read.
+
+In: `ModelSettings`. Out: the commit it was resolved to and its config, or one line that says what is missing and what
+to do. Bytes are counted from the config alone. Knows no weights and no text.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import psutil
+import torch
+from huggingface_hub import constants, errors
+
+from fasb.errors import ModelError
+from fasb.settings import ModelSettings
+
+GB = 1e9
+CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+"""Where a container, or a cluster's job, is told how much memory it may take."""
+
+
+def commit_of(settings: ModelSettings) -> str:
+    """The commit that a hub id means now, or offline the one in the cache; empty for a local folder.
+
+    Raises:
+        ModelError: the model cannot be had.
+    """
+    if Path(settings.path).is_dir():
+        return ""
+    with explained(settings):
+        file = huggingface_hub.hf_hub_download(settings.path, "config.json", revision=settings.revision)
+    return Path(file).parent.name
+
+
+def config_of(settings: ModelSettings) -> Any:
+    """The model's config.
+
+    Raises:
+        ModelError: it cannot be had, or is of no known kind.
+    """
+    from transformers import AutoConfig
+
+    with explained(settings):
+        return AutoConfig.from_pretrained(settings.path, **revision_of(settings))
+
+
+def revision_of(settings: ModelSettings) -> dict[str, str]:
+    """The keyword that the library's loaders take, if a revision is asked for."""
+    return {"revision": settings.revision} if settings.revision else {}
+
+
+def check_device(settings: ModelSettings) -> None:
+    """Refuse a device that is not there.
+
+    Raises:
+        ModelError: CUDA is asked for, and none is visible.
+    """
+    if settings.device.startswith("cuda") and not torch.cuda.is_available():
+        raise ModelError(f"device: {settings.device}, but no CUDA device is visible; set device: cpu or start on a GPU")
+
+
+def check_memory(config: Any, settings: ModelSettings) -> None:
+    """Refuse a model whose weights alone are more than what is free on its device.
+
+    Raises:
+        ModelError: with need, have and remedy.
+    """
+    need, have = weight_bytes(config, settings.dtype), free_bytes(settings.device)
+    if need > have:
+        raise ModelError(
+            f"{settings.path}: its weights take {need / GB:.1f} GB in {settings.dtype}, but {settings.device} has "
+            f"{have / GB:.1f} GB free; {_smaller(settings)}"
+        )
+
+
+def weight_bytes(config: Any, dtype: str) -> int:
+    """Bytes of the weights as they will be held; of a quantised model at least so many."""
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    n_parameters = sum(parameter.numel() for parameter in model.parameters())
+    return int(n_parameters * (_quantised_bits(config) or 8 * getattr(torch, dtype).itemsize) / 8)
+
+
+def cache_bytes(config: Any, n_tokens: int, dtype: torch.dtype) -> int:
+    """Bytes of keys and values of so many tokens, over all rows."""
+    config = config.get_text_config(decoder=True)
+    n_heads = config.num_attention_heads
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // n_heads
+    kv_heads = getattr(config, "num_key_value_heads", None) or n_heads
+    return 2 * n_tokens * config.num_hidden_layers * kv_heads * head_dim * dtype.itemsize
+
+
+def free_bytes(device: str) -> int:
+    """Free memory of a device; `auto` may use all GPUs and the host."""
+    if device.startswith("cuda"):
+        return torch.cuda.mem_get_info(torch.device(device))[0]
+    gpus = range(torch.cuda.device_count()) if device == "auto" else ()
+    return sum(torch.cuda.mem_get_info(i)[0] for i in gpus) + _host_bytes()
+
+
+@contextmanager
+def explained(settings: ModelSettings) -> Iterator[None]:
+    """Turn what the libraries raise into one line.
+
+    Raises:
+        ModelError: `<path>: <what is wrong>; <what to do>`.
+    """
+    try:
+        yield
+    except (OSError, ValueError, ImportError, RuntimeError, MemoryError) as error:
+        raise ModelError(f"{settings.path}: {remedy(error, settings)}") from error
+
+
+def remedy(error: BaseException, settings: ModelSettings) -> str:
+    """What went wrong in one clause, and what to do: by the kind of the error or of what caused it."""
+    places = {"settings": settings, "elsewhere": _elsewhere(settings), "smaller": _smaller(settings)}
+    for cause in _causes(error):
+        for kinds, text in _REMEDIES:
+            if isinstance(cause, kinds):
+                return text.format(**places)
+        if getattr(getattr(cause, "response", None), "status_code", None) in (401, 403):
+            return "the hub refuses your token; run 'hf auth login'"
+        if isinstance(cause, errors.HfHubHTTPError):
+            return f"the hub fails ({_line(cause)}); try again"
+    return _by_text(error, settings)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
+_REMEDIES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str], ...] = (
+    (errors.GatedRepoError, "gated; accept its licence on its hub page and run 'hf auth login' as that account"),
+    (errors.RevisionNotFoundError, "no revision {settings.revision!r}; correct `revision`, or leave it out"),
+    (errors.RepositoryNotFoundError, "no such model on the hub; correct the path (private ones need 'hf auth login')"),
+    (errors.RemoteEntryNotFoundError, "not a model of the transformers library; choose a repository with config.json"),
+    (errors.LocalTokenNotFoundError, "needs a token; run 'hf auth login'"),
+    (errors.HFValidationError, "no such folder, and no name of a model on the hub; correct the path"),
+    ((errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError, ConnectionError), "{elsewhere}"),
+    ((torch.OutOfMemoryError, MemoryError), "too large for {settings.device} in {settings.dtype}; {smaller}"),
+)
+"""Kinds in the order in which they are asked about: the first is one of the third."""
+
+
+def _by_text(error: BaseException, settings: ModelSettings) -> str:
+    """Where the kind says nothing: words that several versions of the libraries share."""
+    line = _line(error)
+    if "accelerate" in line:
+        return f"device: {settings.device} needs accelerate here; run 'pip install accelerate'"
+    if "allocate memory" in line:
+        return f"too large for {settings.device} in {settings.dtype}; {_smaller(settings)}"
+    if "no file named" in line or "not appear to have" in line:
+        local = "an incomplete model folder; make it again or correct the path"
+        return local if Path(settings.path).is_dir() else _elsewhere(settings)
+    return f"cannot be loaded ({line})"
+
+
+def _line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def _elsewhere(settings: ModelSettings) -> str:
+    revision = f" --revision {settings.revision}" if settings.revision else ""
+    unset = ", or unset HF_HUB_OFFLINE" if constants.HF_HUB_OFFLINE else ""
+    return (
+        "no such folder, not whole in the local cache, and the hub is out of reach; "
+        f"run 'hf download {settings.path}{revision}' where there is network{unset}"
+    )
+
+
+def _smaller(settings: ModelSettings) -> str:
+    dtype = "dtype: bfloat16, " if settings.dtype in ("float32", "float64") else ""
+    auto = "" if settings.device == "auto" else "device: auto, "
+    return f"set {dtype}{auto}or choose a smaller model" if dtype or auto else "choose a smaller model"
+
+
+def _host_bytes() -> int:
+    limit = CGROUP_LIMIT.read_text().strip() if CGROUP_LIMIT.is_file() else "max"
+    free = int(psutil.virtual_memory().available)
+    return free if limit == "max" else min(free, int(limit))
+
+
+def _quantised_bits(config: Any) -> int | None:
+    """Bits of a quantised parameter, if the checkpoint says that it is quantised."""
+    said = getattr(config, "quantization_config", None)
+    if said is None:
+        return None
+    said = said if isinstance(said, dict) else said.to_dict()
+    return int(said.get("bits") or (4 if said.get("load_in_4bit") else 8))
