@@ -74,9 +74,7 @@ def test_an_answer_to_an_unknown_question_is_refused():
 
 def test_a_score_that_is_no_number_names_its_answer(lab, monkeypatch):
     monkeypatch.setattr(lab, "judge", lambda questions, answers, settings: {"true": [1.0, float("nan")]})
-    with pytest.raises(
-        DataError, match=r"lab.judge: `true` is not a number for 'b', answer to .*; correct"
-    ):
+    with pytest.raises(DataError, match=r"lab.judge: `true` is not a number for 'b', answer to .*; correct"):
         asked("lab.judge", {}, QUESTIONS[:2], ["a", "b"])
 
 
