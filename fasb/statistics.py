@@ -1,7 +1,7 @@
 """Intervals and paired comparisons of methods that answered the same questions.
 
 In: a `Panel` of per-question values. Out: estimates with bootstrap intervals, paired differences against a
-baseline, permutation p-values. Knows no file and no model.
+baseline, p-values. Knows no file and no model.
 
 Two levels are resampled: first the outer units (world seeds; folds where there is one world or dataset
 only), then, inside every unit drawn, the groups of questions that belong together. Split seeds share their
@@ -11,13 +11,16 @@ no nested units, so the draws are made here; the percentile interval is used, wh
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.stats import permutation_test
+from scipy.stats import binomtest, permutation_test
 
 PRODUCTS = {"true_info": ("true", "info")}
 """Metrics that are products of two means of one fold (docs/method.md Q9)."""
+DEFINED = 0.9
+"""Share of bootstrap draws that must have a value, or there is no interval."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,49 @@ def differences(
     base = panel.methods.index(baseline)
     value = estimate(panel)
     return _interval(value - value[base], draws - draws[:, base, None], level)
+
+
+class Tested(NamedTuple):
+    """A two-sided p-value, NaN where nothing can be compared, and the test that gave it."""
+
+    p: float
+    test: str
+
+
+def compare(panel: Panel, method: str, baseline: str, metric: str) -> Tested:
+    """McNemar's test where every question is its own group and has one outcome, 0 or 1; else the permutation test."""
+    pair = _outcomes(panel, method, baseline, metric)
+    if pair is None:
+        return Tested(p_value(panel, method, baseline, metric), "permutation")
+    return Tested(mcnemar(*pair), "mcnemar")
+
+
+def mcnemar(before: Bool[np.ndarray, " question"], after: Bool[np.ndarray, " question"]) -> float:
+    """Exact two-sided p: of the questions that changed, as many should be gained as lost."""
+    gained, lost = int((after & ~before).sum()), int((before & ~after).sum())
+    return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+
+
+def holm(p: Float[np.ndarray, " test"]) -> Float[np.ndarray, " test"]:
+    """P-values corrected for their number (Holm 1979); NaN stays NaN and does not count."""
+    order = np.argsort(p, kind="stable")[: np.isfinite(p).sum()]
+    corrected = np.full(len(p), np.nan)
+    corrected[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)), 1.0)
+    return corrected
+
+
+def _outcomes(
+    panel: Panel, method: str, baseline: str, metric: str
+) -> tuple[Bool[np.ndarray, " question"], Bool[np.ndarray, " question"]] | None:
+    """The baseline's and the method's outcome on questions that both have; None if McNemar's test is not for them."""
+    if metric not in panel.metrics or len(np.unique(panel.group)) < len(panel.group):
+        return None
+    values = panel.values[[panel.methods.index(baseline), panel.methods.index(method)], panel.metrics.index(metric)]
+    both = np.isfinite(values).all(axis=0)
+    if not both.any() or both.sum(axis=1).max() > 1 or not np.isin(values[:, both], (0, 1)).all():
+        return None
+    before, after = values[:, both] == 1
+    return before, after
 
 
 def p_value(panel: Panel, method: str, baseline: str, metric: str, n_draws: int = 1999) -> float:
@@ -167,6 +213,6 @@ def _interval(value: np.ndarray, draws: np.ndarray, level: float) -> Interval:
     if not len(draws):
         return Interval(value, np.full_like(value, np.nan), np.full_like(value, np.nan))
     tails = [(1 - level) / 2, (1 + level) / 2]
-    known = np.isfinite(draws).all(0)
-    low, high = np.quantile(np.where(known, draws, 0.0), tails, axis=0)
+    known = np.isfinite(draws).mean(0) >= DEFINED
+    low, high = np.nanquantile(np.where(known, draws, 0.0), tails, axis=0)
     return Interval(value, np.where(known, low, np.nan), np.where(known, high, np.nan))

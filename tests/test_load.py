@@ -267,9 +267,7 @@ def test_the_commit_that_a_hub_model_was_resolved_to_is_known_and_another_refuse
 
 def test_a_model_that_is_only_half_in_the_cache_says_how_to_get_it(folder, tmp_path, monkeypatch):
     cached(folder, tmp_path, monkeypatch, files=("config.json", "tokenizer.json", "tokenizer_config.json"))
-    refused(
-        ModelSettings(path="some/model"), r"not whole in the local cache.*'hf download some/model --revision 1+'"
-    )
+    refused(ModelSettings(path="some/model"), r"not whole in the local cache.*'hf download some/model --revision 1+'")
 
 
 def test_reading_weights_leaves_the_log_alone(folder, capsys):

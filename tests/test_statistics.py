@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import permutation_test
 
-from fasb.statistics import Panel, differences, estimate, intervals, p_value, resample
+from fasb.statistics import Panel, compare, differences, estimate, holm, intervals, mcnemar, p_value, resample
 
 
 def panel(units=3, groups=4, per_group=2, seeds=2, rng_seed=0):
@@ -143,3 +143,60 @@ def test_p_value_is_small_for_a_gain_and_large_for_none():
     assert p_value(made, "new", "base", "true_info") < 0.01
     made.values[1] = made.values[0]
     assert p_value(made, "new", "base", "true_info") == 1.0
+
+
+def test_a_few_undefined_draws_leave_the_interval_and_many_do_not():
+    made = panel()
+    draws = resample(made, 200)
+    known = intervals(made, draws)
+    draws[:19, 1, 0] = np.nan
+    few = intervals(made, draws)
+    assert [few.low[1, 0], few.high[1, 0]] == pytest.approx(np.nanquantile(draws[19:, 1, 0], [0.025, 0.975]))
+    draws[:21, 1, 0] = np.nan
+    many = intervals(made, draws)
+    assert np.isnan([many.low[1, 0], many.high[1, 0]]).all()
+    others = np.arange(many.low.size).reshape(many.low.shape) != many.low.shape[1]
+    np.testing.assert_array_equal(many.low[others], known.low[others])
+
+
+def one_outcome_each(base, new):
+    values = np.stack([base, new]).astype(np.float64)[:, None, :, None]
+    return Panel(("base", "new"), ("true",), values, np.zeros(len(base), int), np.arange(len(base)))
+
+
+def test_mcnemar_is_the_sign_test_of_the_questions_that_changed():
+    base = np.array([1, 1, 1, 0, 0, 0, 0, 0, 0], bool)
+    new = np.array([0, 1, 1, 1, 1, 1, 1, 1, 0], bool)
+    assert mcnemar(base, new) == pytest.approx(2 * (1 + 6) / 2**6)
+    assert mcnemar(base, new) == mcnemar(new, base)
+    assert mcnemar(base, base) == 1.0
+
+
+def test_mcnemar_is_what_the_permutation_test_gives_for_one_outcome_per_question():
+    rng = np.random.default_rng(0)
+    made = one_outcome_each(rng.random(12) < 0.4, rng.random(12) < 0.8)
+    found = compare(made, "new", "base", "true")
+    assert found.test == "mcnemar"
+    assert found.p == pytest.approx(p_value(made, "new", "base", "true", n_draws=2**13))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda made: replace(made, group=made.group // 2),
+        lambda made: replace(made, values=np.where(made.values == 1, 0.5, made.values)),
+        lambda made: replace(made, values=made.values.repeat(2, -1)),
+    ],
+    ids=["questions that belong together", "means over phrasings", "several split seeds"],
+)
+def test_what_is_not_one_outcome_per_question_is_permuted(change):
+    made = one_outcome_each(np.arange(8) % 2, np.ones(8))
+    assert compare(made, "new", "base", "true").test == "mcnemar"
+    assert compare(change(made), "new", "base", "true").test == "permutation"
+
+
+def test_holm_equals_the_step_down_procedure():
+    p = np.array([0.01, np.nan, 0.04, 0.03, 0.005])
+    np.testing.assert_allclose(holm(p), [0.03, np.nan, 0.06, 0.06, 0.02])
+    assert np.isnan(holm(np.array([np.nan]))).all()
+    np.testing.assert_allclose(holm(np.array([0.7, 0.6])), 1.0)

@@ -6,7 +6,7 @@ from synthetic import METHODS, results
 from fasb.artifacts import read_parquet, write_parquet
 from fasb.errors import ArtifactError, ConfigError
 from fasb.study.panels import Cell, check_judges, label, read_cells
-from fasb.study.tables import MINUS, caption, cell, chosen_methods, latex, markdown, parts_of, split, table_rows
+from fasb.study.tables import DAGGER, MINUS, caption, cell, chosen_methods, latex, markdown, parts_of, split, table_rows
 
 
 @pytest.fixture(scope="module")
@@ -66,13 +66,37 @@ def test_a_caption_opens_with_its_message_and_gives_n_and_seeds(rows):
     assert "48 test questions, 2 worlds, 2 split seeds" in text
 
 
+def test_a_difference_is_marked_where_its_corrected_p_is_small(rows):
+    tested = rows[rows["p"].notna()]
+    assert set(tested["metric"]) == {"true", "info", "true_info", "mc1", "mc2", "mc2_tuned"}
+    assert (tested["p_holm"] >= tested["p"]).all()
+    assert set(tested["test"]) == {"permutation"}  # several phrasings and split seeds
+    part = split(rows)[0]
+    columns = [column for of in parts_of(part).values() for column in of]
+    for row in part[part["p"].notna()].itertuples():
+        for column in columns:
+            if column.metric == row.metric:
+                marked = cell(part, row.method, column)[0].endswith(DAGGER)
+                assert marked == (column.difference and row.p_holm < 0.05)
+    assert "after Holm's correction over the methods, permutation of groups of questions (True, Info" in caption(part)
+
+
+def test_one_outcome_per_question_is_compared_by_mcnemar(frame):
+    one = frame[(frame["model"] == "contrast-s2") & (frame["seed"] == 0)].assign(group=lambda rows: rows["question"])
+    one[["true", "info"]] = one[["true", "info"]].round()
+    found = table_rows(one, "main", METHODS, "default", n_draws=50)
+    tests = found[found["p"].notna()].drop_duplicates("metric").set_index("metric")["test"]
+    assert tests[["true", "info", "true_info", "mc2"]].tolist() == ["mcnemar", "mcnemar", "permutation", "permutation"]
+    assert "exact McNemar test (True, Info); permutation of groups" in caption(found)
+
+
 def test_the_reference_preset_marks_where_sigma_comes_from(rows):
     assert "Sigma is taken from all questions" in caption(rows.assign(preset="reference"))
 
 
 def test_all_three_forms_show_the_same_numbers(rows):
     part = split(rows)[0]
-    texts = markdown(rows), latex(rows).replace("$-$", MINUS)
+    texts = markdown(rows), latex(rows).replace("$-$", MINUS).replace("$^\\dagger$", DAGGER)
     for columns in parts_of(part).values():
         for column in columns:
             number, interval = cell(part, "fasb-probe", column)

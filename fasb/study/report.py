@@ -105,7 +105,7 @@ def tables(path: Path) -> list[dict[str, Any]]:
 
 
 def _cell(rows: pd.DataFrame, method: str, column: Column) -> tuple[str, str, float | None]:
-    found = rows[(rows["method"] == method) & (rows["metric"] == column.metric)]["p"].iloc[0]
+    found = rows[(rows["method"] == method) & (rows["metric"] == column.metric)]["p_holm"].iloc[0]
     return (*cell(rows, method, column), float(found) if column.difference and pd.notna(found) else None)
 
 

@@ -7,7 +7,8 @@ full method. The tidy rows are the CSV; Markdown and LaTeX are made of them and 
     model, dataset                worlds of one kind are pooled under its name
     method, metric                shares are in percent; tokens, decoded count tokens per answer
     value, low, high              95 % interval (bootstrap over worlds or folds, then groups of questions)
-    difference, difference_low, difference_high, p     to `baseline`, paired over questions
+    difference, difference_low, difference_high     to `baseline`, paired over questions
+    p, test, p_holm               of the difference, by `mcnemar` or `permutation`; corrected over the methods
     questions, worlds, seeds, preset
 """
 
@@ -18,15 +19,17 @@ import numpy as np
 import pandas as pd
 
 from fasb.errors import ConfigError, did_you_mean
-from fasb.statistics import differences, intervals, p_value, resample
+from fasb.statistics import Tested, compare, differences, holm, intervals, resample
 from fasb.study.panels import Comparison, comparisons, is_ablation, label
 
-MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
+MINUS, DASH, DAGGER = "\N{MINUS SIGN}", "\N{EN DASH}", "\N{DAGGER}"
+LEVEL = 0.05
+"""Differences with a smaller corrected p are marked."""
 TABLES = ("main", "ablation")
 COUNTS = ("tokens", "decoded")
 """Metrics that are no shares."""
-TESTED = ("true_info", "mc1", "mc2", "mc2_tuned")
-"""Metrics whose difference gets a permutation p-value."""
+TESTED = ("true", "info", "true_info", "mc1", "mc2", "mc2_tuned")
+"""Metrics whose difference is tested."""
 COMMENTS = {
     "reference": "Sigma is taken from all questions, without their labels, as the released program does.",
 }
@@ -82,7 +85,9 @@ def table_rows(
         for comparison in comparisons(frame, chosen)
         for row in _comparison_rows(comparison, baseline, n_draws)
     ]  # fmt: skip
-    return pd.DataFrame(rows).assign(preset=preset)
+    found = pd.DataFrame(rows)
+    corrected = found.groupby(["model", "dataset", "metric"])["p"].transform(lambda p: holm(p.to_numpy(np.float64)))
+    return found.assign(p_holm=corrected, preset=preset)
 
 
 def _comparison_rows(comparison: Comparison, baseline: str, n_draws: int) -> list[dict[str, object]]:
@@ -106,7 +111,7 @@ def _comparison_rows(comparison: Comparison, baseline: str, n_draws: int) -> lis
             rows.append(
                 {"model": comparison.model, "dataset": comparison.dataset, "method": method, "metric": metric}
                 | {key: float(array[i, j]) * scale for key, array in numbers.items()}
-                | {"p": p_value(panel, method, baseline, metric) if tested else np.nan}
+                | (compare(panel, method, baseline, metric) if tested else Tested(np.nan, ""))._asdict()
                 | about
             )
     return rows
@@ -122,10 +127,22 @@ def caption(rows: pd.DataFrame) -> str:
         f"{title_of(rows)}: {message(rows)}",
         f"{first['questions']} test questions, {worlds}{first['seeds']} {seeds}.",
         f"In brackets: 95 % interval, bootstrap over {over}, then groups of questions.",
-        f"Δ: paired difference to {label(first['baseline'])}. Percent, but for Tokens: decoded per answer.",
+        f"Δ: paired difference to {label(first['baseline'])}.",
+        _tests(rows),
+        "Percent, but for Tokens: decoded per answer.",
         COMMENTS.get(first["preset"], ""),
     ]
     return " ".join(part for part in parts if part)
+
+
+def _tests(rows: pd.DataFrame) -> str:
+    """Which test the mark at a difference stands for, with the printed columns it was used for."""
+    titles = {column.metric: column.title for part in PRINTED.values() for column in part if not column.difference}
+    used = rows[rows["p"].notna() & rows["metric"].isin(titles)].drop_duplicates("metric").groupby("test")["metric"]
+    metrics = {test: ", ".join(titles[metric] for metric in titles if metric in set(of)) for test, of in used}
+    names = {"mcnemar": "exact McNemar test", "permutation": "permutation of groups of questions"}
+    told = "; ".join(f"{names[test]} ({metrics[test]})" for test in names if test in metrics)
+    return f"{DAGGER}: p < {LEVEL} after Holm's correction over the methods, {told}." if told else ""
 
 
 def title_of(rows: pd.DataFrame) -> str:
@@ -167,7 +184,8 @@ def cell(rows: pd.DataFrame, method: str, column: Column) -> tuple[str, str]:
     if np.isnan(value):
         return DASH, ""
     number, _, interval = _number(value, low, high, signed=column.difference).partition(" ")
-    return number, interval
+    marked = column.difference and found["p_holm"] < LEVEL
+    return number + (DAGGER if marked else ""), interval
 
 
 def split(rows: pd.DataFrame) -> list[pd.DataFrame]:
@@ -226,6 +244,12 @@ def _markdown_row(cells: Sequence[str]) -> str:
 def _escape(text: str) -> str:
     for plain, written in (("%", "\\%"), ("_", "\\_"), ("&", "\\&"), ("#", "\\#")):
         text = text.replace(plain, written)
-    for plain, written in (("Δ", "$\\Delta$"), (MINUS, "$-$"), (DASH, "--"), ("True*Info", "True$\\times$Info")):
+    for plain, written in (
+        ("Δ", "$\\Delta$"),
+        (MINUS, "$-$"),
+        (DAGGER, "$^\\dagger$"),
+        (DASH, "--"),
+        ("True*Info", "True$\\times$Info"),
+    ):
         text = text.replace(plain, written)
     return text
