@@ -165,6 +165,7 @@ class TestLight:
         real = light._regression
         monkeypatch.setattr(light, "_regression", lambda x, label: seen.append(len(label)) or real(x, label))
         held_out = light.provenance(small)
+        assert light.error(small)["info"] == 1 - held_out["held_out_written"]["info"]["accuracy"]
         pairs = light._pairs({}, small.path)
         counts = [int((pairs.held == kind).sum()) for kind in (0, 1, 2)]
         assert seen == [counts[0], sum(counts)] * 2

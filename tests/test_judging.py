@@ -7,7 +7,7 @@ from fits import some_questions
 
 from fasb.artifacts import Store
 from fasb.errors import DataError
-from fasb.study.judging import Judge, asked, distinct, judged
+from fasb.study.judging import Judge, asked, distinct, judged, provenance
 
 QUESTIONS = some_questions(20)
 
@@ -89,3 +89,10 @@ def test_a_judge_with_other_weights_is_asked_anew(lab, tmp_path, monkeypatch):
         lab.asked.clear()
         judged(judge, distinct(QUESTIONS, [ANSWERS]), store)
         assert len(lab.asked) == times
+
+
+def test_a_judge_whose_error_is_known_says_it(lab, monkeypatch):
+    assert "error" not in provenance(Judge(use="lab.judge"))
+    monkeypatch.setattr(lab, "error", lambda settings: {"true": 0.1}, raising=False)
+    assert provenance(Judge(use="lab.judge"))["error"] == {"true": 0.1}
+    assert provenance(Judge(use="fasb.world.judge"))["error"] == {"true": 0.0, "info": 0.0}

@@ -5,7 +5,7 @@ from synthetic import METHODS, results
 
 from fasb.artifacts import read_parquet, write_parquet
 from fasb.errors import ArtifactError, ConfigError
-from fasb.study.panels import Cell, check_judges, label, read_cells
+from fasb.study.panels import Cell, judge_note, judges_of, label, read_cells
 from fasb.study.tables import DAGGER, MINUS, caption, cell, chosen_methods, latex, markdown, parts_of, split, table_rows
 
 
@@ -137,10 +137,25 @@ def test_answers_of_different_judges_are_never_compared(tmp_path):
     files, cells = made.files("metrics.parquet"), Cell.of(made.cells)
     for path, judge in zip(files, ("one", "one", "other"), strict=True):
         write_parquet(path, read_parquet(path), {"judge": judge})
-    check_judges(cells, files)
+    judges_of(cells, files)
     write_parquet(files[1], read_parquet(files[1]), {"judge": "other"})
     with pytest.raises(ArtifactError, match=r"a-s3.*judged by other, but .*a-s2.* by one; judge both by the same"):
-        check_judges(cells, files)
+        judges_of(cells, files)
+
+
+@pytest.mark.parametrize(
+    ("judge", "said"),
+    [
+        ({"use": "exact", "error": {"true": 0.0, "info": 0.0}}, "Judge: exact, exact."),
+        ({"use": "light", "error": {"true": 0.2, "info": 0.05}}, "wrong on 20.0 % (True) and 5.0 % (Info) of answers"),
+        ({"use": "causal_lm", "true": {"path": "some/judge"}}, "Judge: causal_lm, whose error is not known."),
+    ],
+)
+def test_the_judges_error_stands_in_the_caption_of_its_numbers(rows, judge, said):
+    (part, *_) = split(rows.assign(judge=judge_note(judge)))
+    assert said in caption(part)
+    part.loc[~part["metric"].str.startswith("mc"), ["value", "low", "high"]] = np.nan
+    assert "Judge" not in caption(part)
 
 
 def test_a_missing_file_of_a_cell_is_named(tmp_path):

@@ -26,10 +26,12 @@ def metrics_command(files: tuple[Path, ...], settings: dict[str, Any], out: Path
     from fasb.study.metrics import question_metrics, summary
 
     frame = question_metrics(read_questions(files[0]), *map(read_parquet, files[1:]))
-    judge = stamp_of(files[2])["provenance"].get("settings", {}).get("judge") or {}
-    made_by = {"stage": "metrics", "settings": settings, "judge": {key: judge.get(key) for key in ("use", "code")}}
+    judged = stamp_of(files[2])["provenance"]
+    named = judged.get("settings", {}).get("judge") or {}
+    judge = {key: named.get(key) for key in ("use", "code")} | judged.get("judged_by", {})
+    made_by = {"stage": "metrics", "settings": settings, "judge": judge}
     write_parquet(out, frame, made_by)
-    write_json(summary_out, summary(frame, settings["methods"]), made_by)
+    write_json(summary_out, summary(frame, settings["methods"], judge), made_by)
 
 
 @click.command()
@@ -43,13 +45,14 @@ def table_command(name: str, files: tuple[Path, ...], settings: dict[str, Any], 
     Example: fasb table main results/*/*/seed*/metrics.parquet --settings table.json --out results/tables/main
     """
     from fasb.artifacts import writing
-    from fasb.study.panels import Cell, check_judges, read_cells
+    from fasb.study.panels import Cell, judges_of, read_cells
     from fasb.study.tables import latex, markdown, table_rows
 
     cells = Cell.of(settings["cells"])
-    check_judges(cells, files)
+    judges = judges_of(cells, files)
     frame = read_cells(cells, files, "metrics.parquet")
     rows = table_rows(frame, name, settings["methods"], settings.get("preset", "default"))
+    rows["judge"] = [judges[group] for group in zip(rows["model"], rows["dataset"])]
     for suffix, text in ((".csv", rows.to_csv(index=False)), (".md", markdown(rows)), (".tex", latex(rows))):
         with writing(out.with_name(out.name + suffix)) as part:
             part.write_text(text)

@@ -153,6 +153,11 @@ def provenance(settings: Settings) -> dict[str, Any]:
     return {"judge": "light", "version": VERSION, "pairs": SHA256, **trained(settings).held_out}
 
 
+def error(settings: Settings) -> dict[str, float]:
+    """Share of wrong verdicts on answers that models wrote to questions held out."""
+    return {name: 1 - found["accuracy"] for name, found in trained(settings).held_out["held_out_written"].items()}
+
+
 def trained(settings: Settings) -> Light:
     """The judge kept at `settings.file`, or in the cache; trained and kept if it is not there."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "fasb"

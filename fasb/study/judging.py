@@ -106,12 +106,11 @@ def asked(
 
 
 def provenance(judge: Judge) -> dict[str, Any]:
-    """What the judge says of itself, such as its version and its error, if it does."""
+    """What the judge's module says of itself, if it does: `provenance`, and its known `error` by score, 0 to 1."""
     module = find("judges", judge.use)
-    if not hasattr(module, "provenance"):
-        return {}
-    said: dict[str, Any] = module.provenance(settings_of("judges", judge.use, judge.settings, "judge.settings"))
-    return said
+    settings = settings_of("judges", judge.use, judge.settings, "judge.settings")
+    said: dict[str, Any] = module.provenance(settings) if hasattr(module, "provenance") else {}
+    return {**said, "error": module.error(settings)} if hasattr(module, "error") else said
 
 
 def _stored(

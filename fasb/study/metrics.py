@@ -15,7 +15,7 @@ one row per fold, method and question, each value a mean over the question's phr
 A metric that the dataset has no data for is NaN. Knows no model and no interval.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -82,8 +82,8 @@ def choice_columns(scores: pd.DataFrame) -> pd.DataFrame:
     return plain.merge(tuned.rename(columns={name: f"{name}_tuned" for name in names}), on=KEYS, how="outer")
 
 
-def summary(frame: pd.DataFrame, methods: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Per method: means per fold, then over folds, True*Info as product per fold (docs/method.md Q9), and n."""
+def summary(frame: pd.DataFrame, methods: Sequence[str], judge: Mapping[str, Any] = {}) -> dict[str, dict[str, Any]]:
+    """Per method: means per fold, then over folds, True*Info as product per fold (docs/method.md Q9), n, the judge."""
     present = [method for method in methods if (frame["method"] == method).any()]
     panel = panel_of(frame.assign(model="", dataset="", seed=0), present)
     values = estimate(panel)
@@ -91,7 +91,7 @@ def summary(frame: pd.DataFrame, methods: Sequence[str]) -> dict[str, dict[str, 
         method: {
             name: None if np.isnan(value) else float(value) for name, value in zip(panel.columns, row, strict=True)
         }
-        | {"n": int((frame["method"] == method).sum())}
+        | {"n": int((frame["method"] == method).sum()), "judge": judge.get("use"), "judge_error": judge.get("error")}
         for method, row in zip(present, values, strict=True)
     }
 

@@ -111,8 +111,8 @@ def read_cells(cells: Sequence[Cell], files: Sequence[Path], name: str) -> pd.Da
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
-def check_judges(cells: Sequence[Cell], files: Sequence[Path]) -> None:
-    """Refuse to compare answers that different judges judged; `files` are `metrics.parquet`.
+def judges_of(cells: Sequence[Cell], files: Sequence[Path]) -> dict[tuple[str, str], str]:
+    """Who judged each comparison, and how often that judge is wrong, in a sentence; `files` are `metrics.parquet`.
 
     Raises:
         ArtifactError: two cells of one comparison were judged by different judges, or versions of one.
@@ -125,6 +125,20 @@ def check_judges(cells: Sequence[Cell], files: Sequence[Path]) -> None:
             raise ArtifactError(
                 f"{file}: judged by {judge}, but {first} by {other}; judge both by the same before they share a table"
             )
+    return {group: judge_note(judge) for group, (_, judge) in seen.items()}
+
+
+def judge_note(judge: Any) -> str:
+    """A judge in print, with its error on answers it had not seen where that is known; nothing without a judge."""
+    if not isinstance(judge, dict) or not judge.get("use"):
+        return ""
+    error = judge.get("error")
+    if not error:
+        return f"Judge: {judge['use']}, whose error is not known."
+    if not any(error.values()):
+        return f"Judge: {judge['use']}, exact."
+    told = " and ".join(f"{100 * share:.1f} % ({kind.capitalize()})" for kind, share in error.items())
+    return f"Judge: {judge['use']}, wrong on {told} of answers it had not seen."
 
 
 def comparisons(frame: pd.DataFrame, methods: Sequence[str]) -> list[Comparison]:

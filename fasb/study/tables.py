@@ -9,7 +9,7 @@ full method. The tidy rows are the CSV; Markdown and LaTeX are made of them and 
     value, low, high              95 % interval (bootstrap over worlds or folds, then groups of questions)
     difference, difference_low, difference_high     to `baseline`, paired over questions
     p, test, p_holm               of the difference, by `mcnemar` or `permutation`; corrected over the methods
-    questions, worlds, seeds, preset
+    questions, worlds, seeds, preset; judge: a sentence on who judged and how often that judge is wrong
 """
 
 from collections.abc import Sequence
@@ -131,6 +131,7 @@ def caption(rows: pd.DataFrame) -> str:
         _tests(rows),
         "Percent, but for Tokens: decoded per answer.",
         COMMENTS.get(first["preset"], ""),
+        judge if "true" in known_metrics(rows) and isinstance(judge := first.get("judge"), str) else "",
     ]
     return " ".join(part for part in parts if part)
 
@@ -168,10 +169,15 @@ def message(rows: pd.DataFrame) -> str:
 
 def parts_of(rows: pd.DataFrame) -> dict[str, list[Column]]:
     """The printed parts of one comparison that have any value, with the columns that do."""
-    known = set(rows[rows["value"].notna()]["metric"])
+    known = known_metrics(rows)
     parts = {name: [column for column in columns if column.metric in known] for name, columns in PRINTED.items()}
     needs = {"answers": "decoded", "choices": "mc1"}
     return {name: columns for name, columns in parts.items() if needs[name] in known}
+
+
+def known_metrics(rows: pd.DataFrame) -> set[str]:
+    """The metrics that have any value."""
+    return set(rows[rows["value"].notna()]["metric"])
 
 
 def cell(rows: pd.DataFrame, method: str, column: Column) -> tuple[str, str]:
