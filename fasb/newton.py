@@ -1,39 +1,37 @@
-"""Logistic regression of many heads at once, to the optimum: damped Newton steps.
+"""Logistic regression of many heads, to the optimum: BFGS, given the Hessian where its own steps are too slow.
 
 In: head outputs and labels. Out: per head the weights and bias that minimise
 
     C * sum of log losses + 0.5 * |weight|^2          (scikit-learn's objective; the bias is not penalised)
 
-Losses and gradients are float64 and decide where it ends. Hessians only choose the way there, so they are taken in
-float32 and kept for as long as steps with an old one still gain enough. Knows no bank and no model.
+A step costs two products with the head's outputs, which stay in the processor's cache as heads are fitted one by one;
+a Hessian costs some dozen steps. Knows no bank and no model.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from math import log
 
 import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
-from torch.nn.functional import logsigmoid, pad
 
 from fasb.errors import DataError
 
-CHUNK_BYTES = 64 * 2**20
-"""Memory for the float64 copies of the heads that are fitted together."""
-
-STEPS = 200
+STEPS = 500
 """More than separable data need at any C that makes sense."""
 
-TOLERANCE = 1e-14
-"""Squared length of the last Newton step, in the Hessian's norm, relative to that of the weights."""
+TOLERANCE = 1e-11
+"""Squared distance to the optimum before the last step, relative to that of the weights from zero."""
 
-STALE = 0.1
-"""A Hessian is taken again where the last step left more than this share of the decrement."""
+TRIAL = 4
+"""Steps after which their rate is known."""
 
-ROUGH_STEPS = 25
-"""Hessians are float64 from here on: few heads are left by then, those of which some directions hardly vary."""
+HESSIAN = 12
+"""Steps that take as long as a Hessian."""
 
-ROUNDING = {torch.float32: 1e-6, torch.float64: 1e-14}
-"""Relative error of a Hessian's entries."""
+INDEPENDENT = {torch.float32: 1e-4, torch.float64: 0.0}
+"""Share of a weight's curvature that the other weights must leave to it: rounding takes 1e-7 or 1e-16."""
 
 TINY = 1e-24
 """Next to 0, for heads that never vary."""
@@ -42,103 +40,124 @@ TINY = 1e-24
 def fit_logistic(
     x: Float[Tensor, "answer head head_dim"], label: Integer[Tensor, " answer"], C: float, bias: bool
 ) -> tuple[Float[Tensor, "head head_dim"], Float[Tensor, " head"]]:
-    """Weights and biases of all heads, float64; labels are 0 and 1, and both occur."""
-    n_answers, _, head_dim = x.shape
-    together = max(1, CHUNK_BYTES // (n_answers * (head_dim + 1) * 12))
-    found = [
-        _fit(part.transpose(0, 1).double().contiguous(), label.double(), C, bias) for part in x.split(together, dim=1)
-    ]
-    weight = torch.cat([solution[:, :-1] for solution in found])
-    return weight, torch.cat([solution[:, -1] for solution in found])
+    """Weights and biases of all heads, float64; labels are 0 and 1, and both occur.
+
+    Torch's threads (`torch.set_num_threads`) share the heads; memory is a float64 copy of two heads for each thread.
+
+    Raises:
+        DataError: a head has no optimum that float64 can reach.
+    """
+    sign, threads = 2 * label.double() - 1, torch.get_num_threads()
+    workers = min(threads, x.shape[1])
+    solution = x.new_empty(x.shape[1], x.shape[2] + 1, dtype=torch.float64)
+    try:
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            shares = [(x[:, i::workers], sign, C, bias, solution[i::workers]) for i in range(workers)]
+            list(pool.map(_fit, *zip(*shares)))
+    finally:
+        torch.set_num_threads(threads)
+    return solution[:, :-1], solution[:, -1]
+
+
+def _fit(x: Tensor, sign: Tensor, C: float, bias: bool, solution: Float[Tensor, "head width"]) -> None:
+    """One head after the other, in the same memory: fresh pages would take longer than a step."""
+    ridge = torch.ones_like(solution[0])
+    ridge[-1] = 0.0 if bias else 1.0
+    outputs = x.new_full((len(sign), x.shape[2] + 1), float(bias), dtype=torch.float64)
+    room = tuple(torch.empty_like(outputs, dtype=dtype) for dtype in INDEPENDENT)
+    problem = _Problem(outputs, room, sign, ridge, C)
+    mean = torch.zeros_like(ridge[:-1])
+    for head in range(x.shape[1]):
+        outputs[:, :-1] = x[:, head]
+        if bias:  # which absorbs the mean; taken out, a large one slows no step
+            mean = outputs[:, :-1].mean(0)
+            outputs[:, :-1] -= mean
+        solution[head] = _descend(problem)
+        solution[head, -1] -= solution[head, :-1] @ mean
 
 
 @dataclass(frozen=True, slots=True)
 class _Problem:
-    """The objective of a few heads. The bias is the last weight; its column of `x` is ones, or zeros without bias."""
+    """The objective of one head. The bias is the last weight; its column of `x` is ones, or zeros without bias."""
 
-    x: Float[Tensor, "head answer width"]
+    x: Float[Tensor, "answer width"]
+    room: tuple[Tensor, ...]
     sign: Float[Tensor, " answer"]
     ridge: Float[Tensor, " width"]
     C: float
 
-    def logit(self, weight: Float[Tensor, "head width"]) -> Float[Tensor, "head answer"]:
-        return torch.stack([x @ w for x, w in zip(self.x, weight)])
+    def slope(self, z: Float[Tensor, " answer"]) -> Float[Tensor, " answer"]:
+        """Of the losses, along the logits."""
+        return torch.sigmoid(-self.sign * z) * (-self.C * self.sign)
 
-    def loss(self, z: Float[Tensor, "head answer"], weight: Float[Tensor, "head width"]) -> Float[Tensor, " head"]:
-        return -self.C * logsigmoid(self.sign * z).sum(1) + 0.5 * (self.ridge * weight**2).sum(1)
+    def gradient(self, slope: Float[Tensor, " answer"], weight: Float[Tensor, " width"]) -> Float[Tensor, " width"]:
+        return self.x.T @ slope + self.ridge * weight
 
-    def gradient(self, z: Float[Tensor, "head answer"], weight: Float[Tensor, "head width"]) -> Tensor:
-        residual = -self.C * self.sign * torch.sigmoid(-self.sign * z)
-        return torch.stack([x.T @ r for x, r in zip(self.x, residual)]) + self.ridge * weight
+    def scales(self) -> Float[Tensor, "width width"]:
+        """The inverse of the Hessian's diagonal at 0."""
+        return torch.diag(1 / (0.25 * self.C * torch.linalg.vector_norm(self.x, dim=0) ** 2 + self.ridge + TINY))
 
-    def factor(self, head: int, z: Float[Tensor, " answer"], dtype: torch.dtype) -> Float[Tensor, "width width"]:
-        """Cholesky factor of one head's Hessian, whose products are taken in `dtype`."""
-        x = self.x[head].to(dtype)
-        spread = (self.C * torch.sigmoid(z) * torch.sigmoid(-z)).to(dtype)
-        hessian = ((x * spread[:, None]).T @ x).double()
-        # what rounding may have taken, in proportion to each weight's own curvature: it bends the way, not the optimum
-        hessian.diagonal().mul_(1 + ROUNDING[dtype]).add_(self.ridge)
-        factor, failed = torch.linalg.cholesky_ex(hessian)
-        for growth in (1e-4, 1e-2, 1.0):
-            if failed:
+    def inverse_hessian(self, z: Float[Tensor, " answer"]) -> Float[Tensor, "width width"]:
+        """Its products are float32 where the head's directions are independent enough for that, else float64."""
+        spread = (self.C * torch.sigmoid(z) * torch.sigmoid(-z)).sqrt()[:, None]
+        for room in self.room:
+            scaled = room.copy_(self.x).mul_(spread.to(room.dtype))
+            hessian = (scaled.T @ scaled).double()
+            hessian.diagonal().add_(self.ridge)
+            factor, failed = torch.linalg.cholesky_ex(hessian)
+            if not failed and (factor.diagonal() ** 2 > INDEPENDENT[room.dtype] * hessian.diagonal()).all():
+                break
+        for growth in (1e-12, 1e-8, 1e-4, 1.0):
+            if failed:  # bends the way, not the optimum
                 hessian.diagonal().mul_(1 + growth).add_(TINY)
                 factor, failed = torch.linalg.cholesky_ex(hessian)
-        return factor
+        return torch.cholesky_inverse(factor)
 
 
-def _fit(x: Tensor, label: Tensor, C: float, bias: bool) -> Float[Tensor, "head width"]:
-    # a bias absorbs the mean; taken out, a large one costs the float32 Hessian nothing
-    mean = x.mean(1) if bias else torch.zeros_like(x[:, 0])
-    ridge = torch.ones(x.shape[2] + 1, dtype=x.dtype)
-    ridge[-1] = 0.0 if bias else 1.0
-    weight = _descend(_Problem(pad(x - mean[:, None], (0, 1), value=float(bias)), 2 * label - 1, ridge, C))
-    weight[:, -1] -= (weight[:, :-1] * mean).sum(1)
-    return weight
-
-
-def _descend(problem: _Problem) -> Float[Tensor, "head width"]:
-    n_heads, n_answers, width = problem.x.shape
-    weight, z = problem.x.new_zeros(n_heads, width), problem.x.new_zeros(n_heads, n_answers)
-    factor = torch.eye(width, dtype=problem.x.dtype).repeat(n_heads, 1, 1)
-    loss, before = problem.loss(z, weight), problem.x.new_zeros(n_heads)
-    for n in range(STEPS):
-        gradient = problem.gradient(z, weight)
-        near = TOLERANCE * (weight**2).sum(1) + TINY
-        step, decrement = _newton_step(gradient, factor)
-        stale = ((decrement > STALE * before) & (decrement > near)) | torch.tensor(n == 0)
-        for head in stale.nonzero()[:, 0].tolist():
-            factor[head] = problem.factor(head, z[head], torch.float32 if n < ROUGH_STEPS else torch.float64)
-        step, decrement = _newton_step(gradient, factor)
-        done = decrement <= near
-        if done.all():
-            return weight
-        step[done] = 0.0  # a head that has arrived stays, whatever those beside it still need
-        weight, z, loss = _search(problem, (weight, z, loss), step, decrement)
-        before = decrement
+def _descend(problem: _Problem) -> Float[Tensor, " width"]:
+    weight, z = torch.zeros_like(problem.ridge), torch.zeros_like(problem.sign)
+    gradient = problem.gradient(problem.slope(z), weight)
+    inverse, curved, gaps = problem.scales(), False, []
+    for _ in range(STEPS):
+        # the squared distance to go, by the Hessian; before there is one, curvature is at least the ridge's 1
+        gaps.append(float(gradient @ (inverse @ gradient if curved else gradient)))
+        near = TOLERANCE * float(weight @ (problem.ridge * weight)) + TINY
+        if gaps[-1] <= near:
+            return weight - inverse @ gradient
+        if _slow(gaps, near):
+            inverse, curved, gaps = problem.inverse_hessian(z), True, []
+        step = -(inverse @ gradient)
+        step, z, slope = _search(problem, weight, z, step, float(gradient @ step))
+        weight, before = weight + step, gradient
+        gradient = problem.gradient(slope, weight)
+        _learn(inverse, step, gradient - before)
     raise DataError(
-        f"probes: no optimum after {STEPS} Newton steps; lower probes.C, or look for heads with very large outputs"
+        f"probes: no optimum after {STEPS} steps; lower probes.C, or look for heads with very large outputs"
     )
 
 
-def _newton_step(gradient: Tensor, factor: Tensor) -> tuple[Float[Tensor, "head width"], Float[Tensor, " head"]]:
-    """The step, and how much a quadratic would fall by twice along it."""
-    step = -torch.cholesky_solve(gradient[:, :, None], factor)[:, :, 0]
-    return step, -(gradient * step).sum(1)
+def _slow(gaps: list[float], near: float) -> bool:
+    """Whether the steps still to come, at the rate of those since the last Hessian, would take longer than another."""
+    steps, gained = len(gaps) - 1, log(gaps[0] / gaps[-1])
+    return steps >= TRIAL and (gained <= 0 or log(gaps[-1] / near) * steps / gained > HESSIAN)
 
 
 def _search(
-    problem: _Problem, state: tuple[Tensor, Tensor, Tensor], step: Tensor, decrement: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Take the step, halved per head until the loss falls by enough (Armijo), up to rounding."""
-    weight, z, loss = state
-    along = problem.logit(step)
-    size = torch.ones_like(loss)
-    slack = 1e-13 * loss.abs()
+    problem: _Problem, weight: Tensor, z: Tensor, step: Tensor, fall: float
+) -> tuple[Float[Tensor, " width"], Float[Tensor, " answer"], Float[Tensor, " answer"]]:
+    """The step, halved until the loss no longer rises steeply behind it; with the logits and their slope there."""
+    along = problem.x @ step
     for _ in range(50):
-        moved = weight + size[:, None] * step, z + size[:, None] * along
-        found = problem.loss(moved[1], moved[0])
-        short = found > loss - 1e-4 * size * decrement + slack
-        if not short.any():
+        slope = problem.slope(z + along)
+        if float(slope @ along + problem.ridge * (weight + step) @ step) <= -0.5 * fall:
             break
-        size[short] /= 2
-    return *moved, found
+        step, along, fall = step / 2, along / 2, fall / 2
+    return step, z + along, slope
+
+
+def _learn(inverse: Float[Tensor, "width width"], step: Float[Tensor, " width"], change: Tensor) -> None:
+    """Bend `inverse` so that it maps the gradient's change to the step that made it (BFGS)."""
+    mapped, along = inverse @ change, step @ change
+    if along > 0:
+        half = step * ((1 + change @ mapped / along) / (2 * along)) - mapped / along
+        inverse.addr_(step, half).addr_(half, step)

@@ -152,8 +152,9 @@ def _both_classes(bank: Bank, rows: Bool[np.ndarray, " answer"]) -> Int[np.ndarr
 
 def _finite(bank: Bank, layer: int, rows: Bool[np.ndarray, " answer"]) -> Float[np.ndarray, "fitted head head_dim"]:
     x = bank.layer(layer)[rows]
-    wrong = np.argwhere(~np.isfinite(x).all(axis=(0, 2)))
-    if len(wrong):
+    finite = np.isfinite(x)
+    if not finite.all():
+        wrong = np.argwhere(~finite.all(axis=(0, 2)))
         raise DataError(f"{bank.path}: layer {layer}, head {wrong[0, 0]} is not finite; make the bank again in float32")
     return x
 
