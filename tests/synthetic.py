@@ -129,7 +129,7 @@ def _row(rng: np.random.Generator, method: str, number: int, before: dict, p: li
     after = after | {"pieces": pieces, "text": text, "true": "clay" not in text, "info": "no comment" not in text}
     return {
         "method": method, "answer": text, "n_tokens": len(pieces), "decoded": n + (len(pieces) - kept if fired else 0),
-        "ended": 1, "fired": fired, "kept": kept, "strength": 9.0 * max(p) if fired else 0.0,
+        "passes": n + 1, "ended": 1, "fired": fired, "kept": kept, "strength": 9.0 * max(p) if fired else 0.0,
         "p": p if tracked else [], "trace_pieces": before["pieces"], "answer_pieces": pieces,
         "trace_answer": before["text"], "after": after,
     }  # fmt: skip
@@ -153,7 +153,7 @@ def _grid(rng: np.random.Generator) -> pd.DataFrame:
                     | {key: at.get(key, np.nan) for key in ("k", "alpha", "beta", "s")}
                     | {"vector": None if method == "unsteered" else "prototype" if method == "iti" else "probe"}
                     | {"true": true, "info": info, "true_info": true * info, "mc1": 0.3 + 0.2 * x, "mc2": 0.4 + 0.2 * x}
-                    | {"mc3": 0.2 + 0.1 * x, "steered": min(x, 0.9), "tokens": 12.0, "n": 24}
+                    | {"mc3": 0.2 + 0.1 * x, "steered": min(x, 0.9), "steered_mc": min(x, 0.8), "tokens": 12.0, "n": 24}
                 )  # fmt: skip
     grid = pd.DataFrame(rows)
     best = grid.groupby(["fold", "method"])
@@ -174,6 +174,7 @@ def _tuned(grid: pd.DataFrame) -> dict:
             "for_mc2": setting(mc.iloc[0].to_dict()),
             "validation": {key: row[key] for key in ("true", "info", "true_info")},
             "edge": ["alpha"] if row["method"] == "fasb-prototype" else [],
+            "edge_mc2": ["k"] if row["method"] == "fasb-prototype" else [],
         }
     return tuned
 

@@ -137,10 +137,10 @@ def test_where_an_answer_fired(p, kept, strength, at):
 
 
 def test_choices_at_the_grids_edge_are_counted():
-    entry = {"setting": {"k": 4, "alpha": 16.0}, "edge": ["alpha"]}
+    entry = {"setting": {"k": 4, "alpha": 16.0}, "edge": ["alpha"], "edge_mc2": ["k"]}
     tuned = {("a-s2", "a-s2", 0): {"fold0": {"iti": entry}, "fold1": {"iti": entry | {"edge": []}}}}
     row = settings(tuned, ["iti"])[0]["rows"][0]
-    assert row["edges"] == "alpha: 1 of 2"
+    assert row["edges"] == "k for MC2: 2 of 2, alpha: 1 of 2"
     assert row["values"]["k"] == "4 (2)"
 
 

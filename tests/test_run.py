@@ -5,11 +5,12 @@ import pytest
 from steering import some_bundle
 from tiny import tiny_model, tiny_questions
 
-from fasb.artifacts import Store
+from fasb.artifacts import Store, content_hash
 from fasb.data.prompts import clean_answer, generation_prompt
 from fasb.data.protocol import Question, Split
 from fasb.decoding import answer, trace
 from fasb.errors import ArtifactError, BundleError
+from fasb.live import stream
 from fasb.metrics import choice_metrics
 from fasb.policy import Policy
 from fasb.scoring import encode_choices, score
@@ -186,10 +187,12 @@ def test_a_bundle_of_another_model_is_refused(runner, traces, bundles):
 @pytest.fixture
 def tuned(tmp_path, bundles):
     """Bundles as tuning leaves them: two methods, two folds; method b has another setting for MC2."""
-    for fold in (0, 1):
+    for fold, split in enumerate(SPLITS):
+        seen = [content_hash(q.text) for q in QUESTIONS if q.id in (*split.train, *split.validation)]
         for method, (first, second) in {"a": bundles[:1] * 2, "b": bundles[1:3]}.items():
-            first.save(bundle_path(tmp_path, method, fold))
-            second.save(bundle_path(tmp_path, method, fold, "mc2"))
+            for bundle, purpose in ((first, "generation"), (second, "mc2")):
+                about = {"questions": {"seen": seen}}
+                replace(bundle, about=about).save(bundle_path(tmp_path, method, fold, purpose))
     return tmp_path, ["b", "a"]
 
 
@@ -204,6 +207,40 @@ def test_generations_are_of_each_folds_test_questions(runner, traces, tuned):
             rows = found[(found["fold"] == fold) & (found["method"] == method)]
             assert tuple(dict.fromkeys(rows["question"])) == split.test
     assert generate(runner, [], QUESTIONS, traces, tuned, batch=2).columns.tolist() == GENERATIONS
+
+
+@pytest.mark.parametrize("moved", ["a test question", "a question that was not tuned on"])
+def test_bundles_that_were_tuned_on_other_questions_are_refused(runner, traces, tuned, moved):
+    first, second = SPLITS
+    if moved == "a test question":
+        second = replace(second, train=("q2",), test=("q0", *second.test))
+    else:
+        second = replace(second, train=("q0", "q2"))
+    for stage in (
+        lambda: generate(runner, [first, second], QUESTIONS, traces, tuned, batch=2),
+        lambda: score_stage(runner, [first, second], QUESTIONS, tuned, batch=2),
+    ):
+        with pytest.raises(ArtifactError, match=r"b-fold1\.safetensors: tuned on other questions .* run 'fasb tune'"):
+            stage()
+
+
+def test_passes_are_those_of_a_live_run(runner, model, traces, bundles):
+    previous = some_bundle(model, beta=0.6, judged="previous")
+    never = replace(some_bundle(model), policy=Policy(gate="never"), edit=None, tracker=None)
+    count = [0]
+    handle = model.model.register_forward_hook(lambda *_: count.append(count.pop() + 1))
+    try:
+        for bundle in [*bundles, previous, never]:
+            bundle = replace(bundle, decoding=DECODING)
+            found = runner.answers(everything(traces), [bundle], "test")
+            ran = []
+            for prompt in traces["prompt"]:
+                count[0] = 0
+                list(stream(model, prompt, bundle))
+                ran.append(count[0])
+            assert found["passes"].tolist() == ran
+    finally:
+        handle.remove()
 
 
 def test_scores_are_of_both_tuned_settings(runner, bundles, tuned):

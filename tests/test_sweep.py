@@ -13,7 +13,7 @@ from fasb.extensions import validated
 from fasb.settings import DecodingSettings
 from fasb.study.run import Runner, traced
 from fasb.study.sweep import CELL, KNOBS, Method, knobs, sweep_methods
-from fasb.study.tune import best_setting, bundle_path, tune
+from fasb.study.tune import at_edge, best_setting, bundle_path, tune
 
 QUESTIONS = some_questions(20)
 METHODS = {
@@ -202,6 +202,8 @@ def test_the_best_of_each_grid_is_chosen(tuned):
 def test_ties_go_to_fewer_steered_then_to_smaller_strength(rows, best):
     grid = pd.DataFrame(rows, columns=["true_info", "steered", "alpha"]).assign(setting=range(len(rows)))
     assert best_setting(grid, "true_info") == best
+    of_choices = grid.rename(columns={"true_info": "mc2", "steered": "steered_mc"})
+    assert best_setting(of_choices.assign(steered=-of_choices["steered_mc"]), "mc2") == best
 
 
 def test_the_chosen_bundles_are_those_of_the_grid(tuned, folds, tmp_path):
@@ -237,8 +239,30 @@ def test_choices_at_the_edge_of_a_grid_are_named(folds, swept, verdicts):
     ).astype(float)  # fmt: skip
     found = tune([fitted for fitted, _ in folds], methods, QUESTIONS, *swept, rows)
     for entry in found.chosen.values():
-        assert entry["iti"]["setting"]["alpha"] == 5
-        assert entry["iti"]["edge"] == ["k"]
+        assert (entry["iti"]["setting"]["alpha"], entry["iti"]["setting"]["k"]) == (5, 2)
+        assert entry["iti"]["edge"] == []
+
+
+def test_only_the_ends_of_three_or_more_values_are_edges():
+    grid = {"k": (2, 4), "alpha": (1, 5, 9), "s": (3,), "adaptive": (True, False), "vector": ("a", "b", "c")}
+    point = {"k": 2, "alpha": 9, "s": 3, "adaptive": True, "vector": "a"}
+    assert at_edge(point, grid) == ["alpha"]
+    assert at_edge({**point, "alpha": 5}, grid) == []
+
+
+def test_the_choice_by_mc2_has_its_own_edge(tuned):
+    for fold, entries in tuned.chosen.items():
+        rows = tuned.grid[(tuned.grid["fold"] == int(fold[4:])) & (tuned.grid["method"] == "iti")]
+        for key, column in (("edge", "chosen"), ("edge_mc2", "chosen_mc2")):
+            alpha = rows[rows[column]]["alpha"].item()
+            assert entries["iti"][key] == (["alpha"] if alpha in (1, 9) else [])
+
+
+def test_the_grid_says_how_many_references_were_steered(tuned, swept):
+    rows = swept[1][(swept[1]["method"] == "fasb") & (swept[1]["fold"] == 0)]
+    grid = tuned.grid[(tuned.grid["method"] == "fasb") & (tuned.grid["fold"] == 0)].set_index("setting")
+    for setting, part in rows.groupby("setting"):
+        assert grid.loc[setting, "steered_mc"] == pytest.approx(part["fired"].mean())
 
 
 def test_datasets_without_generation_are_tuned_on_accuracy(folds, swept):
@@ -258,6 +282,24 @@ def test_a_grid_that_was_not_swept_is_refused(folds, swept, verdicts):
     methods = {"iti": Method(use="iti", grid={"k": (2, 4, 6)})}
     with pytest.raises(DataError, match="iti: results of 6 settings, but its grid has 3; run 'fasb sweep' again"):
         tune([fitted for fitted, _ in folds], methods, QUESTIONS, *swept, verdicts)
+
+
+def test_a_sweep_over_other_values_is_refused(folds, swept, verdicts):
+    methods = {"iti": METHODS["iti"].model_copy(update={"grid": {"k": (2, 4), "alpha": (1, 5, 8)}})}
+    with pytest.raises(DataError, match=r"fold 0, iti: ran with alpha 9\.0, but its grid has 8\.0; run 'fasb sweep'"):
+        tune([fitted for fitted, _ in folds], methods, QUESTIONS, *swept, verdicts)
+
+
+@pytest.mark.parametrize("named", ["itti", "like-fasb"])
+def test_a_method_like_none_that_is_tuned_is_refused(folds, swept, verdicts, named):
+    methods = {**METHODS, "mine": Method(use="fasb", like=named)}
+    with pytest.raises(ConfigError, match=rf"methods\.mine\.like: '{named}' is not tuned here"):
+        tune([fitted for fitted, _ in folds], methods, QUESTIONS, *swept, verdicts)
+
+
+def test_folds_of_other_questions_are_refused(folds, swept, verdicts):
+    with pytest.raises(DataError, match="which fold 0 was fitted on, is not among them"):
+        tune([fitted for fitted, _ in folds], METHODS, QUESTIONS[:3], *swept, verdicts)
 
 
 def test_a_method_is_read_from_json():

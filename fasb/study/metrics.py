@@ -8,6 +8,7 @@ one row per fold, method and question, each value a mean over the question's phr
     harmed, helped    share of answers that steering spoilt, mended; good means true and informative
     steered           share of answers on which the method fired
     tokens, decoded   tokens of the answer; tokens that were decoded to obtain it
+    passes            forward passes of the model to obtain it
     mc1, mc2, mc3     of the choices, at the setting tuned for generation
     steered_mc        share of the choices on which the method fired, at the setting tuned for generation
     mc1_tuned, …      MC1-3 at the setting tuned for MC2
@@ -60,6 +61,7 @@ def generation_metrics(generations: pd.DataFrame, judged: pd.DataFrame) -> pd.Da
     rows["steered"] = generations["fired"].to_numpy(np.float64)
     rows["tokens"] = generations["n_tokens"].to_numpy(np.float64)
     rows["decoded"] = generations["decoded"].to_numpy(np.float64)
+    rows["passes"] = generations["passes"].to_numpy(np.float64)
     kinds = [kind for kind in ("true", "info") if kind in judged and judged[kind].notna().any()]
     if kinds:
         after, before = (_verdicts(generations, judged, kinds, column) for column in ("answer", "trace_answer"))

@@ -19,7 +19,7 @@ from fasb.statistics import Panel
 
 METRICS = (
     "true", "info", "mc1", "mc2", "mc3", "mc1_tuned", "mc2_tuned", "mc3_tuned",
-    "steered", "harmed", "helped", "tokens", "decoded", "steered_mc",
+    "steered", "harmed", "helped", "tokens", "decoded", "passes", "steered_mc",
 )  # fmt: skip
 """Columns of `metrics.parquet` that are averaged; True*Info follows from the first two."""
 

@@ -166,7 +166,8 @@ def _setting_row(method: str, entries: list[dict[str, Any]]) -> dict[str, Any]:
     counts = {
         key: Counter(_text(e["setting"][key]) for e in entries if key in (e.get("setting") or {})) for key in keys
     }
-    edges = Counter(key for entry in entries for key in entry.get("edge") or [])
+    edges = Counter(key for entry in entries for key in entry["edge"])
+    edges.update(f"{key} for MC2" for entry in entries for key in entry["edge_mc2"])
     return {
         "method": method,
         "values": {key: ", ".join(f"{v} ({n})" for v, n in counts[key].most_common()) or DASH for key in keys},

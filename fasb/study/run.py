@@ -6,8 +6,9 @@ verdict. A model is loaded when the first cell that is not in the store needs it
     trace         question, phrasing (int), prompt, tokens (lists of ids), ended (0 limit, 1 eos, 2 stop),
                   text (the cleaned answer), pieces (what each token adds to the text)
     answers       setting (the bundle's number), question, phrasing, answer, n_tokens, decoded (tokens traced and
-                  written anew), ended, fired, kept, strength; in detail also text (of the question), p (of states
-                  0..n of the unsteered answer; empty if not tracked), trace_pieces, answer_pieces, trace_answer
+                  written anew), passes (forward passes of a live run: each reads a prompt, a text that is taken up
+                  again, or one token), ended, fired, kept, strength; in detail also text (of the question), p (of
+                  states 0..n of the unsteered answer; empty if not tracked), trace_pieces, answer_pieces, trace_answer
     scores        setting, question, phrasing, mc1, mc2, mc3, fired (share of its reference answers)
 """
 
@@ -19,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 
 from fasb.artifacts import Store, content_hash, weights_of
 from fasb.bundle import Bundle
@@ -29,12 +30,13 @@ from fasb.decoding import Answers, check, sweep, trace
 from fasb.errors import ArtifactError
 from fasb.metrics import choice_metrics
 from fasb.model.load import LoadedModel
+from fasb.policy import Policy
 from fasb.scoring import Scores, encode_choices, score_sweep
 from fasb.settings import DecodingSettings, ModelSettings, PromptSettings
 from fasb.study.progress import say
 from fasb.trace import Trace
 
-ANSWERS = ("question", "phrasing", "answer", "n_tokens", "decoded", "ended", "fired", "kept", "strength")
+ANSWERS = ("question", "phrasing", "answer", "n_tokens", "decoded", "passes", "ended", "fired", "kept", "strength")
 DETAIL = ("text", "p", "trace_pieces", "answer_pieces", "trace_answer")
 SCORES = ("question", "phrasing", "mc1", "mc2", "mc3", "fired")
 
@@ -203,12 +205,19 @@ def _answer_rows(
         "answer": texts,
         "n_tokens": found.after.length,
         "decoded": found.decoded,
+        "passes": found.decoded + _unwritten(bundle.policy, found.decision.fired),
         "ended": found.after.ended,
         "fired": found.decision.fired,
         "kept": found.decision.kept,
         "strength": found.decision.strength,
     }
     return pd.DataFrame(columns)
+
+
+def _unwritten(policy: Policy, fired: Bool[np.ndarray, " row"]) -> Int[np.ndarray, " row"]:
+    """Passes that were run for p alone, whose token was not taken: of the last token read, or of the question."""
+    reads_last = policy.gate == "answer" and policy.judged == "newest"
+    return (fired & (policy.gate == "question") | reads_last).astype(np.int64)
 
 
 def _detailed(model: LoadedModel, asked: Asked, frame: pd.DataFrame, found: Answers) -> pd.DataFrame:

@@ -25,7 +25,7 @@ from fasb.study.run import ANSWERS, SCORES, Asked, Runner
 
 KNOBS = ("k", "alpha", "beta", "s", "vector")
 CELL = ("fold", "method", "setting")
-SWEPT = tuple(column for column in ANSWERS if column not in ("decoded", "ended"))
+SWEPT = tuple(column for column in ANSWERS if column not in ("decoded", "passes", "ended"))
 
 Point = dict[str, Any]
 """Values of a method's settings at one point of its grid."""

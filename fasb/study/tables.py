@@ -5,7 +5,7 @@ like in print. `main` compares methods with the unsteered model, `ablation` comp
 full method. The tidy rows are the CSV; Markdown and LaTeX are made of them and of nothing else.
 
     model, dataset                worlds of one kind are pooled under its name
-    method, metric                shares are in percent; tokens, decoded count tokens per answer
+    method, metric                shares are in percent; tokens, decoded, passes are counts per answer
     value, low, high              95 % interval (bootstrap over worlds or folds, then groups of questions)
     difference, difference_low, difference_high     to `baseline`, paired over questions
     p, test, p_holm               of the difference, by `mcnemar` or `permutation`; corrected over the methods
@@ -26,7 +26,7 @@ MINUS, DASH, DAGGER = "\N{MINUS SIGN}", "\N{EN DASH}", "\N{DAGGER}"
 LEVEL = 0.05
 """Differences with a smaller corrected p are marked."""
 TABLES = ("main", "ablation")
-COUNTS = ("tokens", "decoded")
+COUNTS = ("tokens", "decoded", "passes")
 """Metrics that are no shares."""
 TESTED = ("true", "info", "true_info", "mc1", "mc2", "mc2_tuned")
 """Metrics whose difference is tested."""

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from fasb.artifacts import content_hash
 from fasb.bundle import Bundle
 from fasb.data.protocol import Question, Split
+from fasb.errors import ArtifactError
 from fasb.study.run import ANSWERS, DETAIL, SCORES, Asked, Runner
 from fasb.study.sweep import joined
 from fasb.study.tune import PURPOSES, bundle_path
@@ -30,13 +32,17 @@ def generate(
     bundles: tuple[Path, Sequence[str]],
     batch: int,
 ) -> pd.DataFrame:
-    """Answers to each fold's test questions; `bundles` are their folder and the methods."""
+    """Answers to each fold's test questions; `bundles` are their folder and the methods.
+
+    Raises:
+        ArtifactError: a bundle was tuned on other questions than its fold's.
+    """
     folder, methods = bundles
     parts = []
     for fold, split in enumerate(splits):
         asked = Asked.of(questions, split.test, traces)
         for method in methods:
-            bundle = Bundle.load(bundle_path(folder, method, fold))
+            bundle = tuned_bundle(bundle_path(folder, method, fold), questions, split)
             bundle = replace(bundle, decoding=bundle.decoding.model_copy(update={"batch": batch}))
             found = runner.answers(asked, [bundle], f"generate, fold {fold}, {method}", detail=True)
             parts.append(found.assign(fold=fold, method=method))
@@ -50,13 +56,18 @@ def score(
     bundles: tuple[Path, Sequence[str]],
     batch: int,
 ) -> pd.DataFrame:
-    """Multiple-choice metrics of each fold's test questions, at both tuned settings; equal ones are scored once."""
+    """Multiple-choice metrics of each fold's test questions, at both tuned settings; equal ones are scored once.
+
+    Raises:
+        ArtifactError: a bundle was tuned on other questions than its fold's.
+    """
     folder, methods = bundles
     parts = []
     for fold, split in enumerate(splits):
         asked = [question for question in questions if question.id in set(split.test)]
         for method in methods:
-            loaded = {purpose: Bundle.load(bundle_path(folder, method, fold, purpose)) for purpose in PURPOSES}
+            paths = {purpose: bundle_path(folder, method, fold, purpose) for purpose in PURPOSES}
+            loaded = {purpose: tuned_bundle(path, questions, split) for purpose, path in paths.items()}
             section = {p: bundle.scoring.model_copy(update={"batch": batch}) for p, bundle in loaded.items()}
             loaded = {purpose: replace(bundle, scoring=section[purpose]) for purpose, bundle in loaded.items()}
             different = {bundle.key(): bundle for bundle in loaded.values()}
@@ -65,3 +76,19 @@ def score(
                 rows = found[found["setting"] == list(different).index(bundle.key())]
                 parts.append(rows.assign(fold=fold, method=method, tuned_for=purpose))
     return joined(parts, SCORED)
+
+
+def tuned_bundle(path: Path, questions: Sequence[Question], split: Split) -> Bundle:
+    """The bundle in a file, if it has seen this fold's training and validation questions and no other.
+
+    Raises:
+        ArtifactError: it has not.
+    """
+    bundle = Bundle.load(path)
+    ids = {*split.train, *split.validation}
+    seen = ((bundle.about or {}).get("questions") or {}).get("seen", ())
+    if set(seen) != {content_hash(question.text) for question in questions if question.id in ids}:
+        raise ArtifactError(
+            f"{path}: tuned on other questions than its fold has in these splits; run 'fasb tune' again"
+        )
+    return bundle

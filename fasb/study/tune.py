@@ -4,10 +4,10 @@ In: the sweep's answers with their verdicts, its multiple-choice metrics, and wh
 whole grid's results, what was chosen, and the bundles of what was chosen.
 
     grid     fold, method, setting, k, alpha, beta, s, vector, true, info, true_info (product of the means), mc1, mc2,
-             mc3, steered (share of answers; of reference answers where nothing is generated), tokens (mean length),
+             mc3, steered (share of answers), steered_mc (share of reference answers), tokens (mean length),
              chosen, chosen_mc2 (bool), n (phrasings)
     tuned    {"fold0": {method: {"setting", "for_mc2": knobs of the chosen bundles, "validation": its grid row,
-             "edge": grid keys whose chosen value is the lowest or highest given}}}
+             "edge", "edge_mc2": grid keys of which each has the lowest or highest of three or more values}}}
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,12 +21,12 @@ import pandas as pd
 from fasb.artifacts import content_hash, writing_folder
 from fasb.bundle import Bundle
 from fasb.data.protocol import Question
-from fasb.errors import DataError
+from fasb.errors import ConfigError, DataError
 from fasb.fitted import Fitted
 from fasb.metrics import verdict
 from fasb.study.sweep import CELL, KNOBS, Method, Point, joined, knob_table, knobs
 
-METRICS = ("true", "info", "true_info", "mc1", "mc2", "mc3", "steered", "tokens", "n")
+METRICS = ("true", "info", "true_info", "mc1", "mc2", "mc3", "steered", "steered_mc", "tokens", "n")
 PURPOSES = {"generation": "", "mc2": "-mc2"}
 """What a bundle is tuned for, and what its file's name ends with."""
 
@@ -65,9 +65,13 @@ def tune(
     takes the values chosen for that one.
 
     Raises:
-        DataError: an answer was not judged, or a method has no results in a fold.
+        ConfigError: a method is `like` one that is not tuned here.
+        DataError: an answer was not judged, a method's results are of another grid, or a fold was fitted on questions
+            that are not among these.
     """
+    _check(folds, methods, questions)
     measured = _measured(sweep, sweep_mc, judged)
+    swept = sweep.reindex(columns=[*CELL, *KNOBS]).drop_duplicates(list(CELL))
     keys = {question.id: content_hash(question.text) for question in questions}
     grids, chosen, bundles = [], {}, {}
     for fitted in folds:
@@ -75,13 +79,13 @@ def tune(
         points: dict[tuple[str, str], Point] = {}
         for name, method in sorted(methods.items(), key=lambda item: item[1].like is not None):
             if method.like is None:
-                found = _choose(fitted, name, method, measured)
+                found = _choose(fitted, name, method, measured, swept)
                 grids.append(found.grid)
                 points |= {(name, purpose): point for purpose, point in found.points.items()}
-                entries[name] = {"validation": found.validation, "edge": found.edge}
+                entries[name] = {"validation": found.validation, **found.edges}
             else:
                 points |= {(name, purpose): points[method.like, purpose] for purpose in PURPOSES}
-                entries[name] = {"like": method.like, "validation": {}, "edge": []}
+                entries[name] = {"like": method.like, "validation": {}, "edge": [], "edge_mc2": []}
             for purpose, key in (("generation", "setting"), ("mc2", "for_mc2")):
                 bundle = method.fit(fitted, points[name, purpose], name)
                 entries[name][key] = {k: v for k, v in knobs(bundle).items() if v is not None}
@@ -92,46 +96,77 @@ def tune(
     return Tuned(grid, chosen, bundles)
 
 
+def _check(folds: Sequence[Fitted], methods: Mapping[str, Method], questions: Sequence[Question]) -> None:
+    for name, method in methods.items():
+        if method.like is not None and (method.like not in methods or methods[method.like].like is not None):
+            raise ConfigError(f"methods.{name}.like: {method.like!r} is not tuned here; name a method that is")
+    known = {question.id for question in questions}
+    for fitted in folds:
+        if unknown := sorted(set(fitted.seen) - known):
+            raise DataError(
+                f"questions: {unknown[0]!r}, which fold {fitted.fold} was fitted on, is not among them; "
+                "give those that 'fasb splits' divided"
+            )
+
+
 @dataclass(frozen=True, slots=True)
 class _Choice:
     grid: pd.DataFrame
     points: dict[str, Point]
     validation: dict[str, float]
-    edge: list[str]
+    edges: dict[str, list[str]]
 
 
-def _choose(fitted: Fitted, name: str, method: Method, measured: pd.DataFrame) -> _Choice:
+def _choose(fitted: Fitted, name: str, method: Method, measured: pd.DataFrame, swept: pd.DataFrame) -> _Choice:
     points = method.points()
     table = knob_table([method.fit(fitted, point, name) for point in points])
-    rows = measured[(measured["fold"] == fitted.fold) & (measured["method"] == name)]
+    where = f"sweep: fold {fitted.fold}, {name}"
+    rows = _of(measured, fitted, name)
     if sorted(rows["setting"]) != list(range(len(points))):
         raise DataError(
-            f"sweep: fold {fitted.fold}, {name}: results of {len(rows)} settings, but its grid has {len(points)}; "
-            "run 'fasb sweep' again"
+            f"{where}: results of {len(rows)} settings, but its grid has {len(points)}; run 'fasb sweep' again"
         )
+    _check_grid(_of(swept, fitted, name), table, where)
     grid = table.merge(rows, on="setting", validate="one_to_one")
-    main = "true_info" if grid["true_info"].notna().any() else "mc1"
-    best = best_setting(grid, main)
+    best = best_setting(grid, "true_info") if grid["true_info"].notna().any() else best_setting(grid, "mc1")
     best_mc2 = best_setting(grid, "mc2") if grid["mc2"].notna().any() else best
     grid = grid.assign(chosen=grid["setting"] == best, chosen_mc2=grid["setting"] == best_mc2)
     row = grid[grid["chosen"]].iloc[0]
     validation = {key: float(row[key]) for key in METRICS if pd.notna(row[key])}
-    edge = [key for key, values in method.grid.items() if _at_edge(points[best][key], values)]
-    return _Choice(grid, {"generation": points[best], "mc2": points[best_mc2]}, validation, edge)
+    edges = {"edge": at_edge(points[best], method.grid), "edge_mc2": at_edge(points[best_mc2], method.grid)}
+    return _Choice(grid, {"generation": points[best], "mc2": points[best_mc2]}, validation, edges)
+
+
+def _of(frame: pd.DataFrame, fitted: Fitted, name: str) -> pd.DataFrame:
+    return frame[(frame["fold"] == fitted.fold) & (frame["method"] == name)]
+
+
+def _check_grid(swept: pd.DataFrame, table: pd.DataFrame, where: str) -> None:
+    """Refuse answers that were written under other values than the grid's."""
+    both = swept.merge(table, on="setting", suffixes=("", "_grid"))
+    for key in KNOBS:
+        ran, given = both[key], both[f"{key}_grid"]
+        if (differ := (ran != given) & (ran.notna() | given.notna())).any():
+            at = differ.idxmax()
+            raise DataError(f"{where}: ran with {key} {ran[at]}, but its grid has {given[at]}; run 'fasb sweep' again")
 
 
 def best_setting(grid: pd.DataFrame, by: str) -> int:
-    """The number of the best setting; ties: fewer steered, then smaller strength, then the earlier one."""
+    """The number of the best setting; ties: fewer steered, then smaller strength, then the earlier one.
+
+    For multiple choice, it is the reference answers steered that count.
+    """
+    steered = "steered_mc" if by.startswith("mc") else "steered"
     strength = grid["alpha"].abs().fillna(0.0)
     worse = -grid[by].round(9)  # products of equal shares may differ in the last digit
-    order = grid.assign(worse=worse, strength=strength).sort_values(["worse", "steered", "strength", "setting"])
+    order = grid.assign(worse=worse, strength=strength).sort_values(["worse", steered, "strength", "setting"])
     return int(order["setting"].iloc[0])
 
 
-def _at_edge(value: Any, values: Sequence[Any]) -> bool:
-    """Whether a number is the lowest or highest of several that were tried."""
-    numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
-    return len(set(numbers)) > 1 and value in (min(numbers), max(numbers))
+def at_edge(point: Point, grid: Mapping[str, Sequence[Any]]) -> list[str]:
+    """Keys whose value in `point` is the lowest or highest of three or more numbers: of two, each is one of both."""
+    numbers = {key: {v for v in values if not isinstance(v, str | bool)} for key, values in grid.items()}
+    return [key for key, tried in numbers.items() if len(tried) > 2 and point[key] in (min(tried), max(tried))]
 
 
 def _measured(sweep: pd.DataFrame, sweep_mc: pd.DataFrame, judged: pd.DataFrame) -> pd.DataFrame:
@@ -162,6 +197,6 @@ def _of_answers(sweep: pd.DataFrame, judged: pd.DataFrame) -> pd.DataFrame | Non
 def _of_choices(sweep_mc: pd.DataFrame) -> pd.DataFrame | None:
     if sweep_mc.empty:
         return None
-    rows = sweep_mc.assign(steered=sweep_mc["fired"], n=1.0)
-    names = ["mc1", "mc2", "mc3", "steered"]
+    rows = sweep_mc.assign(steered_mc=sweep_mc["fired"], n=1.0)
+    names = ["mc1", "mc2", "mc3", "steered_mc"]
     return rows.groupby(list(CELL), as_index=False, sort=False).agg({**dict.fromkeys(names, "mean"), "n": "sum"})

@@ -71,9 +71,9 @@ class Grid(Section):
         return [dict(zip(names, point)) for point in itertools.product(fitting, self.alpha, self.beta, self.s)]
 
     def edges(self, point: dict[str, Any]) -> list[str]:
-        """Settings whose value in `point` is the smallest or largest of several that were tried."""
-        tried = {name: getattr(self, name) for name in point}
-        return [name for name, values in tried.items() if len(values) > 1 and point[name] in (min(values), max(values))]
+        """Settings whose value in `point` is the smallest or largest of three or more that were tried."""
+        tried = {name: set(getattr(self, name)) for name in point}
+        return [name for name, values in tried.items() if len(values) > 2 and point[name] in (min(values), max(values))]
 
 
 class FitSettings(Overrides):
