@@ -1,14 +1,12 @@
-"""Options that all stage commands share, and the command that shows a study's plan."""
+"""Options that all stage commands share."""
 
 import json
-from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
 
 from fasb.cli.options import out_option, settings_option
-from fasb.cli.study import plan_command
 from fasb.errors import ConfigError
 
 
@@ -47,17 +45,3 @@ def test_a_settings_file_must_hold_a_mapping(tmp_path):
     (tmp_path / "list.json").write_text("[1]")
     with pytest.raises(ConfigError, match="--settings: not a mapping; give JSON that starts with"):
         call("--settings", str(tmp_path / "list.json"), "--out", "f")
-
-
-def test_a_plan_lists_cells_and_counts_jobs(tmp_path, monkeypatch):
-    monkeypatch.chdir(Path(__file__).parents[1])
-    config = tmp_path / "own.yaml"
-    config.write_text(
-        "datasets: {d: {load: copa}}\nrun: {cells: [{model: qwen3-0.6b, dataset: d}], seeds: [0, 5], methods: [iti]}\n"
-    )
-    printed = (
-        CliRunner().invoke(plan_command, ["--configfile", str(config)], catch_exceptions=False).output.splitlines()
-    )
-    assert printed[:2] == ["results/qwen3-0.6b/d/seed0", "results/qwen3-0.6b/d/seed5"]
-    assert "    2 sweep" in printed
-    assert printed[-1].endswith(" jobs")

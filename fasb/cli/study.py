@@ -1,29 +1,196 @@
-"""Commands about a study as a whole: what it would run, and how its configuration is written."""
+"""Commands about a study as a whole: what it would run and cost, and how its configuration is written."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import click
 
 
 @click.command("plan")
 @click.option("--configfile", "configs", multiple=True, type=click.Path(path_type=Path), help="As for snakemake.")
-def plan_command(configs: tuple[Path, ...]) -> None:
-    """Print a study's cells and how many jobs of each rule it needs.
+@click.option("--check", is_flag=True, help="Instead, ask for every model, dataset and judge; loads no weights.")
+def plan_command(configs: tuple[Path, ...], check: bool) -> None:
+    """Print a study's cells, jobs, work, time, disk and memory.
 
     Merges config/models.yaml, config/config.yaml and each --configfile, as snakemake does; writes nothing. The
-    configuration is checked.
+    configuration is checked. Hours are those of jobs that ran here (results/timing), else by the rates that
+    `make bench` measured, else lower bounds.
 
     Example: fasb plan --configfile config/evidence.yaml
     """
-    from fasb.study import cells
     from fasb.study.config import load_study
 
     study = load_study(configs)
-    for cell in cells.cells(study):
-        click.echo(cell.folder)
-    jobs = cells.jobs(study)
-    click.echo("\n" + "\n".join(f"{n:5} {rule}" for rule, n in jobs.items()) + f"\n{jobs.total():5} jobs")
+    if check:
+        _check(study)
+        return
+    from rich.console import Console
+
+    console = Console(width=110, highlight=False, emoji=False)
+    for part in _plan(study):
+        console.print(part, soft_wrap=isinstance(part, str))
+
+
+def _check(study: Any) -> None:
+    """One line for each thing the study needs; exit code 2 if any is missing."""
+    from fasb.study.check import needs
+
+    missing = 0
+    for kind, name, said, fine in needs(study):
+        missing += not fine
+        click.echo(f"{'ok     ' if fine else 'MISSING'}  {kind:8} {name:24} {said}")
+    if missing:
+        raise click.exceptions.Exit(2)
+
+
+def _plan(study: Any) -> Iterable[Any]:
+    from fasb.study import plan, rates
+
+    pairs, works, known = plan.pairs(study), plan.works(study), rates.rates()
+    rows = {}
+    for names, work in works.items():
+        pair, entry = pairs.get(names[1:]), study.models.get(names[1])
+        held = None
+        if pair is not None and pair.shape is not None:
+            batch = pair.sections.decoding.batch
+            held = rates.Held(pair.shape.parameters, entry.dtype, rates.kind_of(entry.device), batch)
+        rows[names] = (work, *rates.seconds(names, work, held, known))
+    n_cells = len(study.run.cells) * len(study.run.seeds)
+    n_jobs = sum(work.jobs for work in works.values())
+    yield f"\n[bold]{study.run.name}[/]: {n_cells} {'cell' if n_cells == 1 else 'cells'}, {n_jobs:,} jobs"
+    yield _cells_table(study, pairs)
+    yield _rules_table(rows)
+    yield _models_table(study, pairs, rows)
+    yield from _notes(study, pairs, rows)
+
+
+def _cells_table(study: Any, pairs: dict[Any, Any]) -> Any:
+    table = _table("Questions", "model", "dataset", "tuned on", "tested on", "answers", "seeds", "settings a fold")
+    for (model, dataset), pair in pairs.items():
+        settings = sum(max(1, len(list(_points(method)))) for method in pair.methods if method.like is None)
+        n_seeds = len(study.run.seeds)
+        counts = (pair.tuned_on, pair.tested_on, pair.size.answers, n_seeds, settings)
+        table.add_row(model, dataset, *(f"{n:,}" for n in counts))
+    return table
+
+
+def _points(method: Any) -> Iterable[Any]:
+    import itertools
+
+    return itertools.product(*method.grid.values())
+
+
+def _rules_table(rows: dict[Any, Any]) -> Any:
+    from fasb.study import cells
+    from fasb.study.plan import Work
+
+    table = _table("Work", "rule", "jobs", "tokens read", "written", "answers judged", "disk", "time")
+    total, spent = Work(), {}
+    for rule in cells.RULES:
+        of_rule = [row for names, row in rows.items() if names[0] == rule]
+        if not of_rule:
+            continue
+        work = sum((row[0] for row in of_rule), Work())
+        total = total + work
+        spent[rule] = of_rule
+        table.add_row(rule, *_numbers(work), _time(of_rule))
+    table.add_section()
+    table.add_row("all", *_numbers(total), _time([row for of_rule in spent.values() for row in of_rule]))
+    return table
+
+
+def _models_table(study: Any, pairs: dict[Any, Any], rows: dict[Any, Any]) -> Any:
+    from fasb.study.plan import memory
+
+    columns = ("model", "device", "parameters", "weights", "keys, values", "host memory", "GPU-hours")
+    table = _table("Memory of a job", *columns)
+    spent: list[Any] = []
+    for model in dict.fromkeys(names[0] for names in pairs):
+        entry = study.models[model]
+        held = [pair for (name, _), pair in pairs.items() if name == model]
+        weights, cache = max((memory(pair) for pair in held), key=sum)
+        of_model = [(work, n * entry.gpu, basis) for names, (work, n, basis) in rows.items() if names[1] == model]
+        size = f"{held[0].shape.parameters:.3g} B" if held[0].shape and entry.world is None else "-"
+        hours = _time(of_model, hours=True) if entry.gpu else "-"
+        spent += of_model if entry.gpu else []
+        table.add_row(model, entry.device, size, _bytes(weights), _bytes(cache), _bytes(1e6 * entry.job.mem_mb), hours)
+    if table.row_count > 1 and spent:
+        table.add_section()
+        table.add_row("all", *[""] * 5, _time(spent, hours=True))
+    return table
+
+
+def _notes(study: Any, pairs: dict[Any, Any], rows: dict[Any, Any]) -> Iterable[str]:
+    from fasb.study.rates import MACHINES, MEASURED, TIMING, kind_of
+
+    yield "\nTokens are characters over four; written tokens, judged answers and disk but for banks are upper bounds."
+    bases = {basis for _, _, basis in rows.values()}
+    if "timed" in bases:
+        yield f"Times without a mark: the mean of such jobs in {TIMING}."
+    if "rate" in bases:
+        yield f"~ by the rates in {MEASURED}, in proportion to parameters."
+    if "bound" in bases:
+        bounded = {kind_of(study.models[names[1]].device) for names, row in rows.items() if row[2] == "bound"}
+        for kind in sorted(bounded):
+            yield f"≥ no measured rate for {kind}: run `make bench` there. A lower bound for {MACHINES[kind].name}."
+    if any(basis == "unknown" and work.judged for work, _, basis in rows.values()):
+        yield "Without the time of judges, and of other rules without a time: none has run here."
+    untold = sorted({dataset for (_, dataset), pair in pairs.items() if not pair.size.question})
+    if untold:
+        yield f"Without the texts of {', '.join(untold)}, whose length is not known before they are loaded."
+    unsized = sorted({model for (model, _), pair in pairs.items() if pair.shape is None})
+    if unsized:
+        yield f"Without memory, banks and time of {', '.join(unsized)}: give models.NAME.size."
+
+
+def _numbers(work: Any) -> list[str]:
+    disk = _bytes(work.disk) if work.disk else ""
+    return [f"{work.jobs:,}", *(_count(n) for n in (work.read, work.written, work.judged)), disk]
+
+
+def _time(rows: Iterable[Any], hours: bool = False) -> str:
+    """The sum, marked by the weakest of what it rests on."""
+    rows = [row for row in rows if row[2] != "unknown"]
+    bases = {row[2] for row in rows}
+    if not bases:
+        return ""
+    seconds = sum(row[1] for row in rows)
+    mark = "≥ " if "bound" in bases else "~ " if "rate" in bases else ""
+    if hours:
+        return f"{mark}{seconds / 3600:.2g}"
+    unit, size = next((u, s) for u, s in (("h", 3600), ("min", 60), ("s", 1)) if seconds >= s or s == 1)
+    return f"{mark}{seconds / size:.2g} {unit}" if seconds < 100 * size else f"{mark}{seconds / size:,.0f} {unit}"
+
+
+def _count(n: int) -> str:
+    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if n >= size:
+            return f"{n / size:.3g}{unit}"
+    return f"{n}" if n else ""
+
+
+def _bytes(n: int | float) -> str:
+    if n != n:  # unknown
+        return "-"
+    for size, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
+        if n >= size:
+            return f"{n / size:.3g} {unit}"
+    return f"{n / 1e3:.3g} kB"
+
+
+def _table(title: str, *columns: str) -> Any:
+    """Ruled above, below and under the head, as in print; numbers to the right."""
+    from rich import box
+    from rich.table import Table
+
+    style = {"box": box.HORIZONTALS, "border_style": "dim", "title_justify": "left", "title_style": "bold"}
+    table = Table(title=f"\n {title}", header_style="", **style)
+    for column in columns:
+        named = column in ("model", "dataset", "rule", "device")
+        table.add_column(column, justify="left" if named else "right", no_wrap=True)
+    return table
 
 
 @click.command("schema")

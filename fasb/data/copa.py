@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from fasb.data import sources
-from fasb.data.protocol import Question, check_questions
+from fasb.data.protocol import Question, Size, check_questions
 from fasb.errors import DataError
 
 DEVELOPMENT = (
@@ -22,6 +22,10 @@ DEVELOPMENT = (
     *sources.parquet("default", "train"),
 )
 TEST = ("test.en.jsonl", "data/en/test.en.jsonl", "test.jsonl", "test.csv", *sources.parquet("default", "test"))
+
+
+SIZE = Size(fit=1000, test=500, answers=3000, question=182, answer=1)
+"""With the default settings; at most, where rows may be left out."""
 
 
 class Settings(sources.ChoiceSource):

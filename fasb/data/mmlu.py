@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from fasb.data import sources
-from fasb.data.protocol import Question, check_questions
+from fasb.data.protocol import Question, Size, check_questions
 from fasb.errors import DataError, did_you_mean
 
 FILES = {
@@ -25,6 +25,10 @@ FILES = {
 
 RELEASED = 501
 """Rows of each subject in the released variant."""
+
+
+SIZE = Size(fit=1816, test=14042, answers=63432, answer=1)
+"""With the default settings; at most, where rows may be left out."""
 
 
 class Settings(sources.ChoiceSource):

@@ -8,9 +8,13 @@ from typing import Any, Literal
 from pydantic import Field
 
 from fasb.data import sources
-from fasb.data.protocol import Question, check_questions
+from fasb.data.protocol import Question, Size, check_questions
 
 FILES = {"questions": ("natural_questions.csv", *sources.parquet("default", "validation"))}
+
+
+SIZE = Size(questions=3369, answers=9401, question=48, answer=15)
+"""With the default settings; at most, where rows may be left out."""
 
 
 class Settings(sources.Source):

@@ -10,10 +10,14 @@ from typing import Any
 from pydantic import Field
 
 from fasb.data import sources
-from fasb.data.protocol import Question, check_questions
+from fasb.data.protocol import Question, Size, check_questions
 
 LABELS = ("True", "Inconclusive", "False")
 """In the order of the set's own labels: entailment, neutral, contradiction."""
+
+
+SIZE = Size(fit=2490, test=5010, answers=22500)
+"""With the default settings; at most, where rows may be left out."""
 
 
 class Settings(sources.ChoiceSource):

@@ -4,9 +4,11 @@ In: a dataset's own file or hub id, read by a module of `fasb/data/`. Out: `list
 dataset's own fixed order. Knows no model and no prompt.
 """
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from statistics import mean
 
 import pandas as pd
 
@@ -37,6 +39,45 @@ class Question:
     def phrasings(self) -> tuple[str, ...]:
         """All phrasings, `text` first."""
         return (self.text, *self.paraphrases)
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much a dataset asks for: what a study's cost is reckoned from before the set is at hand.
+
+    questions: where folds are cut; fit, test: where the set gives roles. answers: reference answers over all
+    phrasings. question, answer: characters in the mean; 0 where nobody has counted them.
+    """
+
+    answers: int
+    questions: int = 0
+    fit: int = 0
+    test: int = 0
+    phrasings: float = 1.0
+    question: int = 0
+    answer: int = 0
+
+    @classmethod
+    def of(cls, questions: Sequence[Question]) -> "Size":
+        """The size of a set that is at hand."""
+        roles = Counter(question.role for question in questions)
+        texts = [text for question in questions for text in question.phrasings]
+        references = [[*question.true, *question.false] for question in questions]
+        return cls(
+            answers=sum(len(q.phrasings) * len(found) for q, found in zip(questions, references, strict=True)),
+            questions=roles["any"],
+            fit=roles["fit"],
+            test=roles["test"],
+            phrasings=len(texts) / len(questions),
+            question=round(mean(map(len, texts))),
+            answer=round(mean(len(answer) for found in references for answer in found)),
+        )
+
+    def first(self, n: int) -> "Size":
+        """The first n questions of each half, or of each role (`fasb.data.splits.first`)."""
+        kept = {"questions": min(self.questions, 2 * n), "fit": min(self.fit, n), "test": min(self.test, n)}
+        share = sum(kept.values()) / (self.questions + self.fit + self.test)
+        return replace(self, answers=round(self.answers * share), **kept)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,14 @@ from typing import Any, Literal
 from pydantic import Field
 
 from fasb.data import sources
-from fasb.data.protocol import Question, check_questions
+from fasb.data.protocol import Question, Size, check_questions
 from fasb.errors import DataError
 
 LABELS = ("Negative", "Positive")
+
+
+SIZE = Size(fit=2000, test=1821, answers=7642, question=184, answer=8)
+"""With the default settings; at most, where rows may be left out."""
 
 
 class Settings(sources.ChoiceSource):

@@ -7,12 +7,16 @@ training stories to fit on and its 1,511 evaluation stories to test on.
 from typing import Any
 
 from fasb.data import sources
-from fasb.data.protocol import Question, check_questions
+from fasb.data.protocol import Question, Size, check_questions
 
 FILES = {
     "fit": ("spring2016.val.en.tsv.split_20_80_train.tsv", *sources.parquet("en", "train")),
     "test": ("spring2016.val.en.tsv.split_20_80_eval.tsv", *sources.parquet("en", "eval")),
 }
+
+
+SIZE = Size(fit=360, test=1511, answers=3742, answer=1)
+"""With the default settings; at most, where rows may be left out."""
 
 
 class Settings(sources.ChoiceSource):

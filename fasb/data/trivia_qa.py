@@ -7,9 +7,13 @@ more than a third the answer that was generated as false is one of the true name
 from typing import Any
 
 from fasb.data import natural_questions, sources
-from fasb.data.protocol import Question
+from fasb.data.protocol import Question, Size
 
 FILES = {"questions": ("trivia_qa.csv", *sources.parquet("default", "validation"))}
+
+
+SIZE = Size(questions=2280, answers=37563, question=77, answer=15)
+"""With the default settings; at most, where rows may be left out."""
 
 
 class Settings(natural_questions.Settings):

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import Field
 
 from fasb.data import sources
-from fasb.data.protocol import Question, check_questions
+from fasb.data.protocol import Question, Size, check_questions
 from fasb.errors import DataError
 
 FILES = {
@@ -27,6 +27,10 @@ FILES = {
 PRESETS = "https://raw.githubusercontent.com/sylinrl/TruthfulQA/main/truthfulqa/presets.py"
 PRESETS_SHA256 = "9585addd583dd56c8c0e9eb88624783162959da92001ea739580576ee71cae2b"
 PRESETS_NAMES = ("truthfulqa/presets.py", "presets.py", "truthfulqa_presets.py")
+
+
+SIZE = Size(questions=817, answers=6204, question=59, answer=49)
+"""With the default settings; at most, where rows may be left out."""
 
 
 class Settings(sources.Source):

@@ -10,10 +10,14 @@ from typing import Any, Literal
 from pydantic import Field
 
 from fasb.data import sources
-from fasb.data.protocol import Question, check_questions
+from fasb.data.protocol import Question, Size, check_questions
 
 BEGINNING = 3
 """Words that twins share for certain enough; no more are compared."""
+
+
+SIZE = Size(fit=2000, test=1267, answers=6534, answer=1)
+"""With the default settings; at most, where rows may be left out."""
 
 
 class Settings(sources.ChoiceSource):

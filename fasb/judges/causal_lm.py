@@ -78,6 +78,17 @@ def judge(
     return scores
 
 
+def available(settings: Settings) -> str:
+    """What can be had of both models, without their weights.
+
+    Raises:
+        ModelError: a model cannot be had.
+    """
+    from fasb.model import load
+
+    return "; ".join(load.available(_plain(asked)) for asked in _models(settings).values())
+
+
 def provenance(settings: Settings) -> dict[str, Any]:
     """Models and revisions."""
     models = {name: model.model_dump(mode="json") for name, model in _models(settings).items()}
@@ -94,7 +105,11 @@ def _models(settings: Settings) -> dict[str, JudgeModel]:
 def _loaded(settings: JudgeModel) -> Any:
     from fasb.model.load import load_model
 
-    return load_model(ModelSettings(**settings.model_dump(include=set(ModelSettings.model_fields))))
+    return load_model(_plain(settings))
+
+
+def _plain(settings: JudgeModel) -> ModelSettings:
+    return ModelSettings(**settings.model_dump(include=set(ModelSettings.model_fields)))
 
 
 def _agreement(model: Any, prompts: Sequence[str], word: str, batch: int) -> Float[np.ndarray, " answer"]:

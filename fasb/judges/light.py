@@ -148,6 +148,18 @@ def judge(
     return trained(settings).scores(questions, answers)
 
 
+def available(settings: Settings) -> str:
+    """Whether the judge is trained, or how many pairs there are to train it on.
+
+    Raises:
+        DataError: neither it nor its data can be had.
+    """
+    if _kept(settings).is_file():
+        return "trained before"
+    truthfulqa.load(truthfulqa.Settings(path=settings.path, questions=None))
+    return f"will be trained on {len(_votes(settings.path)):,} answers"
+
+
 def provenance(settings: Settings) -> dict[str, Any]:
     """Version, training data, and the error on what was held out."""
     return {"judge": "light", "version": VERSION, "pairs": SHA256, **trained(settings).held_out}
@@ -160,12 +172,16 @@ def error(settings: Settings) -> dict[str, float]:
 
 def trained(settings: Settings) -> Light:
     """The judge kept at `settings.file`, or in the cache; trained and kept if it is not there."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "fasb"
-    name = f"light-judge-{content_hash([VERSION, SHA256])}.safetensors"
-    path = Path(settings.file) if settings.file else cache / name
+    path = _kept(settings)
     if not path.is_file():
         train(settings).save(path)
     return Light.load(path)
+
+
+def _kept(settings: Settings) -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "fasb"
+    name = f"light-judge-{content_hash([VERSION, SHA256])}.safetensors"
+    return Path(settings.file) if settings.file else cache / name
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,16 @@ def provenance(settings: Settings) -> dict[str, Any]:
     return {"judge": "similarity", "metric": settings.metric, "sacrebleu": metadata.version("sacrebleu")}
 
 
+def available(settings: Settings) -> str:
+    """The metric.
+
+    Raises:
+        ConfigError: its package is not installed.
+    """
+    _metric(settings.metric)
+    return settings.metric
+
+
 def _score(question: Question, answer: str, likeness: Callable[[str, str], float]) -> float:
     true, false = (
         max((likeness(answer, reference) for reference in side), default=0.0)

@@ -4,6 +4,7 @@ In: `ModelSettings`. Out: the commit it was resolved to and its config, or one l
 to do. Bytes are counted from the config alone. Knows no weights and no text.
 """
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,6 +51,25 @@ def config_of(settings: ModelSettings) -> Any:
 def revision_of(settings: ModelSettings) -> dict[str, str]:
     """The keyword that the library's loaders take, if a revision is asked for."""
     return {"revision": settings.revision} if settings.revision else {}
+
+
+def weights_at_hand(settings: ModelSettings) -> bool:
+    """Whether all weight files are in the folder or in the cache.
+
+    Raises:
+        ModelError: they are not, and the hub may not be asked.
+    """
+    folder = Path(settings.path)
+    if not folder.is_dir():
+        config = huggingface_hub.try_to_load_from_cache(settings.path, "config.json", revision=settings.revision)
+        folder = Path(config).parent if isinstance(config, str) else folder
+    index = folder / "model.safetensors.index.json"
+    names = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else set()
+    found = all((folder / name).is_file() for name in names or ("model.safetensors",))
+    found = found or (not names and any(folder.glob("pytorch_model*.bin")))
+    if not found and (constants.HF_HUB_OFFLINE or Path(settings.path).is_dir()):
+        raise ModelError(f"{settings.path}: {_incomplete(settings)}")
+    return found
 
 
 def check_device(settings: ModelSettings) -> None:
@@ -158,13 +178,17 @@ def _by_text(error: BaseException, settings: ModelSettings) -> str:
     if "allocate memory" in line:
         return f"too large for {settings.device} in {settings.dtype}; {_smaller(settings)}"
     if "no file named" in line or "not appear to have" in line:
-        local = "an incomplete model folder; make it again or correct the path"
-        return local if Path(settings.path).is_dir() else _elsewhere(settings)
+        return _incomplete(settings)
     return f"cannot be loaded ({line})"
 
 
 def _line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def _incomplete(settings: ModelSettings) -> str:
+    local = "an incomplete model folder; make it again or correct the path"
+    return local if Path(settings.path).is_dir() else _elsewhere(settings)
 
 
 def _elsewhere(settings: ModelSettings) -> str:

@@ -24,6 +24,8 @@ from fasb.model.access import (
     explained,
     free_bytes,
     revision_of,
+    weight_bytes,
+    weights_at_hand,
 )
 from fasb.model.architectures import Layout, layout_of
 from fasb.model.fingerprint import Fingerprint
@@ -181,6 +183,20 @@ def load_model(settings: ModelSettings) -> LoadedModel:
             model = model.to(settings.device)
     local = Path(settings.path)
     return wrap(model, tokenizer, local.name if local.is_dir() else settings.path, settings, commit)
+
+
+def available(settings: ModelSettings) -> str:
+    """One line about a model whose config and tokenizer can be had; no weight is read, no memory asked for.
+
+    Raises:
+        ModelError: it cannot be had: the same line that `load_model` would say.
+    """
+    commit = commit_of(settings)
+    pinned = settings.model_copy(update={"revision": commit or None})
+    config, _ = config_of(pinned), tokenizer_of(pinned)
+    where = "weights at hand" if weights_at_hand(pinned) else "weights to be downloaded"
+    at = f" at {commit[:12]}" if commit else ""
+    return f"{settings.path}{at}: {weight_bytes(config, settings.dtype) / GB:.3g} GB in {settings.dtype}, {where}"
 
 
 def tokenizer_of(settings: ModelSettings) -> Any:

@@ -1,0 +1,242 @@
+"""What a study costs before it is run: the work of each rule, its disk, and the memory of its jobs.
+
+In: a `Study`. Out: tokens, answers and bytes per rule, model and dataset. Tokens of texts are reckoned as characters
+over four, of answers as the most that may be written. Knows no rate; `rates.py` makes hours of work. Imports no torch.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import astuple, dataclass
+from typing import Any
+
+from fasb.data.protocol import Size
+from fasb.extensions import find, settings_of
+from fasb.study import cells
+from fasb.study.config import MethodEntry, ModelEntry, ModelSize, Sections, Study
+
+CHARACTERS = 4
+"""Characters of a token: a usual figure for English, so that nothing has to be downloaded."""
+
+BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
+ROW = 100
+"""Bytes of an answer's row beside its text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """`read`: tokens that the model is given. `written`: tokens it makes, at most. `judged`: answers, at most.
+
+    `disk`: bytes, exact for banks.
+    """
+
+    jobs: int = 0
+    read: int = 0
+    written: int = 0
+    judged: int = 0
+    disk: int = 0
+
+    def __add__(self, other: "Work") -> "Work":
+        return Work(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+    def times(self, n: int) -> "Work":
+        """The work of n such jobs."""
+        return Work(*(n * part for part in astuple(self)))
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A model and a dataset, and what their work is reckoned from.
+
+    before, question, answer: tokens of what is in front of every question, of a question, of a reference answer.
+    """
+
+    size: Size
+    sections: Sections
+    shape: ModelSize | None
+    dtype: str
+    judged: bool
+    methods: tuple[MethodEntry, ...]
+
+    @property
+    def before(self) -> int:
+        """Tokens of the instruction and primer; computed once for a batch, but held by every row."""
+        return _tokens(len(self.sections.prompt.prefix))
+
+    @property
+    def question(self) -> int:
+        """Tokens of a question with what stands around it."""
+        prompt = self.sections.prompt
+        return _tokens(self.size.question + len(prompt.question + prompt.open) - len("{question}"))
+
+    @property
+    def answer(self) -> int:
+        """Tokens of a reference answer with what introduces it."""
+        return _tokens(self.size.answer + len(self.sections.prompt.answer) - len("{answer}"))
+
+    @property
+    def written(self) -> int:
+        """Tokens of an answer, at most; where nothing is judged one unsteered answer is all that is written."""
+        return self.sections.decoding.tokens
+
+    @property
+    def tuned_on(self) -> int:
+        """Validation questions, over all folds."""
+        size, split = self.size, self.sections.split
+        in_folds = size.questions - size.questions // split.folds
+        per_fold = [in_folds] * split.folds if size.questions else [size.fit]
+        return sum(n - int(n * (1 - split.validation)) for n in per_fold)
+
+    @property
+    def tested_on(self) -> int:
+        """Test questions, over all folds."""
+        return self.size.questions + self.size.test
+
+    @property
+    def answers_each(self) -> float:
+        """Reference answers of a question, over its phrasings."""
+        return self.size.answers / (self.size.questions + self.size.fit + self.size.test)
+
+
+def size_of(study: Study, dataset: str) -> Size:
+    """The size that the dataset's module states, else that of its questions, which are then loaded.
+
+    Raises:
+        DataError: it has to be loaded and cannot be.
+    """
+    entry = study.datasets[dataset]
+    module = find("data", entry.load)
+    size = getattr(module, "SIZE", None)
+    if size is None:
+        size = Size.of(module.load(settings_of("data", entry.load, entry.settings, f"datasets.{dataset}.settings")))
+    found: Size = size if entry.limit is None else size.first(entry.limit)
+    return found
+
+
+def shape_of(entry: ModelEntry) -> ModelSize | None:
+    """The model's size, if its entry states it or the study trains it."""
+    if entry.world is None:
+        return entry.size
+    from fasb.world.pretrain import PretrainSettings
+
+    made = PretrainSettings(**entry.pretrain)
+    layer = 4 * made.hidden**2 + 3 * made.hidden * made.feed_forward
+    sizes = {"layers": made.layers, "heads": made.heads, "kv_heads": made.heads, "head_dim": made.hidden // made.heads}
+    return ModelSize(parameters=made.layers * layer / 1e9, **sizes)
+
+
+def pairs(study: Study) -> dict[tuple[str, str], Pair]:
+    """What each model is asked, by names of model and dataset."""
+    sizes = {name: size_of(study, name) for name in dict.fromkeys(cell.dataset for cell in study.run.cells)}
+    methods = tuple(study.methods[name] for name in study.run.methods)
+    return {
+        (cell.model, cell.dataset): Pair(
+            size=sizes[cell.dataset],
+            sections=study.sections(cell.dataset),
+            shape=shape_of(study.models[cell.model]),
+            dtype=study.models[cell.model].dtype,
+            judged=study.datasets[cell.dataset].judge is not None,
+            methods=methods,
+        )
+        for cell in study.run.cells
+    }
+
+
+def works(study: Study) -> dict[tuple[str, str, str], Work]:
+    """The work of each rule for each model and dataset; rules that run neither have it under empty names."""
+    found: dict[tuple[str, str, str], Work] = {}
+    for names, pair in pairs(study).items():
+        n_seeds = sum((cell.model, cell.dataset) == names for cell in cells.cells(study))
+        found |= {(rule, *names): work for rule, work in _once(pair).items()}
+        found |= {(rule, *names): work.times(n_seeds) for rule, work in _each_seed(pair).items()}
+    for model in cells.worlds(study):
+        found["pretrain", model, ""] = Work(1, read=_training(study.models[model]))
+    counted = Counter[str]()
+    for (rule, *_), work in found.items():
+        counted[rule] += work.jobs
+    return found | {(rule, "", ""): Work(n) for rule, n in (cells.jobs(study) - counted).items()}
+
+
+def memory(pair: Pair) -> tuple[float, int | float]:
+    """Bytes of weights, and of keys and values of the largest batch, texts taken at their mean length."""
+    shape, sections = pair.shape, pair.sections
+    if shape is None:
+        return math.nan, math.nan
+    rows = [
+        (sections.decoding.batch, pair.before + pair.question + pair.written),
+        (sections.scoring.batch, pair.before + pair.question + pair.answer),
+        (sections.activations.batch, 2 * pair.question + pair.answer),
+    ]
+    each = 2 * shape.layers * shape.kv_heads * shape.head_dim * BYTES[pair.dtype]
+    return shape.parameters * 1e9 * BYTES[pair.dtype], max(n * tokens for n, tokens in rows) * each
+
+
+def _once(pair: Pair) -> dict[str, Work]:
+    """Both banks, and the unsteered answers."""
+    size, shape = pair.size, pair.shape
+    prompts = round((pair.tested_on + size.fit) * size.phrasings)
+    row = 0 if shape is None else shape.layers * shape.heads * shape.head_dim
+    width = BYTES[pair.sections.activations.dtype]
+    banks = Work(2, read=size.answers * (3 * pair.question + 2 * pair.answer), disk=2 * size.answers * row * width)
+    trace = Work(
+        1,
+        read=pair.before + prompts * pair.question,
+        written=prompts * pair.written,
+        disk=prompts * (_text(pair) + 8 * (pair.question + pair.before)),
+    )
+    return {"activations": banks, "trace": trace}
+
+
+def _each_seed(pair: Pair) -> dict[str, Work]:
+    """Tuning on validation questions and the test, of one split seed."""
+    asked, tested = (round(n * pair.size.phrasings) for n in (pair.tuned_on, pair.tested_on))
+    to_score, to_score_tested = (round(n * pair.answers_each) for n in (pair.tuned_on, pair.tested_on))
+    steered = sum(_settings(pair))
+    n_methods = len(pair.methods)
+    reads = sum(settings > 0 for settings in _settings(pair))
+    passage, choice = pair.question + pair.written, pair.question + pair.answer
+    generates = int(pair.judged)
+    answers = asked * (steered + 1) * generates
+    tests = tested * n_methods * generates
+    return {
+        "sweep": Work(
+            1,
+            read=generates * asked * reads * passage + to_score * choice * (steered + n_methods),
+            written=generates * asked * steered * pair.written,
+            disk=answers * _text(pair),
+        ),
+        "judge_sweep": Work(1, judged=answers, disk=answers * _text(pair)),
+        "generate": Work(1, read=tests * passage, written=tests * pair.written, disk=3 * tests * _text(pair)),
+        "score": Work(1, read=to_score_tested * choice * 3 * n_methods),
+        "judge": Work(1, judged=tests + generates * tested, disk=tests * _text(pair)),
+    }
+
+
+def _settings(pair: Pair) -> Iterator[int]:
+    """Settings of each method's grid whose answers can differ; none of a method that does not steer or is not swept."""
+    for method in pair.methods:
+        if method.use == "unsteered" or method.like is not None:
+            yield 0
+            continue
+        # whoever is steered from the question on is steered alike at every threshold
+        unused = {"beta"} if _gate(method) == "question" else set()
+        yield math.prod(len(values) for key, values in method.grid.items() if key not in unused)
+
+
+def _gate(method: MethodEntry) -> Any:
+    return method.settings.get("gate")
+
+
+def _training(entry: ModelEntry) -> int:
+    from fasb.world.pretrain import PretrainSettings
+
+    return PretrainSettings(**entry.pretrain).tokens
+
+
+def _text(pair: Pair) -> int:
+    """Bytes of a written answer's row."""
+    return ROW + CHARACTERS * pair.written
+
+
+def _tokens(characters: int) -> int:
+    return math.ceil(characters / CHARACTERS)

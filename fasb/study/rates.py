@@ -1,0 +1,96 @@
+"""How long work takes: by the same jobs' own times, else by a measured rate, else at least so long.
+
+In: work, the folder of Snakemake's benchmark files, and what `make bench` wrote. Out: seconds, and what they rest on.
+A rate is carried to a model of another size in proportion to its parameters. Knows no rule but by name.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from fasb.study.plan import BYTES, Work
+
+MEASURED = Path("benchmarks/results.json")
+TIMING = Path("results/timing")
+Basis = Literal["timed", "rate", "bound", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Tokens per second that were measured with a model of so many (billion) parameters, written and read."""
+
+    parameters: float
+    written: float
+    read: float
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What a lower bound assumes of the device: bytes and operations per second, as its maker states them."""
+
+    name: str
+    bytes: float
+    operations: float
+
+
+MACHINES = {
+    "cuda": Machine("one A100 of 80 GB (2.04 TB/s, 312 TFLOP/s)", 2.039e12, 312e12),
+    "cpu": Machine("two channels of DDR5-4800 (76.8 GB/s)", 76.8e9, float("inf")),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The model of a job: billion parameters, dtype, `cpu` or `cuda`, rows decoded together."""
+
+    parameters: float
+    dtype: str
+    device: str
+    batch: int
+
+
+def kind_of(device: str) -> str:
+    """`cpu`, or `cuda` for all else."""
+    return "cpu" if device == "cpu" else "cuda"
+
+
+def rates(path: Path = MEASURED) -> dict[str, Rate]:
+    """The measured rate of each kind of device: none where nothing was measured, or not of which model."""
+    if not path.is_file():
+        return {}
+    payload = json.loads(path.read_text())["payload"]
+    rows = payload["measured"]
+    writing, reading = (rows.get(case, {}) for case in ("live_over_limit", "extract_over_forward"))
+    written = writing.get("tokens_per_s")
+    n_parameters = writing.get("parameters", payload.get("parameters"))
+    if written is None or n_parameters is None:
+        return {}
+    # where reading was not timed: it is no slower than writing
+    return {kind_of(payload["device"]): Rate(n_parameters / 1e9, written, reading.get("tokens_per_s", written))}
+
+
+def timed(rule: str, model: str, dataset: str, folder: Path = TIMING) -> float | None:
+    """Mean seconds of the jobs that ran here: of this model and dataset where they are named."""
+    place = folder.joinpath(*(part for part in (rule, model, dataset) if part))
+    files = [*place.rglob("*.tsv"), *place.parent.glob(f"{place.name}.tsv")]
+    seconds = [float(file.read_text().splitlines()[1].split("\t")[0]) for file in files]
+    return sum(seconds) / len(seconds) if seconds else None
+
+
+def seconds(names: tuple[str, str, str], work: Work, held: Held | None, known: dict[str, Rate]) -> tuple[float, Basis]:
+    """Seconds of all jobs together, and what they rest on."""
+    one = timed(*names)
+    if one is not None:
+        return one * work.jobs, "timed"
+    if held is None or not (work.read or work.written):
+        return 0.0, "unknown"
+    rate = known.get(held.device)
+    if rate is not None:
+        larger = held.parameters / rate.parameters
+        return larger * (work.written / rate.written + work.read / rate.read), "rate"
+    machine = MACHINES[held.device]
+    weights = held.parameters * 1e9 * BYTES[held.dtype]
+    operations = 2e9 * held.parameters * (work.read + work.written)
+    least = weights * work.written / held.batch / machine.bytes + operations / machine.operations
+    return least, "bound" if least else "unknown"

@@ -1,0 +1,185 @@
+"""What a study costs: counted work is what the stages do, times say what they rest on, missing things are named."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from test_load import cached
+from tiny import tiny_checkpoint, tiny_model, tiny_questions
+
+from fasb.activations import READS, collect, texts_of
+from fasb.cli import group
+from fasb.data import splits
+from fasb.data.protocol import Question, Size
+from fasb.extensions import find
+from fasb.settings import ActivationSettings, PromptSettings, SplitSettings
+from fasb.study import cells, plan, rates
+from fasb.study.config import load, load_study
+
+ROOT = Path(__file__).parents[1]
+GRID = {"k": [2, 4], "alpha": [1, 2, 3], "beta": [0.4, 0.6], "s": [2]}
+SHAPE = {"parameters": 0.5, "layers": 3, "heads": 4, "kv_heads": 2, "head_dim": 8}
+ROLES = [(role, f"{role}{i}") for role in ("fit", "test") for i in range(7)]
+CHOICES = [Question(name, "A or B?", ("A",), ("B",), "A", name, role) for role, name in ROLES]
+PLAIN = [Question(f"{i}", f"{i}?", ("A",), (), "A", f"{i}") for i in range(100)]
+
+
+def study_of(path, **changes):
+    """A study of one table of questions."""
+    rows = [{"question": q.text, "true": list(q.true), "false": list(q.false)} for q in tiny_questions(20)]
+    (path / "q.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    judge = {"use": "similarity"}
+    mapping = {
+        "models": {"m": {"path": "some/model", "size": SHAPE}},
+        "datasets": {"d": {"load": "table", "settings": {"path": str(path / "q.jsonl")}, "judge": judge}},
+        "methods": {
+            "unsteered": {"use": "unsteered"},
+            "fasb": {"use": "fasb", "grid": GRID},
+            "question": {
+                "use": "fasb",
+                "settings": {"gate": "question"},
+                "grid": {"alpha": [1, 2], "beta": [0.4, 0.6]},
+            },
+            "same": {"use": "fasb", "like": "fasb"},
+        },
+        "run": {
+            "cells": [{"model": "m", "dataset": "d"}],
+            "seeds": [0, 1],
+            "methods": ["unsteered", "fasb", "question", "same"],
+        },
+    }
+    return load({**mapping, **changes})
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("name", ["truthfulqa", "natural_questions", "trivia_qa"])
+def test_a_stated_size_is_that_of_the_published_files(name):
+    if "FASB_DATA" not in os.environ:
+        pytest.skip("FASB_DATA is not set; it names a folder with the published files")
+    module = find("data", name)
+    assert Size.of(module.load(module.Settings(path=os.environ["FASB_DATA"]))) == module.SIZE
+
+
+@pytest.mark.parametrize("n", [1, 3, 50])
+@pytest.mark.parametrize("questions", [tiny_questions(9), CHOICES], ids=["folds", "roles"])
+def test_a_size_counts_banks_rows_and_is_cut_as_the_questions_are(questions, n):
+    size = Size.of(questions)
+    assert size.answers == len(texts_of(questions, READS["answer_end"], PromptSettings()))
+    cut, counted = size.first(n), Size.of(splits.first(questions, n))
+    assert (cut.fit, cut.test) == (counted.fit, counted.test)
+    assert abs(cut.questions - counted.questions) <= 1
+
+
+@pytest.mark.parametrize("folds", [2, 5])
+@pytest.mark.parametrize("questions", [PLAIN, CHOICES], ids=["folds", "roles"])
+def test_validation_and_test_questions_are_those_of_the_splits(tmp_path, questions, folds):
+    settings = SplitSettings(folds=folds, validation=0.3)
+    found = splits.split(questions, settings, 0)
+    (pair,) = plan.pairs(study_of(tmp_path, split=settings.model_dump())).values()
+    pair = plan.Pair(Size.of(questions), pair.sections, None, "float32", True, ())
+    assert pair.tuned_on == sum(len(split.validation) for split in found)
+    assert pair.tested_on == sum(len(split.test) for split in found)
+
+
+def test_every_job_is_in_the_plan_and_a_banks_bytes_are_exact(tmp_path):
+    study = study_of(tmp_path)
+    works = plan.works(study)
+    counted = {rule: sum(w.jobs for names, w in works.items() if names[0] == rule) for rule in cells.jobs(study)}
+    assert counted == cells.jobs(study)
+    model, questions = (
+        tiny_model(dtype="float32"),
+        find("data", "table").load(find("data", "table").Settings(path=str(tmp_path / "q.jsonl"))),
+    )
+    texts = texts_of(questions, READS["answer_end"], PromptSettings())
+    bank = collect(model, texts, ActivationSettings(), tmp_path / "bank.h5", {})
+    bytes_of_bank = sum(bank.layer(layer).nbytes for layer in range(bank.n_layers))
+    assert works["activations", "m", "d"].disk == 2 * bytes_of_bank
+
+
+def test_settings_that_cannot_differ_are_written_once_and_scale_with_seeds(tmp_path):
+    study = study_of(tmp_path)
+    works, (pair,) = plan.works(study), plan.pairs(study).values()
+    assert works["sweep", "m", "d"].written == 2 * pair.tuned_on * (2 * 3 * 2 + 2) * 50
+    assert works["judge_sweep", "m", "d"].judged == 2 * pair.tuned_on * (2 * 3 * 2 + 2 + 1)
+    assert works["generate", "m", "d"].written == 2 * 20 * 4 * 50
+    without = study_of(tmp_path, datasets={"d": {"load": "table", "settings": {"path": str(tmp_path / "q.jsonl")}}})
+    assert plan.works(without)["sweep", "m", "d"].written == plan.works(without)["judge", "m", "d"].judged == 0
+
+
+def test_memory_is_weights_and_the_cache_of_the_largest_batch(tmp_path):
+    study = study_of(tmp_path, decoding={"tokens": 1000, "batch": 3})
+    (pair,) = plan.pairs(study).values()
+    weights, cache = plan.memory(pair)
+    assert weights == 0.5e9 * 4
+    assert cache == 3 * (pair.before + pair.question + 1000) * 2 * 3 * 2 * 8 * 4
+
+
+HELD = rates.Held(7.0, "float16", "cuda", 64)
+WORK = plan.Work(jobs=2, read=1000, written=6400)
+
+
+def test_a_job_that_ran_here_says_how_long_it_takes(tmp_path):
+    for seed, seconds in ((0, 10), (1, 30)):
+        file = tmp_path / "sweep" / "m" / "d" / f"seed{seed}.tsv"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"s\th:m:s\n{seconds}.0\t0:00:10\n")
+    assert rates.timed("sweep", "m", "d", tmp_path) == 20
+    assert rates.timed("sweep", "m", "other", tmp_path) is None
+    (tmp_path / "pretrain").mkdir()
+    (tmp_path / "pretrain" / "m.tsv").write_text("s\n5\n")
+    assert rates.timed("pretrain", "m", "", tmp_path) == 5
+
+
+def test_a_measured_rate_is_carried_over_by_size_and_without_one_there_is_a_bound(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    measured = {"live_over_limit": {"tokens_per_s": 100.0, "parameters": 3.5e9}}
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps({"payload": {"device": "cuda", "measured": measured}}))
+    known = rates.rates(file)
+    assert known == {"cuda": rates.Rate(3.5, 100.0, 100.0)}
+    assert rates.seconds(("sweep", "m", "d"), WORK, HELD, known) == (2 * 74.0, "rate")
+    least, basis = rates.seconds(("sweep", "m", "d"), WORK, HELD, {})
+    assert basis == "bound"
+    assert least == pytest.approx(100 * 14e9 / 2.039e12 + 7400 * 14e9 / 312e12)
+    assert rates.seconds(("splits", "", ""), plan.Work(1), None, known) == (0.0, "unknown")
+    for missing in ({}, {"live_over_limit": {"tokens_per_s": 5.0}}):
+        file.write_text(json.dumps({"payload": {"device": "cpu", "measured": missing}}))
+        assert rates.rates(file) == {}
+
+
+def test_a_plan_prints_work_disk_memory_and_what_its_times_rest_on(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    run = CliRunner().invoke(group, ["plan", "--configfile", "config/tasks.yaml"], catch_exceptions=False)
+    rows = {line.split()[0]: line.split() for line in run.output.splitlines() if line.strip()}
+    assert rows["activations"][1:5] == ["12", "1.71", "M", "112"]
+    assert rows["llama2-7b-chat"][1:6] == ["cuda", "6.74", "B", "13.5", "GB"]
+    assert rows["all"][1] == str(cells.jobs(load_study([Path("config/tasks.yaml")])).total())
+    assert "≥ no measured rate for cuda: run `make bench` there." in run.output
+    assert max(map(len, run.output.splitlines())) <= 120
+
+
+def test_a_check_asks_for_models_datasets_and_judges_without_weights(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    cached(tiny_checkpoint(tmp_path / "tiny"), tmp_path / "hub", monkeypatch)
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", None)
+    judge = {"use": "causal_lm", "settings": {"truth": {"path": str(tmp_path / "tiny")}, "info": {"path": "no/judge"}}}
+    own = {
+        "models": {"mine": {"path": "some/model"}, "other": {"path": "no/model"}},
+        "datasets": {"truthfulqa": {"load": "fasb.world.questions", "judge": judge}},
+        "run": {"cells": [{"model": name, "dataset": "truthfulqa"} for name in ("mine", "other")]},
+    }
+    file = tmp_path / "own.yaml"
+    file.write_text(json.dumps(own))
+    run = CliRunner().invoke(group, ["plan", "--check", "--configfile", str(file)], catch_exceptions=False)
+    assert run.exit_code == 2
+    mine, other, dataset, judged = run.output.splitlines()
+    assert mine.split()[:4] == ["ok", "model", "mine", "some/model"]
+    assert "at 111111111111: " in mine
+    assert mine.endswith("in float32, weights at hand")
+    assert other.startswith("MISSING  model    other")
+    assert "run 'hf download no/model'" in other
+    assert dataset.endswith(" 160 questions")
+    assert judged.startswith("MISSING  judge")
+    assert "no/judge: " in judged
