@@ -64,7 +64,7 @@ def table_command(name: str, files: tuple[Path, ...], settings: dict[str, Any], 
 @settings_option
 @out_option
 def figure_command(name: str, files: tuple[Path, ...], settings: dict[str, Any], out: Path) -> None:
-    """A figure (figure_1, figure_4, sensitivity, tradeoff) of the cells' FILES: OUT.csv, OUT.pdf and OUT.png.
+    """A figure (figure_1, calibration, figure_4, sensitivity, tradeoff) of the cells' FILES: OUT.csv, .pdf and .png.
 
     Example: fasb figure sensitivity results/*/*/seed*/grid.parquet --settings figure.json --out
     results/figures/sensitivity

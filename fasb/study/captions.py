@@ -34,6 +34,26 @@ def figure_1_caption(rows: pd.DataFrame) -> str:
     )
 
 
+def calibration_caption(rows: pd.DataFrame) -> str:
+    """How far p is from how often answers go wrong, and what it tells before and after they are written."""
+    if rows.empty:
+        return "No tracked answers in this study."
+    ends = rows[rows["position"].isin(["question", "answer"]) & (rows["part"] != "bin")]
+    table = ends.pivot_table(index="model", columns=["part", "position"], values="value", sort=False, dropna=False)
+    told = "; ".join(
+        f"{model}: ECE {row['ece', 'question']:.2f} and {row['ece', 'answer']:.2f}, p between .3 and .5 for "
+        f"{row['middle', 'question']:.0%} and {row['middle', 'answer']:.0%}"
+        for model, row in table.iterrows()
+    )
+    tracker = label(str(rows["method"].iloc[0]))
+    return (
+        f"What p of {tracker}'s tracker is worth as a probability, at the question's and the answer's end ({told}). "
+        "Left: share of unsteered test answers that the judge finds false, in ten bins of equal count; the diagonal is "
+        f"calibrated. Right: AUC (solid) and ECE (dashed) by position. {sizes(rows)} Bars and bands: 95 % intervals, "
+        "bootstrap over questions; ECE is never negative, so it and its interval lie too high where bins are small."
+    )
+
+
 def figure_4_caption(rows: pd.DataFrame) -> str:
     """How good the best head is, and how many know next to nothing."""
     if rows.empty:
@@ -86,6 +106,8 @@ def sizes(rows: pd.DataFrame) -> str:
         if "verdict" in part:
             counts = part[part["part"] == "along"].drop_duplicates("verdict")["n"]
             n = f"{int(counts.sum())} answers, "
+        elif "position" in part:
+            n = f"{int(first['n'])} answers, "
         elif "n" in part and pd.notna(first["n"]):
             n = f"{int(first['n'])} questions, "
         told.append(f"{model}: {n}{_count(int(first['worlds']), 'world')}, {_count(int(first['seeds']), 'split seed')}")
@@ -98,6 +120,7 @@ def _count(n: int, name: str) -> str:
 
 CAPTION: dict[str, Callable[[pd.DataFrame], str]] = {
     "figure_1": figure_1_caption,
+    "calibration": calibration_caption,
     "figure_4": figure_4_caption,
     "sensitivity": sensitivity_caption,
     "tradeoff": tradeoff_caption,

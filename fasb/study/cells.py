@@ -18,6 +18,7 @@ from fasb.study.config import JobSettings, Study
 TABLES = ("main", "ablation")
 FIGURES = {
     "figure_1": ("generations.parquet", "judged.parquet"),
+    "calibration": ("generations.parquet", "judged.parquet"),
     "figure_4": ("anchors.h5",),
     "sensitivity": ("grid.parquet",),
     "tradeoff": ("grid.parquet", "metrics.parquet"),

@@ -9,20 +9,27 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
-from scipy.stats import bootstrap, rankdata
+from jaxtyping import Bool, Float
+from scipy.stats import bootstrap
 
 from fasb.artifacts import hdf5_stamp
+from fasb.calibration import auc, question_weights, reliability
 from fasb.errors import ConfigError, did_you_mean
 from fasb.metrics import verdict
-from fasb.statistics import intervals, resample
+from fasb.statistics import DEFINED, intervals, resample
 from fasb.study.panels import Cell, comparisons, files_of, is_ablation, panel_of, pooled, read_cells
 
-FIGURES = ("figure_1", "figure_4", "sensitivity", "tradeoff")
+FIGURES = ("figure_1", "calibration", "figure_4", "sensitivity", "tradeoff")
 
 POSITIONS = np.linspace(0, 1, 11)
 """Where along an answer p is averaged: 0 is the end of the question, 1 the end of the answer."""
 BINS = np.linspace(0, 1, 21)
+WINDOW = 5
+"""Tokens that are looked at together along an answer."""
+MIDDLE = (0.3, 0.5)
+"""Where the paper's Figure 1 finds p before the answer."""
+ENOUGH = 20
+"""Answers that a window needs to be shown."""
 KNOBS = ("k", "alpha", "beta", "s")
 
 
@@ -94,14 +101,56 @@ def _along(rows: pd.DataFrame, n_draws: int) -> list[dict[str, object]]:
     ]
 
 
-def area(score: pd.Series, positive_is_low: pd.Series) -> float:
-    """Area under the curve of p against the verdict: chance that a false answer has the higher p; NaN of one class."""
-    rank = rankdata(score)
-    low = positive_is_low.to_numpy(bool)
-    n_high, n_low = int((~low).sum()), int(low.sum())
-    if not n_high or not n_low:
-        return np.nan
-    return float((rank[~low].sum() - n_high * (n_high + 1) / 2) / (n_high * n_low))
+def area(p: pd.Series, true: pd.Series) -> float:
+    """Chance that a false answer has the higher p; NaN of one class."""
+    return float(auc(p.to_numpy(np.float64), ~true.to_numpy(bool), np.ones((1, len(p))))[0])
+
+
+def calibration_rows(frame: pd.DataFrame, n_draws: int = 500) -> pd.DataFrame:
+    """How often answers end up false where p says so, by position in the unsteered answer.
+
+    `frame` as in `figure_1_rows`. position: `question` (its end), `1-5`, `6-10`, … (tokens), `answer` (its end). part:
+    `bin` (x: mean p of a tenth of the states, value: share of false answers), `ece`, `auc`, and `middle` (share of
+    states whose p lies in `MIDDLE`). n: answers. Intervals: bootstrap over questions.
+    """
+    made: list[dict[str, object]] = []
+    for (model, dataset), rows in _by_group(frame):
+        about = {"model": model, "dataset": dataset, "method": rows["method"].iloc[0]} | _sizes(rows)
+        code = rows.groupby(["model", "dataset", "question"], sort=False).ngroup().to_numpy()
+        for order, (position, states) in enumerate(_positions([np.asarray(p, dtype=np.float64) for p in rows["p"]])):
+            at, p = np.array([i for i, _ in states]), np.array([p for _, p in states])
+            n = len(set(at.tolist()))
+            if n >= ENOUGH or position in ("question", "answer"):
+                found = _calibration(p, ~rows["true"].to_numpy(bool)[at], question_weights(code[at], n_draws))
+                made += [about | {"position": position, "order": order, "n": n} | row for row in found]
+    return pd.DataFrame(made)
+
+
+def _positions(p: Sequence[Float[np.ndarray, " _"]]) -> Iterator[tuple[str, list[tuple[int, float]]]]:
+    """Each position with its states: (number of the answer, p)."""
+    yield "question", [(i, of[0]) for i, of in enumerate(p)]
+    for first in range(1, max(map(len, p)), WINDOW):
+        last = first + WINDOW - 1
+        yield f"{first}-{last}", [(i, value) for i, of in enumerate(p) for value in of[first : last + 1]]
+    yield "answer", [(i, of[-1]) for i, of in enumerate(p)]
+
+
+def _calibration(
+    p: Float[np.ndarray, " state"], wrong: Bool[np.ndarray, " state"], weight: Float[np.ndarray, "draw state"]
+) -> list[dict[str, object]]:
+    bins = reliability(p, wrong, weight)
+    inside = ((p >= MIDDLE[0]) & (p <= MIDDLE[1])).astype(np.float64)
+    numbers = {"ece": bins.error, "auc": auc(p, wrong, weight), "middle": weight @ inside / weight.sum(1)}
+    parts = [("bin", x, draws) for x, draws in zip(bins.p[0], bins.wrong.T, strict=True)]
+    parts += [(name, np.nan, draws) for name, draws in numbers.items()]
+    return [{"part": name, "x": float(x), **_drawn(draws)} for name, x, draws in parts]
+
+
+def _drawn(draws: Float[np.ndarray, " draw"]) -> dict[str, float]:
+    """The first is the estimate, the others its bootstrap; no interval where many are undefined."""
+    known = draws[1:][np.isfinite(draws[1:])]
+    low, high = np.quantile(known, [0.025, 0.975]) if len(known) >= DEFINED * (len(draws) - 1) else (np.nan, np.nan)
+    return {"value": float(draws[0]), "low": float(low), "high": float(high)}
 
 
 def figure_4_rows(heads: Sequence[tuple[str, str, str, Float[np.ndarray, "layer head"]]]) -> pd.DataFrame:
@@ -229,6 +278,9 @@ def rows_of(name: str, cells: Sequence[Cell], files: Sequence[Path], methods: Se
     if name == "figure_1":
         tables = (read_cells(cells, files, file) for file in ("generations.parquet", "judged.parquet"))
         return figure_1_rows(traced(*tables, methods), methods)
+    if name == "calibration":
+        tables = (read_cells(cells, files, file) for file in ("generations.parquet", "judged.parquet"))
+        return calibration_rows(traced(*tables, methods))
     if name == "figure_4":
         return figure_4_rows(list(_accuracies(cells, files)))
     if name == "sensitivity":

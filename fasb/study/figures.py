@@ -20,6 +20,7 @@ from matplotlib.transforms import ScaledTranslation
 from fasb.study.panels import label
 
 STYLE = Path(__file__).with_name("paper.mplstyle")
+EN_DASH = "\N{EN DASH}"
 WIDTH = 5.5
 """Inches: the text width of the conference's page."""
 
@@ -111,6 +112,61 @@ def _along(axis: Axes, rows: pd.DataFrame) -> None:
             verdict, (1, y), (-1, 5 if above else -5), textcoords="offset points", color=ink(verdict), fontsize=8,
             ha="right", va="bottom" if above else "top",
         )  # fmt: skip
+
+
+def draw_calibration(rows: pd.DataFrame) -> Figure:
+    """Share of false answers against p before, early in and after the answer; AUC and ECE along it."""
+    groups = _groups(rows)
+    with mpl.rc_context(fname=STYLE):
+        figure = Figure(figsize=(WIDTH, 0.4 + 1.9 * max(len(groups), 1)))
+        grid = figure.subplots(max(len(groups), 1), 2, squeeze=False, width_ratios=(1, 1.6))
+        if not groups:
+            return _empty(figure, grid, "no tracked answers")
+        for (title, part), axes in zip(groups, grid):
+            _reliability(axes[0], part)
+            _by_position(axes[1], part)
+            axes[0].set_ylabel(f"{title}\nshare of false answers" if len(groups) > 1 else "share of false answers")
+        grid[-1][0].set_xlabel("$p$")
+        grid[-1][1].set_xlabel("tokens of the answer")
+    return figure
+
+
+def _reliability(axis: Axes, rows: pd.DataFrame) -> None:
+    """Three positions, from light to dark as the answer grows; a calibrated tracker lies on the diagonal."""
+    axis.plot([0, 1], [0, 1], color="#BBBBBB", linewidth=0.6, zorder=0)
+    bins = rows[rows["part"] == "bin"]
+    shown = {"question": ("question", "#9ECAE1", "o"), "1-5": (f"tokens 1{EN_DASH}5", "#4A98C9", "s"),
+             "answer": ("answer's end", "#08306B", "^")}  # fmt: skip
+    for position, (name, shade, marker) in shown.items():
+        part = bins[bins["position"] == position].sort_values("x")
+        axis.vlines(part["x"], part["low"], part["high"], color=shade, linewidth=0.5)
+        axis.plot(part["x"], part["value"], color=shade, marker=marker, markersize=3, linewidth=1.0, label=name)
+    axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
+    axis.legend(fontsize=7, frameon=False, loc="upper left", handlelength=1.2, borderaxespad=0.1)
+
+
+def _by_position(axis: Axes, rows: pd.DataFrame) -> None:
+    positions = rows.drop_duplicates("order").sort_values("order")
+    place = {order: i for i, order in enumerate(positions["order"])}
+    for name, shade, marker in (("auc", "#0072B2", "o"), ("ece", "#D55E00", "s")):
+        part = rows[rows["part"] == name].sort_values("order")
+        x = part["order"].map(place)
+        axis.fill_between(x, part["low"], part["high"], color=shade, alpha=0.18, linewidth=0)
+        axis.plot(x, part["value"], color=shade, marker=marker, linestyle="-" if name == "auc" else (0, (4, 1.5)))
+        known = part[part["value"].notna()]
+        for last in known.tail(1).to_dict("records"):
+            axis.annotate(
+                name.upper(), (place[last["order"]], last["value"]), (5, 0), textcoords="offset points", fontsize=8,
+                color=shade if name == "auc" else "#A84A00", va="center", annotation_clip=False,
+            )  # fmt: skip
+    axis.axhline(0.5, color="#999999", linewidth=0.5, zorder=0)
+    axis.set(ylim=(0, 1.02), yticks=[0, 0.5, 1], xlim=(-0.3, len(place) - 0.7))
+    axis.set_xticks(
+        range(len(place)),
+        [name.replace("-", EN_DASH) for name in positions["position"]],
+        fontsize=7,
+        rotation=30 if len(place) > 6 else 0,
+    )
 
 
 def draw_figure_4(rows: pd.DataFrame) -> Figure:
@@ -329,6 +385,7 @@ def _empty(figure: Figure, grid: Any, text: str) -> Figure:
 
 DRAW: dict[str, Callable[[pd.DataFrame], Figure]] = {
     "figure_1": draw_figure_1,
+    "calibration": draw_calibration,
     "figure_4": draw_figure_4,
     "sensitivity": draw_sensitivity,
     "tradeoff": draw_tradeoff,

@@ -27,6 +27,7 @@ FIGURES = ("tag", "context", "head", "true", "info", "gain", "loss")
 """Order of a world's health figures."""
 TITLES = {
     "figure_1": "What the tracker sees (Figure 1)",
+    "calibration": "Whether p is a probability",
     "figure_4": "Which heads know truth (Figure 4)",
     "tradeoff": "True against Info",
     "sensitivity": "Sensitivity to k, alpha, beta and s",
