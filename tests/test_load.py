@@ -194,6 +194,14 @@ def test_a_model_larger_than_free_memory_is_refused_before_its_weights_are_read(
     assert read == []
 
 
+def test_memory_that_this_process_holds_unused_on_a_gpu_is_free(monkeypatch):
+    held = {"mem_get_info": (100, 1000), "memory_reserved": 50, "memory_allocated": 20, "device_count": 2}
+    for name, value in held.items():
+        monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)
+    monkeypatch.setattr(access, "_host_bytes", lambda: 7)
+    assert [access.free_bytes(device) for device in ("cuda", "cuda:1", "auto", "cpu")] == [130, 130, 267, 7]
+
+
 def test_a_containers_limit_counts_as_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(access, "CGROUP_LIMIT", tmp_path / "memory.max")
     for limit, free in (("max\n", None), ("4096\n", 4096)):

@@ -118,9 +118,9 @@ def cache_bytes(config: Any, n_tokens: int, dtype: torch.dtype) -> int:
 def free_bytes(device: str) -> int:
     """Free memory of a device; `auto` may use all GPUs and the host."""
     if device.startswith("cuda"):
-        return torch.cuda.mem_get_info(torch.device(device))[0]
+        return _gpu_bytes(torch.device(device))
     gpus = range(torch.cuda.device_count()) if device == "auto" else ()
-    return sum(torch.cuda.mem_get_info(i)[0] for i in gpus) + _host_bytes()
+    return sum(_gpu_bytes(torch.device("cuda", i)) for i in gpus) + _host_bytes()
 
 
 @contextmanager
@@ -204,6 +204,12 @@ def _smaller(settings: ModelSettings) -> str:
     dtype = "dtype: bfloat16, " if settings.dtype in ("float32", "float64") else ""
     auto = "" if settings.device == "auto" else "device: auto, "
     return f"set {dtype}{auto}or choose a smaller model" if dtype or auto else "choose a smaller model"
+
+
+def _gpu_bytes(device: torch.device) -> int:
+    """What no process holds, and what this one holds unused."""
+    held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + held
 
 
 def _host_bytes() -> int:
