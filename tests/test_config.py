@@ -304,3 +304,11 @@ def test_the_committed_schema_is_the_one_that_fasb_schema_prints():
     from fasb.cli.study import schema_command
 
     assert (ROOT / "config" / "schema.json").read_text() == CliRunner().invoke(schema_command).output
+
+
+def test_a_second_judge_is_another_and_has_settings_of_its_own(mapping):
+    two = load(changed(mapping, "datasets.quiz.second_judge", {"use": "light"}))
+    both = [cells.settings(two, "judge", dataset="quiz", judged=name) for name in ("judged", "judged_second")]
+    assert [one["judge"]["use"] for one in both] == ["own.extension", "light"]
+    with pytest.raises(ConfigError, match=r"datasets.quiz.second_judge: needs another beside it; give `judge`, or"):
+        load(changed(mapping, "datasets.quiz.second_judge", {"use": "own.extension"}))

@@ -18,7 +18,7 @@ COMMANDS = {
         "questions", "splits", "activations", "trace", "anchors", "vectors", "trackers",
         "sweep", "judge", "tune", "generate", "score",
     ),
-    "fasb.cli.outputs": ("metrics", "table", "figure", "report", "wandb"),
+    "fasb.cli.outputs": ("metrics", "table", "agreement", "figure", "report", "wandb"),
     "fasb.cli.study": ("plan", "schema"),
 }  # fmt: skip
 """Module of each group of commands. The function of a command is called like it, `_command` appended."""

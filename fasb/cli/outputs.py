@@ -23,12 +23,11 @@ def metrics_command(files: tuple[Path, ...], settings: dict[str, Any], out: Path
     """
     from fasb.artifacts import read_parquet, stamp_of, write_json, write_parquet
     from fasb.data.protocol import read_questions
+    from fasb.study.judging import named
     from fasb.study.metrics import question_metrics, summary
 
     frame = question_metrics(read_questions(files[0]), *map(read_parquet, files[1:]))
-    judged = stamp_of(files[2])["provenance"]
-    named = judged.get("settings", {}).get("judge") or {}
-    judge = {key: named.get(key) for key in ("use", "code")} | judged.get("judged_by", {})
+    judge = named(stamp_of(files[2])["provenance"])
     made_by = {"stage": "metrics", "settings": settings, "judge": judge}
     write_parquet(out, frame, made_by)
     write_json(summary_out, summary(frame, settings["methods"], judge), made_by)
@@ -53,6 +52,26 @@ def table_command(name: str, files: tuple[Path, ...], settings: dict[str, Any], 
     frame = read_cells(cells, files, "metrics.parquet")
     rows = table_rows(frame, name, settings["methods"], settings.get("preset", "default"))
     rows["judge"] = [judges[group] for group in zip(rows["model"], rows["dataset"])]
+    for suffix, text in ((".csv", rows.to_csv(index=False)), (".md", markdown(rows)), (".tex", latex(rows))):
+        with writing(out.with_name(out.name + suffix)) as part:
+            part.write_text(text)
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, type=FILE)
+@settings_option
+@out_option
+def agreement_command(files: tuple[Path, ...], settings: dict[str, Any], out: Path) -> None:
+    """How far two judges agree on the cells' test answers: OUT.csv, OUT.md and OUT.tex.
+
+    Example: fasb agreement results/*/*/seed*/{generations,judged,judged_second}.parquet --settings table.json --out
+    results/tables/judges
+    """
+    from fasb.artifacts import writing
+    from fasb.study.agreement import agreement_rows, latex, markdown
+    from fasb.study.panels import Cell
+
+    rows = agreement_rows(Cell.of(settings["cells"]), files)
     for suffix, text in ((".csv", rows.to_csv(index=False)), (".md", markdown(rows)), (".tex", latex(rows))):
         with writing(out.with_name(out.name + suffix)) as part:
             part.write_text(text)

@@ -13,7 +13,7 @@ from importlib import metadata
 from typing import Any
 
 from fasb.extensions import code_hash
-from fasb.study.config import JobSettings, Study
+from fasb.study.config import JobSettings, JudgeEntry, Study
 
 TABLES = ("main", "ablation")
 FIGURES = {
@@ -115,10 +115,25 @@ def _asked(study: Study, dataset: str) -> dict[str, Any]:
     return {**_only(sections["prompt"], ASKED), "tokens": sections["decoding"]["tokens"]}
 
 
-def judge_job(study: Study, dataset: str) -> JobSettings:
+def judge_job(study: Study, dataset: str, judged: str = "judged") -> JobSettings:
     """What a job that judges this dataset's answers asks for."""
-    judge = study.datasets[dataset].judge
+    judge = _judge_entry(study, dataset, judged)
     return JobSettings(gpu=0, threads=1) if judge is None else judge.job
+
+
+def _judge_entry(study: Study, dataset: str, judged: str) -> JudgeEntry | None:
+    entry = study.datasets[dataset]
+    return entry.second_judge if judged == "judged_second" else entry.judge
+
+
+def twice_judged(study: Study) -> list[Cell]:
+    """The cells whose test answers a second judge judges too."""
+    return [cell for cell in cells(study) if study.datasets[cell.dataset].second_judge is not None]
+
+
+def agreement_files(study: Study) -> list[str]:
+    """The table `judges`, if any cell has two."""
+    return table_files("judges") if twice_judged(study) else []
 
 
 def table_files(name: str) -> list[str]:
@@ -134,17 +149,18 @@ def figure_files(name: str) -> list[str]:
 def report_files(study: Study) -> list[str]:
     """What the report shows."""
     drawn = [path for name in FIGURES for path in figure_files(name) if not path.endswith(".pdf")]
-    tables = [path for name in TABLES for path in table_files(name) if path.endswith(".csv")]
+    tables = [path for name in TABLES for path in table_files(name)] + agreement_files(study)
+    tables = [path for path in tables if path.endswith(".csv")]
     return [*tables, *drawn, *files(cells(study), REPORTED), *health_files(study)]
 
 
 def logged_files(study: Study) -> list[str]:
     """What wandb runs show: the cells' numbers, and the tables, figures and report made of them."""
-    return [*_made(), *files(cells(study), LOGGED)]
+    return [*_made(study), *files(cells(study), LOGGED)]
 
 
-def _made() -> list[str]:
-    made = [path for name in TABLES for path in table_files(name)]
+def _made(study: Study) -> list[str]:
+    made = [path for name in TABLES for path in table_files(name)] + agreement_files(study)
     made += [path for name in FIGURES for path in figure_files(name)]
     return [*made, "results/report.html"]
 
@@ -157,7 +173,7 @@ def health_files(study: Study) -> list[str]:
 def targets(study: Study) -> list[str]:
     """What a whole study makes."""
     checked = [path for model in worlds(study) for path in accepted(study, model)]
-    return [*_made(), *checked, *(["results/wandb"] if study.wandb.mode != "disabled" else [])]
+    return [*_made(study), *checked, *(["results/wandb"] if study.wandb.mode != "disabled" else [])]
 
 
 def jobs(study: Study) -> Counter[str]:
@@ -167,6 +183,7 @@ def jobs(study: Study) -> Counter[str]:
     counts["questions"] = len({entry.dataset for entry in study.run.cells})
     counts.update({"activations": 2 * n_pairs, "trace": n_pairs})
     counts.update(dict.fromkeys(PER_CELL, n_cells))
+    counts.update({"judge": len(twice_judged(study)), "agreement": int(bool(twice_judged(study)))})
     counts.update({"table": len(TABLES), "figure": len(FIGURES), "report": 1})
     counts["wandb"] = int(study.wandb.mode != "disabled")
     return Counter({rule: n for rule, n in counts.items() if n})
@@ -254,7 +271,7 @@ def _tune(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
 
 
 def _judge(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
-    judge = study.datasets[wildcards["dataset"]].judge
+    judge = _judge_entry(study, wildcards["dataset"], wildcards.get("judged", "judged"))
     return {"judge": None if judge is None else _extension("judges", judge.use, judge.settings)}
 
 
@@ -320,6 +337,7 @@ RULES: dict[str, Callable[[Study, dict[str, str]], dict[str, Any]]] = {
     "score": _score,
     "metrics": _metrics,
     "table": _shown,
+    "agreement": _shown,
     "figure": _shown,
     "report": _report,
     "wandb": _wandb,

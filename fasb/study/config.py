@@ -118,6 +118,7 @@ class DatasetEntry(Overrides):
         None, ge=1, description="Only the first so many of each half, or of each role; unset: all"
     )
     judge: JudgeEntry | None = Field(None, description="Without one no text is generated; methods are tuned on MC1")
+    second_judge: JudgeEntry | None = Field(None, description="Judges test answers too, for the table `judges`")
 
 
 class MethodEntry(Section):
@@ -338,8 +339,11 @@ def _known(where: str, name: str, known: Iterable[str]) -> None:
 def _check_extensions(study: Study) -> None:
     for name, dataset in study.datasets.items():
         _check_extension("data", dataset.load, f"datasets.{name}.load", [dataset.settings])
-        if (judge := dataset.judge) is not None:
-            _check_extension("judges", judge.use, f"datasets.{name}.judge.use", [judge.settings])
+        for key, judge in (("judge", dataset.judge), ("second_judge", dataset.second_judge)):
+            if judge is not None:
+                _check_extension("judges", judge.use, f"datasets.{name}.{key}.use", [judge.settings])
+        if dataset.second_judge is not None and dataset.judge in (None, dataset.second_judge):
+            raise ConfigError(f"datasets.{name}.second_judge: needs another beside it; give `judge`, or remove it")
     for name, method in study.methods.items():
         _check_extension("methods", method.use, f"methods.{name}.use", [method.settings])
         for key, values in method.grid.items():

@@ -6,7 +6,7 @@ folds, seeds and later methods never ask again, and a killed run goes on.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib import metadata
 from typing import Any
@@ -111,6 +111,12 @@ def provenance(judge: Judge) -> dict[str, Any]:
     settings = settings_of("judges", judge.use, judge.settings, "judge.settings")
     said: dict[str, Any] = module.provenance(settings) if hasattr(module, "provenance") else {}
     return {**said, "error": module.error(settings)} if hasattr(module, "error") else said
+
+
+def named(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """The judge of a file of verdicts, by its provenance: module, its hash, and what it says of itself."""
+    judge = provenance.get("settings", {}).get("judge") or {}
+    return {key: judge.get(key) for key in ("use", "code")} | provenance.get("judged_by", {})
 
 
 def _stored(

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from fasb.artifacts import read_json, stamp_of
+from fasb.study.agreement import agreement_parts
 from fasb.study.answers import OUTCOMES, pick
 from fasb.study.captions import CAPTION
 from fasb.study.figures import colour
@@ -66,11 +67,13 @@ def render(sources: Sources) -> str:
         (c.model, c.dataset, c.seed): read_json(path)
         for c, path in files_of(sources.cells, sources.files, "tuned.json")
     }
+    csvs = sources.named(".csv", "tables")
     return environment.get_template("report.html").render(
         css=(FOLDER / "report.css").read_text(),
         sources=sources,
         worlds=bool(sources.health),
-        tables={path.stem: tables(path) for path in sources.named(".csv", "tables")},
+        tables={path.stem: tables(path) for path in csvs if path.stem != "judges"},
+        judges=[part for path in csvs if path.stem == "judges" for part in agreement_parts(pd.read_csv(path))],
         figures=[figure(path) for path in sorted(sources.named(".png", "figures"), key=_order)],
         health=health({path.stem: read_json(path) for path in sources.health}),
         settings=settings(tuned, sources.methods),

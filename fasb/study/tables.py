@@ -205,11 +205,11 @@ def markdown(rows: pd.DataFrame) -> str:
     for part in split(rows):
         lines += [caption(part).replace("*", "\\*"), ""]
         for columns in parts_of(part).values():
-            lines += [_markdown_row(["Method", *(column.title for column in columns)])]
-            lines += [_markdown_row(["---", *("---:" for _ in columns)])]
+            lines += [markdown_row(["Method", *(column.title for column in columns)])]
+            lines += [markdown_row(["---", *("---:" for _ in columns)])]
             for method in part["method"].unique():
                 cells = [" ".join(cell(part, method, column)).strip() for column in columns]
-                lines += [_markdown_row([label(method), *cells])]
+                lines += [markdown_row([label(method), *cells])]
             lines += [""]
     return "\n".join(lines)
 
@@ -220,16 +220,16 @@ def latex(rows: pd.DataFrame) -> str:
 
 
 def _latex_table(rows: pd.DataFrame) -> str:
-    lines = ["% needs \\usepackage{booktabs}", "\\begin{table}[t]", f"\\caption{{{_escape(caption(rows))}}}"]
+    lines = ["% needs \\usepackage{booktabs}", "\\begin{table}[t]", f"\\caption{{{escape(caption(rows))}}}"]
     lines += ["\\centering\\small\\setlength{\\tabcolsep}{3pt}"]
     for columns in parts_of(rows).values():
-        titles = " & ".join(_escape(title) for title in ("Method", *(column.title for column in columns)))
+        titles = " & ".join(escape(title) for title in ("Method", *(column.title for column in columns)))
         lines += [f"\\begin{{tabular}}{{l{'r' * len(columns)}}}", "\\toprule", f"{titles} \\\\", "\\midrule"]
         for method in rows["method"].unique():
             pairs = [cell(rows, method, column) for column in columns]
-            numbers = " & ".join(_escape(number) for number, _ in pairs)
+            numbers = " & ".join(escape(number) for number, _ in pairs)
             spans = " & ".join(f"{{\\scriptsize {interval}}}" if interval else "" for _, interval in pairs)
-            lines += [f"{_escape(label(method))} & {numbers} \\\\[-2pt]", f" & {spans} \\\\"]
+            lines += [f"{escape(label(method))} & {numbers} \\\\[-2pt]", f" & {spans} \\\\"]
         lines += ["\\bottomrule", "\\end{tabular}", ""]
     return "\n".join([*lines, "\\end{table}", ""])
 
@@ -243,11 +243,13 @@ def _number(value: float, low: float, high: float, *, signed: bool = False) -> s
     return f"{text} [{format(low, form)}, {format(high, form)}]".replace("-", MINUS)
 
 
-def _markdown_row(cells: Sequence[str]) -> str:
+def markdown_row(cells: Sequence[str]) -> str:
+    """One line of a GitHub table."""
     return "| " + " | ".join(cells).replace("*", "\\*") + " |"
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
+    """Text for LaTeX."""
     for plain, written in (("%", "\\%"), ("_", "\\_"), ("&", "\\&"), ("#", "\\#")):
         text = text.replace(plain, written)
     for plain, written in (

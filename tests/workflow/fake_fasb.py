@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 FOLDERS = ("pretrain", "wandb")
-PREFIXES = {"table": ("csv", "md", "tex"), "figure": ("pdf", "png", "csv")}
+PREFIXES = {"table": ("csv", "md", "tex"), "agreement": ("csv", "md", "tex"), "figure": ("pdf", "png", "csv")}
 
 
 def main(command: str, *arguments: str) -> int:

@@ -95,6 +95,20 @@ def test_a_mistake_in_the_config_is_one_line_before_any_job(snakemake, tmp_path)
     assert not (tmp_path / "calls.txt").exists()
 
 
+def test_a_second_judge_adds_its_verdicts_and_one_table(snakemake, tmp_path):
+    above = {"datasets": {"tiny": {"second_judge": {"use": "light", "job": {"gpu": 1}}}}}
+    config = tmp_path / "two.yaml"
+    config.write_text(yaml.safe_dump(merge(read_mapping(CONFIGS["world"]), above)))
+    run = snakemake("-n", config=config)
+    study = load_files([config])
+    assert counts(run) == {**cells.jobs(study), "all": 1}
+    one = cells.jobs(load_files([CONFIGS["world"]]))
+    assert cells.jobs(study) - one == {"judge": 1, "agreement": 1}
+    assert "results/tables/judges.csv" in cells.report_files(study)
+    blocks = re.findall(r"^rule judge:\n((?: {4}.*\n)+)", run.stdout + run.stderr, re.M)
+    assert sorted("judged_second" in block and "gpu=1" in block for block in blocks) == [False, True]
+
+
 def test_lint_has_nothing_to_say(snakemake):
     run = snakemake("--lint")
     assert "Congratulations, your workflow is in a good condition!" in run.stdout + run.stderr

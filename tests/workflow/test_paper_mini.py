@@ -18,6 +18,7 @@ from fasb.study.config import load_files
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = [ROOT / "config" / name for name in ("models.yaml", "config.yaml", "paper-mini.yaml")]
+FILES = ("judged", "judged_second", "metrics")
 MODELS = {"llama2-mini": "llama2", "qwen2.5-mini": "qwen2.5"}
 pytestmark = [*realdata, pytest.mark.study]
 
@@ -78,6 +79,19 @@ def test_each_answer_is_judged_once_by_the_judge_that_is_named(finished, model):
     named = {kind: (by[kind]["path"], by[kind]["revision"]) for kind in ("true", "info")}
     folder = finished / "checkpoints"
     assert named == {"true": (str(folder / "truth-judge"), None), "info": (str(folder / "info-judge"), None)}
+
+
+def test_two_judges_are_compared_and_their_verdicts_stay_apart(finished):
+    rows = pd.read_csv(finished / "results" / "tables" / "judges.csv")
+    assert set(rows["model"]) == set(MODELS)
+    every = rows[(rows["method"] == "all") & (rows["score"] == "truth")]
+    assert (every["only_first"] + every["only_second"] > 0).all()
+    assert every["kappa"].between(-1, 1).all()
+    for model in MODELS:
+        made = [stamp_of(cell(finished, model) / f"{name}.parquet")["provenance"] for name in FILES]
+        first, second, used = made[0]["judged_by"], made[1]["judged_by"], made[2]["judge"]
+        assert first["true"]["path"] == used["true"]["path"] != second["true"]["path"]
+    assert 'id="judges"' in (finished / "results" / "report.html").read_text()
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -16,6 +16,7 @@ wildcard_constraints:
     read="answer_end|next_question_end",
     trace="[0-9a-f]{12}",
     table=names(cells.TABLES),
+    judged="judged|judged_second",
     figure=names(cells.FIGURES),
 
 
@@ -50,10 +51,16 @@ MODEL_JOB = {
     "mem_mb": lambda wildcards, attempt: attempt * of_model("mem_mb")(wildcards),
     "runtime": lambda wildcards, attempt: attempt * of_model("runtime")(wildcards),
 }
-JUDGE_THREADS = lambda wildcards: cells.judge_job(study, wildcards.dataset).threads
+
+
+def of_judge(key):
+    return lambda wildcards: getattr(cells.judge_job(study, wildcards.dataset, wildcards.get("judged", "judged")), key)
+
+
+JUDGE_THREADS = of_judge("threads")
 JUDGE_JOB = {
-    "gpu": lambda wildcards: cells.judge_job(study, wildcards.dataset).gpu or 0,
-    "mem_mb": lambda wildcards, attempt: attempt * cells.judge_job(study, wildcards.dataset).mem_mb,
-    "runtime": lambda wildcards, attempt: attempt * cells.judge_job(study, wildcards.dataset).runtime,
+    "gpu": lambda wildcards: of_judge("gpu")(wildcards) or 0,
+    "mem_mb": lambda wildcards, attempt: attempt * of_judge("mem_mb")(wildcards),
+    "runtime": lambda wildcards, attempt: attempt * of_judge("runtime")(wildcards),
 }
 CPU_JOB = {"mem_mb": lambda wildcards, attempt: 4000 * attempt, "runtime": lambda wildcards, attempt: 30 * attempt}

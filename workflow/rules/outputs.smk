@@ -23,6 +23,28 @@ rule table:
         " 2> >(tee {log} >&2)"
 
 
+# Only where a dataset has a second judge.
+rule agreement:
+    input:
+        cells.files(cells.twice_judged(study), ("generations.parquet", "judged.parquet", "judged_second.parquet")),
+    output:
+        csv=report("results/tables/judges.csv", category="Tables", labels={"table": "judges"}),
+        text=["results/tables/judges.md", "results/tables/judges.tex"],
+    log:
+        "logs/agreement.log",
+    benchmark:
+        "results/timing/agreement.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        **CPU_JOB,
+    params:
+        settings=settings("agreement"),
+    shell:
+        "fasb agreement {input} --settings {params.settings:q} --out results/tables/judges 2> >(tee {log} >&2)"
+
+
 rule figure:
     input:
         lambda wildcards: cells.files(cells.cells(study), cells.FIGURES[wildcards.figure]),

@@ -32,11 +32,11 @@ rule judge:
         QUESTIONS,
         in_cell("generations.parquet"),
     output:
-        in_cell("judged.parquet"),
+        in_cell("{judged}.parquet"),
     log:
-        "logs/judge/{model}/{dataset}/seed{seed}.log",
+        "logs/judge/{model}/{dataset}/seed{seed}/{judged}.log",
     benchmark:
-        "results/timing/judge/{model}/{dataset}/seed{seed}.tsv"
+        "results/timing/judge/{model}/{dataset}/seed{seed}/{judged}.tsv"
     conda:
         ENVIRONMENT
     threads: JUDGE_THREADS
