@@ -156,7 +156,7 @@ def test_a_plan_prints_work_disk_memory_and_what_its_times_rest_on(monkeypatch):
     assert rows["activations"][1:5] == ["12", "1.71", "M", "112"]
     assert rows["llama2-7b-chat"][1:6] == ["cuda", "6.74", "B", "13.5", "GB"]
     assert rows["all"][1] == str(cells.jobs(load_study([Path("config/tasks.yaml")])).total())
-    assert "≥ no measured rate for cuda: run `make bench` there." in run.output
+    assert "≥ no measured rate for cuda, run `make bench` there: " in run.output
     assert max(map(len, run.output.splitlines())) <= 120
 
 

@@ -134,7 +134,8 @@ def _notes(study: Any, pairs: dict[Any, Any], rows: dict[Any, Any]) -> Iterable[
     if "bound" in bases:
         bounded = {kind_of(study.models[names[1]].device) for names, row in rows.items() if row[2] == "bound"}
         for kind in sorted(bounded):
-            yield f"≥ no measured rate for {kind}: run `make bench` there. A lower bound for {MACHINES[kind].name}."
+            yield f"≥ no measured rate for {kind}, run `make bench` there: the least that so much work takes on"
+            yield f"  {MACHINES[kind].name}, reading all weights for every batch of tokens written."
     if any(basis == "unknown" and work.judged for work, _, basis in rows.values()):
         yield "Without the time of judges, and of other rules without a time: none has run here."
     untold = sorted({dataset for (_, dataset), pair in pairs.items() if not pair.size.question})

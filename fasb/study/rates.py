@@ -1,6 +1,7 @@
 """How long work takes: by the same jobs' own times, else by a measured rate, else at least so long.
 
-In: work, the folder of Snakemake's benchmark files, and what `make bench` wrote. Out: seconds, and what they rest on.
+In: work, the folder of Snakemake's benchmark files, and what `make bench` wrote (`live_over_limit` with `tokens_per_s`
+and `parameters`, perhaps `tokens_per_s` of `extract_over_forward`). Out: seconds, and what they rest on.
 A rate is carried to a model of another size in proportion to its parameters. Knows no rule but by name.
 """
 
