@@ -78,7 +78,7 @@ def test_validation_and_test_questions_are_those_of_the_splits(tmp_path, questio
     settings = SplitSettings(folds=folds, validation=0.3)
     found = splits.split(questions, settings, 0)
     (pair,) = plan.pairs(study_of(tmp_path, split=settings.model_dump())).values()
-    pair = plan.Pair(Size.of(questions), pair.sections, None, "float32", True, ())
+    pair = plan.Pair(Size.of(questions), pair.sections, None, "float32", 1, ())
     assert pair.tuned_on == sum(len(split.validation) for split in found)
     assert pair.tested_on == sum(len(split.test) for split in found)
 
@@ -106,6 +106,15 @@ def test_settings_that_cannot_differ_are_written_once_and_scale_with_seeds(tmp_p
     assert works["generate", "m", "d"].written == 2 * 20 * 4 * 50
     without = study_of(tmp_path, datasets={"d": {"load": "table", "settings": {"path": str(tmp_path / "q.jsonl")}}})
     assert plan.works(without)["sweep", "m", "d"].written == plan.works(without)["judge", "m", "d"].judged == 0
+
+
+def test_a_second_judge_judges_the_test_answers_again(tmp_path):
+    entry = {"load": "table", "settings": {"path": str(tmp_path / "q.jsonl")}, "judge": {"use": "similarity"}}
+    second = {"second_judge": {"use": "similarity", "settings": {"metric": "chrf"}}}
+    once = plan.works(study_of(tmp_path, datasets={"d": entry}))
+    twice = plan.works(study_of(tmp_path, datasets={"d": entry | second}))
+    assert twice["judge", "m", "d"] == once["judge", "m", "d"].times(2)
+    assert twice["judge_sweep", "m", "d"] == once["judge_sweep", "m", "d"]
 
 
 def test_memory_is_weights_and_the_cache_of_the_largest_batch(tmp_path):

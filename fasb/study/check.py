@@ -4,12 +4,14 @@ In: a `Study`. Out: a line for each, with the remedy where something is missing.
 as the jobs will ask them; the memory of a job's own machine is not, as that may be another one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 from fasb.errors import FasbError
 from fasb.extensions import find, settings_of
 from fasb.settings import ModelSettings
-from fasb.study.config import Study
+from fasb.study.config import DatasetEntry, JudgeEntry, ModelEntry, Study
+from fasb.study.plan import judges_of
 
 Need = tuple[str, str, str, bool]
 """Kind, name, what is said of it, and whether it can be had."""
@@ -19,40 +21,37 @@ def needs(study: Study) -> Iterator[Need]:
     """Everything that the run names, each as soon as it is known; questions are loaded, weights are not."""
     models = list(dict.fromkeys(cell.model for cell in study.run.cells))
     datasets = list(dict.fromkeys(cell.dataset for cell in study.run.cells))
-    judged = [name for name in datasets if study.datasets[name].judge is not None]
-    for kind, names in (("model", models), ("dataset", datasets), ("judge", judged)):
-        for name in names:
-            yield _asked(study, kind, name)
+    for name in models:
+        yield _asked("model", name, partial(_model, study.models[name]))
+    for name in datasets:
+        yield _asked("dataset", name, partial(_dataset, study.datasets[name]))
+    for name in datasets:
+        for key, judge in judges_of(study, name).items():
+            if judge is not None:
+                yield _asked("judge", name, partial(_judge, judge, f"datasets.{name}.{key}.settings"))
 
 
-def _asked(study: Study, kind: str, name: str) -> Need:
+def _asked(kind: str, name: str, ask: Callable[[], str]) -> Need:
     try:
-        return kind, name, ASK[kind](study, name), True
+        return kind, name, ask(), True
     except FasbError as error:
         return kind, name, str(error), False
 
 
-def _model(study: Study, name: str) -> str:
+def _model(entry: ModelEntry) -> str:
     from fasb.model.load import available
 
-    entry = study.models[name]
     if entry.world is not None:
         return "trained by the study"
     return available(ModelSettings(**entry.model_dump(include=set(ModelSettings.model_fields))))
 
 
-def _dataset(study: Study, name: str) -> str:
-    entry = study.datasets[name]
-    settings = settings_of("data", entry.load, entry.settings, f"datasets.{name}.settings")
+def _dataset(entry: DatasetEntry) -> str:
+    settings = settings_of("data", entry.load, entry.settings, "settings")
     return f"{len(find('data', entry.load).load(settings)):,} questions"
 
 
-def _judge(study: Study, name: str) -> str:
-    judge = study.datasets[name].judge
-    assert judge is not None
-    settings = settings_of("judges", judge.use, judge.settings, f"datasets.{name}.judge.settings")
+def _judge(judge: JudgeEntry, where: str) -> str:
+    settings = settings_of("judges", judge.use, judge.settings, where)
     module = find("judges", judge.use)
     return str(module.available(settings)) if hasattr(module, "available") else "its settings are right"
-
-
-ASK = {"model": _model, "dataset": _dataset, "judge": _judge}

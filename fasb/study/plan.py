@@ -13,7 +13,7 @@ from typing import Any
 from fasb.data.protocol import Size
 from fasb.extensions import find, settings_of
 from fasb.study import cells
-from fasb.study.config import MethodEntry, ModelEntry, ModelSize, Sections, Study
+from fasb.study.config import JudgeEntry, MethodEntry, ModelEntry, ModelSize, Sections, Study
 
 CHARACTERS = 4
 """Characters of a token: a usual figure for English, so that nothing has to be downloaded."""
@@ -46,16 +46,13 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A model and a dataset, and what their work is reckoned from.
-
-    before, question, answer: tokens of what is in front of every question, of a question, of a reference answer.
-    """
+    """A model and a dataset, and what their work is reckoned from. `judges`: how many judge its test answers."""
 
     size: Size
     sections: Sections
     shape: ModelSize | None
     dtype: str
-    judged: bool
+    judges: int
     methods: tuple[MethodEntry, ...]
 
     @property
@@ -125,6 +122,12 @@ def shape_of(entry: ModelEntry) -> ModelSize | None:
     return ModelSize(parameters=made.layers * layer / 1e9, **sizes)
 
 
+def judges_of(study: Study, dataset: str) -> dict[str, JudgeEntry | None]:
+    """The dataset's judges by key: the second one judges test answers only."""
+    entry = study.datasets[dataset]
+    return {"judge": entry.judge, "second_judge": entry.second_judge}
+
+
 def pairs(study: Study) -> dict[tuple[str, str], Pair]:
     """What each model is asked, by names of model and dataset."""
     sizes = {name: size_of(study, name) for name in dict.fromkeys(cell.dataset for cell in study.run.cells)}
@@ -135,7 +138,7 @@ def pairs(study: Study) -> dict[tuple[str, str], Pair]:
             sections=study.sections(cell.dataset),
             shape=shape_of(study.models[cell.model]),
             dtype=study.models[cell.model].dtype,
-            judged=study.datasets[cell.dataset].judge is not None,
+            judges=sum(judge is not None for judge in judges_of(study, cell.dataset).values()),
             methods=methods,
         )
         for cell in study.run.cells
@@ -146,9 +149,9 @@ def works(study: Study) -> dict[tuple[str, str, str], Work]:
     """The work of each rule for each model and dataset; rules that run neither have it under empty names."""
     found: dict[tuple[str, str, str], Work] = {}
     for names, pair in pairs(study).items():
-        n_seeds = sum((cell.model, cell.dataset) == names for cell in cells.cells(study))
         found |= {(rule, *names): work for rule, work in _once(pair).items()}
-        found |= {(rule, *names): work.times(n_seeds) for rule, work in _each_seed(pair).items()}
+        n_cells = sum((cell.model, cell.dataset) == names for cell in cells.cells(study))
+        found |= {(rule, *names): work.times(n_cells) for rule, work in _each_cell(pair).items()}
     for model in cells.worlds(study):
         found["pretrain", model, ""] = Work(1, read=_training(study.models[model]))
     counted = Counter[str]()
@@ -187,15 +190,15 @@ def _once(pair: Pair) -> dict[str, Work]:
     return {"activations": banks, "trace": trace}
 
 
-def _each_seed(pair: Pair) -> dict[str, Work]:
-    """Tuning on validation questions and the test, of one split seed."""
+def _each_cell(pair: Pair) -> dict[str, Work]:
+    """Tuning on validation questions, and the test."""
     asked, tested = (round(n * pair.size.phrasings) for n in (pair.tuned_on, pair.tested_on))
     to_score, to_score_tested = (round(n * pair.answers_each) for n in (pair.tuned_on, pair.tested_on))
     steered = sum(_settings(pair))
     n_methods = len(pair.methods)
     reads = sum(settings > 0 for settings in _settings(pair))
     passage, choice = pair.question + pair.written, pair.question + pair.answer
-    generates = int(pair.judged)
+    generates = int(pair.judges > 0)
     answers = asked * (steered + 1) * generates
     tests = tested * n_methods * generates
     return {
@@ -208,7 +211,7 @@ def _each_seed(pair: Pair) -> dict[str, Work]:
         "judge_sweep": Work(1, judged=answers, disk=answers * _text(pair)),
         "generate": Work(1, read=tests * passage, written=tests * pair.written, disk=3 * tests * _text(pair)),
         "score": Work(1, read=to_score_tested * choice * 3 * n_methods),
-        "judge": Work(1, judged=tests + generates * tested, disk=tests * _text(pair)),
+        "judge": Work(1, judged=tests + generates * tested, disk=tests * _text(pair)).times(max(1, pair.judges)),
     }
 
 
