@@ -242,8 +242,12 @@ def test_a_batch_beyond_free_memory_is_refused(monkeypatch):
     monkeypatch.setattr(access, "_host_bytes", lambda: 3 * 2 * 2 * 8 * 8 * 100)
     model = tiny_model()  # 3 layers of 2 key heads of 8 float64: 768 bytes a token
     model.check_room([[1] * 10] * 200, 0, 10)
-    with pytest.raises(ModelError, match=r"11 rows of 10 tokens take .* of keys and values, .*; lower `batch`"):
+    with pytest.raises(ModelError, match=r"11 x 10 tokens take .* of keys and values, .*; lower `batch`"):
         model.check_room([[1] * 10] * 200, 0, 11)
+    on_gpu = replace(model, device=torch.device("meta"))
+    on_gpu.check_room([[1] * 10] * 200, 0, 11)
+    with pytest.raises(ModelError, match=r"1 x 101 tokens take"):
+        on_gpu.check_room([[1] * 101], 0, 11)
 
 
 def cached(folder, hub, monkeypatch, commit="1" * 40, files=None):

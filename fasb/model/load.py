@@ -87,6 +87,9 @@ class LoadedModel:
     def check_room(self, rows: Sequence[Sequence[int]], more: int, batch: int) -> None:
         """Refuse texts that are too long for the model, or a batch of them for its memory, `more` tokens behind each.
 
+        On a GPU only one row has to fit: there a batch that does not is an error, which may be halved. A host that
+        runs out of memory is stopped without one.
+
         Raises:
             ModelError: the context is shorter, or keys and values are more than what is free.
         """
@@ -97,14 +100,14 @@ class LoadedModel:
                 f"{self.settings.path}: the longest text has {longest:,} tokens, its answer included, but the "
                 f"model's context is {context:,}; shorten prompt.prefix or the questions, or choose another model"
             )
-        n_rows = min(batch, len(rows))
+        n_rows = min(batch if self.device.type == "cpu" else 1, len(rows))
         need = cache_bytes(self.model.config, n_rows * longest, self.model.dtype)
         have = free_bytes("auto" if self.settings.device == "auto" else str(self.device))
         if need > have:
             raise ModelError(
-                f"{self.settings.path}: {n_rows} rows of {longest:,} tokens take {need / GB:.1f} GB of keys and "
+                f"{self.settings.path}: {n_rows} x {longest:,} tokens take {need / GB:.1f} GB of keys and "
                 f"values, but {self.settings.device} has {have / GB:.1f} GB free; lower `batch` in decoding, scoring "
-                "and activations"
+                "and activations, or shorten the texts"
             )
 
     def _encoded(self, texts: Sequence[str], offsets: bool) -> list[tuple[list[int], list[tuple[int, int]]]]:
