@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 import sys
+import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -251,3 +253,26 @@ def test_foreign_unfinished_and_stale_files_are_refused(tmp_path):
         file["label"] = np.zeros(3, dtype=np.int8)
     with pytest.raises(ArtifactError, match="80 activations, 3 labels"):
         Bank.open(path)
+
+
+def test_memory_does_not_grow_with_the_answers(model, tmp_path, monkeypatch):
+    """Heads as large as those of real models; only the outputs are made up, reading and writing are not."""
+    large = replace(model, layout=replace(model.layout, n_heads=64, head_dim=64))
+    shape = (model.layout.n_layers, 64, 64)
+    monkeypatch.setattr(fasb.activations, "BLOCK", 50)
+    monkeypatch.setattr(fasb.activations, "CHUNK", 25)
+    monkeypatch.setattr(
+        fasb.activations, "_read_block", lambda _, __, tokens, ___: np.ones((len(tokens), *shape), dtype=np.float32)
+    )
+
+    def peak(n_answers):
+        columns = [f"w{i}" for i in range(n_answers)]
+        texts = Texts(tuple(columns), (1,) * n_answers, *(tuple(columns) for _ in range(3)))
+        tracemalloc.start()
+        collect(large, texts, ActivationSettings(), tmp_path / f"{n_answers}.h5", {})
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    one_block = 50 * np.prod(shape) * 4
+    assert peak(1000) < peak(100) + one_block
