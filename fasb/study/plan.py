@@ -149,9 +149,9 @@ def works(study: Study) -> dict[tuple[str, str, str], Work]:
     """The work of each rule for each model and dataset; rules that run neither have it under empty names."""
     found: dict[tuple[str, str, str], Work] = {}
     for names, pair in pairs(study).items():
+        n_seeds = sum((cell.model, cell.dataset) == names for cell in cells.cells(study))
         found |= {(rule, *names): work for rule, work in _once(pair).items()}
-        n_cells = sum((cell.model, cell.dataset) == names for cell in cells.cells(study))
-        found |= {(rule, *names): work.times(n_cells) for rule, work in _each_cell(pair).items()}
+        found |= {(rule, *names): work.times(n_seeds) for rule, work in _each_seed(pair).items()}
     for model in cells.worlds(study):
         found["pretrain", model, ""] = Work(1, read=_training(study.models[model]))
     counted = Counter[str]()
@@ -190,7 +190,7 @@ def _once(pair: Pair) -> dict[str, Work]:
     return {"activations": banks, "trace": trace}
 
 
-def _each_cell(pair: Pair) -> dict[str, Work]:
+def _each_seed(pair: Pair) -> dict[str, Work]:
     """Tuning on validation questions, and the test."""
     asked, tested = (round(n * pair.size.phrasings) for n in (pair.tuned_on, pair.tested_on))
     to_score, to_score_tested = (round(n * pair.answers_each) for n in (pair.tuned_on, pair.tested_on))
