@@ -121,14 +121,15 @@ def _descend(problem: _Problem) -> Float[Tensor, " width"]:
     gradient = problem.gradient(problem.slope(z), weight)
     inverse, measure, gaps = problem.scales(), "gradient", []
     for _ in range(STEPS):
-        gaps.append(float(gradient @ (inverse @ gradient if measure == "Hessian" else gradient)))
+        toward = inverse @ gradient
+        gaps.append(float(gradient @ (toward if measure == "Hessian" else gradient)))
         near = TOLERANCE[measure] * float(weight @ (problem.ridge * weight)) + TINY
         if gaps[-1] <= near:
-            return weight - inverse @ gradient
+            return weight - toward
         if _slow(gaps, near):
             inverse, measure, gaps = problem.inverse_hessian(z), "Hessian", []
-        step = -(inverse @ gradient)
-        step, z, slope = _search(problem, weight, z, step, float(gradient @ step))
+            toward = inverse @ gradient
+        step, z, slope = _search(problem, weight, z, -toward, float(gradient @ toward))
         weight, before = weight + step, gradient
         gradient = problem.gradient(slope, weight)
         _learn(inverse, step, gradient - before)
@@ -150,7 +151,7 @@ def _search(
     along = problem.x @ step
     for _ in range(50):
         slope = problem.slope(z + along)
-        if float(slope @ along + problem.ridge * (weight + step) @ step) <= -0.5 * fall:
+        if float(slope @ along + problem.ridge * (weight + step) @ step) <= 0.5 * fall:
             break
         step, along, fall = step / 2, along / 2, fall / 2
     return step, z + along, slope
@@ -158,7 +159,7 @@ def _search(
 
 def _learn(inverse: Float[Tensor, "width width"], step: Float[Tensor, " width"], change: Tensor) -> None:
     """Bend `inverse` so that it maps the gradient's change to the step that made it (BFGS)."""
-    mapped, along = inverse @ change, step @ change
+    mapped, along = inverse @ change, float(step @ change)
     if along > 0:
-        half = step * ((1 + change @ mapped / along) / (2 * along)) - mapped / along
+        half = step * ((1 + float(change @ mapped) / along) / (2 * along)) - mapped / along
         inverse.addr_(step, half).addr_(half, step)
