@@ -122,7 +122,7 @@ def _choice(model: LoadedModel, prompt: PromptSettings, scoring: ScoringSettings
     if scoring.span == "released" or scoring.start == "released":
         n_before = len(model.encode([text.before])[0])
     scored = inside[0] if scoring.span == "offsets" else n_before + RELEASED_SPAN
-    first = inside[0] - 1 if scoring.start == "answer" else n_before + RELEASED_START
+    first = n_before + RELEASED_START if scoring.start == "released" else inside[0] - (scoring.start == "answer")
     end = inside[-1] + 1 if scoring.span == "offsets" else len(tokens)
     return Choice(tuple(tokens[:end]), first, scored)
 

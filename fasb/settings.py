@@ -58,6 +58,7 @@ class SplitSettings(Section):
 
     folds: int = Field(2, ge=2)
     validation: float = Field(0.2, gt=0, lt=1, description="Share of a fold's development groups kept for tuning")
+    train_share: float = Field(1.0, gt=0, le=1, description="Share of the training groups that is fitted on; nested")
 
 
 class ActivationSettings(Section):
@@ -102,7 +103,9 @@ class DecodingSettings(Section):
 class ScoringSettings(Section):
     """Multiple-choice scoring (M1-M9)."""
 
-    start: Literal["answer", "released"] = Field("answer", description="Last token before the answer, or L + 4 (M2)")
+    start: Literal["answer", "first", "released"] = Field(
+        "answer", description="Last token before the answer, its first token, or L + 4 (M2)"
+    )
     span: Literal["offsets", "released"] = Field(
         "offsets", description="Scored tokens: by offsets, or all after 3 (M3)"
     )

@@ -183,6 +183,7 @@ def _anchors(file: h5py.File, rng: np.random.Generator) -> None:
     for fold in (0, 1):
         for kind in ("logistic", "cosine"):
             group = file.create_group(f"fold{fold}/{kind}")
+            file[f"fold{fold}"].attrs["pairs"] = 72
             good = rng.random((4, 8)) * np.array([0.2, 0.5, 0.8, 1.0])[:, None]
             group["accuracy"] = 0.5 + 0.35 * good**2 + rng.normal(0, 0.02, (4, 8))
             group["accuracy_test"] = group["accuracy"][:] - 0.02

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from functools import reduce
@@ -32,6 +33,11 @@ def judge(questions, answers, settings): ...
 """
 ROOT = Path(__file__).parents[1]
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+PLACES = {"model": "llama", "dataset": "quiz", "seed": "0", "variant": "", "read": "answer_end"}
+PLACES |= {"table": "main", "figure": "tradeoff"}
+"""Wildcards of a job of any rule."""
 
 
 @pytest.fixture
@@ -158,9 +164,8 @@ def test_definitions_merge_and_selections_are_replaced(mapping):
 
 def rules_that_change(mapping, path, value):
     before, after = load(mapping), load(changed(mapping, path, value))
-    places = {"model": "llama", "dataset": "quiz", "seed": "0", "read": "answer_end", "table": "main"}
     rules = set(cells.RULES) - {"pretrain", "health", "accept"}
-    return {r for r in rules if cells.settings(before, r, **places) != cells.settings(after, r, **places)}
+    return {r for r in rules if cells.settings(before, r, **PLACES) != cells.settings(after, r, **PLACES)}
 
 
 @pytest.mark.parametrize(
@@ -185,9 +190,9 @@ def test_a_changed_key_reruns_exactly_the_rules_that_use_it(mapping, path, value
 
 def test_an_edited_method_changes_the_settings_of_the_rules_that_use_it(mapping, tmp_path):
     study = load(mapping)
-    before = cells.settings(study, "sweep", model="llama", dataset="quiz", seed="0")
+    before = cells.settings(study, "sweep", model="llama", dataset="quiz", seed="0", variant="")
     (tmp_path / "own" / "extension.py").write_text(EXTENSION + "# edited\n")
-    assert cells.settings(study, "sweep", model="llama", dataset="quiz", seed="0") != before
+    assert cells.settings(study, "sweep", model="llama", dataset="quiz", seed="0", variant="") != before
 
 
 def test_traces_are_shared_unless_prompt_or_length_differ(mapping):
@@ -209,7 +214,7 @@ def test_a_job_asks_for_a_gpu_where_its_model_is_on_one_or_the_config_says_so(ma
 def test_settings_of_every_rule_are_json(mapping):
     study = load(mapping)
     for rule in set(cells.RULES) - {"pretrain", "health"}:
-        given = cells.settings(study, rule, model="llama", dataset="quiz", seed="0", read="answer_end")
+        given = cells.settings(study, rule, **PLACES)
         assert json.loads(json.dumps(given)) == given
 
 
@@ -238,7 +243,10 @@ def test_the_papers_config_has_its_own_model_prompt_and_judge():
     here = {"datasets": {"truthfulqa": {"settings": {"path": os.environ["FASB_DATA"]}}}}
     paths = [ROOT / "config" / name for name in ("models.yaml", "config.yaml", "paper.yaml")]
     study = load(reduce(merge, [*map(read_mapping, paths), here]), paths)
-    assert [cell.folder for cell in cells.cells(study)] == ["results/llama2-7b-chat/truthfulqa/seed42"]
+    assert cells.cells(study)[0].folder == "results/llama2-7b-chat/truthfulqa/seed42"
+    assert cells.tables(study) == ["main", "ablation", "models", "transfer"]
+    assert "data_efficiency" in cells.figures(study)
+    assert len({cell.model for cell in cells.whole(study)}) == 7
     prompt = study.sections("truthfulqa").prompt
     assert prompt.prefix.startswith("Interpret each question literally")
     assert (prompt.open, prompt.stop) == ("", ())
@@ -312,3 +320,27 @@ def test_a_second_judge_is_another_and_has_settings_of_its_own(mapping):
     assert [one["judge"]["use"] for one in both] == ["own.extension", "light"]
     with pytest.raises(ConfigError, match=r"datasets.quiz.second_judge: needs another beside it; give `judge`, or"):
         load(changed(mapping, "datasets.quiz.second_judge", {"use": "own.extension"}))
+
+
+@pytest.mark.parametrize(
+    ("entry", "told"),
+    [
+        (
+            {"from": {"model": "llama", "dataset": "nowhere"}},
+            "no cell of this run fits it; add {model: llama, dataset: nowhere}",
+        ),
+        ({"from": {"model": "llama", "dataset": "tqa"}}, "is the cell itself; name another"),
+        (
+            {"from": {"model": "a", "dataset": "b"}, "train_share": 0.5},
+            "nothing is fitted in a cell with `from`; remove",
+        ),
+    ],
+)
+def test_a_transfer_needs_a_cell_that_fits(mapping, entry, told):
+    (first, *_) = mapping["run"]["cells"]
+    names = {"model": first["model"], "dataset": first["dataset"]}
+    entry = json.loads(
+        json.dumps(entry).replace('"llama"', json.dumps(names["model"])).replace('"tqa"', json.dumps(names["dataset"]))
+    )
+    with pytest.raises(ConfigError, match=re.escape(told.replace("llama", names["model"]))):
+        load(changed(mapping, "run.cells", [first, names | entry]))

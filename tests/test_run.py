@@ -8,6 +8,7 @@ from tiny import tiny_model, tiny_questions
 from fasb.artifacts import Store, content_hash
 from fasb.data.prompts import clean_answer, generation_prompt
 from fasb.data.protocol import Question, Split
+from fasb.data.splits import all_tested
 from fasb.decoding import answer, trace
 from fasb.errors import ArtifactError, BundleError
 from fasb.live import stream
@@ -16,7 +17,7 @@ from fasb.policy import Policy
 from fasb.scoring import encode_choices, score
 from fasb.settings import DecodingSettings, PromptSettings
 from fasb.study.run import Asked, Runner, traced
-from fasb.study.testing import GENERATIONS, SCORED, generate
+from fasb.study.testing import GENERATIONS, SCORED, Bundles, generate
 from fasb.study.testing import score as score_stage
 from fasb.study.tune import bundle_path
 
@@ -193,7 +194,7 @@ def tuned(tmp_path, bundles):
             for bundle, purpose in ((first, "generation"), (second, "mc2")):
                 about = {"questions": {"seen": seen}}
                 replace(bundle, about=about).save(bundle_path(tmp_path, method, fold, purpose))
-    return tmp_path, ["b", "a"]
+    return Bundles(tmp_path, ["b", "a"])
 
 
 SPLITS = [Split(("q3",), ("q4",), ("q0", "q1", "q2")), Split(("q0",), ("q1",), ("q3", "q4", "q5"))]
@@ -203,10 +204,21 @@ def test_generations_are_of_each_folds_test_questions(runner, traces, tuned):
     found = generate(runner, SPLITS, QUESTIONS, traces, tuned, batch=2)
     assert list(found.columns) == GENERATIONS
     for fold, split in enumerate(SPLITS):
-        for method in tuned[1]:
+        for method in tuned.methods:
             rows = found[(found["fold"] == fold) & (found["method"] == method)]
             assert tuple(dict.fromkeys(rows["question"])) == split.test
     assert generate(runner, [], QUESTIONS, traces, tuned, batch=2).columns.tolist() == GENERATIONS
+
+
+def test_bundles_of_other_questions_are_tested_on_all_of_these_and_never_on_one_they_have_seen(runner, traces, tuned):
+    others = [replace(question, text=f"{question.text} now") for question in QUESTIONS]
+    folds = all_tested([replace(others[0], role="fit"), *others[1:]], 2)
+    taken = replace(tuned, prompt=PROMPT, tokens=4)
+    found = score_stage(runner, folds, others, taken, batch=4)
+    assert found.groupby(["fold", "method", "tuned_for"])["question"].nunique().tolist() == [len(QUESTIONS) - 1] * 8
+    assert "q0" not in set(found["question"])
+    with pytest.raises(ArtifactError, match=r"was fitted or tuned on question 'q3'; test on other questions"):
+        score_stage(runner, folds, QUESTIONS, taken, batch=4)
 
 
 @pytest.mark.parametrize("moved", ["a test question", "a question that was not tuned on"])

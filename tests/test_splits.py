@@ -1,11 +1,13 @@
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from fits import some_questions
 
 from fasb.artifacts import write_json
+from fasb.data.protocol import Question
 from fasb.data.splits import first, read_splits, split, write_splits
 from fasb.errors import ArtifactError, DataError
 from fasb.settings import SplitSettings
@@ -109,3 +111,19 @@ def test_the_first_of_each_role_keep_their_order():
     roles = ("fit", "test", "test", "fit", "fit", "test")
     questions = [replace(question, role=role) for question, role in zip(some_questions(6), roles, strict=True)]
     assert [question.id for question in first(questions, 2)] == ["q0", "q1", "q2", "q3"]
+
+
+@pytest.mark.parametrize("folds", [2, 3])
+def test_a_share_of_the_training_questions_lies_within_a_larger_one_and_moves_nothing_else(folds):
+    questions = [Question(f"q{i}", f"{i}?", ("a",), ("b",), "a", f"g{i // 2}") for i in range(60)]
+    found = [
+        split(questions, SplitSettings(folds=folds, train_share=share), seed=3) for share in (0.2, 0.4, 0.6, 0.8, 1.0)
+    ]
+    for smaller, larger in pairwise(found):
+        for one, other in zip(smaller, larger, strict=True):
+            assert set(one.train) < set(other.train)
+            assert (one.validation, one.test) == (other.validation, other.test)
+    assert found[-1] == split(questions, SplitSettings(folds=folds), seed=3)
+    assert [len(fold.train) / len(whole.train) for fold, whole in zip(found[0], found[-1])] == pytest.approx(
+        [0.2] * folds, abs=0.03
+    )

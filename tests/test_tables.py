@@ -90,8 +90,49 @@ def test_one_outcome_per_question_is_compared_by_mcnemar(frame):
     assert "exact McNemar test (True, Info); permutation of groups" in caption(found)
 
 
-def test_the_reference_preset_marks_where_sigma_comes_from(rows):
-    assert "Sigma is taken from all questions" in caption(rows.assign(preset="reference"))
+def test_a_sigma_of_all_questions_is_marked_under_any_preset(rows):
+    assert "Sigma is taken from all questions" in caption(rows.assign(sigma_of_all=True))
+    assert "Sigma" not in caption(rows.assign(preset="reference"))
+
+
+def test_published_numbers_stand_on_lines_of_their_own_where_model_dataset_and_method_correspond(frame):
+    names = {"model": "llama2-7b-chat", "dataset": "truthfulqa"}
+    one = frame[frame["model"].str.startswith("contrast")].assign(**names)
+    part = table_rows(one, "main", METHODS, "default", n_draws=50)
+    found = part.set_index(["method", "metric"])["published"].dropna()
+    assert found["fasb-probe", "true_info"] == 80.56
+    assert set(found.index.get_level_values(0)) == {"unsteered", "iti", "fasb-probe"}
+    measured = [line for line in markdown(part).splitlines() if line.startswith("| FASB-Probe |")]
+    published = [line for line in markdown(part).splitlines() if line.startswith("| _FASB-Probe, published_ |")]
+    assert "80.56" in published[0]
+    assert "80.56" not in "".join(measured)
+    assert "taken over, with SADI's prompts and judge" in caption(part)
+    assert "\\textit{FASB-Probe, published}" in latex(part)
+    assert table_rows(one.assign(model="llama2-7b"), "main", METHODS, "default", 50)["published"].isna().all()
+    assert table_rows(one.assign(dataset="trivia_qa"), "main", METHODS, "default", 50)["published"].isna().all()
+
+
+def test_models_stand_below_one_another(frame):
+    one = frame[frame["model"].str.startswith("contrast")].assign(dataset="truthfulqa")
+    both = pd.concat([one.assign(model=name) for name in ("llama2-7b", "qwen2.5-7b")])
+    (part,) = split(table_rows(both, "models", METHODS, "default", n_draws=50))
+    assert "highest True\\*Info of 2 comparisons" in markdown(part)
+    assert "| qwen2.5-7b, FASB-Probe |" in markdown(part)
+
+
+def test_tasks_stand_side_by_side_with_their_average(frame):
+    one = frame[frame["model"].str.startswith("contrast")].assign(model="llama2-7b-chat")
+    both = pd.concat([one.assign(dataset=name) for name in ("copa", "sst2")])
+    (part,) = split(table_rows(both, "tasks", METHODS, "default", n_draws=50))
+    head, _, *body = [line for line in markdown(part).splitlines() if line.startswith("|")]
+    assert head == "| Method | copa | sst2 | average |"
+    assert "| _FASB-Probe, published_ | 90.0 | 92.8 | 78.8 |" in body
+    values = part[(part["method"] == "iti") & (part["metric"] == "mc1")].set_index("dataset")["value"]
+    assert values["average"] == pytest.approx((values["copa"] + values["sst2"]) / 2)
+
+
+def test_a_run_of_ablations_alone_has_a_baseline():
+    assert chosen_methods("ablation", ["all-fixed", "without-adaptive"])[1] == "all-fixed"
 
 
 def test_all_three_forms_show_the_same_numbers(rows):

@@ -39,7 +39,7 @@ def metrics_command(files: tuple[Path, ...], settings: dict[str, Any], out: Path
 @settings_option
 @out_option
 def table_command(name: str, files: tuple[Path, ...], settings: dict[str, Any], out: Path) -> None:
-    """A table (main, ablation) of the metrics.parquet FILES: OUT.csv, OUT.md and OUT.tex.
+    """A table (main, ablation, models, tasks, transfer) of the metrics.parquet FILES: OUT.csv, OUT.md and OUT.tex.
 
     Example: fasb table main results/*/*/seed*/metrics.parquet --settings table.json --out results/tables/main
     """
@@ -51,7 +51,8 @@ def table_command(name: str, files: tuple[Path, ...], settings: dict[str, Any], 
     judges = judges_of(cells, files)
     frame = read_cells(cells, files, "metrics.parquet")
     rows = table_rows(frame, name, settings["methods"], settings.get("preset", "default"))
-    rows["judge"] = [judges[group] for group in zip(rows["model"], rows["dataset"])]
+    rows["sigma_of_all"] = bool(settings.get("sigma_of_all"))
+    rows["judge"] = [judges.get(group, "") for group in zip(rows["model"], rows["dataset"])]
     for suffix, text in ((".csv", rows.to_csv(index=False)), (".md", markdown(rows)), (".tex", latex(rows))):
         with writing(out.with_name(out.name + suffix)) as part:
             part.write_text(text)

@@ -261,17 +261,18 @@ def tune_command(files: tuple[Path, ...], settings: dict[str, Any], out: Path, g
 def generate_command(files: tuple[Path, ...], settings: dict[str, Any], store: Path, out: Path) -> None:
     """Answer each fold's test questions with the tuned bundles, and unsteered.
 
-    Settings: model, methods (names), judge (whether to generate), decoding (batch).
+    Settings: model, methods (names), judge (whether to generate), decoding (batch), transfer (model, dataset: whether
+    the bundles are another's; prompt and tokens where the dataset is another); then SPLITS are those they came from.
     """
     from fasb.artifacts import read_parquet, write_parquet
     from fasb.data.protocol import read_questions
     from fasb.data.splits import read_splits
     from fasb.study.testing import generate
 
-    splits = read_splits(files[1]) if settings["judge"] else []
-    rows = (read_questions(files[0]), read_parquet(files[2]))
-    bundles, batch = (files[4], settings["methods"]), _section(settings, "decoding").batch
-    found = generate(_runner(settings, store), splits, *rows, bundles, batch)
+    questions, batch = read_questions(files[0]), _section(settings, "decoding").batch
+    splits = _tested(read_splits(files[1]), questions, settings) if settings["judge"] else []
+    bundles = _bundles(files[4], settings)
+    found = generate(_runner(settings, store), splits, questions, read_parquet(files[2]), bundles, batch)
     write_parquet(out, found, _made_by("generate", settings, files[:4]))
 
 
@@ -283,16 +284,16 @@ def generate_command(files: tuple[Path, ...], settings: dict[str, Any], store: P
 def score_command(files: tuple[Path, ...], settings: dict[str, Any], store: Path, out: Path) -> None:
     """Score the reference answers of each fold's test questions with the tuned bundles, and unsteered.
 
-    Settings: model, methods (names), scoring (batch).
+    Settings: model, methods (names), scoring (batch), transfer (as for generate).
     """
     from fasb.artifacts import write_parquet
     from fasb.data.protocol import read_questions
     from fasb.data.splits import read_splits
     from fasb.study.testing import score
 
-    bundles, batch = (files[3], settings["methods"]), _section(settings, "scoring").batch
-    rows = (read_splits(files[1]), read_questions(files[0]))
-    found = score(_runner(settings, store), *rows, bundles, batch)
+    questions, batch = read_questions(files[0]), _section(settings, "scoring").batch
+    splits = _tested(read_splits(files[1]), questions, settings)
+    found = score(_runner(settings, store), splits, questions, _bundles(files[3], settings), batch)
     write_parquet(out, found, _made_by("score", settings, files[:3]))
 
 
@@ -320,7 +321,24 @@ def _runner(settings: dict[str, Any], store: Path) -> Any:
     from fasb.study.run import Runner
 
     section = _section(settings, "model")
-    return Runner(section, cache(lambda: load_model(section)), Store(store))
+    siblings = settings.get("transfer", {}).get("model", False)
+    return Runner(section, cache(lambda: load_model(section)), Store(store), siblings)
+
+
+def _tested(splits: list[Any], questions: list[Any], settings: dict[str, Any]) -> list[Any]:
+    """The folds; where they are another dataset's, as many that test all of these questions."""
+    from fasb.data.splits import all_tested
+
+    return all_tested(questions, len(splits)) if settings.get("transfer", {}).get("dataset") else splits
+
+
+def _bundles(folder: Path, settings: dict[str, Any]) -> Any:
+    from fasb.study.testing import Bundles
+
+    transfer = settings.get("transfer", {})
+    if not transfer.get("dataset"):
+        return Bundles(folder, settings["methods"])
+    return Bundles(folder, settings["methods"], _section(transfer, "prompt"), transfer["tokens"])
 
 
 def _check_model(trace: Path, fingerprint: Any) -> None:

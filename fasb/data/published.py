@@ -6,8 +6,22 @@ study's. Knows nothing of results, and no number of its own; a number's absence 
 
 import json
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from typing import Any
+
+MODELS = {"llama2-7b-chat": ("LLaMA-2-7B-chat", "")}
+"""A study's models and their names in published tables; "" where it could not be recovered: then a note says so."""
+TABLES = {
+    "main": ("main", "choice tasks"),
+    "ablation": ("ablation",),
+    "models": ("main",),
+    "tasks": ("choice tasks",),
+    "transfer": ("transfer",),
+}
+"""A study's tables, and the published ones whose numbers may stand in them."""
+METRICS = {"mc1": "accuracy"}
+"""Metrics of choice tasks that are published under another name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +54,23 @@ def published(source: str = "fasb", table: str | None = None) -> list[Published]
     ]
 
 
+def beside(table: str, model: str, dataset: str, method: str, metric: str) -> Published | None:
+    """The paper's number that corresponds to one of a study's, by the mappings above; None if there is none."""
+    for number in published():
+        same = number.dataset == dataset and number.method == method and number.table in TABLES.get(table, ())
+        named = METRICS.get(metric, metric) if number.table == "choice tasks" else metric
+        if same and number.metric == named and number.model in MODELS.get(model, ()):
+            return number
+    return None
+
+
 def sources() -> dict[str, str]:
     """What each source is, in a sentence."""
     named: dict[str, str] = _document()["sources"]
     return named
 
 
+@cache
 def _document() -> dict[str, Any]:
     text = resources.files("fasb.data").joinpath("published.json").read_text(encoding="utf-8")
     document: dict[str, Any] = json.loads(text)

@@ -21,7 +21,8 @@ def split(questions: Sequence[Question], settings: SplitSettings, seed: int) -> 
 
     Groups, in order of first appearance, are cut into contiguous folds of equal size. The training groups of each
     fold are then drawn from one stream, fold 0 first, with the generator of the released program: where every
-    question is a group of its own, its folds and draws are reproduced.
+    question is a group of its own, its folds and draws are reproduced. A smaller `train_share` keeps the groups that
+    were drawn first, so that its questions are among those of a larger one; validation and test stay the same.
 
     Raises:
         DataError: too few groups for these folds, or roles that are missing or divide a group.
@@ -39,8 +40,9 @@ def split(questions: Sequence[Question], settings: SplitSettings, seed: int) -> 
                 f"split: {len(rest)} groups of questions cannot be divided with validation {settings.validation}; "
                 "give more groups or change split.validation"
             )
-        train = {rest[i] for i in stream.choice(len(rest), size=n_train, replace=False)}
-        parts = train, set(rest) - train, set(test)
+        drawn = [rest[i] for i in stream.choice(len(rest), size=n_train, replace=False)]
+        fitted = drawn[: max(1, round(len(drawn) * settings.train_share))]
+        parts = set(fitted), set(rest) - set(drawn), set(test)
         splits.append(Split(*(tuple(q.id for q in questions if q.group in part) for part in parts)))
     return splits
 
@@ -57,6 +59,11 @@ def first(questions: Sequence[Question], n: int) -> list[Question]:
         if seen[half] <= n:
             kept.append(question)
     return kept
+
+
+def all_tested(questions: Sequence[Question], n_folds: int) -> list[Split]:
+    """Folds that fit nothing and test every question that its dataset does not mean for fitting (transfer)."""
+    return [Split((), (), tuple(question.id for question in questions if question.role != "fit"))] * n_folds
 
 
 def write_splits(path: Path, splits: Iterable[Split], made_by: dict[str, object]) -> None:

@@ -97,6 +97,22 @@ def tradeoff_caption(rows: pd.DataFrame) -> str:
     )
 
 
+def data_efficiency_caption(rows: pd.DataFrame) -> str:
+    """How the first gated method fares on the fewest pairs and on all of them."""
+    if rows.empty:
+        return "No cell in this study was fitted on a share of its training questions."
+    rows = rows.sort_values("pairs")
+    gated = [method for method in rows["method"].unique() if method.startswith("fasb")] or list(rows["method"].unique())
+    part = rows[(rows["method"] == gated[0]) & (rows["metric"] == rows["metric"].iloc[0])]
+    few, full = part.iloc[0], part.iloc[-1]
+    told = " Dotted: the paper's unsteered number, from another protocol." if rows["published"].notna().any() else ""
+    return (
+        f"{label(gated[0])} on {few['pairs']:.0f} training pairs: {few['metric']} {few['value']:.1f}, on"
+        f" {full['pairs']:.0f}: {full['value']:.1f}. Test questions; smaller sets lie within larger ones.{told}"
+        f" {sizes(rows)} {INTERVAL}"
+    )
+
+
 def sizes(rows: pd.DataFrame) -> str:
     """Worlds and split seeds of each comparison, and its n where the rows have it."""
     told = []
@@ -124,5 +140,6 @@ CAPTION: dict[str, Callable[[pd.DataFrame], str]] = {
     "figure_4": figure_4_caption,
     "sensitivity": sensitivity_caption,
     "tradeoff": tradeoff_caption,
+    "data_efficiency": data_efficiency_caption,
 }
 """Captions by the name of the figure's file."""

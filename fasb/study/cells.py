@@ -7,7 +7,7 @@ changed key reruns exactly the rules that use it. Knows no rule's command. Impor
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
@@ -15,13 +15,14 @@ from typing import Any
 from fasb.extensions import code_hash
 from fasb.study.config import JobSettings, JudgeEntry, Study
 
-TABLES = ("main", "ablation")
+TABLES = ("main", "ablation", "models", "tasks", "transfer")
 FIGURES = {
     "figure_1": ("generations.parquet", "judged.parquet"),
     "calibration": ("generations.parquet", "judged.parquet"),
     "figure_4": ("anchors.h5",),
     "sensitivity": ("grid.parquet",),
     "tradeoff": ("grid.parquet", "metrics.parquet"),
+    "data_efficiency": ("metrics.parquet", "anchors.h5"),
 }
 """Figures, and the files of each cell that they are drawn from."""
 REPORTED = (
@@ -35,20 +36,10 @@ REPORTED = (
 LOGGED = ("metrics.json", "tuned.json", "grid.parquet")
 HEALTH = ("anchors.h5", "grid.parquet", "tuned.json")
 
-PER_CELL = (
-    "splits",
-    "anchors",
-    "vectors",
-    "trackers",
-    "sweep",
-    "judge_sweep",
-    "tune",
-    "generate",
-    "judge",
-    "score",
-    "metrics",
-)
-"""Rules that run once for every model, dataset and seed."""
+FITTING = ("splits", "anchors", "vectors", "trackers", "sweep", "judge_sweep", "tune")
+"""Rules that run once for every cell but those that take over what another has fitted."""
+TESTING = ("generate", "judge", "score", "metrics")
+"""Rules that run once for every cell."""
 
 PROBED = ("probe", "next_question")
 ASKED = ("prefix", "question", "open", "stop", "question_mark", "answer_mark")
@@ -57,30 +48,71 @@ ASKED = ("prefix", "question", "open", "stop", "question_mark", "answer_mark")
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A model, the questions it is asked, and a split seed."""
+    """A model, the questions it is asked, a split seed, and how this differs from fitting on all training questions.
+
+    train_share: of the training groups. source: model and dataset of the cell whose bundles are used (transfer).
+    """
 
     model: str
     dataset: str
     seed: int
+    train_share: float = 1.0
+    source: tuple[str, str] | None = None
+
+    @property
+    def variant(self) -> str:
+        """What the folder's name ends with; empty for a cell that fits on all its training questions."""
+        if self.source is not None:
+            return "-from-" + ".".join(self.source)
+        return "" if self.train_share == 1 else f"-train{100 * self.train_share:g}"
 
     @property
     def folder(self) -> str:
         """Where the cell's files are."""
-        return f"results/{self.model}/{self.dataset}/seed{self.seed}"
+        return f"results/{self.model}/{self.dataset}/seed{self.seed}{self.variant}"
 
     def dump(self) -> dict[str, Any]:
         """As the commands take it."""
-        return {"model": self.model, "dataset": self.dataset, "seed": self.seed, "folder": self.folder}
+        dumped = {"model": self.model, "dataset": self.dataset, "seed": self.seed, "folder": self.folder}
+        return dumped | ({} if self.source is None else {"source": list(self.source)})
 
 
 def cells(study: Study) -> list[Cell]:
     """All cells, in the config's order, seeds innermost."""
-    return [Cell(entry.model, entry.dataset, seed) for entry in study.run.cells for seed in study.run.seeds]
+    return [
+        Cell(entry.model, entry.dataset, seed, entry.train_share, source and (source.model, source.dataset))
+        for entry in study.run.cells
+        for source in [entry.source]
+        for seed in study.run.seeds
+    ]
+
+
+def whole(study: Study) -> list[Cell]:
+    """The cells that fit on all their training questions: what most tables and figures show."""
+    return [cell for cell in cells(study) if not cell.variant]
+
+
+def fitting(study: Study) -> list[Cell]:
+    """The cells that fit and tune by themselves."""
+    return [cell for cell in cells(study) if cell.source is None]
+
+
+def cell_of(study: Study, wildcards: Mapping[str, str]) -> Cell:
+    """The cell of a job."""
+    names = ("model", "dataset", "seed", "variant")
+    (found,) = (c for c in cells(study) if all(str(getattr(c, name)) == wildcards[name] for name in names))
+    return found
+
+
+def tuned_in(study: Study, wildcards: Mapping[str, str]) -> str:
+    """The folder of the cell whose folds and bundles a job uses: its own, or that of its source."""
+    cell = cell_of(study, wildcards)
+    return cell.folder if cell.source is None else Cell(*cell.source, cell.seed).folder
 
 
 def of_model(study: Study, model: str) -> list[Cell]:
-    """The cells of one model."""
-    return [cell for cell in cells(study) if cell.model == model]
+    """The cells of one model that fit on all their training questions."""
+    return [cell for cell in whole(study) if cell.model == model]
 
 
 def files(cells: list[Cell], names: tuple[str, ...]) -> list[str]:
@@ -128,7 +160,7 @@ def _judge_entry(study: Study, dataset: str, judged: str) -> JudgeEntry | None:
 
 def twice_judged(study: Study) -> list[Cell]:
     """The cells whose test answers a second judge judges too."""
-    return [cell for cell in cells(study) if study.datasets[cell.dataset].second_judge is not None]
+    return [cell for cell in whole(study) if study.datasets[cell.dataset].second_judge is not None]
 
 
 def agreement_files(study: Study) -> list[str]:
@@ -146,22 +178,60 @@ def figure_files(name: str) -> list[str]:
     return [f"results/figures/{name}.{suffix}" for suffix in ("pdf", "png", "csv")]
 
 
+def of_table(study: Study, name: str) -> list[Cell]:
+    """The cells that a table shows; without any there is no such table."""
+    found, methods = whole(study), study.run.methods
+    if name == "transfer":
+        return [cell for cell in cells(study) if cell.source is not None]
+    if name == "models":
+        models = {dataset: {cell.model for cell in found if cell.dataset == dataset} for dataset in study.datasets}
+        return [cell for cell in found if len(models[cell.dataset]) > 1]
+    if name == "tasks":
+        found = [cell for cell in found if study.datasets[cell.dataset].judge is None]
+        return found if len({cell.dataset for cell in found}) > 1 else []
+    wanted = any(is_ablation(method) == (name == "ablation") for method in methods)
+    return found if wanted else []
+
+
+def of_figure(study: Study, name: str) -> list[Cell]:
+    """The cells that a figure is drawn from; without any there is no such figure."""
+    if name != "data_efficiency":
+        return whole(study)
+    parts = {(cell.model, cell.dataset) for cell in cells(study) if cell.train_share < 1}
+    return [cell for cell in fitting(study) if (cell.model, cell.dataset) in parts]
+
+
+def is_ablation(method: str) -> bool:
+    """Whether a method is FASB with something taken away, by its name."""
+    return method in ("all-fixed", "after-question") or method.startswith("without-")
+
+
+def tables(study: Study) -> list[str]:
+    """The tables that have rows."""
+    return [name for name in TABLES if of_table(study, name)]
+
+
+def figures(study: Study) -> list[str]:
+    """The figures that have something to draw."""
+    return [name for name in FIGURES if of_figure(study, name)]
+
+
 def report_files(study: Study) -> list[str]:
     """What the report shows."""
-    drawn = [path for name in FIGURES for path in figure_files(name) if not path.endswith(".pdf")]
-    tables = [path for name in TABLES for path in table_files(name)] + agreement_files(study)
-    tables = [path for path in tables if path.endswith(".csv")]
-    return [*tables, *drawn, *files(cells(study), REPORTED), *health_files(study)]
+    drawn = [path for name in figures(study) for path in figure_files(name) if not path.endswith(".pdf")]
+    shown = [path for name in tables(study) for path in table_files(name) if path.endswith(".csv")]
+    shown += [path for path in agreement_files(study) if path.endswith(".csv")]
+    return [*shown, *drawn, *files(whole(study), REPORTED), *health_files(study)]
 
 
 def logged_files(study: Study) -> list[str]:
     """What wandb runs show: the cells' numbers, and the tables, figures and report made of them."""
-    return [*_made(study), *files(cells(study), LOGGED)]
+    return [*_made(study), *files(whole(study), LOGGED)]
 
 
 def _made(study: Study) -> list[str]:
-    made = [path for name in TABLES for path in table_files(name)] + agreement_files(study)
-    made += [path for name in FIGURES for path in figure_files(name)]
+    made = [path for name in tables(study) for path in table_files(name)] + agreement_files(study)
+    made += [path for name in figures(study) for path in figure_files(name)]
     return [*made, "results/report.html"]
 
 
@@ -178,13 +248,15 @@ def targets(study: Study) -> list[str]:
 
 def jobs(study: Study) -> Counter[str]:
     """How many jobs of each rule an empty folder needs."""
-    n_cells, n_pairs, n_worlds = len(cells(study)), len(study.run.cells), len(worlds(study))
+    n_worlds = len(worlds(study))
     counts = Counter({"pretrain": n_worlds, "health": n_worlds, "accept": n_worlds})
     counts["questions"] = len({entry.dataset for entry in study.run.cells})
-    counts.update({"activations": 2 * n_pairs, "trace": n_pairs})
-    counts.update(dict.fromkeys(PER_CELL, n_cells))
+    counts["activations"] = 2 * len({(cell.model, cell.dataset) for cell in fitting(study)})
+    counts["trace"] = len({(cell.model, cell.dataset) for cell in cells(study)})
+    counts.update(dict.fromkeys(FITTING, len(fitting(study))))
+    counts.update(dict.fromkeys(TESTING, len(cells(study))))
     counts.update({"judge": len(twice_judged(study)), "agreement": int(bool(twice_judged(study)))})
-    counts.update({"table": len(TABLES), "figure": len(FIGURES), "report": 1})
+    counts.update({"table": len(tables(study)), "figure": len(figures(study)), "report": 1})
     counts["wandb"] = int(study.wandb.mode != "disabled")
     return Counter({rule: n for rule, n in counts.items() if n})
 
@@ -260,6 +332,12 @@ def _trace(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
     }
 
 
+def _splits(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
+    section = study.sections(wildcards["dataset"]).split
+    share = cell_of(study, wildcards).train_share
+    return {"split": section.model_dump(mode="json") | ({} if share == 1 else {"train_share": share})}
+
+
 def _sweep(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
     return {"model": _model(study, wildcards["model"]), **_tune(study, wildcards)}
 
@@ -287,7 +365,20 @@ def _score(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
 
 
 def _run(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
-    return {"model": _model(study, wildcards["model"]), "methods": list(study.run.methods)}
+    return {"model": _model(study, wildcards["model"]), "methods": list(study.run.methods)} | _transfer(
+        study, wildcards
+    )
+
+
+def _transfer(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
+    source, dataset = cell_of(study, wildcards).source, wildcards["dataset"]
+    if source is None:
+        return {}
+    transfer: dict[str, Any] = {"model": source[0] != wildcards["model"], "dataset": source[1] != dataset}
+    if transfer["dataset"]:
+        sections = study.sections(dataset)
+        transfer |= sections.dump("prompt") | {"tokens": sections.decoding.tokens}
+    return {"transfer": transfer}
 
 
 def _metrics(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
@@ -295,27 +386,34 @@ def _metrics(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
     return {**cell, "methods": list(study.run.methods)}
 
 
-def _shown(study: Study, _: dict[str, str]) -> dict[str, Any]:
+def _shown(study: Study, shown: list[Cell]) -> dict[str, Any]:
     return {
         "name": study.run.name,
         "preset": study.preset,
-        "cells": [cell.dump() for cell in cells(study)],
+        "cells": [cell.dump() for cell in shown],
         "methods": list(study.run.methods),
     }
 
 
+def _table(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
+    shown = of_table(study, wildcards["table"])
+    datasets = dict.fromkeys((cell.source or ("", cell.dataset))[1] for cell in shown)
+    leaks = [name for name in datasets if study.sections(name).vectors.sigma_rows == "all"]
+    return {**_shown(study, shown), "sigma_of_all": leaks}
+
+
 def _report(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
     return {
-        **_shown(study, wildcards),
-        "tables": [f"results/tables/{name}.csv" for name in TABLES],
-        "figures": [f"results/figures/{name}.png" for name in FIGURES],
+        **_shown(study, whole(study)),
+        "tables": [f"results/tables/{name}.csv" for name in tables(study)],
+        "figures": [f"results/figures/{name}.png" for name in figures(study)],
         "health": health_files(study),
         "timing": "results/timing",
     }
 
 
 def _wandb(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
-    return {**_shown(study, wildcards), "wandb": study.wandb.model_dump(mode="json")}
+    return {**_shown(study, whole(study)), "wandb": study.wandb.model_dump(mode="json")}
 
 
 RULES: dict[str, Callable[[Study, dict[str, str]], dict[str, Any]]] = {
@@ -323,7 +421,7 @@ RULES: dict[str, Callable[[Study, dict[str, str]], dict[str, Any]]] = {
     "health": _health,
     "accept": lambda study, wildcards: {"health": study.health},
     "questions": _questions,
-    "splits": _sections("split"),
+    "splits": _splits,
     "activations": _activations,
     "trace": _trace,
     "anchors": _sections("probes"),
@@ -336,9 +434,9 @@ RULES: dict[str, Callable[[Study, dict[str, str]], dict[str, Any]]] = {
     "generate": _generate,
     "score": _score,
     "metrics": _metrics,
-    "table": _shown,
-    "agreement": _shown,
-    "figure": _shown,
+    "table": _table,
+    "agreement": lambda study, wildcards: _shown(study, whole(study)),
+    "figure": lambda study, wildcards: _shown(study, of_figure(study, wildcards["figure"])),
     "report": _report,
     "wandb": _wandb,
 }

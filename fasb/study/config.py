@@ -130,11 +130,22 @@ class MethodEntry(Section):
     like: str | None = Field(None, description="Takes the setting that was chosen for this other method")
 
 
+class Source(Section):
+    """A cell of the run that fits and tunes."""
+
+    model: str
+    dataset: str
+
+
 class CellEntry(Section):
     """A model and the questions it is asked."""
 
     model: str
     dataset: str
+    source: Source | None = Field(
+        None, alias="from", description="Transfer: steer with what this other cell of the run has fitted and tuned"
+    )
+    train_share: float = Field(1.0, gt=0, le=1, description="Share of each fold's training groups that is fitted on")
 
 
 class RunSettings(Section):
@@ -322,6 +333,7 @@ def _check_run(study: Study) -> None:
     for i, cell in enumerate(run.cells):
         _known(f"run.cells.{i}.model", cell.model, study.models)
         _known(f"run.cells.{i}.dataset", cell.dataset, study.datasets)
+        _check_source(f"run.cells.{i}", cell, study.run.cells)
     for name in run.methods:
         _known("run.methods", name, study.methods)
         method = study.methods[name]
@@ -329,6 +341,20 @@ def _check_run(study: Study) -> None:
             _known(f"methods.{name}.like", method.like, run.methods)
             if method.grid or study.methods[method.like].like:
                 raise ConfigError(f"methods.{name}.like: needs no grid, and a method with its own; remove one")
+
+
+def _check_source(where: str, cell: CellEntry, entries: Sequence[CellEntry]) -> None:
+    source = cell.source
+    if source is None:
+        return
+    if cell.train_share < 1:
+        raise ConfigError(f"{where}.train_share: nothing is fitted in a cell with `from`; remove one of the two")
+    if (source.model, source.dataset) == (cell.model, cell.dataset):
+        raise ConfigError(f"{where}.from: is the cell itself; name another, or remove the key")
+    fits = [(e.model, e.dataset) for e in entries if e.source is None and e.train_share == 1]
+    if (source.model, source.dataset) not in fits:
+        wanted = f"{{model: {source.model}, dataset: {source.dataset}}}"
+        raise ConfigError(f"{where}.from: no cell of this run fits it; add {wanted} to run.cells")
 
 
 def _known(where: str, name: str, known: Iterable[str]) -> None:

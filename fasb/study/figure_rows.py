@@ -14,12 +14,12 @@ from scipy.stats import bootstrap
 
 from fasb.artifacts import hdf5_stamp
 from fasb.calibration import auc, question_weights, reliability
+from fasb.data.published import beside
 from fasb.errors import ConfigError, did_you_mean
 from fasb.metrics import verdict
 from fasb.statistics import DEFINED, intervals, resample
-from fasb.study.panels import Cell, comparisons, files_of, is_ablation, panel_of, pooled, read_cells
-
-FIGURES = ("figure_1", "calibration", "figure_4", "sensitivity", "tradeoff")
+from fasb.study.cells import FIGURES, is_ablation
+from fasb.study.panels import Cell, comparisons, files_of, panel_of, pooled, read_cells
 
 POSITIONS = np.linspace(0, 1, 11)
 """Where along an answer p is averaged: 0 is the end of the question, 1 the end of the answer."""
@@ -31,6 +31,8 @@ MIDDLE = (0.3, 0.5)
 ENOUGH = 20
 """Answers that a window needs to be shown."""
 KNOBS = ("k", "alpha", "beta", "s")
+EFFICIENT = ("true_info", "mc1", "mc2")
+"""Metrics that are drawn against the number of pairs."""
 
 
 def figure_1_rows(frame: pd.DataFrame, methods: Sequence[str], n_draws: int = 1000) -> pd.DataFrame:
@@ -221,6 +223,46 @@ def tradeoff_rows(
     return pd.DataFrame(rows)
 
 
+def data_efficiency_rows(cells: Sequence[Cell], files: Sequence[Path], methods: Sequence[str]) -> pd.DataFrame:
+    """Test results against the question-and-answer pairs that were fitted on.
+
+    Columns: model, dataset, method, metric, pairs (mean over folds and seeds), value, low, high (percent), published
+    (the paper's unsteered number, where one corresponds), and the sizes.
+    """
+    pairs = {cell.folder: n for cell, n in _pairs(cells, files)}
+    rows = []
+    for variant in dict.fromkeys(_variant(cell) for cell in cells):
+        held = [cell for cell in cells if _variant(cell) == variant]
+        for comparison in comparisons(read_cells(held, files, "metrics.parquet"), methods):
+            mean = float(np.mean([pairs[cell.folder] for cell in held if cell.group == comparison.group]))
+            found = intervals(comparison.panel, resample(comparison.panel, 1000))
+            about = {"model": comparison.model, "dataset": comparison.dataset}
+            sizes = {"n": comparison.n_questions, "worlds": comparison.n_cells, "seeds": comparison.n_seeds}
+            for j, metric in ((j, m) for j, m in enumerate(comparison.panel.columns) if m in EFFICIENT):
+                known = beside("main", *comparison.group, "unsteered", metric)
+                for i, method in enumerate(comparison.panel.methods):
+                    at = {key: 100 * float(getattr(found, key)[i, j]) for key in ("value", "low", "high")}
+                    row = about | {"method": method, "metric": metric, "pairs": mean} | at | sizes
+                    rows.append(row | {"published": known.value if known else np.nan})
+    frame = pd.DataFrame(rows)
+    return frame[frame["value"].notna()] if rows else frame
+
+
+def _variant(cell: Cell) -> str:
+    """What follows the seed in the name of the cell's folder."""
+    return cell.folder.name.removeprefix(f"seed{cell.seed}")
+
+
+def _pairs(cells: Sequence[Cell], files: Sequence[Path]) -> Iterator[tuple[Cell, float]]:
+    """Pairs that each cell's probes were fitted on, averaged over folds."""
+    import h5py
+
+    for cell, path in files_of(cells, files, "anchors.h5"):
+        with h5py.File(path) as file:
+            hdf5_stamp(file, path)
+            yield cell, float(np.mean([file[fold].attrs["pairs"] for fold in file]))
+
+
 def mean_interval(values: pd.Series) -> dict[str, float]:
     """Mean and 95 % interval of values indexed by (unit, …): averaged inside a unit, units resampled.
 
@@ -289,6 +331,8 @@ def rows_of(name: str, cells: Sequence[Cell], files: Sequence[Path], methods: Se
     if name == "tradeoff":
         tables = (read_cells(cells, files, file) for file in ("grid.parquet", "metrics.parquet"))
         return tradeoff_rows(*tables, [method for method in methods if not is_ablation(method)])
+    if name == "data_efficiency":
+        return data_efficiency_rows(cells, files, [method for method in methods if not is_ablation(method)])
     raise ConfigError(f"figure: no figure {name!r}; {did_you_mean(name, FIGURES)}")
 
 

@@ -383,11 +383,47 @@ def _empty(figure: Figure, grid: Any, text: str) -> Figure:
     return figure
 
 
+METRICS = {"true_info": "True*Info (%)", "mc1": "MC1 (%)", "mc2": "MC2 (%)"}
+
+
+def draw_data_efficiency(rows: pd.DataFrame) -> Figure:
+    """Each metric against the number of training pairs, the published unsteered number as a dotted line."""
+    groups = _groups(rows)
+    metrics = [metric for metric in METRICS if len(rows) and (rows["metric"] == metric).any()]
+    with mpl.rc_context(fname=STYLE):
+        figure = Figure(figsize=(WIDTH, 0.5 + 1.8 * max(len(groups), 1)))
+        grid = figure.subplots(max(len(groups), 1), max(len(metrics), 1), squeeze=False, sharex="row")
+        if not groups:
+            return _empty(figure, grid, "no cells with a share of the training questions")
+        for (title, part), axes in zip(groups, grid):
+            for metric, axis in zip(metrics, axes):
+                _against_pairs(axis, part[part["metric"] == metric])
+                axis.set_ylabel(METRICS[metric], labelpad=1)
+            axes[0].text(0, 1.03, title if len(groups) > 1 else "", transform=axes[0].transAxes, fontsize=8.5)
+        for axis in grid[-1]:
+            axis.set_xlabel("training pairs")
+        grid[0][-1].legend(fontsize=6.5, frameon=False)
+    return figure
+
+
+def _against_pairs(axis: Axes, rows: pd.DataFrame) -> None:
+    for method in rows["method"].unique():
+        part = rows[rows["method"] == method].sort_values("pairs")
+        look = {"color": colour(method), "marker": MARKERS.get(method, "."), "markersize": 3}
+        axis.fill_between(part["pairs"], part["low"], part["high"], color=colour(method), alpha=0.12, linewidth=0)
+        axis.plot(part["pairs"], part["value"], label=label(method), linestyle=_dash(method), **look)
+    if rows["published"].notna().any():
+        axis.axhline(
+            rows["published"].iloc[0], color="#595959", linewidth=0.8, linestyle=":", label="Unsteered, published"
+        )
+
+
 DRAW: dict[str, Callable[[pd.DataFrame], Figure]] = {
     "figure_1": draw_figure_1,
     "calibration": draw_calibration,
     "figure_4": draw_figure_4,
     "sensitivity": draw_sensitivity,
     "tradeoff": draw_tradeoff,
+    "data_efficiency": draw_data_efficiency,
 }
 """All figures, by the name of their file."""

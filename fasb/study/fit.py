@@ -6,7 +6,8 @@ rank heads, those of test rows are only reported.
     anchors.h5   fold{i}/{logistic,cosine}/accuracy [layer, head] on validation rows, accuracy_test on test rows
                  fold{i}/logistic/{weight [layer, head, head_dim], bias [layer, head]}
                  fold{i}/cosine/{mean, true, false [layer, head, head_dim], temperature [layer, head]}
-                 fold{i}/{train, validation}: ids of questions; attribute `fingerprint`: the bank's model
+                 fold{i}/{train, validation}: ids of questions; attribute `pairs`: how many were fitted on
+                 attribute `fingerprint`: the bank's model
     vectors      fold{i}.{probe,prototype}.{direction [layer, head, head_dim], scale [layer, head]}
     trackers     fold{i}.{logistic,cosine}.{weight [layer, head, head_dim], bias [layer, head], centre like weight}
 """
@@ -48,6 +49,7 @@ def fit_anchors(
                     group[field.name] = getattr(fitted, field.name)
                 group["accuracy"] = accuracy(fitted, bank, bank.rows(split.validation))
                 group["accuracy_test"] = accuracy(fitted, bank, bank.rows(split.test))
+            file[f"fold{i}"].attrs["pairs"] = int(train.sum())
             for part in ("train", "validation"):
                 file[f"fold{i}"].create_dataset(part, data=list(getattr(split, part)), dtype=h5py.string_dtype())
 

@@ -16,6 +16,7 @@ import pandas as pd
 from fasb.artifacts import read_parquet, stamp_of
 from fasb.errors import ArtifactError
 from fasb.statistics import Panel
+from fasb.study.cells import is_ablation as is_ablation
 
 METRICS = (
     "true", "info", "mc1", "mc2", "mc3", "mc1_tuned", "mc2_tuned", "mc3_tuned",
@@ -37,11 +38,16 @@ class Cell:
     dataset: str
     seed: int
     folder: Path
+    source: str = ""
+    """The cell whose bundles were used, as "model, dataset"; empty for its own."""
 
     @classmethod
     def of(cls, given: Iterable[dict[str, Any]]) -> "list[Cell]":
         """The cells of a settings mapping's list `cells`."""
-        return [cls(c["model"], c["dataset"], int(c["seed"]), Path(c["folder"])) for c in given]
+        return [
+            cls(c["model"], c["dataset"], int(c["seed"]), Path(c["folder"]), ", ".join(c.get("source", ())))
+            for c in given
+        ]
 
     @property
     def group(self) -> tuple[str, str]:
@@ -59,6 +65,12 @@ class Comparison:
     n_cells: int
     n_seeds: int
     n_questions: int
+    source: str = ""
+
+    @property
+    def group(self) -> tuple[str, str]:
+        """Model and dataset, as a cell's."""
+        return self.model, self.dataset
 
     @property
     def name(self) -> str:
@@ -82,11 +94,6 @@ def label(method: str) -> str:
     return method[:1].upper() + method[1:].replace("-", " ")
 
 
-def is_ablation(method: str) -> bool:
-    """Whether a method is FASB with something taken away, by its name."""
-    return method in ("all-fixed", "after-question") or method.startswith("without-")
-
-
 def files_of(cells: Sequence[Cell], files: Sequence[Path], name: str) -> Iterator[tuple[Cell, Path]]:
     """Each cell with its file called `name`, among the files given.
 
@@ -101,11 +108,11 @@ def files_of(cells: Sequence[Cell], files: Sequence[Path], name: str) -> Iterato
 
 
 def read_cells(cells: Sequence[Cell], files: Sequence[Path], name: str) -> pd.DataFrame:
-    """The cells' Parquet files below one another, with columns model, dataset, seed in front."""
+    """The cells' Parquet files below one another, with columns model, dataset, seed, source in front."""
     frames = []
     for cell, file in files_of(cells, files, name):
         frame = read_parquet(file)
-        for i, key in enumerate(("model", "dataset", "seed")):
+        for i, key in enumerate(("model", "dataset", "seed", "source")):
             frame.insert(i, key, getattr(cell, key))
         frames.append(frame)
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
@@ -144,12 +151,12 @@ def judge_note(judge: Any) -> str:
 def comparisons(frame: pd.DataFrame, methods: Sequence[str]) -> list[Comparison]:
     """One per pair of pooled model and dataset, in order of appearance; methods without rows are left out."""
     made = []
-    keys = [frame["model"].map(pooled), frame["dataset"].map(pooled)]
-    for (model, dataset), rows in frame.groupby(keys, sort=False):
+    keys = [frame["model"].map(pooled), frame["dataset"].map(pooled), frame["source"]]
+    for (model, dataset, source), rows in frame.groupby(keys, sort=False):
         present = tuple(method for method in methods if (rows["method"] == method).any())
         sizes = (len(rows[["model", "dataset"]].drop_duplicates()), rows["seed"].nunique())
         panel = panel_of(rows, present)
-        made.append(Comparison(model, dataset, panel, *sizes, len(panel.unit)))
+        made.append(Comparison(model, dataset, panel, *sizes, len(panel.unit), source))
     return made
 
 

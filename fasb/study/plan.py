@@ -149,9 +149,11 @@ def works(study: Study) -> dict[tuple[str, str, str], Work]:
     """The work of each rule for each model and dataset; rules that run neither have it under empty names."""
     found: dict[tuple[str, str, str], Work] = {}
     for names, pair in pairs(study).items():
-        n_seeds = sum((cell.model, cell.dataset) == names for cell in cells.cells(study))
-        found |= {(rule, *names): work for rule, work in _once(pair).items()}
-        found |= {(rule, *names): work.times(n_seeds) for rule, work in _each_seed(pair).items()}
+        fitted = sum((cell.model, cell.dataset) == names for cell in cells.fitting(study))
+        tested = sum((cell.model, cell.dataset) == names for cell in cells.cells(study))
+        found |= {(rule, *names): work for rule, work in _once(pair).items() if fitted or rule == "trace"}
+        times = {rule: tested if rule in cells.TESTING else fitted for rule in _each_seed(pair)}
+        found |= {(rule, *names): work.times(times[rule]) for rule, work in _each_seed(pair).items() if times[rule]}
     for model in cells.worlds(study):
         found["pretrain", model, ""] = Work(1, read=_training(study.models[model]))
     counted = Counter[str]()

@@ -19,7 +19,7 @@ from fasb.study.answers import OUTCOMES, pick
 from fasb.study.captions import CAPTION
 from fasb.study.figures import colour
 from fasb.study.panels import Cell, files_of, label, pooled, read_cells
-from fasb.study.tables import DASH, Column, caption, cell, message, parts_of, split, title_of
+from fasb.study.tables import DASH, caption, lines, message, parts_of, split, title_of
 
 FOLDER = Path(__file__).parent
 DPI = 250
@@ -31,6 +31,7 @@ TITLES = {
     "calibration": "Whether p is a probability",
     "figure_4": "Which heads know truth (Figure 4)",
     "tradeoff": "True against Info",
+    "data_efficiency": "How many training pairs are needed",
     "sensitivity": "Sensitivity to k, alpha, beta and s",
 }
 
@@ -50,6 +51,13 @@ class Sources:
     def named(self, suffix: str, folder: str) -> list[Path]:
         """Inputs of one kind from one folder, as given."""
         return [file for file in self.files if file.suffix == suffix and file.parent.name == folder]
+
+
+MORE_TABLES = {
+    "models": "The same questions asked of several models; each is fitted and tuned on its own.",
+    "tasks": "Accuracy by option likelihood (MC1) on the choice tasks, and its mean over them.",
+    "transfer": "Questions or models steered with bundles that were fitted and tuned on others.",
+}
 
 
 def render(sources: Sources) -> str:
@@ -79,6 +87,7 @@ def render(sources: Sources) -> str:
         settings=settings(tuned, sources.methods),
         answers=answers(sources, tuned),
         outcomes=OUTCOMES,
+        more_tables=MORE_TABLES,
         provenance=provenance(sources),
         timing=timing(sources.timing),
         label=label,
@@ -97,20 +106,12 @@ def tables(path: Path) -> list[dict[str, Any]]:
         parts = [
             {
                 "columns": [column.title for column in columns],
-                "rows": [
-                    {"method": method, "cells": [_cell(rows, method, column) for column in columns]}
-                    for method in rows["method"].unique()
-                ],
+                "rows": lines(rows, columns),
             }
             for columns in parts_of(rows).values()
         ]
         made.append({"title": title_of(rows), "message": message(rows), "caption": caption(rows), "parts": parts})
     return made
-
-
-def _cell(rows: pd.DataFrame, method: str, column: Column) -> tuple[str, str, float | None]:
-    found = rows[(rows["method"] == method) & (rows["metric"] == column.metric)]["p_holm"].iloc[0]
-    return (*cell(rows, method, column), float(found) if column.difference and pd.notna(found) else None)
 
 
 def figure(path: Path) -> dict[str, str]:

@@ -112,6 +112,8 @@ class Runner:
     settings: ModelSettings
     model: Callable[[], LoadedModel]
     store: Store
+    siblings: bool = False
+    """Whether bundles of another model of the same build are taken."""
 
     def answers(self, asked: Asked, bundles: Sequence[Bundle], what: str, detail: bool = False) -> pd.DataFrame:
         """Each bundle's answers; `what` names the cell in progress lines."""
@@ -162,7 +164,7 @@ class Runner:
             say(f"{what}: taken from the store")
             return kept
         model = self.model()
-        check(model, bundles[0])
+        check(model, bundles[0], self.siblings)
         start = time.monotonic()
         frame = self.store.keep(key, make(model))
         say(f"{what}: {len(bundles)} settings, {len(frame)} rows in {time.monotonic() - start:.1f} s")

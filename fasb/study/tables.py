@@ -9,7 +9,9 @@ full method. The tidy rows are the CSV; Markdown and LaTeX are made of them and 
     value, low, high              95 % interval (bootstrap over worlds or folds, then groups of questions)
     difference, difference_low, difference_high     to `baseline`, paired over questions
     p, test, p_holm               of the difference, by `mcnemar` or `permutation`; corrected over the methods
-    questions, worlds, seeds, preset; judge: a sentence on who judged and how often that judge is wrong
+    published, published_source, published_note     the paper's number, in percent, where one corresponds
+    table, source (the cell whose bundles were used), questions, worlds, seeds, preset, sigma_of_all
+    judge                         a sentence on who judged and how often that judge is wrong
 """
 
 from collections.abc import Sequence
@@ -18,22 +20,24 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from fasb.data.published import beside, sources
 from fasb.errors import ConfigError, did_you_mean
 from fasb.statistics import Tested, compare, differences, holm, intervals, resample
-from fasb.study.panels import Comparison, comparisons, is_ablation, label
+from fasb.study.cells import TABLES, is_ablation
+from fasb.study.panels import Comparison, comparisons, label
 
 MINUS, DASH, DAGGER = "\N{MINUS SIGN}", "\N{EN DASH}", "\N{DAGGER}"
 LEVEL = 0.05
 """Differences with a smaller corrected p are marked."""
-TABLES = ("main", "ablation")
 COUNTS = ("tokens", "decoded", "passes")
 """Metrics that are no shares."""
+EMPTY = ("low", "high", "difference", "difference_low", "difference_high", "p", "p_holm")
+"""What an average over datasets has none of."""
 TESTED = ("true", "info", "true_info", "mc1", "mc2", "mc2_tuned")
 """Metrics whose difference is tested."""
-COMMENTS = {
-    "reference": "Sigma is taken from all questions, without their labels, as the released program does.",
-}
-"""What a preset does differently and a reader of numbers must know."""
+SIGMA_OF_ALL = "Sigma is taken from all questions, without their labels, as the released program does."
+TOGETHER = {"models": ["dataset"], "tasks": ["model"]}
+"""What a printed table has in common, where it holds several comparisons; elsewhere it holds one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,19 @@ class Column:
     metric: str
     title: str
     difference: bool = False
+    dataset: str = ""
+    """Where datasets stand side by side."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A printed line: what was measured of a method, or what was published of it (never both)."""
+
+    method: str
+    title: str
+    cells: list[tuple[str, str, float | None]]
+    """Number, interval, and p of a difference."""
+    published: bool = False
 
 
 PRINTED = {
@@ -68,11 +85,11 @@ def chosen_methods(name: str, methods: Sequence[str]) -> tuple[list[str], str]:
     """
     if name not in TABLES:
         raise ConfigError(f"table: no table {name!r}; {did_you_mean(name, TABLES)}")
-    plain = [method for method in methods if not is_ablation(method)]
-    if name == "main":
+    plain = [method for method in methods if not is_ablation(method)] or list(methods)
+    if name != "ablation":
         return plain, "unsteered" if "unsteered" in plain else plain[0]
     full = next((method for method in plain if method.startswith("fasb")), plain[0])
-    return [full, *(method for method in methods if is_ablation(method))], full
+    return [full, *(method for method in methods if is_ablation(method) and method != full)], full
 
 
 def table_rows(
@@ -86,8 +103,33 @@ def table_rows(
         for row in _comparison_rows(comparison, baseline, n_draws)
     ]  # fmt: skip
     found = pd.DataFrame(rows)
-    corrected = found.groupby(["model", "dataset", "metric"])["p"].transform(lambda p: holm(p.to_numpy(np.float64)))
-    return found.assign(p_holm=corrected, preset=preset)
+    corrected = found.groupby(["model", "dataset", "source", "metric"])["p"].transform(
+        lambda p: holm(p.to_numpy(np.float64))
+    )
+    found = found.assign(p_holm=corrected, preset=preset, table=name, sigma_of_all=False)
+    return _with_published(_with_averages(found) if name == "tasks" else found)
+
+
+def _with_averages(rows: pd.DataFrame) -> pd.DataFrame:
+    """MC1 averaged over the datasets as a dataset of its own, for methods that have it on all of them."""
+    of_mc1 = rows[(rows["metric"] == "mc1") & rows["value"].notna()]
+    made = []
+    for _, part in of_mc1.groupby(["model", "method"], sort=False):
+        if part["dataset"].nunique() == of_mc1["dataset"].nunique():
+            row = part.iloc[0].to_dict() | {"dataset": "average", "value": part["value"].mean(), "test": ""}
+            made.append(row | dict.fromkeys(EMPTY, np.nan))
+    return pd.concat([rows, pd.DataFrame(made, columns=rows.columns)], ignore_index=True)
+
+
+def _with_published(rows: pd.DataFrame) -> pd.DataFrame:
+    keys = ["table", "model", "dataset", "method", "metric"]
+    found = [beside(*row) for row in rows[keys].itertuples(index=False)]
+    told = sources()
+    return rows.assign(
+        published=[np.nan if one is None else one.value for one in found],
+        published_source=["" if one is None else told[one.source] for one in found],
+        published_note=["" if one is None else one.note for one in found],
+    )
 
 
 def _comparison_rows(comparison: Comparison, baseline: str, n_draws: int) -> list[dict[str, object]]:
@@ -109,7 +151,8 @@ def _comparison_rows(comparison: Comparison, baseline: str, n_draws: int) -> lis
                 "difference": paired.value, "difference_low": paired.low, "difference_high": paired.high,
             }  # fmt: skip
             rows.append(
-                {"model": comparison.model, "dataset": comparison.dataset, "method": method, "metric": metric}
+                {"model": comparison.model, "dataset": comparison.dataset, "source": comparison.source}
+                | {"method": method, "metric": metric}
                 | {key: float(array[i, j]) * scale for key, array in numbers.items()}
                 | (compare(panel, method, baseline, metric) if tested else Tested(np.nan, ""))._asdict()
                 | about
@@ -125,15 +168,37 @@ def caption(rows: pd.DataFrame) -> str:
     seeds = "split seeds" if first["seeds"] > 1 else "split seed"
     parts = [
         f"{title_of(rows)}: {message(rows)}",
-        f"{first['questions']} test questions, {worlds}{first['seeds']} {seeds}.",
+        f"{_questions(rows)}, {worlds}{first['seeds']} {seeds}.",
         f"In brackets: 95 % interval, bootstrap over {over}, then groups of questions.",
         f"Δ: paired difference to {label(first['baseline'])}.",
         _tests(rows),
         "Percent, but for Tokens: decoded per answer.",
-        COMMENTS.get(first["preset"], ""),
+        SIGMA_OF_ALL if rows["sigma_of_all"].any() else "",
         judge if "true" in known_metrics(rows) and isinstance(judge := first.get("judge"), str) else "",
+        _published(rows),
     ]
     return " ".join(part for part in parts if part)
+
+
+def _questions(rows: pd.DataFrame) -> str:
+    sizes = rows[rows["dataset"] != "average"].drop_duplicates("dataset").set_index("dataset")["questions"]
+    if len(sizes) == 1:
+        return f"{sizes.iloc[0]} test questions"
+    return "Test questions: " + ", ".join(f"{dataset} {n}" for dataset, n in sizes.items())
+
+
+def _published(rows: pd.DataFrame) -> str:
+    """Where published numbers come from, and what is known of how they differ."""
+    used = rows[rows["published"].notna()]
+    if used.empty:
+        return ""
+    notes = [
+        f"{', '.join(label(method) for method in part['method'].unique())}: {note}"
+        for note, part in used.groupby("published_note", sort=False)
+        if note  # an empty one is none in a CSV
+    ]
+    told = "; ".join([*used["published_source"].unique(), *notes])
+    return f"Lines marked “published” were not measured here and have other conditions: {told}."
 
 
 def _tests(rows: pd.DataFrame) -> str:
@@ -148,8 +213,12 @@ def _tests(rows: pd.DataFrame) -> str:
 
 def title_of(rows: pd.DataFrame) -> str:
     """Model and dataset of one comparison's rows; one name where both have the same, as in a world."""
-    model, dataset = rows.iloc[0][["model", "dataset"]]
-    return str(model if model == dataset else f"{model}, {dataset}")
+    first = rows.iloc[0]
+    if first["table"] in TOGETHER:
+        return ", ".join(str(first[key]) for key in TOGETHER[first["table"]])
+    model, dataset, source = first[["model", "dataset", "source"]]
+    title = str(model if model == dataset else f"{model}, {dataset}")
+    return f"{title}, with bundles of {source}" if isinstance(source, str) and source else title
 
 
 def message(rows: pd.DataFrame) -> str:
@@ -158,6 +227,8 @@ def message(rows: pd.DataFrame) -> str:
         known = rows[(rows["metric"] == metric) & rows["value"].notna()]
         if known.empty:
             continue
+        if len(known[["model", "dataset"]].drop_duplicates()) > 1:
+            return _ahead(known[known["dataset"] != "average"], title)
         best = known.loc[known["value"].idxmax()]
         text = f"{label(best['method'])} has the highest {title}, {_number(best['value'], best['low'], best['high'])}"
         if best["method"] == best["baseline"]:
@@ -167,9 +238,18 @@ def message(rows: pd.DataFrame) -> str:
     return "no metric has a value."
 
 
+def _ahead(known: pd.DataFrame, title: str) -> str:
+    """Of several comparisons: in how many each method is ahead."""
+    best = known.loc[known.groupby(["model", "dataset"], sort=False)["value"].idxmax()]
+    counts = ", ".join(f"{label(method)} in {n}" for method, n in best["method"].value_counts().items())
+    return f"highest {title} of {len(best)} comparisons: {counts}."
+
+
 def parts_of(rows: pd.DataFrame) -> dict[str, list[Column]]:
     """The printed parts of one comparison that have any value, with the columns that do."""
     known = known_metrics(rows)
+    if rows.iloc[0]["table"] == "tasks":
+        return {"tasks": [Column("mc1", name, dataset=name) for name in rows["dataset"].unique()]}
     parts = {name: [column for column in columns if column.metric in known] for name, columns in PRINTED.items()}
     needs = {"answers": "decoded", "choices": "mc1"}
     return {name: columns for name, columns in parts.items() if needs[name] in known}
@@ -182,7 +262,7 @@ def known_metrics(rows: pd.DataFrame) -> set[str]:
 
 def cell(rows: pd.DataFrame, method: str, column: Column) -> tuple[str, str]:
     """Number and interval of one printed cell; the baseline's difference to itself is a dash."""
-    found = rows[(rows["method"] == method) & (rows["metric"] == column.metric)].iloc[0]
+    found = _row(rows, method, column)
     if column.difference and method == found["baseline"]:
         return DASH, ""
     keys = ("difference", "difference_low", "difference_high") if column.difference else ("value", "low", "high")
@@ -194,24 +274,53 @@ def cell(rows: pd.DataFrame, method: str, column: Column) -> tuple[str, str]:
     return number + (DAGGER if marked else ""), interval
 
 
+def _row(rows: pd.DataFrame, method: str, column: Column) -> pd.Series:
+    found = rows[(rows["method"] == method) & (rows["metric"] == column.metric)]
+    return (found[found["dataset"] == column.dataset] if column.dataset else found).iloc[0]
+
+
+def lines(rows: pd.DataFrame, columns: Sequence[Column]) -> list[Line]:
+    """The lines of one part, each method's published numbers on a line of their own below what was measured."""
+    models = rows["model"].unique() if rows.iloc[0]["table"] == "models" else [""]
+    return [line for model in models for line in _lines(rows, columns, model)]
+
+
+def _lines(rows: pd.DataFrame, columns: Sequence[Column], model: str) -> list[Line]:
+    rows = rows[rows["model"] == model] if model else rows
+    made = []
+    for method in rows["method"].unique():
+        title = f"{model}, {label(method)}" if model else label(method)
+        found = [_row(rows, method, column) for column in columns]
+        p = [
+            float(row["p_holm"]) if c.difference and pd.notna(row["p_holm"]) else None for c, row in zip(columns, found)
+        ]
+        made.append(Line(method, title, [(*cell(rows, method, c), one) for c, one in zip(columns, p)]))
+        values = [np.nan if c.difference else row["published"] for c, row in zip(columns, found)]
+        if not np.isnan(values).all():
+            printed = [(DASH if np.isnan(v) else f"{v:.2f}".removesuffix("0"), "", None) for v in values]
+            made.append(Line(method, f"{title}, published", printed, published=True))
+    return made
+
+
 def split(rows: pd.DataFrame) -> list[pd.DataFrame]:
-    """The rows of each comparison."""
-    return [part for _, part in rows.groupby(["model", "dataset"], sort=False)]
+    """The rows of each printed table."""
+    keys = TOGETHER.get(rows.iloc[0]["table"], ["model", "dataset", "source"])
+    return [part for _, part in rows.groupby(keys, sort=False, dropna=False)]
 
 
 def markdown(rows: pd.DataFrame) -> str:
     """All comparisons as GitHub tables, their captions above."""
-    lines: list[str] = []
+    written: list[str] = []
     for part in split(rows):
-        lines += [caption(part).replace("*", "\\*"), ""]
+        written += [caption(part).replace("*", "\\*"), ""]
         for columns in parts_of(part).values():
-            lines += [markdown_row(["Method", *(column.title for column in columns)])]
-            lines += [markdown_row(["---", *("---:" for _ in columns)])]
-            for method in part["method"].unique():
-                cells = [" ".join(cell(part, method, column)).strip() for column in columns]
-                lines += [markdown_row([label(method), *cells])]
-            lines += [""]
-    return "\n".join(lines)
+            written += [markdown_row(["Method", *(column.title for column in columns)])]
+            written += [markdown_row(["---", *("---:" for _ in columns)])]
+            for line in lines(part, columns):
+                cells = [f"{number} {interval}".strip() for number, interval, _ in line.cells]
+                written += [markdown_row([f"_{line.title}_" if line.published else line.title, *cells])]
+            written += [""]
+    return "\n".join(written)
 
 
 def latex(rows: pd.DataFrame) -> str:
@@ -220,18 +329,21 @@ def latex(rows: pd.DataFrame) -> str:
 
 
 def _latex_table(rows: pd.DataFrame) -> str:
-    lines = ["% needs \\usepackage{booktabs}", "\\begin{table}[t]", f"\\caption{{{escape(caption(rows))}}}"]
-    lines += ["\\centering\\small\\setlength{\\tabcolsep}{3pt}"]
+    written = ["% needs \\usepackage{booktabs}", "\\begin{table}[t]", f"\\caption{{{escape(caption(rows))}}}"]
+    written += ["\\centering\\small\\setlength{\\tabcolsep}{3pt}"]
     for columns in parts_of(rows).values():
         titles = " & ".join(escape(title) for title in ("Method", *(column.title for column in columns)))
-        lines += [f"\\begin{{tabular}}{{l{'r' * len(columns)}}}", "\\toprule", f"{titles} \\\\", "\\midrule"]
-        for method in rows["method"].unique():
-            pairs = [cell(rows, method, column) for column in columns]
-            numbers = " & ".join(escape(number) for number, _ in pairs)
-            spans = " & ".join(f"{{\\scriptsize {interval}}}" if interval else "" for _, interval in pairs)
-            lines += [f"{escape(label(method))} & {numbers} \\\\[-2pt]", f" & {spans} \\\\"]
-        lines += ["\\bottomrule", "\\end{tabular}", ""]
-    return "\n".join([*lines, "\\end{table}", ""])
+        written += [f"\\begin{{tabular}}{{l{'r' * len(columns)}}}", "\\toprule", f"{titles} \\\\", "\\midrule"]
+        for line in lines(rows, columns):
+            title = escape(line.title)
+            numbers = " & ".join(escape(number) for number, _, _ in line.cells)
+            if line.published:
+                written += [f"\\textit{{{title}}} & {numbers} \\\\"]
+                continue
+            spans = " & ".join(f"{{\\scriptsize {interval}}}" if interval else "" for _, interval, _ in line.cells)
+            written += [f"{title} & {numbers} \\\\[-2pt]", f" & {spans} \\\\"]
+        written += ["\\bottomrule", "\\end{tabular}", ""]
+    return "\n".join([*written, "\\end{table}", ""])
 
 
 def _number(value: float, low: float, high: float, *, signed: bool = False) -> str:

@@ -7,7 +7,7 @@ method and phrasing with all details of the answer (see `fasb/study/run.py`), an
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -16,6 +16,7 @@ from fasb.artifacts import content_hash
 from fasb.bundle import Bundle
 from fasb.data.protocol import Question, Split
 from fasb.errors import ArtifactError
+from fasb.settings import PromptSettings
 from fasb.study.run import ANSWERS, DETAIL, SCORES, Asked, Runner
 from fasb.study.sweep import joined
 from fasb.study.tune import PURPOSES, bundle_path
@@ -24,25 +25,47 @@ GENERATIONS = ["fold", "method", *ANSWERS[:2], "text", *ANSWERS[2:], *DETAIL[1:]
 SCORED = ["fold", "method", "tuned_for", *SCORES]
 
 
+@dataclass(frozen=True, slots=True)
+class Bundles:
+    """The folder and methods of tuned bundles; in transfer also how the other dataset's questions are put."""
+
+    folder: Path
+    methods: Sequence[str]
+    prompt: PromptSettings | None = None
+    tokens: int | None = None
+
+    def load(self, method: str, fold: int, questions: Sequence[Question], split: Split) -> dict[str, Bundle]:
+        """A fold's bundles by what they were tuned for.
+
+        Raises:
+            ArtifactError: one was tuned on other questions than its fold's, or on one that it would be tested on.
+        """
+        paths = {purpose: bundle_path(self.folder, method, fold, purpose) for purpose in PURPOSES}
+        loaded = {purpose: tuned_bundle(path, questions, split) for purpose, path in paths.items()}
+        if self.prompt is None:
+            return loaded
+        sections = {p: bundle.decoding.model_copy(update={"tokens": self.tokens}) for p, bundle in loaded.items()}
+        return {p: replace(bundle, prompt=self.prompt, decoding=sections[p]) for p, bundle in loaded.items()}
+
+
 def generate(
     runner: Runner,
     splits: Sequence[Split],
     questions: Sequence[Question],
     traces: pd.DataFrame,
-    bundles: tuple[Path, Sequence[str]],
+    bundles: Bundles,
     batch: int,
 ) -> pd.DataFrame:
-    """Answers to each fold's test questions; `bundles` are their folder and the methods.
+    """Answers of the bundles tuned for generation to each fold's test questions.
 
     Raises:
-        ArtifactError: a bundle was tuned on other questions than its fold's.
+        ArtifactError: a bundle was tuned on other questions than its fold's, or on one of its test questions.
     """
-    folder, methods = bundles
     parts = []
     for fold, split in enumerate(splits):
         asked = Asked.of(questions, split.test, traces)
-        for method in methods:
-            bundle = tuned_bundle(bundle_path(folder, method, fold), questions, split)
+        for method in bundles.methods:
+            bundle = bundles.load(method, fold, questions, split)["generation"]
             bundle = replace(bundle, decoding=bundle.decoding.model_copy(update={"batch": batch}))
             found = runner.answers(asked, [bundle], f"generate, fold {fold}, {method}", detail=True)
             parts.append(found.assign(fold=fold, method=method))
@@ -50,24 +73,18 @@ def generate(
 
 
 def score(
-    runner: Runner,
-    splits: Sequence[Split],
-    questions: Sequence[Question],
-    bundles: tuple[Path, Sequence[str]],
-    batch: int,
+    runner: Runner, splits: Sequence[Split], questions: Sequence[Question], bundles: Bundles, batch: int
 ) -> pd.DataFrame:
     """Multiple-choice metrics of each fold's test questions, at both tuned settings; equal ones are scored once.
 
     Raises:
-        ArtifactError: a bundle was tuned on other questions than its fold's.
+        ArtifactError: a bundle was tuned on other questions than its fold's, or on one of its test questions.
     """
-    folder, methods = bundles
     parts = []
     for fold, split in enumerate(splits):
         asked = [question for question in questions if question.id in set(split.test)]
-        for method in methods:
-            paths = {purpose: bundle_path(folder, method, fold, purpose) for purpose in PURPOSES}
-            loaded = {purpose: tuned_bundle(path, questions, split) for purpose, path in paths.items()}
+        for method in bundles.methods:
+            loaded = bundles.load(method, fold, questions, split)
             section = {p: bundle.scoring.model_copy(update={"batch": batch}) for p, bundle in loaded.items()}
             loaded = {purpose: replace(bundle, scoring=section[purpose]) for purpose, bundle in loaded.items()}
             different = {bundle.key(): bundle for bundle in loaded.values()}
@@ -81,13 +98,18 @@ def score(
 def tuned_bundle(path: Path, questions: Sequence[Question], split: Split) -> Bundle:
     """The bundle in a file, if it has seen this fold's training and validation questions and no other.
 
+    A fold without any (transfer) may have seen whatever is not tested.
+
     Raises:
         ArtifactError: it has not.
     """
     bundle = Bundle.load(path)
-    ids = {*split.train, *split.validation}
-    seen = ((bundle.about or {}).get("questions") or {}).get("seen", ())
-    if set(seen) != {content_hash(question.text) for question in questions if question.id in ids}:
+    seen = set(((bundle.about or {}).get("questions") or {}).get("seen", ()))
+    texts = {question.id: content_hash(question.text) for question in questions}
+    if not split.train:
+        if both := [name for name in split.test if texts[name] in seen]:
+            raise ArtifactError(f"{path}: was fitted or tuned on question {both[0]!r}; test on other questions")
+    elif seen != {texts[name] for name in (*split.train, *split.validation)}:
         raise ArtifactError(
             f"{path}: tuned on other questions than its fold has in these splits; run 'fasb tune' again"
         )

@@ -142,6 +142,25 @@ def test_a_changed_key_reruns_its_rules_and_what_follows(snakemake, tmp_path, ch
     assert not {"pretrain", "questions", "splits", "activations", "trace"} & set(rerun)
 
 
+def test_variants_of_a_cell_extract_nothing_again_and_transfer_fits_nothing(snakemake, tmp_path):
+    run = snakemake(config="variants")
+    assert run.returncode == 0, run.stderr
+    calls = [call.split() for call in (tmp_path / "calls.txt").read_text().splitlines()]
+    of = {name: [call for call in calls if call[0] == name] for name in ("activations", "trace", "sweep", "generate")}
+    assert {name: len(made) for name, made in of.items()} == {"activations": 2, "trace": 3, "sweep": 4, "generate": 8}
+    from_source = [
+        call for call in of["generate"] if "results/base/other/seed1-from-base.own/generations.parquet" in call
+    ]
+    assert [word for word in from_source[0] if "seed" in word][:3] == [
+        f"results/base/own/seed1/{file}" for file in ("splits.json", "tuned.json", "bundles")
+    ]
+    (few,) = [call for call in calls if "results/base/own/seed0-train20/splits.json" in call and call[0] == "splits"]
+    assert '"train_share": 0.2' in " ".join(few)
+    shown = {path.stem for path in (tmp_path / "results" / "tables").iterdir()}
+    assert shown == {"main", "transfer"}
+    assert (tmp_path / "results" / "figures" / "data_efficiency.csv").exists()
+
+
 def test_a_rejected_world_stops_the_study_before_test_questions_and_keeps_its_figures(snakemake, tmp_path):
     run = snakemake(REJECT="1")
     assert run.returncode == 1

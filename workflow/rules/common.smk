@@ -13,15 +13,21 @@ wildcard_constraints:
     model=names(entry.model for entry in study.run.cells),
     dataset=names(entry.dataset for entry in study.run.cells),
     seed=names(str(seed) for seed in study.run.seeds),
+    variant=f"(?:{names(cell.variant for cell in cells.cells(study))})?",  # an empty pattern would match anything
     read="answer_end|next_question_end",
     trace="[0-9a-f]{12}",
-    table=names(cells.TABLES),
+    table=names(cells.tables(study)),
     judged="judged|judged_second",
-    figure=names(cells.FIGURES),
+    figure=names(cells.figures(study)),
 
 
 def in_cell(*files):
-    return [f"results/{{model}}/{{dataset}}/seed{{seed}}/{file}" for file in files]
+    return [f"results/{{model}}/{{dataset}}/seed{{seed}}{{variant}}/{file}" for file in files]
+
+
+def tuned(*files):
+    """Files of the cell that fitted and tuned what a test uses."""
+    return lambda wildcards: [f"{cells.tuned_in(study, wildcards)}/{file}" for file in files]
 
 
 def settings(rule):

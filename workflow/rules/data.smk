@@ -25,9 +25,9 @@ rule splits:
     output:
         in_cell("splits.json"),
     log:
-        "logs/splits/{model}/{dataset}/seed{seed}.log",
+        "logs/splits/{model}/{dataset}/seed{seed}{variant}.log",
     benchmark:
-        "results/timing/splits/{model}/{dataset}/seed{seed}.tsv"
+        "results/timing/splits/{model}/{dataset}/seed{seed}{variant}.tsv"
     conda:
         ENVIRONMENT
     threads: 1

@@ -10,9 +10,9 @@ rule anchors:
     output:
         in_cell("anchors.h5"),
     log:
-        "logs/anchors/{model}/{dataset}/seed{seed}.log",
+        "logs/anchors/{model}/{dataset}/seed{seed}{variant}.log",
     benchmark:
-        "results/timing/anchors/{model}/{dataset}/seed{seed}.tsv"
+        "results/timing/anchors/{model}/{dataset}/seed{seed}{variant}.tsv"
     conda:
         ENVIRONMENT
     threads: 1
@@ -32,9 +32,9 @@ rule vectors:
     output:
         in_cell("vectors.safetensors"),
     log:
-        "logs/vectors/{model}/{dataset}/seed{seed}.log",
+        "logs/vectors/{model}/{dataset}/seed{seed}{variant}.log",
     benchmark:
-        "results/timing/vectors/{model}/{dataset}/seed{seed}.tsv"
+        "results/timing/vectors/{model}/{dataset}/seed{seed}{variant}.tsv"
     conda:
         ENVIRONMENT
     threads: 1
@@ -52,9 +52,9 @@ rule trackers:
     output:
         in_cell("trackers.safetensors"),
     log:
-        "logs/trackers/{model}/{dataset}/seed{seed}.log",
+        "logs/trackers/{model}/{dataset}/seed{seed}{variant}.log",
     benchmark:
-        "results/timing/trackers/{model}/{dataset}/seed{seed}.tsv"
+        "results/timing/trackers/{model}/{dataset}/seed{seed}{variant}.tsv"
     conda:
         ENVIRONMENT
     threads: 1

@@ -3,7 +3,7 @@
 
 rule table:
     input:
-        cells.files(cells.cells(study), ("metrics.parquet",)),
+        lambda wildcards: cells.files(cells.of_table(study, wildcards.table), ("metrics.parquet",)),
     output:
         csv=report("results/tables/{table}.csv", category="Tables", labels={"table": "{table}"}),
         text=["results/tables/{table}.md", "results/tables/{table}.tex"],
@@ -47,7 +47,7 @@ rule agreement:
 
 rule figure:
     input:
-        lambda wildcards: cells.files(cells.cells(study), cells.FIGURES[wildcards.figure]),
+        lambda wildcards: cells.files(cells.of_figure(study, wildcards.figure), cells.FIGURES[wildcards.figure]),
     output:
         picture=report("results/figures/{figure}.png", category="Figures", labels={"figure": "{figure}"}),
         others=["results/figures/{figure}.pdf", "results/figures/{figure}.csv"],
@@ -107,7 +107,7 @@ rule wandb:
         "fasb wandb {input} --settings {params.settings:q} --out {output} 2> >(tee {log} >&2)"
 
 
-for table in cells.TABLES:
+for table in cells.tables(study):
 
     rule:
         name:
@@ -117,7 +117,7 @@ for table in cells.TABLES:
         localrule: True
 
 
-for figure in cells.FIGURES:
+for figure in cells.figures(study):
 
     rule:
         name:

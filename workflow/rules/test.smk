@@ -1,20 +1,21 @@
 # Every method at its chosen setting on test questions.
-CHOSEN = ["tuned.json", "bundles"]
+CHOSEN = tuned("tuned.json", "bundles")
 
 
 rule generate:
     input:
         model=trained_model,
         accepted=accepted_model,
-        files=[QUESTIONS, *in_cell("splits.json")],
+        questions=QUESTIONS,
+        splits=tuned("splits.json"),
         trace=unsteered_answers,
-        chosen=in_cell(*CHOSEN),
+        chosen=CHOSEN,
     output:
         in_cell("generations.parquet"),
     log:
-        "logs/generate/{model}/{dataset}/seed{seed}.log",
+        "logs/generate/{model}/{dataset}/seed{seed}{variant}.log",
     benchmark:
-        "results/timing/generate/{model}/{dataset}/seed{seed}.tsv"
+        "results/timing/generate/{model}/{dataset}/seed{seed}{variant}.tsv"
     conda:
         ENVIRONMENT
     threads: MODEL_THREADS
@@ -23,7 +24,7 @@ rule generate:
     params:
         settings=settings("generate"),
     shell:
-        "fasb generate {input.files} {input.trace} {input.chosen} --settings {params.settings:q} --store results/.store"
+        "fasb generate {input.questions} {input.splits} {input.trace} {input.chosen} --settings {params.settings:q} --store results/.store"
         " --out {output} 2> >(tee {log} >&2)"
 
 
@@ -34,9 +35,9 @@ rule judge:
     output:
         in_cell("{judged}.parquet"),
     log:
-        "logs/judge/{model}/{dataset}/seed{seed}/{judged}.log",
+        "logs/judge/{model}/{dataset}/seed{seed}{variant}/{judged}.log",
     benchmark:
-        "results/timing/judge/{model}/{dataset}/seed{seed}/{judged}.tsv"
+        "results/timing/judge/{model}/{dataset}/seed{seed}{variant}/{judged}.tsv"
     conda:
         ENVIRONMENT
     threads: JUDGE_THREADS
@@ -52,13 +53,15 @@ rule score:
     input:
         model=trained_model,
         accepted=accepted_model,
-        files=[QUESTIONS, *in_cell("splits.json", *CHOSEN)],
+        questions=QUESTIONS,
+        splits=tuned("splits.json"),
+        chosen=CHOSEN,
     output:
         in_cell("scores.parquet"),
     log:
-        "logs/score/{model}/{dataset}/seed{seed}.log",
+        "logs/score/{model}/{dataset}/seed{seed}{variant}.log",
     benchmark:
-        "results/timing/score/{model}/{dataset}/seed{seed}.tsv"
+        "results/timing/score/{model}/{dataset}/seed{seed}{variant}.tsv"
     conda:
         ENVIRONMENT
     threads: MODEL_THREADS
@@ -67,7 +70,7 @@ rule score:
     params:
         settings=settings("score"),
     shell:
-        "fasb score {input.files} --settings {params.settings:q} --store results/.store --out {output}"
+        "fasb score {input.questions} {input.splits} {input.chosen} --settings {params.settings:q} --store results/.store --out {output}"
         " 2> >(tee {log} >&2)"
 
 
@@ -79,9 +82,9 @@ rule metrics:
         questions=in_cell("metrics.parquet"),
         summary=in_cell("metrics.json"),
     log:
-        "logs/metrics/{model}/{dataset}/seed{seed}.log",
+        "logs/metrics/{model}/{dataset}/seed{seed}{variant}.log",
     benchmark:
-        "results/timing/metrics/{model}/{dataset}/seed{seed}.tsv"
+        "results/timing/metrics/{model}/{dataset}/seed{seed}{variant}.tsv"
     conda:
         ENVIRONMENT
     threads: 1

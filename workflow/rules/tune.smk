@@ -12,9 +12,9 @@ rule sweep:
         answers=in_cell("sweep.parquet"),
         choices=in_cell("sweep_mc.parquet"),
     log:
-        "logs/sweep/{model}/{dataset}/seed{seed}.log",
+        "logs/sweep/{model}/{dataset}/seed{seed}{variant}.log",
     benchmark:
-        "results/timing/sweep/{model}/{dataset}/seed{seed}.tsv"
+        "results/timing/sweep/{model}/{dataset}/seed{seed}{variant}.tsv"
     conda:
         ENVIRONMENT
     threads: MODEL_THREADS
@@ -34,9 +34,9 @@ rule judge_sweep:
     output:
         in_cell("sweep_judged.parquet"),
     log:
-        "logs/judge_sweep/{model}/{dataset}/seed{seed}.log",
+        "logs/judge_sweep/{model}/{dataset}/seed{seed}{variant}.log",
     benchmark:
-        "results/timing/judge_sweep/{model}/{dataset}/seed{seed}.tsv"
+        "results/timing/judge_sweep/{model}/{dataset}/seed{seed}{variant}.tsv"
     conda:
         ENVIRONMENT
     threads: JUDGE_THREADS
@@ -57,9 +57,9 @@ rule tune:
         grid=in_cell("grid.parquet"),
         bundles=directory(in_cell("bundles")),
     log:
-        "logs/tune/{model}/{dataset}/seed{seed}.log",
+        "logs/tune/{model}/{dataset}/seed{seed}{variant}.log",
     benchmark:
-        "results/timing/tune/{model}/{dataset}/seed{seed}.tsv"
+        "results/timing/tune/{model}/{dataset}/seed{seed}{variant}.tsv"
     conda:
         ENVIRONMENT
     threads: 1
