@@ -26,6 +26,13 @@ CHOICES = [Question(name, "A or B?", ("A",), ("B",), "A", name, role) for role, 
 PLAIN = [Question(f"{i}", f"{i}?", ("A",), (), "A", f"{i}") for i in range(100)]
 
 
+def study_of_entry(entry):
+    """A study of one dataset."""
+    run = {"cells": [{"model": "m", "dataset": "d"}], "methods": ["iti"]}
+    parts = {"models": {"m": {"path": "some/model"}}, "methods": {"iti": {"use": "iti"}}}
+    return load({**parts, "datasets": {"d": entry}, "run": run})
+
+
 def study_of(path, **changes):
     """A study of one table of questions."""
     rows = [{"question": q.text, "true": list(q.true), "false": list(q.false)} for q in tiny_questions(20)]
@@ -115,6 +122,33 @@ def test_a_second_judge_judges_the_test_answers_again(tmp_path):
     twice = plan.works(study_of(tmp_path, datasets={"d": entry | second}))
     assert twice["judge", "m", "d"] == once["judge", "m", "d"].times(2)
     assert twice["judge_sweep", "m", "d"] == once["judge_sweep", "m", "d"]
+
+
+def test_what_is_taken_over_is_tested_alone_and_on_another_dataset_by_every_fold(tmp_path):
+    entry = {"load": "table", "settings": {"path": str(tmp_path / "q.jsonl")}, "judge": {"use": "similarity"}}
+    here, there = {"model": "m", "dataset": "d"}, {"model": "m", "dataset": "other"}
+    run = {"methods": ["fasb"], "seeds": [0, 1], "cells": [here, {**there, "from": here}, {**here, "train_share": 0.5}]}
+    study = study_of(tmp_path, datasets={"d": entry, "other": entry}, run=run)
+    works = plan.works(study)
+    assert ("sweep", "m", "other") not in works
+    assert ("activations", "m", "other") not in works
+    assert works["sweep", "m", "d"].jobs == works["generate", "m", "d"].jobs == 4
+    folds = study.sections("d").split.folds
+    assert works["generate", "m", "other"].jobs == 2
+    assert works["generate", "m", "other"].written == 2 * folds * 20 * 50
+    counted = {rule: sum(w.jobs for names, w in works.items() if names[0] == rule) for rule in cells.jobs(study)}
+    assert counted == cells.jobs(study)
+
+
+@pytest.mark.realdata
+def test_settings_that_change_the_rows_are_counted_on_the_set_if_it_is_at_hand():
+    if "FASB_DATA" not in os.environ:
+        pytest.skip("FASB_DATA is not set; it names a folder with the published files")
+    sizes = []
+    for path in (os.environ["FASB_DATA"], "/nowhere"):
+        study = study_of_entry({"load": "natural_questions", "settings": {"path": path, "rows": "released"}})
+        sizes.append(plan.size_of(study, "d").questions)
+    assert sizes[0] > sizes[1] == find("data", "natural_questions").SIZE.questions
 
 
 def test_memory_is_weights_and_the_cache_of_the_largest_batch(tmp_path):

@@ -67,12 +67,16 @@ def _plan(study: Any) -> Iterable[Any]:
 
 
 def _cells_table(study: Any, pairs: dict[Any, Any]) -> Any:
+    from fasb.study import cells
+
     table = _table("Questions", "model", "dataset", "tuned on", "tested on", "answers", "seeds", "settings a fold")
+    fitting = {(cell.model, cell.dataset) for cell in cells.fitting(study)}
     for (model, dataset), pair in pairs.items():
         settings = sum(max(1, len(list(_points(method)))) for method in pair.methods if method.like is None)
         n_seeds = len(study.run.seeds)
-        counts = (pair.tuned_on, pair.tested_on, pair.size.answers, n_seeds, settings)
-        table.add_row(model, dataset, *(f"{n:,}" for n in counts))
+        fits = (model, dataset) in fitting
+        counts = (pair.tuned_on * fits, pair.tested_on, pair.size.answers, n_seeds, settings * fits)
+        table.add_row(model, dataset, *(f"{n:,}" if n else "-" for n in counts))
     return table
 
 

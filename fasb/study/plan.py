@@ -7,16 +7,20 @@ over four, of answers as the most that may be written. Knows no rate; `rates.py`
 import math
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 from fasb.data.protocol import Size
+from fasb.errors import DataError
 from fasb.extensions import find, settings_of
 from fasb.study import cells
 from fasb.study.config import JudgeEntry, MethodEntry, ModelEntry, ModelSize, Sections, Study
 
 CHARACTERS = 4
 """Characters of a token: a usual figure for English, so that nothing has to be downloaded."""
+
+WHERE = {"path", "hub", "revision", "presets", "wording"}
+"""Settings of a dataset that say where its rows are, not which."""
 
 BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 ROW = 100
@@ -98,16 +102,21 @@ class Pair:
 def size_of(study: Study, dataset: str) -> Size:
     """The size that the dataset's module states, else that of its questions, which are then loaded.
 
+    Where settings change which rows there are, the stated size is used only if the set is not at hand.
+
     Raises:
         DataError: it has to be loaded and cannot be.
     """
     entry = study.datasets[dataset]
     module = find("data", entry.load)
-    size = getattr(module, "SIZE", None)
-    if size is None:
-        size = Size.of(module.load(settings_of("data", entry.load, entry.settings, f"datasets.{dataset}.settings")))
-    found: Size = size if entry.limit is None else size.first(entry.limit)
-    return found
+    size: Size | None = getattr(module, "SIZE", None)
+    if size is None or set(entry.settings) - WHERE:
+        try:
+            size = Size.of(module.load(settings_of("data", entry.load, entry.settings, f"datasets.{dataset}.settings")))
+        except DataError:
+            if size is None:
+                raise
+    return size if entry.limit is None else size.first(entry.limit)
 
 
 def shape_of(entry: ModelEntry) -> ModelSize | None:
@@ -148,12 +157,16 @@ def pairs(study: Study) -> dict[tuple[str, str], Pair]:
 def works(study: Study) -> dict[tuple[str, str, str], Work]:
     """The work of each rule for each model and dataset; rules that run neither have it under empty names."""
     found: dict[tuple[str, str, str], Work] = {}
-    for names, pair in pairs(study).items():
+    asked = pairs(study)
+    for names, pair in asked.items():
         fitted = sum((cell.model, cell.dataset) == names for cell in cells.fitting(study))
-        tested = sum((cell.model, cell.dataset) == names for cell in cells.cells(study))
+        tested = [_passes(cell, asked) for cell in cells.cells(study) if (cell.model, cell.dataset) == names]
         found |= {(rule, *names): work for rule, work in _once(pair).items() if fitted or rule == "trace"}
-        times = {rule: tested if rule in cells.TESTING else fitted for rule in _each_seed(pair)}
-        found |= {(rule, *names): work.times(times[rule]) for rule, work in _each_seed(pair).items() if times[rule]}
+        for rule, work in _each_seed(pair).items():
+            if rule in cells.TESTING:
+                found[rule, *names] = replace(work.times(sum(tested)), jobs=work.jobs * len(tested))
+            elif fitted:
+                found[rule, *names] = work.times(fitted)
     for model in cells.worlds(study):
         found["pretrain", model, ""] = Work(1, read=_training(study.models[model]))
     counted = Counter[str]()
@@ -190,6 +203,14 @@ def _once(pair: Pair) -> dict[str, Work]:
         disk=prompts * (_text(pair) + 8 * (pair.question + pair.before)),
     )
     return {"activations": banks, "trace": trace}
+
+
+def _passes(cell: cells.Cell, asked: dict[tuple[str, str], Pair]) -> int:
+    """How often each test question is asked: bundles of another dataset's folds are each tested on all of them."""
+    if cell.source is None or cell.source[1] == cell.dataset:
+        return 1
+    source = asked[cell.source]
+    return source.sections.split.folds if source.size.questions else 1
 
 
 def _each_seed(pair: Pair) -> dict[str, Work]:
