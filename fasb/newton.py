@@ -21,7 +21,7 @@ from fasb.errors import DataError
 STEPS = 500
 """More than separable data need at any C that makes sense."""
 
-TOLERANCE = {"gradient": 1e-8, "Hessian": 1e-11}
+TOLERANCE = {"gradient": 1e-10, "Hessian": 1e-11}
 """Squared distance to the optimum before the last step, relative to the weights' own, by how it is measured.
 
 By the gradient it is mostly far less than this, for no weight's curvature is below the ridge's 1."""
