@@ -39,7 +39,7 @@ class Bundle:
     @property
     def reads_p(self) -> bool:
         """Whether the policy looks at p at all."""
-        return self.policy.gate in ("answer", "question")
+        return self.policy.reads_p
 
     def require(self) -> None:
         """Refuse a bundle without what its policy needs.

@@ -1,7 +1,8 @@
-"""Live decoding: tracing and observing at once, so that a row that fires stops writing at once.
+"""Live decoding: writing, watching and steering at once, so that a row that fires steps back at once.
 
 In: prompts as token ids and a bundle. Out: the same answers as `fasb.decoding.answer` gives, with fewer tokens
-decoded; for one row also as a stream of events. p comes from the decoding pass itself.
+decoded; for one row also as a stream of events. p comes from the decoding pass itself. Policies that look at
+steered states too (several backtracks, re-estimated strength, release) are decoded here only.
 """
 
 from collections.abc import Iterator, Sequence
@@ -9,18 +10,14 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float
-from torch import Tensor
+from jaxtyping import Bool, Float, Int
 
 from fasb.bundle import Bundle
 from fasb.data.prompts import clean_answer
-from fasb.decoding import Answers, Prompts, regenerate
 from fasb.model.load import LoadedModel
 from fasb.model.prefix import common_prefix, compute_prefix
-from fasb.observing import by_length
-from fasb.policy import Policy, decide
-from fasb.stepping import Ending, Growth, Rows, Start, Steering, Written
-from fasb.trace import OPEN, Trace
+from fasb.stepping import Growth, Rows, Start, Steering, grow
+from fasb.trace import OPEN, Answers, Decision, Trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +25,8 @@ class Event:
     """Something that happened to an answer while it was written.
 
     token: a token was written; `text` is what it adds, `p` its state's deviation (None where nothing looked).
-    back: the text deviated; `text` and `dropped` tokens of it were taken back, `p` is what fired, and all that
-    follows is written with `strength`.
+    back: the text deviated; `text` and `dropped` tokens of it were taken back, `p` is what fired, and what follows
+    is written with `strength`.
     done: the answer is complete; `text` is the answer, cleaned.
     """
 
@@ -41,16 +38,17 @@ class Event:
     steered: bool = False
 
 
-def live(model: LoadedModel, prompts: Prompts, bundle: Bundle) -> Answers:
+def live(model: LoadedModel, prompts: Sequence[Sequence[int]], bundle: Bundle) -> Answers:
     """The bundle's answers; `before` ends where a row fired, or where the policy no longer looked.
 
     Raises:
         BundleError: the policy needs a tracker or an edit that the bundle does not have.
     """
-    bundle.require()
-    before = _watched(model, prompts, bundle)
-    decision = decide(before, bundle.policy)
-    return Answers(before, decision, regenerate(model, prompts, before, decision, bundle))
+    rows, growth, helm = _begin(model, prompts, bundle)
+    with rows.hooked():
+        for _ in grow(rows, growth, helm):
+            pass
+    return helm.answers(growth)
 
 
 def stream(model: LoadedModel, prompt: Sequence[int], bundle: Bundle) -> Iterator[Event]:
@@ -59,26 +57,106 @@ def stream(model: LoadedModel, prompt: Sequence[int], bundle: Bundle) -> Iterato
     Raises:
         BundleError: the policy needs a tracker or an edit that the bundle does not have.
     """
-    bundle.require()
-    start = Start(prompt, [], bundle.decoding.tokens)
-    growth, told = Growth(model, [start], Ending.of(model, bundle.prompt.stop)), _Told(model)
-    newest = None
-    if bundle.policy.gate != "always":
-        for newest in _watch(Rows(model, [start], tracker=bundle.tracker), growth, bundle.policy):
-            if growth.n:
-                yield told.token(growth.tokens_of(0), newest)
-        if growth.n > len(told.pieces):
-            yield told.token(growth.tokens_of(0), None)
-    before = _joined([growth], [[0]])
-    decision = decide(before, bundle.policy)
-    if decision.fired[0]:
-        kept, strength = int(decision.kept[0]), float(decision.strength[0])
-        p = None if newest is None else float(newest[0])
-        yield Event("back", told.back(kept), p, int(before.length[0]) - kept, strength)
-        start = Start(prompt, before.rows()[0][:kept], bundle.decoding.tokens - kept, strength)
-        for tokens in _steered(model, start, bundle):
-            yield told.token([*start.kept, *tokens], None, strength)
-    yield Event("done", clean_answer(told.text, bundle.prompt), steered=bool(decision.fired[0]))
+    rows, growth, helm = _begin(model, [prompt], bundle)
+    told = _Told(model, growth, helm)
+    if helm.rounds[0]:
+        yield told.back()
+    for _ in grow(rows, growth, helm):  # hooks are active in a pass only: between two, the model is the caller's
+        yield from told.news(bundle.reads_p)
+    yield from told.news(False)
+    yield Event("done", clean_answer(told.text, bundle.prompt), steered=told.rounds > 0)
+
+
+class Helm:
+    """Who steers the rows of a `Growth` by a policy: sets them back, and says what they are edited with."""
+
+    def __init__(self, bundle: Bundle, growth: Growth) -> None:
+        self._policy = bundle.policy
+        self._looks = bundle.reads_p
+        n_rows = len(growth.n)
+        self.rounds = np.full(n_rows, int(bundle.policy.gate == "always"))
+        self.base = np.zeros(n_rows, dtype=np.int64)  # tokens that stay whatever follows
+        self._steers = self.rounds > 0
+        self.left: dict[int, tuple[list[int], np.ndarray]] = {}  # what a row had when it fired last, and its p
+        # n, kept, strength, tokens and p of when a row fired first
+        self.first: dict[int, tuple[int, int, float, list[int], np.ndarray]] = {}
+        if bundle.policy.gate == "always":
+            self.first = {row: (0, 0, bundle.policy.alpha, [], growth.p[row].copy()) for row in range(n_rows)}
+
+    def back(self, growth: Growth, rows: Int[np.ndarray, " n"], accepted: bool) -> Bool[np.ndarray, " n"]:
+        """Rows that fire step back, and are steered from there on."""
+        if not self._looks:
+            return np.zeros(len(rows), dtype=bool)
+        fires = self._fires(growth, rows, accepted)
+        seen = growth.n[rows] - accepted
+        if fires.any():
+            at = rows[fires]
+            self._step_back(growth, at, self._policy.strength(growth.p[at, seen[fires]]))
+        if not accepted:
+            self._adjust(growth, rows[~fires])
+        return fires
+
+    def waits(self, growth: Growth, rows: Int[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+        """Rows whose last state is still to be run, as it is judged too (G3)."""
+        judges = self._policy.gate == "answer" and self._policy.judged == "newest"
+        unseen = np.isnan(growth.p[rows, growth.n[rows]])
+        return unseen & judges & (self.rounds[rows] < self._policy.backtracks)
+
+    def answers(self, growth: Growth) -> Answers:
+        """All rows, once they have ended; as they were when they first fired, and as they are."""
+        first = [self.first.get(row) for row in range(len(growth.n))]
+        fired = np.array([parts is not None for parts in first], dtype=bool)
+        rows = [growth.answer(row) if parts is None else parts[3] for row, parts in enumerate(first)]
+        before = Trace.of(rows, np.where(fired, OPEN, growth.ended).tolist())
+        after = Trace.of([growth.answer(row) for row in range(len(growth.n))], growth.ended.tolist())
+        if self._looks:
+            p = [growth.p[row] if parts is None else parts[4] for row, parts in enumerate(first)]
+            before = replace(before, p=_cut(p, before))
+            after = after if self._policy.once else replace(after, p=_cut(list(growth.p), after))
+        decision = Decision(
+            fired,
+            np.array([n if parts is None else parts[1] for n, parts in zip(growth.n, first, strict=True)], dtype=int),
+            np.array([0.0 if parts is None else parts[2] for parts in first], dtype=np.float64),
+            np.array([n if parts is None else parts[0] for n, parts in zip(growth.n, first, strict=True)], dtype=int),
+        )
+        edited = growth.edited[:, : after.tokens.shape[1] + 1]
+        return Answers(before, decision, after, self.rounds, growth.decoded, edited)
+
+    def _fires(self, growth: Growth, rows: Int[np.ndarray, " n"], accepted: bool) -> Bool[np.ndarray, " n"]:
+        """Rows that fire by p of the newest state, or once a token is accepted, of the state before (G2, G3)."""
+        policy, n = self._policy, growth.n[rows]
+        if policy.gate == "question":
+            due = (n == 0) & (not accepted)
+        else:
+            ended = growth.ended[rows] != OPEN
+            due = (n > 0) & ((n - self.base[rows] >= policy.s) | ended)
+            due &= (policy.judged == "previous") == accepted
+            due &= policy.backtrack | ~ended  # what fires at its own end has nothing left to steer
+        due &= self.rounds[rows] < policy.backtracks
+        return due & (growth.p[rows, n - accepted] > policy.beta)
+
+    def _step_back(self, growth: Growth, rows: Int[np.ndarray, " n"], strength: Float[np.ndarray, " n"]) -> None:
+        """Each of the rows as far as the policy says; the strength in force there is raised."""
+        kept = self._policy.kept(growth.p[rows], growth.n[rows], self.base[rows])
+        for row, stays, more in zip(rows.tolist(), kept.tolist(), strength.tolist(), strict=True):
+            n, tokens, p = int(growth.n[row]), growth.answer(row), growth.p[row].copy()
+            self.left[row] = tokens, p
+            self.first.setdefault(row, (n, stays, more, tokens, p))
+            growth.p[row, stays:] = np.nan
+            growth.back(row, stays, float(growth.edited[row, stays]) + more)
+        self.base[rows] = kept
+        self.rounds[rows] += 1
+        self._steers[rows] = True
+
+    def _adjust(self, growth: Growth, rows: Int[np.ndarray, " n"]) -> None:
+        """What rows that go on are steered with after the state that was just run."""
+        rows = rows[self._steers[rows]]
+        p = growth.p[rows, growth.n[rows]]
+        if self._policy.reestimate:
+            growth.strength[rows] = self._policy.alpha * p.astype(np.float64)
+        if self._policy.release is not None:
+            let_go = rows[p <= self._policy.release]
+            growth.strength[let_go], self._steers[let_go] = 0.0, False
 
 
 @dataclass(slots=True)
@@ -86,110 +164,58 @@ class _Told:
     """What a stream has told so far, token by token; a character's last token tells it."""
 
     model: LoadedModel
+    growth: Growth
+    helm: Helm
+    rounds: int = 0
     pieces: list[str] = field(default_factory=list)
 
     @property
     def text(self) -> str:
         return "".join(self.pieces)
 
-    def token(self, tokens: list[int], p: Tensor | None, strength: float | None = None) -> Event:
-        whole, before = self.model.decode(tokens), self.text
-        self.pieces.append("" if whole.endswith("\ufffd") else whole[len(before) :])
-        return Event(
-            "token",
-            self.pieces[-1],
-            None if p is None else float(p[0]),
-            strength=strength or 0.0,
-            steered=strength is not None,
-        )
+    def news(self, waits: bool) -> Iterator[Event]:
+        """What has happened since; with `waits`, tokens are told once their state was run, with its p."""
+        growth = self.growth
+        if self.helm.rounds[0] > self.rounds:
+            tokens, p = self.helm.left[0]
+            yield from self._tokens(tokens, p)
+            yield self.back(float(p[~np.isnan(p)][-1]))
+        n = int(growth.n[0])
+        while waits and n > len(self.pieces) and np.isnan(growth.p[0, n]):
+            n -= 1
+        yield from self._tokens(growth.answer(0)[:n], growth.p[0])
 
-    def back(self, kept: int) -> str:
-        dropped = "".join(self.pieces[kept:])
+    def back(self, p: float | None = None) -> Event:
+        """The row has stepped back."""
+        kept = int(self.helm.base[0])
+        dropped = self.pieces[kept:]
         del self.pieces[kept:]
-        return dropped
+        self.rounds = int(self.helm.rounds[0])
+        return Event("back", "".join(dropped), p, len(dropped), float(self.growth.strength[0]))
+
+    def _tokens(self, tokens: list[int], p: Float[np.ndarray, " state"]) -> Iterator[Event]:
+        """The tokens that have not been told."""
+        for n in range(len(self.pieces), len(tokens)):
+            whole, before = self.model.decode(tokens[: n + 1]), self.text
+            self.pieces.append("" if whole.endswith("\ufffd") else whole[len(before) :])
+            seen = None if np.isnan(p[n + 1]) else float(p[n + 1])
+            strength = float(self.growth.edited[0, n])
+            yield Event("token", self.pieces[-1], seen, strength=strength, steered=self.rounds > 0)
 
 
-def _watched(model: LoadedModel, prompts: Prompts, bundle: Bundle) -> Trace:
-    """Unsteered rows, each up to where it fires."""
-    starts = [Start(prompt, [], bundle.decoding.tokens) for prompt in prompts]
-    batches = list(by_length([len(prompt) for prompt in prompts], bundle.decoding.batch))
-    ending = Ending.of(model, bundle.prompt.stop)
-    grown = [Growth(model, [starts[i] for i in batch], ending) for batch in batches]
-    if bundle.policy.gate != "always":
-        prefix = compute_prefix(model, common_prefix(prompts))
-        tracker = bundle.tracker if bundle.reads_p else None
-        for growth, batch in zip(grown, batches, strict=True):
-            rows = Rows(model, [starts[i] for i in batch], prefix, tracker=tracker)
-            for _ in _watch(rows, growth, bundle.policy):
-                pass
-    return _joined(grown, batches)
+def _begin(model: LoadedModel, prompts: Sequence[Sequence[int]], bundle: Bundle) -> tuple[Rows, Growth, Helm]:
+    bundle.require()
+    policy, decoding = bundle.policy, bundle.decoding
+    starts = [Start(prompt, (), decoding.tokens, policy.alpha * (policy.gate == "always")) for prompt in prompts]
+    tracker = bundle.tracker if bundle.reads_p else None
+    dtype = np.float32 if tracker is None else tracker.weight.cpu().numpy().dtype
+    growth = Growth(model, starts, decoding, bundle.prompt.stop, dtype)
+    steering = Steering(bundle.edit, decoding.edit == "persistent") if bundle.edit and policy.gate != "never" else None
+    prefix = compute_prefix(model, common_prefix(prompts))
+    return Rows(model, growth, decoding.batch, prefix, steering, tracker), growth, Helm(bundle, growth)
 
 
-def _watch(rows: Rows, growth: Growth, policy: Policy) -> Iterator[Float[Tensor, " row"] | None]:
-    """Let rows grow until each has fired or ended; after every pass, p of their newest states."""
-    waits = policy.gate == "answer" and policy.judged == "newest"  # a row's last token is read before it leaves
-    ended = None
-    while growth.alive:
-        if (index := growth.shrink()) is not None:
-            rows.select(index)
-            ended = None if ended is None else ended[index]
-        with rows.hooked():
-            token, p = rows.step()
-        if p is not None:
-            growth.see(p)
-        yield p
-        growth.close(_fires(policy, "newest", growth.n, ended, p), OPEN)
-        growth.close(ended)
-        if growth.alive:
-            ended = growth.accept(token)
-            growth.close(_fires(policy, "previous", growth.n, ended, p), OPEN)
-            if not waits:
-                growth.close(ended)
-
-
-def _fires(
-    policy: Policy,
-    judged: Literal["newest", "previous"],
-    n: int,
-    ended: Bool[Tensor, " row"] | None,
-    p: Float[Tensor, " row"] | None,
-) -> Bool[Tensor, " row"] | None:
-    """Rows that fire after n tokens, by p of the newest state or the one before; None: no check of any (G2, G3)."""
-    if p is None or policy.gate not in ("answer", "question"):
-        return None
-    if policy.gate == "question":
-        return p > policy.beta if n == 0 and judged == "newest" else None
-    if judged != policy.judged or n == 0 or (n < policy.s and ended is None):
-        return None
-    fires = p > policy.beta
-    if ended is not None and not policy.backtrack:  # what fires at its own end has nothing left to steer
-        fires = fires & ~ended
-    return fires if n >= policy.s or ended is None else fires & ended
-
-
-def _steered(model: LoadedModel, start: Start, bundle: Bundle) -> Iterator[list[int]]:
-    """The new tokens of one steered row, after each step."""
-    rows = Rows(model, [start], steering=Steering(bundle.edit, bundle.decoding.edit == "persistent"))
-    growth = Growth(model, [start], Ending.of(model, bundle.prompt.stop))
-    while growth.alive:
-        with rows.hooked():
-            token, _ = rows.step()
-        ended = growth.accept(token)
-        yield growth.tokens_of(0)
-        growth.close(ended)
-
-
-def _joined(grown: Sequence[Growth], batches: Sequence[Sequence[int]]) -> Trace:
-    """The trace of all batches; growth i holds the rows batches[i]."""
-    rows: dict[int, Written] = {}
-    seen = [growth.p() for growth in grown]
-    for growth, batch in zip(grown, batches, strict=True):
-        rows |= zip(batch, growth.written(), strict=True)
-    written = [rows[i] for i in range(len(rows))]
-    trace = Trace.of([row.tokens for row in written], [row.ended for row in written])
-    if seen and not any(part.size for part in seen):
-        return trace
-    p = np.full((len(rows), trace.tokens.shape[1] + 1), np.nan, dtype=seen[0].dtype if seen else np.float32)
-    for part, batch in zip(seen, batches, strict=True):
-        p[batch, : part.shape[1]] = part[:, : p.shape[1]]
-    return replace(trace, p=p)
+def _cut(p: list[np.ndarray], trace: Trace) -> Float[np.ndarray, "row state"]:
+    """The states that a trace has."""
+    width = trace.tokens.shape[1] + 1
+    return np.stack(p)[:, :width] if p else np.zeros((0, width))

@@ -4,7 +4,7 @@ In: texts as token ids, and what to look at in their last tokens. Out: head outp
 Knows no policy and writes no token.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -22,15 +22,11 @@ from fasb.tracker import Tracker
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A text of which the last `n_states` tokens are looked at.
-
-    With an edit, it is active from the position `edited` to the end, `strength` times.
-    """
+    """A text of which the last `n_states` tokens are looked at; `strength`: of an edit, at its last tokens."""
 
     text: Sequence[int]
     n_states: int
-    edited: int = 0
-    strength: float = 0.0
+    strength: Sequence[float] | Float[np.ndarray, " last"] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +64,14 @@ class Heads:
 
 
 @torch.inference_mode()
-def observe_batch(model: LoadedModel, passages: Sequence[Passage], prefix: Prefix | None, heads: Heads) -> Seen:
+def observe_batch(
+    model: LoadedModel, passages: Sequence[Passage], prefix: Prefix | None, heads: Heads, edit: Edit | None = None
+) -> Seen:
     """Only p, of the last states."""
     last = max(1, *(passage.n_states for passage in passages))
     batch = batch_of(model, [passage.text for passage in passages], prefix)
-    with reading(model.layout, heads.heads) as reader:
+    with reading(model.layout, heads.heads) as reader, editing(model.layout, edit) as dial:
+        dial.strength = right_aligned([passage.strength for passage in passages], batch.width, model.device)
         forward(model, batch, keep=1)
         states = reader.take()[:, -last:]
     return Seen([p.cpu().numpy() for p in heads.p(states)], None)
@@ -91,8 +90,8 @@ def score_batch(
     batch = batch_of(model, [passage.text for passage in passages], prefix)
     with ExitStack() as stack:
         reader = stack.enter_context(reading(model.layout, heads.heads)) if heads else None
-        if edit is not None:
-            stack.enter_context(editing(model.layout, edit)).strength = _strength(passages, batch.ids)
+        dial = stack.enter_context(editing(model.layout, edit))
+        dial.strength = right_aligned([passage.strength for passage in passages], batch.width, model.device)
         logits = forward(model, batch, keep=last)[:, :-1]
         p = heads.p(reader.take()[:, -last:]) if reader else []
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
@@ -105,23 +104,39 @@ def logits_of(
     model: LoadedModel, text: Sequence[int], edit: Edit | None = None, strength: float = 0.0
 ) -> Float[Tensor, "token vocab"]:
     """Logits at every token of one text; an edit is active at all of them."""
-    passage = Passage(text, len(text), strength=strength)
     batch = batch_of(model, [text])
-    with ExitStack() as stack:
-        if edit is not None:
-            stack.enter_context(editing(model.layout, edit)).strength = _strength([passage], batch.ids)
+    with editing(model.layout, edit) as dial:
+        dial.strength = torch.full(batch.ids.shape, strength, dtype=torch.float64, device=model.device)
         return forward(model, batch)[0]
 
 
-def by_length(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
-    """Indices in batches of like length, longest first: what needs most memory is tried first."""
-    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    for i in range(0, len(order), size):
-        yield order[i : i + size]
+def in_batches(lengths: Sequence[int], size: int, run: Callable[[list[int]], None]) -> None:
+    """Run all rows, in batches of like length, longest first; where one does not fit the memory, size is halved.
+
+    Raises:
+        torch.OutOfMemoryError: a single row does not fit.
+    """
+    waiting = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    while waiting:
+        try:
+            run(waiting[:size])
+        except torch.OutOfMemoryError:
+            if size == 1 or len(waiting) == 1:
+                raise
+            size = min(size, len(waiting)) // 2
+            torch.cuda.empty_cache()
+        else:
+            waiting = waiting[size:]
 
 
-def _strength(passages: Sequence[Passage], ids: Int[Tensor, "row token"]) -> Float[Tensor, "row token"]:
-    n_edited = torch.tensor([len(passage.text) - passage.edited for passage in passages], device=ids.device)
-    strength = torch.tensor([passage.strength for passage in passages], dtype=torch.float64, device=ids.device)
-    from_end = torch.arange(ids.shape[1], 0, -1, device=ids.device)
-    return torch.where(from_end <= n_edited[:, None], strength[:, None], 0.0)
+def right_aligned(
+    strengths: Sequence[Sequence[float] | Float[np.ndarray, " last"]] | Float[np.ndarray, "row last"],
+    width: int,
+    device: torch.device | str,
+) -> Float[Tensor, "row column"] | None:
+    """Strengths of each row's last tokens, as a `Dial` takes them; None where all are 0."""
+    padded = np.zeros((len(strengths), width))
+    for row, last in zip(padded, strengths, strict=True):
+        if len(last):
+            row[-len(last) :] = last[-width:]
+    return torch.from_numpy(padded).to(device) if padded.any() else None

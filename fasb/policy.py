@@ -23,6 +23,11 @@ class Policy:
     steers from the first token (ITI, All fixed); `never` does not steer.
     adaptive: strength is p * alpha, else alpha. backtrack: drop s tokens, else keep all (w/o Backtracking).
     judged: after the n-th token, the state of that token, or of the one before it (the released program).
+
+    Beyond the paper (docs/method.md 6). backtracks: how often a row may fire; later checks begin s tokens after the
+    place it went back to, and add their strength to the one in force there. safe: step back to the last token with
+    p <= safe instead of s tokens. reestimate: while steered, strength is alpha times p of the state before.
+    release: steering stops once p <= release.
     """
 
     alpha: float = 0.0
@@ -32,6 +37,10 @@ class Policy:
     adaptive: bool = True
     backtrack: bool = True
     judged: Literal["newest", "previous"] = "newest"
+    backtracks: int = 1
+    safe: float | None = None
+    reestimate: bool = False
+    release: float | None = None
 
     def __post_init__(self) -> None:
         if self.s < 1:
@@ -40,6 +49,40 @@ class Policy:
             raise ConfigError(f"policy.beta: {self.beta} is not a probability; set it between 0 and 1")
         if not np.isfinite(self.alpha):
             raise ConfigError(f"policy.alpha: {self.alpha} is not a number; give a finite strength")
+        if self.backtracks < 1:
+            raise ConfigError(f"policy.backtracks: {self.backtracks}; set 1 or more, or gate to 'never'")
+        for key, most in (("safe", self.beta), ("release", 1)):
+            value = getattr(self, key)
+            if value is not None and not 0 <= value <= most:
+                raise ConfigError(f"policy.{key}: {value} is not between 0 and {most}; correct it, or leave it out")
+        if not self.once and self.judged == "previous":
+            raise ConfigError("policy.judged: 'previous' is for what fires once; set it to 'newest'")
+
+    @property
+    def once(self) -> bool:
+        """Whether the unsteered answer alone decides, as in the paper; else steered states are judged as well."""
+        return self.backtracks == 1 and not self.reestimate and self.release is None
+
+    @property
+    def reads_p(self) -> bool:
+        """Whether it looks at p at all."""
+        return self.gate in ("answer", "question") or (self.gate == "always" and not self.once)
+
+    def strength(self, p: Float[np.ndarray, " row"]) -> Float[np.ndarray, " row"]:
+        """What p at firing gives (T3)."""
+        return self.alpha * (p.astype(np.float64) if self.adaptive else np.ones(len(p)))
+
+    def kept(
+        self, p: Float[np.ndarray, "row state"], n: Int[np.ndarray, " row"], base: Int[np.ndarray, " row"]
+    ) -> Int[np.ndarray, " row"]:
+        """Tokens that stay where a row fires after n tokens; never fewer than `base` (G4)."""
+        if not self.backtrack:
+            return n
+        if self.safe is None:
+            return np.maximum(n - self.s, base)
+        state = np.arange(p.shape[1])
+        safe = (p <= self.safe) & (state >= base[:, None]) & (state < n[:, None])
+        return np.where(safe.any(axis=1), p.shape[1] - 1 - safe[:, ::-1].argmax(axis=1), base)
 
     def as_dict(self) -> dict[str, Any]:
         """All fields, for provenance and hashes."""
@@ -110,12 +153,12 @@ def _decision(
     fired_at: Int[np.ndarray, " row"],
     p: Float[np.ndarray, " row"],
 ) -> Decision:
-    kept = np.maximum(fired_at - policy.s, 0) if policy.backtrack else fired_at
-    strength = policy.alpha * (p.astype(np.float64) if policy.adaptive else np.ones(len(fired)))
+    seen = trace.p if trace.p is not None else np.zeros((len(fired), 1))
+    kept = policy.kept(seen, fired_at, np.zeros_like(fired_at))
     return Decision(
         fired,
         np.where(fired, kept, trace.length),
-        np.where(fired, strength, 0.0),
+        np.where(fired, policy.strength(p), 0.0),
         np.where(fired, fired_at, trace.length),
     )
 

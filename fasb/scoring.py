@@ -15,7 +15,7 @@ from fasb.data.prompts import choice_text
 from fasb.errors import DataError
 from fasb.model.load import LoadedModel
 from fasb.model.prefix import Prefix, common_prefix, compute_prefix
-from fasb.observing import Heads, Passage, by_length, score_batch
+from fasb.observing import Heads, Passage, in_batches, score_batch
 from fasb.policy import decide_choice
 from fasb.settings import PromptSettings, ScoringSettings
 from fasb.trace import LIMIT, Decision, Trace
@@ -137,12 +137,15 @@ def _unsteered(
     p = {key: [np.zeros(0)] * len(choices) for key in trackers}
     logprob = np.zeros(len(choices))
     passages = [Passage(choice.tokens, len(choice.tokens) - choice.seen_from) for choice in choices]
-    for rows in by_length([len(choice.tokens) for choice in choices], size):
+
+    def run(rows: list[int]) -> None:
         seen = score_batch(model, [passages[i] for i in rows], prefix, heads)
         logprob[rows] = _summed(seen.logprob, [choices[i] for i in rows])
         for found, part in zip(p.values(), seen.p, strict=True):
             for i, row in zip(rows, part, strict=True):
                 found[i] = row[len(row) - passages[i].n_states :]
+
+    in_batches([len(choice.tokens) for choice in choices], size, run)
     return [None if key is None else p[key] for key in keys], logprob
 
 
@@ -171,13 +174,20 @@ def _edited(
     """Log-probabilities under the edit, which is active on all positions from where it begins (M6)."""
     rows = [choices[row] for row, _, _ in wanted]
     passages = [
-        Passage(choice.tokens, len(choice.tokens) - choice.seen_from, choice.first_state + kept, strength)
+        Passage(
+            choice.tokens,
+            len(choice.tokens) - choice.seen_from,
+            [strength] * (len(choice.tokens) - choice.first_state - kept),
+        )
         for choice, (_, kept, strength) in zip(rows, wanted, strict=True)
     ]
     logprob = np.zeros(len(rows))
-    for part in by_length([len(choice.tokens) for choice in rows], size):
+
+    def run(part: list[int]) -> None:
         seen = score_batch(model, [passages[i] for i in part], prefix, edit=bundle.edit)
         logprob[part] = _summed(seen.logprob, [rows[i] for i in part])
+
+    in_batches([len(choice.tokens) for choice in rows], size, run)
     return logprob
 
 

@@ -1,14 +1,15 @@
-"""Stepping: a batch of texts that grow by one token at a time over a key/value cache.
+"""Stepping: texts that grow by one token at a time, as many at once as a batch holds.
 
-In: token ids to write on from, how long, and perhaps an edit or a tracker. Out: the new tokens and how each row
-ended. Knows no policy: who is steered, from where and how strongly has been decided.
+In: where rows begin, and perhaps an edit or a tracker. Out: their tokens and how each ended. A row that ends leaves
+the batch and a waiting one takes its place, so that the batch stays full; a batch that does not fit the memory is
+halved, and its rows go on from what they have. Knows no policy: `Watch` is who is asked whether a row steps back.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -18,26 +19,32 @@ from torch import Tensor
 from fasb.edits import Edit
 from fasb.model.heads import Dial, Reader, editing, reading
 from fasb.model.load import LoadedModel
-from fasb.model.prefix import Prefix, batch_of, forward
-from fasb.model.room import make_room
-from fasb.observing import by_length
+from fasb.model.prefix import Batch, Prefix, batch_of, forward
+from fasb.model.room import Room
+from fasb.observing import right_aligned
+from fasb.sampling import Sampler
+from fasb.settings import DecodingSettings
 from fasb.trace import EOS, LIMIT, OPEN, STOP
 from fasb.tracker import Tracker
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where a row begins: its prompt, the tokens of its answer that stay, how many more may follow."""
+    """Where a row begins: its prompt, the tokens of its answer that stay, the most tokens of the answer in all.
+
+    From the last token that stays on, it is edited `strength` times. begins: which of the prefix's texts the prompt
+    and the tokens that stay are the beginning of. Answers with an equal `like` are expected to go on alike: what one
+    of them says is the next one's draft, and its tokens that are right are taken over without a step each. Rows start
+    by `turn`.
+    """
 
     prompt: Sequence[int]
     kept: Sequence[int]
     limit: int
     strength: float = 0.0
-
-    @property
-    def text(self) -> list[int]:
-        """All tokens that are there before the first step."""
-        return [*self.prompt, *self.kept]
+    begins: int = 0
+    like: tuple[int, int] | None = None
+    turn: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,212 +67,392 @@ class Steering:
 class Ending:
     """When an answer ends before its limit. `suspect`: tokens that can complete a stop string."""
 
-    eos: Bool[Tensor, " vocab"]
-    suspect: Bool[Tensor, " vocab"] | None
+    eos: Bool[np.ndarray, " vocab"]
+    suspect: Bool[np.ndarray, " vocab"]
     stop: tuple[str, ...]
 
     @classmethod
     def of(cls, model: LoadedModel, stop: tuple[str, ...]) -> "Ending":
         """The endings of a model's answers, as tables over its vocabulary."""
-        eos = torch.zeros(model.vocab_size, dtype=torch.bool)
+        eos = np.zeros(model.vocab_size, dtype=bool)
         eos[[token for token in model.eos if token < model.vocab_size]] = True
-        suspect = torch.tensor(_suspects(model.tokenizer, model.vocab_size, stop)) if stop else None
-        return cls(eos.to(model.device), None if suspect is None else suspect.to(model.device), stop)
+        return cls(eos, _suspects(model.tokenizer, model.vocab_size, stop), stop)
 
-    def stopped(self, model: LoadedModel, tokens: list[int]) -> bool:
+    def stopped(self, model: LoadedModel, tokens: Sequence[int]) -> bool:
         """Whether the text of an answer holds a stop string."""
         text = model.decode(tokens)
         return any(stop in text for stop in self.stop)
 
 
 @lru_cache(maxsize=8)
-def _suspects(tokenizer: Any, vocab_size: int, stop: tuple[str, ...]) -> list[bool]:
+def _suspects(tokenizer: Any, vocab_size: int, stop: tuple[str, ...]) -> Bool[np.ndarray, " vocab"]:
     """Tokens after which a stop string may be complete: any whose text holds the last character of one.
 
     Spaces come and go between tokens, and bytes of one character may be spread over several: then any token may.
     """
     last = {text[-1] for text in stop}
-    if " " in last:
-        return [True] * vocab_size
+    suspect = np.full(vocab_size, " " in last)
+    if not last or " " in last:
+        return suspect
     special = set(tokenizer.all_special_ids)
-    known = min(len(tokenizer), vocab_size)
-    pieces = tokenizer.batch_decode([[token] for token in range(known)])
-    held = [not last.isdisjoint(piece) or "\ufffd" in piece or not piece for piece in pieces]
-    return [holds and token not in special for token, holds in enumerate(held)] + [False] * (vocab_size - known)
+    pieces = tokenizer.batch_decode([[token] for token in range(min(len(tokenizer), vocab_size))])
+    for token, piece in enumerate(pieces):
+        holds = not last.isdisjoint(piece) or "\ufffd" in piece or not piece
+        suspect[token] = holds and token not in special
+    return suspect
 
 
-class Rows:
-    """A batch in the model's hands: its cache, and the tokens that are to be fed next."""
+class Growth:
+    """Answers while they grow, on the CPU; every array by row.
+
+    tokens [row, limit], n: an answer's tokens, and how many. ended (`fasb.trace`). strength: what the edit is
+    multiplied with in the next pass; edited [row, state]: in the pass that ran each state. p [row, state]: of the
+    newest pass of each state, NaN where nothing looked. decoded: tokens so far, those that were dropped included.
+    said: what followed last, by `Start.like`.
+    """
 
     def __init__(
         self,
         model: LoadedModel,
         starts: Sequence[Start],
+        decoding: DecodingSettings,
+        stop: tuple[str, ...] = (),
+        dtype: Any = np.float32,
+    ) -> None:
+        self._model, self._starts, self._ending = model, starts, Ending.of(model, stop)
+        self.sampler = Sampler.of(decoding)
+        most = max((start.limit for start in starts), default=0)
+        self.limit = np.array([start.limit for start in starts], dtype=np.int64)
+        self.tokens = np.zeros((len(starts), most), dtype=np.int64)
+        for row, start in enumerate(starts):
+            self.tokens[row, : len(start.kept)] = start.kept
+        self.n = np.array([len(start.kept) for start in starts], dtype=np.int64)
+        self.ended = np.full(len(starts), OPEN)
+        self.strength = np.array([start.strength for start in starts], dtype=np.float64)
+        self.edited = np.zeros((len(starts), most + 1))
+        self.p = np.full((len(starts), most + 1), np.nan, dtype=dtype)
+        self.decoded = np.zeros(len(starts), dtype=np.int64)
+        self.n_prompt = np.array([len(start.prompt) for start in starts], dtype=np.int64)
+        self.said: dict[tuple[int, int], list[int]] = {}
+        self.chance = self.sampler.chances([start.prompt for start in starts], most)
+
+    def text(self, row: int) -> list[int]:
+        """Prompt and answer so far."""
+        return [*self._starts[row].prompt, *self.answer(row)]
+
+    def answer(self, row: int) -> list[int]:
+        """The answer so far."""
+        return self.tokens[row, : self.n[row]].tolist()
+
+    def draft(self, row: int) -> list[int]:
+        """What may follow: nothing once the row has been written on."""
+        start = self._starts[row]
+        if start.like is None or self.decoded[row]:
+            return []
+        return self.said.get(start.like, [])[: start.limit - len(start.kept) - 1]
+
+    def begins(self, row: int) -> tuple[int, int]:
+        """Which of the prefix's texts the row begins with, and how many tokens of it were never edited."""
+        start = self._starts[row]
+        return start.begins, len(start.prompt) + len(start.kept) - 1
+
+    def done(self, rows: Int[np.ndarray, " n"]) -> None:
+        """Rows have ended; what they say is the draft of those like them."""
+        for row in rows.tolist():
+            if (like := self._starts[row].like) is not None:
+                self.said[like] = self.answer(row)[len(self._starts[row].kept) :]
+
+    def order(self, rows: Iterable[int]) -> list[int]:
+        """Rows in the order in which they should start: by turn, most tokens to come first, then longest texts."""
+        turn = [start.turn for start in self._starts]
+        return sorted(set(rows), key=lambda row: (turn[row], self.n[row] - self.limit[row], -self.n_prompt[row]))
+
+    def run(self, rows: Int[np.ndarray, " n"], p: Float[np.ndarray, " n"] | None) -> None:
+        """The newest state of each of the rows was run; its p, if it was tracked."""
+        self.edited[rows, self.n[rows]] = self.strength[rows]
+        if p is not None:
+            self.p[rows, self.n[rows]] = p
+
+    def accept(self, rows: Int[np.ndarray, " n"], token: Int[np.ndarray, " n"]) -> None:
+        """Append a token to each of the rows, and note which end with it."""
+        self.tokens[rows, self.n[rows]] = token
+        self.n[rows] += 1
+        self.decoded[rows] += 1
+        self.ended[rows[self.n[rows] >= self.limit[rows]]] = LIMIT
+        for row in rows[self._ending.suspect[token]].tolist():
+            if self._ending.stopped(self._model, self.answer(row)):
+                self.ended[row] = STOP
+        self.ended[rows[self._ending.eos[token]]] = EOS
+
+    def back(self, row: int, kept: int, strength: float) -> None:
+        """Only `kept` tokens of the answer stay; from the last of them on it is edited `strength` times."""
+        self.n[row], self.strength[row], self.ended[row] = kept, strength, OPEN
+
+    def written(self) -> list[Written]:
+        """All rows, in the order of the starts."""
+        rows = zip(self._starts, self.tokens.tolist(), self.n.tolist(), self.ended.tolist(), strict=True)
+        return [Written(tokens[len(start.kept) : n], ended) for start, tokens, n, ended in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What a forward pass gave some rows: their next tokens, and p of the state that it ran.
+
+    One token each, but for a row that began with a draft: its first `n_new`.
+    """
+
+    rows: Int[np.ndarray, " n"]
+    token: Int[np.ndarray, "n new"]
+    n_new: Int[np.ndarray, " n"]
+    p: Float[np.ndarray, " n"] | None
+
+
+class Rows:
+    """A batch in the model's hands: which row of a `Growth` is in which place, their cache, and what is fed next."""
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        growth: Growth,
+        size: int,
         prefix: Prefix | None = None,
         steering: Steering | None = None,
         tracker: Tracker | None = None,
     ) -> None:
-        self._model, self._steering = model, steering
+        self._model, self._growth, self._prefix, self._steering = model, growth, prefix, steering
         self._tracker = tracker.to(model.device) if tracker is not None else None
+        self._transient = steering is not None and not steering.persistent
         self._reader: Reader | None = None
         self._dial: Dial | None = None
-        self._batch = batch_of(model, [start.text for start in starts], prefix)
-        self._room = max(start.limit for start in starts)
-        self._strength = torch.tensor([start.strength for start in starts], dtype=torch.float64, device=model.device)
+        self.resize(min(size, len(growth.n)))
+
+    def resize(self, size: int) -> None:
+        """Forget all rows; so many places from now on."""
+        self._place = np.full(size, -1)  # the row that is there
+        self._cached = np.zeros(size, dtype=np.int64)  # tokens of it that have been run
+        self._room = Room(size)
+        # of each place, the token that is fed next, and the one before it
+        self._newest = self._fed = torch.zeros((size, 1), dtype=torch.long, device=self._model.device)
+        self._edited = False  # whether the newest pass was
+
+    @property
+    def size(self) -> int:
+        """Places."""
+        return len(self._place)
+
+    @property
+    def inside(self) -> list[int]:
+        """The rows that have a place."""
+        return self._place[self._place >= 0].tolist()
+
+    @property
+    def n_free(self) -> int:
+        """Places without a row."""
+        return int((self._place < 0).sum())
 
     @contextmanager
     def hooked(self) -> Iterator[None]:
         """Inside, the tracker's heads are read and the edit is active; a head is read before its own edit."""
+        if self._reader is not None or self._dial is not None:
+            yield  # already
+            return
         layout = self._model.layout
         with ExitStack() as stack:
             if self._tracker is not None:
                 self._reader = stack.enter_context(reading(layout, self._tracker.heads))
             if self._steering is not None:
                 self._dial = stack.enter_context(editing(layout, self._steering.edit))
-            yield
-        self._reader = self._dial = None
+            try:
+                yield
+            finally:
+                self._reader = self._dial = None
 
     @torch.inference_mode()
-    def step(self) -> tuple[Int[Tensor, " row"], Float[Tensor, " row"] | None]:
-        """Each row's likeliest next token, and p of the token before it. The next step goes on from there."""
-        if self._dial is not None:
-            strength = self._strength.new_zeros(self._batch.ids.shape)
-            strength[:, -1] = self._strength
-            self._dial.strength = strength
-        token = forward(self._model, self._batch, keep=1)[:, -1].argmax(-1)
-        if self._room:
-            make_room(self._batch.cache, self._room)
-            self._room = 0
-        p = None
-        if self._reader is not None and self._tracker is not None:
-            p = self._tracker.deviation(self._reader.take()[:, -1])
-        if self._steering is None or self._steering.persistent:
-            self._batch = self._batch.then(token[:, None])
-        else:  # the token before is fed once more, now without the edit
-            again = torch.stack([self._batch.ids[:, -1], token], 1)
-            self._batch = self._batch.back(1).then(again)
-        return token, p
+    def admit(self, rows: Sequence[int]) -> Pass:
+        """Rows take free places: their texts are run, and their drafts behind them."""
+        growth = self._growth
+        drafts = [[] if self._tracker is not None or self._transient else growth.draft(row) for row in rows]
+        n_draft, keep = np.array([len(draft) for draft in drafts]), max(map(len, drafts)) + 1
+        texts = [growth.text(row) + draft for row, draft in zip(rows, drafts, strict=True)]
+        batch = batch_of(self._model, texts, self._prefix, self._begins(rows))
+        logits, p = self._run(
+            batch, keep, [self._strengths(*pair) for pair in zip(rows, n_draft.tolist(), strict=True)]
+        )
+        # the last columns of all rows: what follows the text stands n_draft before the end
+        at = growth.n[rows][:, None] + n_draft[:, None] - np.arange(keep)[::-1]
+        token = growth.sampler.pick(logits, _at(growth.chance, rows, at)).cpu().numpy()
+        new = np.take_along_axis(token, np.minimum(keep - 1 - n_draft[:, None] + np.arange(keep), keep - 1), axis=1)
+        n_right = np.array([_n_equal(row, draft) for row, draft in zip(new.tolist(), drafts, strict=True)])
+        self._settle(rows, texts, batch, n_draft - n_right, new[np.arange(len(rows)), n_right])
+        return Pass(np.array(rows), new, n_right + 1, p)
 
     @torch.inference_mode()
-    def select(self, index: Int[Tensor, " stays"]) -> None:
-        """Only these rows stay."""
-        self._batch, self._strength = self._batch.select(index), self._strength[index]
-
-
-class Growth:
-    """The answers of a batch while they grow, and which rows are still in it.
-
-    Everything of a row is on the device, but for the one read a step that `accept` makes.
-    """
-
-    def __init__(self, model: LoadedModel, starts: Sequence[Start], ending: Ending) -> None:
-        self._model, self._starts, self._ending = model, starts, ending
-        most, device = max(start.limit for start in starts), model.device
-        self._tokens = torch.zeros((len(starts), most), dtype=torch.long, device=device)
-        self._limit = torch.tensor([start.limit for start in starts], device=device)
-        self._row = torch.arange(len(starts), device=device)  # of `starts`, for each row still in the batch
-        self._open = torch.ones(len(starts), dtype=torch.bool, device=device)
-        self.n = 0
-        self.length = np.zeros(len(starts), dtype=np.int64)
-        self.ended = np.full(len(starts), OPEN)
-        self._n_open = len(starts)
-        self._seen: list[tuple[Tensor, Tensor]] = []
-
-    @property
-    def alive(self) -> bool:
-        """Whether a row is left that has not been closed."""
-        return self._n_open > 0
+    def step(self) -> Pass:
+        """The next token of every row in the batch."""
+        growth, taken = self._growth, self._place >= 0
+        rows = self._place[taken]
+        strength = np.where(taken, growth.strength[self._place], 0.0)
+        ids, longest = self._newest, int(self._cached[taken].max())
+        self._cached += 1
+        if self._transient and self._edited:  # the token before is fed once more, now without the edit
+            self._room.back(1)
+            ids, longest = torch.cat([self._fed, ids], 1), longest - 1
+        self._fed, self._edited = self._newest, bool(strength.any())
+        logits, p = self._run(self._room.feed(ids, longest), 1, strength[:, None])
+        self._newest = growth.sampler.pick(logits, _at(growth.chance, self._place, growth.n[self._place][:, None]))
+        token = self._newest.cpu().numpy()[taken]
+        return Pass(rows, token, np.ones(len(rows), dtype=np.int64), None if p is None else p[taken])
 
     @torch.inference_mode()
-    def accept(self, token: Int[Tensor, " row"]) -> Bool[Tensor, " row"] | None:
-        """Append a token to every row; the rows that have ended with it, or None if none has."""
-        self._tokens[self._row, self.n] = token
-        self.n += 1
-        ending = self._ending
-        done = (ending.eos[token] | (self._limit <= self.n)) & self._open
-        if ending.suspect is None:
-            return done if bool(done.any()) else None
-        suspect = ending.suspect[token] & self._open
-        n_done, n_suspect = torch.stack([done.sum(), suspect.sum()]).tolist()
-        if n_suspect:
-            for i in suspect.nonzero()[:, 0].tolist():
-                row = int(self._row[i])
-                if ending.stopped(self._model, [*self._starts[row].kept, *self.tokens_of(row)]):
-                    self.ended[row] = STOP
-                    done[i] = True
-                    n_done += 1
-        return done if n_done else None
+    def rewind(self, rows: Int[np.ndarray, " n"]) -> None:
+        """After rows have stepped back: what was dropped is taken out of their cache, and their last token is run anew.
 
-    def close(self, which: Bool[Tensor, " row"] | None, ended: int | None = None) -> None:
-        """These rows leave with the tokens they have; `ended` says how, if not by their last token."""
-        if which is None:
-            return
-        for i in (which & self._open).nonzero()[:, 0].tolist():
-            row = int(self._row[i])
-            self.length[row] = self.n
-            if ended is not None:
-                self.ended[row] = ended
-            elif int(self._tokens[row, self.n - 1]) in self._model.eos:
-                self.ended[row] = EOS
-            elif self.ended[row] != STOP:
-                self.ended[row] = LIMIT
-            self._n_open -= 1
-        self._open = self._open & ~which
+        What stays was run as it is; it only moves to the last slots.
+        """
+        growth, places = self._growth, np.flatnonzero(np.isin(self._place, rows))
+        texts = [growth.text(row) for row in self._place[places].tolist()]
+        stays = np.array([len(text) - 1 for text in texts])
+        self._room.rewind(places.tolist(), (self._cached[places] - stays).tolist())
+        self._cached[places] = stays
+        self._feed(places, [text[-1] for text in texts], [text[max(len(text) - 2, 0)] for text in texts])
 
-    def shrink(self) -> Int[Tensor, " kept_row"] | None:
-        """Forget closed rows once they are a quarter of the batch; the rows that stay, or None if all do."""
-        n_closed = len(self._row) - self._n_open
-        if not self._n_open or not n_closed or 4 * n_closed < len(self._row):
+    def leave(self, rows: Int[np.ndarray, " n"]) -> None:
+        """These rows' places are free."""
+        self._place[np.isin(self._place, rows)] = -1
+
+    @torch.inference_mode()
+    def shrink(self) -> None:
+        """Give up free places once they are a quarter of the batch."""
+        if 0 < 4 * self.n_free >= self.size > self.n_free:
+            stays = np.flatnonzero(self._place >= 0)
+            self._place, self._cached = self._place[stays], self._cached[stays]
+            self._room.keep(stays.tolist())
+            index = torch.from_numpy(stays).to(self._newest.device)
+            self._newest, self._fed = self._newest[index], self._fed[index]
+
+    def _begins(self, rows: Sequence[int]) -> list[tuple[int, int]] | None:
+        """What of the rows' texts is known from the prefix."""
+        if self._prefix is None:
             return None
-        index = self._open.nonzero()[:, 0]
-        self._row, self._limit, self._open = self._row[index], self._limit[index], self._open[index]
-        return index
+        known = [self._growth.begins(row) for row in rows]
+        return [(i, min(n, len(self._prefix.texts[i]))) for i, n in known]
 
-    def see(self, p: Float[Tensor, " row"]) -> None:
-        """Note p of every row's newest state."""
-        self._seen.append((self._row, torch.where(self._open, p, torch.nan)))
+    def _strengths(self, row: int, n_draft: int) -> list[float]:
+        """Of the answer's states and a draft's, up to the end: what each is edited with."""
+        growth = self._growth
+        n, strength = int(growth.n[row]), float(growth.strength[row])
+        before = [0.0] * n if self._transient else growth.edited[row, :n].tolist()
+        return [*before, *[strength] * (1 + n_draft)]
 
-    def p(self) -> Float[np.ndarray, "row state"]:
-        """What was seen of p, state 0 first; NaN where a row was closed before."""
-        columns = [(row.cpu().numpy(), seen.cpu().numpy()) for row, seen in self._seen]
-        p = np.full((len(self._starts), len(columns)), np.nan, dtype=columns[0][1].dtype if columns else np.float32)
-        for state, (row, seen) in enumerate(columns):
-            p[row, state] = seen
-        return p
+    def _run(
+        self, batch: Batch, keep: int, strengths: Sequence[Sequence[float]] | Float[np.ndarray, "place 1"]
+    ) -> tuple[Float[Tensor, "row kept vocab"], Float[np.ndarray, " row"] | None]:
+        """Logits of the last columns, p of the last; `strengths` of each row's last tokens."""
+        with self.hooked():
+            if self._dial is not None:
+                self._dial.strength = right_aligned(strengths, batch.width, batch.ids.device)
+            logits = forward(self._model, batch, keep)
+            if self._reader is None or self._tracker is None:
+                return logits, None
+            return logits, self._tracker.deviation(self._reader.take()[:, -1]).cpu().numpy()
 
-    def tokens_of(self, row: int) -> list[int]:
-        """The tokens that were written for one of the starts so far."""
-        return self._tokens[row, : self.n].tolist()
+    def _settle(
+        self,
+        rows: Sequence[int],
+        texts: list[list[int]],
+        batch: Batch,
+        dropped: Int[np.ndarray, " n"],
+        newest: Int[np.ndarray, " n"],
+    ) -> None:
+        """Rows that were run take places, without what was wrong in their drafts."""
+        places = np.flatnonzero(self._place < 0)[: len(rows)]
+        self._room.put(places.tolist(), batch, dropped.tolist())
+        self._place[places] = rows
+        self._cached[places] = [len(text) for text in texts] - dropped
+        fed = [text[-1 - n] for text, n in zip(texts, dropped.tolist(), strict=True)]
+        self._feed(places, newest.tolist(), fed)
+        self._edited |= bool(self._growth.strength[list(rows)].any())
 
-    def written(self) -> list[Written]:
-        """All rows, in the order of the starts."""
-        lengths = self.length.tolist()
-        rows = self._tokens.tolist()
-        return [Written(row[:n], ended) for row, n, ended in zip(rows, lengths, self.ended.tolist(), strict=True)]
+    def _feed(self, places: Int[np.ndarray, " n"], newest: Sequence[int], fed: Sequence[int]) -> None:
+        """What is fed next in these places, and what was before it."""
+        device = self._newest.device
+        index = torch.from_numpy(places).to(device)
+        self._newest, self._fed = self._newest.clone(), self._fed.clone()
+        self._newest[index, 0] = torch.tensor(newest, device=device)
+        self._fed[index, 0] = torch.tensor(fed, device=device)
 
 
-def grow(rows: Rows, growth: Growth) -> list[Written]:
-    """Write every row to its end."""
-    with rows.hooked():
-        while growth.alive:
-            if (index := growth.shrink()) is not None:
-                rows.select(index)
-            growth.close(growth.accept(rows.step()[0]))
-    return growth.written()
+@runtime_checkable
+class Watch(Protocol):
+    """Who is asked, after every pass, whether rows step back, and told what they are steered with."""
+
+    def back(self, growth: Growth, rows: Int[np.ndarray, " n"], accepted: bool) -> Bool[np.ndarray, " n"]:
+        """Set those rows back that deviate, before or after their next token is accepted; which these are."""
+
+    def waits(self, growth: Growth, rows: Int[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+        """Which rows, having ended, stay for one more pass, as their last state is still to be judged."""
+
+
+def grow(rows: Rows, growth: Growth, watch: Watch | None = None) -> Iterator[None]:
+    """Write every row to its end; stops after every pass, so that one may look at `growth`."""
+    waiting = growth.order(range(len(growth.n)))
+    while waiting or rows.inside:
+        try:
+            new = waiting[: rows.n_free] if 8 * rows.n_free >= rows.size else []
+            if not waiting:
+                rows.shrink()
+            seen = rows.admit(new) if new else rows.step()
+        except torch.OutOfMemoryError:
+            if rows.size == 1:
+                raise
+            waiting = growth.order([*waiting, *rows.inside])
+            rows.resize(rows.size // 2)
+            torch.cuda.empty_cache()
+            continue
+        waiting = waiting[len(new) :]
+        goes, back = _take(growth, seen, watch)
+        growth.done(goes)
+        rows.leave(goes)
+        if len(back):
+            rows.rewind(back)
+        yield
 
 
 def write(
-    model: LoadedModel,
-    starts: Sequence[Start],
-    ending: Ending,
-    size: int,
-    prefix: Prefix | None,
-    steering: Steering | None = None,
+    model: LoadedModel, growth: Growth, size: int, prefix: Prefix | None, steering: Steering | None = None
 ) -> list[Written]:
-    """Write all rows to their end, `size` at a time, batched by length; in the order given."""
-    written: list[Written | None] = [None] * len(starts)
-    for batch in by_length([len(start.text) for start in starts], size):
-        part = [starts[i] for i in batch]
-        for i, row in zip(batch, grow(Rows(model, part, prefix, steering), Growth(model, part, ending)), strict=True):
-            written[i] = row
-    return written
+    """Write all rows to their end, `size` at a time; in the order of the starts."""
+    rows = Rows(model, growth, size, prefix, steering)
+    with rows.hooked():
+        for _ in grow(rows, growth):
+            pass
+    return growth.written()
+
+
+def _take(growth: Growth, seen: Pass, watch: Watch | None) -> tuple[Int[np.ndarray, " goes"], Int[np.ndarray, " back"]]:
+    """Accept what a pass gave; the rows that are done, and those that stepped back."""
+    rows = seen.rows
+    growth.run(rows, seen.p)
+    back = watch.back(growth, rows, accepted=False) if watch else np.zeros(len(rows), dtype=bool)
+    for i in range(seen.token.shape[1]):
+        on = ~back & (i < seen.n_new) & (growth.ended[rows] == OPEN)
+        if i:  # a draft's states were run as well
+            growth.run(rows[on], None)
+        growth.accept(rows[on], seen.token[on, i])
+    goes = ~back & (growth.ended[rows] != OPEN)
+    if watch:
+        back[~back] = watch.back(growth, rows[~back], accepted=True)
+        goes &= ~back & ~watch.waits(growth, rows)
+    return rows[goes], rows[back]
+
+
+def _at(
+    chance: Float[np.ndarray, "row token"], rows: Sequence[int] | Int[np.ndarray, " n"], at: Int[np.ndarray, "n k"]
+) -> Float[np.ndarray, "n k"]:
+    """The chances of these tokens of these rows; of any where there is none."""
+    return chance[np.asarray(rows)[:, None], at.clip(0, chance.shape[1] - 1)]
+
+
+def _n_equal(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many items two lists have in common from the start."""
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

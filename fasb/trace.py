@@ -1,4 +1,4 @@
-"""Traces: given tokens, how they ended, and what a tracker made of each state.
+"""Traces and answers: given tokens, how they ended, and what a tracker made of each state.
 
 Knows no model and no threshold. State 0 is the last token of the prompt, state j the j-th token after it.
 """
@@ -59,3 +59,33 @@ class Decision:
         """(row, kept, strength) of each row that fired: with one edit, equal ones give equal answers."""
         row = self.fired.nonzero()[0]
         return list(zip(row.tolist(), self.kept[row].tolist(), self.strength[row].tolist(), strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Answers of a batch: as they were unsteered (with p, if tracked), what was decided, and as they are.
+
+    decision: of the first time a row fired; rounds: how often it did. decoded: tokens that a live run decodes, those
+    it drops included. edited: what each state of the answers as they are was edited with.
+    """
+
+    before: Trace
+    decision: Decision
+    after: Trace
+    rounds: Int[np.ndarray, " row"]
+    decoded: Int[np.ndarray, " row"]
+    edited: Float[np.ndarray, "row state"]
+
+    @classmethod
+    def once(cls, before: Trace, decision: Decision, after: Trace) -> "Answers":
+        """Of a policy by which a row fires once."""
+        anew = after.length - decision.kept
+        state = np.arange(after.tokens.shape[1] + 1)
+        return cls(
+            before,
+            decision,
+            after,
+            rounds=decision.fired.astype(np.int64),
+            decoded=np.where(decision.fired, decision.fired_at + anew, before.length),
+            edited=np.where(state >= decision.kept[:, None], decision.strength[:, None], 0.0),
+        )

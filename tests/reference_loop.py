@@ -50,6 +50,35 @@ def answer(model: LoadedModel, prompt: list[int], bundle: Bundle) -> Answer:
     return Answer(tokens, True, kept, strength, fired_at, p)
 
 
+def answer_beyond(model: LoadedModel, prompt: list[int], bundle: Bundle) -> tuple[list[int], int, list[float]]:
+    """With the options beyond the paper (docs/method.md 6): the answer, how often it fired, each state's strength."""
+    policy, tokens, strengths, p = bundle.policy, [], [], []
+    rounds, base, strength = int(policy.gate == "always"), 0, policy.alpha * (policy.gate == "always")
+    steers = rounds > 0
+    while True:
+        n, over = len(tokens), ended(model, tokens, bundle)
+        del strengths[n:], p[n:]
+        token, deviation = step(model, prompt, tokens, bundle, [*strengths, strength])
+        strengths.append(strength), p.append(deviation)
+        if policy.gate == "question":
+            due = n == 0
+        else:
+            due = n > 0 and (n - base >= policy.s or over) and (policy.backtrack or not over)
+        if due and rounds < policy.backtracks and deviation > policy.beta:
+            base = back_to(policy, n, base, p)
+            rounds, steers = rounds + 1, True
+            strength = strengths[base] + strength_of(policy, deviation)
+            tokens = tokens[:base]
+            continue
+        if over:
+            return tokens, rounds, strengths
+        if steers and policy.reestimate:
+            strength = policy.alpha * deviation
+        if steers and policy.release is not None and deviation <= policy.release:
+            strength, steers = 0.0, False
+        tokens.append(token)
+
+
 def choose(model: LoadedModel, text: list[int], start: int, scored: int, bundle: Bundle) -> tuple[float, bool, int]:
     """An answer's log-probability, whether its text fired, and the first edited position (M1-M9).
 
@@ -91,6 +120,13 @@ def kept_of(policy: Policy, n: int) -> int:
     return max(n - policy.s, 0) if policy.backtrack else n
 
 
+def back_to(policy: Policy, n: int, base: int, p: list[float]) -> int:
+    """Never further than the last time; with `safe`, to the last token that was so."""
+    if policy.safe is None or not policy.backtrack:
+        return max(kept_of(policy, n), base)
+    return max((j for j in range(base, n) if p[j] <= policy.safe), default=base)
+
+
 def edited(bundle: Bundle, first: int, length: int) -> range:
     """Positions with the edit: all since it began, or in the released program only the newest (G8, G9)."""
     return range(first if bundle.decoding.edit == "persistent" else length - 1, length)
@@ -120,6 +156,16 @@ def next_token(model: LoadedModel, text: list[int], edit: Edit | None = None, st
     return int(run(model, text, edit, strength, at)[0][-1].argmax())
 
 
+def step(model: LoadedModel, prompt: list[int], tokens: list[int], bundle: Bundle, strengths: list[float]):
+    """The next token, and p of the newest state, each state edited with its own strength (transient: the newest)."""
+    if bundle.decoding.edit == "transient":
+        strengths = [*[0.0] * (len(strengths) - 1), strengths[-1]]
+    text = prompt + tokens
+    logits, heads = run(model, text, bundle.edit, strengths, range(len(prompt) - 1, len(text)))
+    newest = torch.stack([heads[layer][-1, head] for layer, head in bundle.tracker.heads.tolist()])
+    return int(logits[-1].argmax()), float(bundle.tracker.deviation(newest))
+
+
 def logprob(model: LoadedModel, text: list[int], scored: int, edit: Edit | None = None, strength=0.0, at=range(0)):
     """Sum of the log-probabilities of the tokens from `scored` on (M9)."""
     logprobs = run(model, text, edit, strength, at)[0].log_softmax(-1)
@@ -146,7 +192,7 @@ def run(model: LoadedModel, text: list[int], edit: Edit | None = None, strength=
             heads[layer] = by_head.clone()
             for (edited_layer, head), vector in zip(edit.heads.tolist() if edit else (), edit.vector if edit else ()):
                 if edited_layer == layer:
-                    by_head[list(at), head] += strength * vector.to(x)
+                    by_head[list(at), head] += torch.as_tensor(strength, dtype=torch.float64).to(x).reshape(-1, 1) * vector.to(x)
             return (x, *inputs[1:])
 
         return read_then_edit

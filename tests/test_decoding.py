@@ -14,7 +14,7 @@ from fasb.live import live, stream
 from fasb.observing import logits_of
 from fasb.policy import Policy, decide
 from fasb.settings import DecodingSettings, PromptSettings
-from fasb.stepping import Ending, Start, write
+from fasb.stepping import Ending, Growth, Start, write
 from fasb.trace import LIMIT, Decision, Trace
 
 PROMPTS = some_prompts(13, seed=4)
@@ -128,7 +128,7 @@ def test_equal_suffixes_are_written_once(model, monkeypatch):
     traced = trace(model, PROMPTS, bundles[0].decoding)
     written = []
     monkeypatch.setattr(
-        "fasb.decoding.write", lambda m, starts, *rest: written.extend(starts) or write(m, starts, *rest)
+        "fasb.decoding.Growth", lambda m, starts, *rest: written.extend(starts) or Growth(m, starts, *rest)
     )
     answers = sweep(model, PROMPTS, traced, bundles)
     distinct = {(i, *suffix[1:]) for found in answers for suffix in found.decision.suffixes() for i in [suffix[0]]}
@@ -181,9 +181,10 @@ def test_stop_strings_are_found_wherever_they_fall_on_tokens(model, stop):
 
 def test_a_stop_string_across_the_step_back_is_found(model):
     tokens = model.encode(["the"])[0][1:]
-    ending = Ending.of(model, (model.decode(tokens),))
-    start = Start(PROMPTS[0], tokens[:-1], 5) if len(tokens) > 1 else Start(PROMPTS[0], tokens, 5)
-    written = write(model, [start], ending, 4, None)[0]
+    stop = (model.decode(tokens),)
+    start = Start(PROMPTS[0], tokens[:-1] if len(tokens) > 1 else tokens, 6)
+    growth, ending = Growth(model, [start], DecodingSettings(), stop), Ending.of(model, stop)
+    written = write(model, growth, 4, None)[0]
     assert len(written.tokens) == 1 or not ending.stopped(model, [*start.kept, *written.tokens[:-1]])
 
 

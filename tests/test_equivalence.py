@@ -1,24 +1,34 @@
 """The engine against the plain loop: same tokens, same decisions, same p and log-probabilities."""
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import pytest
 import reference_loop
-from hypothesis import HealthCheck, assume, given, settings
+import torch
+from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 from steering import some_edit, some_prompts, some_tracker
 from tiny import tiny_model
 
 from fasb.bundle import Bundle
-from fasb.decoding import answer, sweep, trace
+from fasb.decoding import answer, observe, observe_steered, sweep, trace
+from fasb.errors import BundleError
 from fasb.live import live
+from fasb.model import prefix
 from fasb.policy import Policy
 from fasb.scoring import Choice, score, score_sweep
 from fasb.settings import DecodingSettings, PromptSettings
 from fasb.trace import EOS, LIMIT, STOP
 
-EASY = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+EASY = settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    derandomize=True,
+    phases=[Phase.explicit, Phase.generate],  # shrinking plain loops takes minutes
+)
 
 policies = st.builds(
     Policy,
@@ -93,6 +103,136 @@ def test_answers_equal_the_plain_loop(seeds, n_prompts, centred, policy, decodin
     assert_same(at_once, found, prompts, 1e-9)
     assert at_once.decoded.tolist() == answers.decoded.tolist()
     assert at_once.after.ended.tolist() == answers.after.ended.tolist()
+
+
+beyond = st.builds(
+    Policy,
+    alpha=st.sampled_from([-3.0, 0.5, 2.0, 6.0]),
+    beta=st.floats(0.3, 0.7),
+    s=st.integers(1, 6),
+    gate=st.sampled_from(["answer"] * 4 + ["question", "always"]),
+    adaptive=st.booleans(),
+    backtrack=st.sampled_from([True, True, False]),
+    backtracks=st.integers(1, 4),
+    safe=st.sampled_from([None, None, 0.3, 0.2]),
+    reestimate=st.booleans(),
+    release=st.sampled_from([None, 0.3, 0.45]),
+)
+
+
+@settings(EASY, max_examples=60)
+@given(
+    seeds=st.tuples(st.integers(0, 30), st.integers(0, 9)),
+    n_prompts=st.integers(1, 7),
+    policy=beyond,
+    decoding=decodings,
+    stop=stops,
+)
+def test_what_is_beyond_the_paper_equals_the_plain_loop(seeds, n_prompts, policy, decoding, stop):
+    model, prompts = model_of(0), some_prompts(n_prompts, seeds[0])
+    bundle = bundle_of(model, parts_of(seeds[1], False), policy, decoding, stop)
+    found = [reference_loop.answer_beyond(model, prompt, bundle) for prompt in prompts]
+    answers = live(model, prompts, bundle)
+    assert answers.after.rows() == [tokens for tokens, _, _ in found]
+    assert answers.rounds.tolist() == [rounds for _, rounds, _ in found]
+    for row, (tokens, _, strengths) in zip(answers.edited, found, strict=True):
+        assert row[: len(tokens)] == pytest.approx(strengths[: len(tokens)], abs=1e-9)
+    whole = answer(model, prompts, bundle)
+    assert whole.after.rows() == answers.after.rows()
+    assert whole.decision.kept.tolist() == answers.decision.kept.tolist()
+
+
+def test_a_paper_policy_is_the_same_with_the_options_beyond_it_at_rest():
+    model, prompts = model_of(0), some_prompts(6, 2)
+    for policy in (Policy(2.0, 0.5, 4), Policy(2.0, 0.5, 4, gate="question"), Policy(2.0, gate="always")):
+        bundle = bundle_of(model, parts_of(1, False), policy, DecodingSettings(tokens=12), ())
+        for prompt in prompts:
+            plain = reference_loop.answer(model, prompt, bundle)
+            tokens, rounds, _ = reference_loop.answer_beyond(model, prompt, bundle)
+            assert (tokens, rounds) == (plain.tokens, int(plain.fired))
+
+
+@pytest.mark.parametrize("backtracks", [1, 3])
+def test_steered_text_is_observed_under_its_own_edit(backtracks):
+    """In one pass, as while it was written."""
+    model, prompts = model_of(0), some_prompts(8, 1)
+    policy = Policy(2.0, 0.45, 3, backtracks=backtracks, release=0.3, reestimate=True)
+    bundle = bundle_of(model, parts_of(0, False), policy, DecodingSettings(tokens=12, batch=3), ())
+    answers = live(model, prompts, bundle)
+    seen = observe_steered(model, prompts, answers, bundle, [bundle.tracker])[0]
+    known = ~np.isnan(answers.after.p)
+    assert known.sum() > answers.after.length.sum() * 0.8
+    assert seen[known] == pytest.approx(answers.after.p[known], abs=1e-9)
+    plain = observe(model, prompts, answers.after, [bundle.tracker])[0]
+    assert abs(plain[known] - answers.after.p[known]).max() > 1e-3
+    transient = replace(bundle, decoding=DecodingSettings(tokens=12, edit="transient"))
+    with pytest.raises(BundleError, match="transient|persistent"):
+        observe_steered(model, prompts, answers, transient, [bundle.tracker])
+
+
+@settings(EASY, max_examples=15)
+@given(seed=st.integers(0, 30), failing=st.sets(st.integers(0, 40), max_size=6), policy=st.one_of(policies, beyond))
+def test_running_out_of_memory_changes_no_answer(seed, failing, policy):
+    """Whichever passes fail, rows go on from what they have, half as many at a time."""
+    model, prompts = model_of(0), some_prompts(7, seed)
+    bundle = bundle_of(model, parts_of(seed % 10, False), policy, DecodingSettings(tokens=12, batch=32), ())
+    expected = live(model, prompts, bundle)
+    passes = iter(range(10**6))
+
+    def forward(*arguments):
+        if next(passes) in failing:
+            raise torch.OutOfMemoryError("no memory")
+        return prefix.forward(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fasb.stepping.forward", forward)
+        found = live(model, prompts, bundle) if len(failing) < 3 else None  # 7 rows: 7, 3, 1
+    if found is not None:
+        assert found.after.rows() == expected.after.rows()
+        assert found.rounds.tolist() == expected.rounds.tolist()
+        assert found.edited == pytest.approx(expected.edited, abs=1e-9)
+
+
+def test_scoring_and_observing_halve_their_batches_too(monkeypatch):
+    model, prompts = model_of(0), some_prompts(7, 0)
+    bundle = bundle_of(model, parts_of(0, False), Policy(2.0, 0.5, 2), DecodingSettings(tokens=6), ())
+    choices = [Choice((*prompt, 20, 30, 40), len(prompt), len(prompt)) for prompt in prompts]
+    expected, answers = score(model, choices, bundle), answer(model, prompts, bundle)
+
+    def forward(model, batch, keep=0):
+        if len(batch.ids) > 2:
+            raise torch.OutOfMemoryError("no memory")
+        return prefix.forward(model, batch, keep)
+
+    monkeypatch.setattr("fasb.observing.forward", forward)
+    monkeypatch.setattr("fasb.stepping.forward", forward)
+    assert score(model, choices, bundle).logprob == pytest.approx(expected.logprob, abs=1e-9)
+    assert answer(model, prompts, bundle).after.rows() == answers.after.rows()
+    monkeypatch.setattr("fasb.observing.forward", lambda *_, **__: (_ for _ in ()).throw(torch.OutOfMemoryError("none")))
+    with pytest.raises(torch.OutOfMemoryError):
+        score(model, choices, bundle)
+
+
+@settings(EASY, max_examples=15)
+@given(
+    seed=st.integers(0, 30),
+    policy=policies,
+    temperature=st.sampled_from([0.5, 1.0, 2.0]),
+    top_p=st.sampled_from([0.4, 0.9, 1.0]),
+)
+def test_what_is_drawn_depends_on_no_batch(seed, policy, temperature, top_p):
+    """Rows together, alone, in another order, live and in study mode; and a sweep draws what its parts draw."""
+    model, prompts = model_of(0), some_prompts(6, seed)
+    rows = []
+    for batch, order in ((1, 1), (4, 1), (32, -1)):
+        decoding = DecodingSettings(tokens=8, batch=batch, temperature=temperature, top_p=top_p, seed=seed)
+        bundle = bundle_of(model, parts_of(seed % 10, False), policy, decoding, ())
+        rows += [run(model, prompts[::order], bundle).after.rows()[::order] for run in (answer, live)]
+    assert all(found == rows[0] for found in rows)
+    many = [bundle.with_policy(alpha=alpha) for alpha in (1.0, 1.5, 2.0)]
+    swept = sweep(model, prompts, trace(model, prompts, bundle.decoding), many)
+    for one, found in zip(many, swept, strict=True):
+        assert found.after.rows() == answer(model, prompts, one).after.rows()
 
 
 @EASY

@@ -1,38 +1,82 @@
+"""Rows that come, go and step back in one cache are written as rows alone are."""
+
+import numpy as np
+import pytest
 import torch
-from transformers import DynamicCache
+from steering import some_prompts
+from tiny import CONFIGS, FURTHER, tiny_model
 
-from fasb.model.room import RoomyLayer, make_room
+from fasb.model import room
+from fasb.model.prefix import batch_of, common_prefix, compute_prefix, forward
+from fasb.model.room import Room
+
+TOKENS = np.random.default_rng(0).integers(3, 150, (6, 40)).tolist()
 
 
-def test_a_cache_with_room_holds_what_one_without_holds():
-    generator = torch.Generator().manual_seed(0)
-    plain, roomy = DynamicCache(), DynamicCache()
+def whole(model, text):
+    return model.model(torch.tensor([text]), use_cache=False).logits[0, -1]
 
-    def grow(n_rows, n_tokens):
-        for layer in range(2):
-            keys, values = (torch.randn(n_rows, 2, n_tokens, dim, generator=generator) for dim in (4, 6))
-            for cache in (plain, roomy):
-                cache.update(keys, values, layer)
 
-    def assert_equal():
-        for one, other in zip(plain.layers, roomy.layers, strict=True):
-            assert torch.equal(one.keys, other.keys)
-            assert torch.equal(one.values, other.values)
-        assert plain.get_seq_length() == roomy.get_seq_length()
+@pytest.mark.parametrize("slack", [1, 5, 64])
+@pytest.mark.parametrize("name", CONFIGS | FURTHER)
+def test_a_batch_whose_rows_come_go_and_step_back(name, slack, monkeypatch):
+    monkeypatch.setattr(room, "SLACK", slack)
+    model = tiny_model(name)
+    prompts = some_prompts(6, seed=2, longest=9)
+    prefix = compute_prefix(model, common_prefix(prompts))
+    texts = {}  # of each place, what is in the cache
+    cache = Room(3)
 
-    grow(5, 3)
-    make_room(roomy, 4)
-    assert all(type(layer) is RoomyLayer for layer in roomy.layers)
-    assert_equal()
-    grow(5, 1)
-    for cache in (plain, roomy):
-        cache.crop(-1)
-    grow(5, 2)
-    assert_equal()
-    for cache in (plain, roomy):
-        cache.batch_select_indices(torch.tensor([4, 1]))
-    assert_equal()
-    grow(2, 7)  # more than there was room for
-    assert_equal()
-    grow(2, 1)
-    assert_equal()
+    def put(places, rows, dropped):
+        batch = batch_of(model, [prompts[row] for row in rows], prefix)
+        forward(model, batch)
+        cache.put(places, batch, dropped)
+        texts.update({place: prompts[row][: len(prompts[row]) - n] for place, row, n in zip(places, rows, dropped)})
+
+    def feed(n):
+        for _ in range(n):
+            new = [TOKENS[place][len(texts.get(place, []))] for place in range(len(cache_rows))]
+            batch = cache.feed(torch.tensor(new)[:, None], max(map(len, texts.values())))
+            logits = forward(model, batch, keep=1)[:, -1]
+            for place, text in texts.items():
+                text = texts[place] = [*text, new[place]]
+                tolerance = 5e-5 if model.model.config._attn_implementation == "eager" else 1e-6
+                torch.testing.assert_close(logits[place], whole(model, text), rtol=0, atol=tolerance)
+
+    def rewind(places, dropped):
+        cache.rewind(places, dropped)
+        texts.update({place: texts[place][: len(texts[place]) - n] for place, n in zip(places, dropped)})
+
+    cache_rows = [0, 1, 2]
+    put([0, 2], [0, 1], [0, 1])
+    feed(2)
+    put([1], [2], [0])
+    feed(3)
+    rewind([2, 0], [4, 1])
+    feed(2)
+    del texts[0]
+    put([0], [3], [0])
+    rewind([0], [1])
+    feed(2)
+    cache.back(1)  # all lose their newest token, to be run another way
+    texts.update({place: text[:-1] for place, text in texts.items()})
+    feed(2)
+    cache.keep([2, 0])
+    cache_rows, kept = [0, 1], dict(texts)
+    texts.clear()
+    texts.update({0: kept[2], 1: kept[0]})
+    feed(2)
+
+
+def test_buffers_are_cut_to_what_is_seen():
+    model = tiny_model()
+    cache = Room(1)
+    batch = batch_of(model, [[0, 5, 6]])
+    forward(model, batch)
+    cache.put([0], batch, [0])
+    for n in range(3, 200):
+        seen = cache.feed(torch.tensor([[7]]), n)
+        forward(model, seen)
+        assert seen.mask.shape == (1, n + 1)
+        assert seen.cache.layers[0].keys.shape[2] == n + 1
+        assert seen.cache.layers[0]._buffers[0].shape[2] <= n + 1 + room.SLACK

@@ -27,6 +27,11 @@ class Settings(Section):
     gate: Literal["answer", "question", "always"] = Field("answer", description="question: After Question; always: ITI")
     adaptive: bool = Field(True, description="Strength alpha * p, else alpha")
     backtrack: bool = Field(True, description="Take s tokens back, else steer from where it fired")
+    # beyond the paper (docs/method.md 6)
+    backtracks: int = Field(1, ge=1, description="How often an answer may be taken back")
+    safe: float | None = Field(None, ge=0, le=1, description="Back to the last token with p <= safe, instead of s tokens")
+    reestimate: bool = Field(False, description="While steering, strength is alpha * p of the state before")
+    release: float | None = Field(None, ge=0, le=1, description="Stop steering once p <= release")
 
 
 def fit(fitted: "fasb.fitted.Fitted", settings: Settings) -> "fasb.bundle.Bundle":
@@ -36,5 +41,5 @@ def fit(fitted: "fasb.fitted.Fitted", settings: Settings) -> "fasb.bundle.Bundle
     unused = {"beta", "s"} if settings.gate == "always" else set()
     values = settings.model_dump(exclude={"k", "vector"} | unused)
     policy = Policy(judged=fitted.sections.trackers.judged, **values)
-    tracker = fitted.tracker(tracked_by, heads) if settings.gate != "always" else None
+    tracker = fitted.tracker(tracked_by, heads) if policy.reads_p else None
     return fitted.bundle(policy, fitted.edit(settings.vector, heads), tracker)

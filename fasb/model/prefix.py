@@ -1,19 +1,20 @@
-"""Batches of prompts: left-padded, and behind a prefix that is computed once.
+"""Batches of texts: left-padded, and behind beginnings that are computed once.
 
-In: prompts as token ids. Out: a `Batch`, whose rows give what each gives alone. Knows no edit and no policy.
+In: texts as token ids. Out: a `Batch`, whose rows give what each gives alone. Knows no edit and no policy.
 
-Padding goes left of everything, never between prefix and suffix: sliding windows count cache slots, not positions.
-So with P the prefix's length and Q the longest suffix, a row with a suffix of q tokens is laid out as
+Padding goes left of everything, never between what is in the cache and what is not: sliding windows count cache
+slots, not positions. So with Q the most tokens that a row has beyond its beginning, a row of n tokens is laid out as
 
-    cache (P slots): Q - q masked slots | the prefix's first P - (Q - q) positions
-    input (Q slots): the last Q tokens of its whole prompt
+    cache: masked slots | the first n - Q tokens (none where n <= Q)
+    input (Q slots): masked slots where n < Q | the last Q tokens
 
-and short rows compute a little of the prefix again. Caches keep full layers, as sliding ones drop slots.
+and rows with a shorter rest compute a little of their beginning again. Caches keep full layers, as sliding ones drop
+slots.
 """
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -27,9 +28,12 @@ from fasb.model.load import LoadedModel
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """The tokens that prompts begin with, and each layer's keys and values of them, [1, kv_head, token, head_dim]."""
+    """Texts that others begin with, and each layer's keys and values of them, [text, kv_head, slot, head_dim].
 
-    tokens: tuple[int, ...]
+    The texts end in the last slot.
+    """
+
+    texts: tuple[tuple[int, ...], ...]
     layers: tuple[tuple[Tensor, Tensor], ...]
 
 
@@ -52,25 +56,6 @@ class Batch:
         """Columns of `ids`."""
         return self.ids.shape[1]
 
-    def column(self, token: Int[Tensor, " row *kept"]) -> Int[Tensor, " row *kept"]:
-        """The columns of `ids` that hold the given positions of each row's text."""
-        return token - (self.start if token.ndim == 1 else self.start[:, None])
-
-    def then(self, tokens: Int[Tensor, "row new"]) -> "Batch":
-        """After the pass has run: the next tokens of each row behind the same cache."""
-        mask = torch.cat([self.mask, self.mask.new_ones(tokens.shape)], dim=1)
-        return Batch(tokens, mask, self.start + self.width, self.cache)
-
-    def select(self, rows: Int[Tensor, " kept"]) -> "Batch":
-        """Some rows only; the cache is cut in place, so the batch it was taken from is spent."""
-        self.cache.batch_select_indices(rows)
-        return Batch(self.ids[rows], self.mask[rows], self.start[rows], self.cache)
-
-    def back(self, tokens: int) -> "Batch":
-        """After the pass has run: the last tokens taken out of the cache again, to be run another way."""
-        self.cache.crop(-tokens)
-        return replace(self, ids=self.ids[:, :-tokens], mask=self.mask[:, :-tokens])
-
 
 def common_prefix(prompts: Sequence[Sequence[int]]) -> list[int]:
     """The tokens all prompts begin with; at least one token of each prompt is left over."""
@@ -83,37 +68,63 @@ def common_prefix(prompts: Sequence[Sequence[int]]) -> list[int]:
     return first[: next(differ, max(longest, 0))]
 
 
-@torch.no_grad()
 def compute_prefix(model: LoadedModel, tokens: Sequence[int]) -> Prefix | None:
-    """Keys and values of a prefix, from one pass of one row; None where there are no tokens."""
-    if not tokens:
-        return None
-    batch = batch_of(model, [tokens])
+    """What all texts begin with, from one pass of one row; None where there are no tokens."""
+    return compute_beginnings(model, [tokens]) if tokens else None
+
+
+@torch.no_grad()
+def compute_beginnings(model: LoadedModel, texts: Sequence[Sequence[int]], prefix: Prefix | None = None) -> Prefix:
+    """What texts begin with that differ, from one pass behind what they have in common."""
+    batch = batch_of(model, texts, prefix)
     forward(model, batch, keep=1)
-    return Prefix(tuple(tokens), tuple((layer.keys, layer.values) for layer in batch.cache.layers))
+    layers = tuple((layer.keys, layer.values) for layer in batch.cache.layers)
+    return Prefix(tuple(map(tuple, texts)), layers)
 
 
-def batch_of(model: LoadedModel, prompts: Sequence[Sequence[int]], prefix: Prefix | None = None) -> Batch:
-    """The prompts as one batch, behind the prefix where all begin with it and it is as long as the longest suffix."""
-    lengths = [len(prompt) for prompt in prompts]
-    n_prefix = len(prefix.tokens) if prefix is not None else 0
-    width = max(lengths) - n_prefix
-    shares = prefix is not None and n_prefix >= width and _all_begin_with(prompts, prefix.tokens)
-    if not shares:
-        n_prefix, width = 0, max(lengths)
+def batch_of(
+    model: LoadedModel,
+    texts: Sequence[Sequence[int]],
+    prefix: Prefix | None = None,
+    begins: Sequence[tuple[int, int]] | None = None,
+) -> Batch:
+    """The texts as one batch, behind what they begin with.
+
+    begins: which of the prefix's texts each begins with, and how many tokens of it count; the whole first one where
+    not given, if the text begins so.
+    """
+    lengths = [len(text) for text in texts]
+    if prefix is not None and begins is None:
+        begins = [(0, _shared(text, prefix.texts[0])) for text in texts]
+    known = [n for _, n in begins] if begins is not None else [0] * len(texts)
+    width = max(length - n for length, n in zip(lengths, known, strict=True))
+    n_cached = max(*lengths, width) - width
     device = model.device
     start = torch.tensor([length - width for length in lengths], device=device)
-    columns = [[model.pad] * max(width - len(prompt), 0) + list(prompt[-width:]) for prompt in prompts]
-    slots = torch.arange(n_prefix + width, device=device)
-    mask = (slots >= (n_prefix - start)[:, None]).long()
+    columns = [[model.pad] * max(width - len(text), 0) + list(text[-width:]) for text in texts]
+    slots = torch.arange(n_cached + width, device=device)
+    mask = (slots >= (n_cached - start)[:, None]).long()
     cache = DynamicCache()
-    if shares and prefix is not None:
-        position = (torch.arange(n_prefix, device=device) - (n_prefix - start)[:, None]).clamp(min=0)
-        for layer, (keys, values) in enumerate(prefix.layers):
-            # masked slots hold the prefix's first position: any finite value does
-            at = position.to(keys.device)
-            cache.update(keys[0][:, at].transpose(0, 1), values[0][:, at].transpose(0, 1), layer)
+    if n_cached and prefix is not None and begins is not None:
+        _fill(cache, prefix, [i for i, _ in begins], n_cached - start, n_cached)
     return Batch(torch.tensor(columns, device=device), mask, start, cache)
+
+
+def _fill(cache: DynamicCache, prefix: Prefix, of: list[int], n_masked: Int[Tensor, " row"], n_cached: int) -> None:
+    """Each row's beginning, behind so many masked slots, which hold any of the text's keys and values."""
+    device, n_slots = n_masked.device, prefix.layers[0][0].shape[2]
+    index = torch.tensor(of, device=device)[:, None]
+    first = torch.tensor([n_slots - len(prefix.texts[i]) for i in of], device=device)
+    at = first[:, None] + (torch.arange(n_cached, device=device) - n_masked[:, None]).clamp(min=0)
+    for layer, (keys, values) in enumerate(prefix.layers):
+        row, slot = index.to(keys.device), at.to(keys.device)
+        cache.update(keys[row, :, slot].transpose(1, 2), values[row, :, slot].transpose(1, 2), layer)
+
+
+def _shared(text: Sequence[int], beginning: tuple[int, ...]) -> int:
+    """How many tokens of the beginning may stand for the text's own: all or none, and never the whole text."""
+    n = len(beginning)
+    return n if len(text) > n and tuple(text[:n]) == beginning else 0
 
 
 def forward(model: LoadedModel, batch: Batch, keep: int = 0) -> Float[Tensor, "row kept vocab"]:
@@ -134,8 +145,3 @@ def _takes(model: LoadedModel, argument: str) -> bool:
 @cache
 def _parameters(kind: type) -> frozenset[str]:
     return frozenset(inspect.signature(kind.forward).parameters)
-
-
-def _all_begin_with(prompts: Sequence[Sequence[int]], tokens: tuple[int, ...]) -> bool:
-    n = len(tokens)
-    return all(len(prompt) > n and tuple(prompt[:n]) == tokens for prompt in prompts)

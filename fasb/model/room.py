@@ -1,23 +1,38 @@
-"""Room in a cache: keys and values of tokens to come are written in place.
+"""Room: the key/value cache of a batch whose rows come and go while others are being written.
 
-The library's own layer copies all keys and values at every token; over an answer that is more memory traffic than
-attention itself makes. Knows no text and no edit.
+In: batches that have run (`fasb.model.prefix`). Out: the next one-token batch of all rows. Every row's newest token
+stands in the last slot, so that all are written at one place, and what a row has begins where its text begins; the
+slots before are masked. Nothing is copied at a token; buffers are made anew every `SLACK` tokens. Knows no text and
+no edit.
 """
 
+from collections.abc import Sequence
+
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from fasb.model.prefix import Batch
+
+SLACK = 64
+"""Tokens that buffers have room for beyond what is in them."""
+
 
 class RoomyLayer(DynamicLayer):
-    """One layer's keys and values at the front of a larger buffer."""
+    """One layer's keys and values: slots `first` to `end` of larger buffers."""
 
-    def __init__(self, layer: DynamicLayer, room: int) -> None:
+    def __init__(self, like: DynamicLayer, n_rows: int) -> None:
         super().__init__()
-        self.dtype, self.device, self.is_initialized = layer.keys.dtype, layer.keys.device, True
-        self._buffers = tuple(_padded(x, room) for x in (layer.keys, layer.values))
-        self._show(layer.keys.shape[-2])
+        self.dtype, self.device, self.is_initialized = like.keys.dtype, like.keys.device, True
+        self._buffers = tuple(x.new_zeros(n_rows, x.shape[1], 0, x.shape[3]) for x in (like.keys, like.values))
+        self.look(0, 0)
+
+    def look(self, first: int, end: int) -> None:
+        """What the model sees from now on."""
+        self._first, self._end = first, end
+        self.keys, self.values = (x[..., first:end, :] for x in self._buffers)
 
     def update(
         self,
@@ -26,36 +41,121 @@ class RoomyLayer(DynamicLayer):
         *_args: object,
         **_kwargs: object,
     ) -> tuple[Tensor, Tensor]:
-        """Append tokens; all keys and values so far."""
-        start = self.keys.shape[-2]
-        end = start + key_states.shape[-2]
-        if end > self._buffers[0].shape[-2]:
-            self._buffers = tuple(_padded(x[..., :start, :], end) for x in self._buffers)
+        """Append tokens; all keys and values that are seen."""
+        end = self._end + key_states.shape[-2]
         for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
-            buffer[..., start:end, :] = states
-        self._show(end)
+            buffer[..., self._end : end, :] = states
+        self.look(self._first, end)
         return self.keys, self.values
 
-    def batch_select_indices(self, indices: Int[Tensor, " stays"]) -> None:
+    def of(self, rows: Int[Tensor, " some"]) -> tuple[Tensor, Tensor]:
+        """A copy of what is seen of some rows."""
+        return self.keys[rows.to(self.keys.device)], self.values[rows.to(self.values.device)]
+
+    def put(self, rows: Int[Tensor, " new"], states: tuple[Tensor, Tensor], source: Int[Tensor, "new slot"]) -> None:
+        """The given slots of other keys and values, in the last slots of these rows."""
+        begin = self._end - source.shape[1]
+        for buffer, x in zip(self._buffers, states, strict=True):
+            at = source.to(x.device)[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[3])
+            buffer[rows.to(x.device), :, begin : self._end] = x.gather(2, at)
+
+    def move(self, end: int, n_slots: int) -> None:
+        """What is seen, in new buffers of so many slots, up to `end`."""
+        seen = self._end - self._first
+        fresh = []
+        for x in self._buffers:
+            buffer = x.new_zeros(*x.shape[:2], n_slots, x.shape[3])
+            buffer[:, :, end - seen : end] = x[:, :, self._first : self._end]
+            fresh.append(buffer)
+        self._buffers = tuple(fresh)
+        self.look(end - seen, end)
+
+    def keep(self, rows: Int[Tensor, " stays"]) -> None:
         """Only these rows stay."""
-        n_tokens = self.keys.shape[-2]
-        self._buffers = tuple(x[indices] for x in self._buffers)
-        self._show(n_tokens)
-
-    def _show(self, n_tokens: int) -> None:
-        self.keys, self.values = (x[..., :n_tokens, :] for x in self._buffers)
+        self._buffers = tuple(x[rows.to(x.device)] for x in self._buffers)
+        self.look(self._first, self._end)
 
 
-def make_room(cache: DynamicCache, n_tokens: int) -> None:
-    """Let a cache take so many more tokens without copying what it holds; in place."""
-    cache.layers = [
-        RoomyLayer(layer, n_tokens) if type(layer) is DynamicLayer and layer.is_initialized else layer
-        for layer in cache.layers
-    ]
+class Room:
+    """All layers of so many rows, and their mask. A row without text is masked but for the newest slots."""
 
+    def __init__(self, n_rows: int) -> None:
+        self._n_rows, self._first, self._end, self._n_slots = n_rows, 0, 0, 0
+        self._cache: DynamicCache | None = None
+        self._mask: Tensor | None = None
 
-def _padded(x: Float[Tensor, "row kv_head token dim"], room: int) -> Float[Tensor, "row kv_head slot dim"]:
-    *outer, n_tokens, dim = x.shape
-    buffer = x.new_empty(*outer, n_tokens + room, dim)
-    buffer[..., :n_tokens, :] = x
-    return buffer
+    def put(self, rows: Sequence[int], batch: Batch, dropped: Sequence[int]) -> None:
+        """Rows of a batch that has run take these places, each without its last `dropped` tokens."""
+        if self._cache is None:
+            self._cache = DynamicCache()
+            self._cache.layers = [RoomyLayer(layer, self._n_rows) for layer in batch.cache.layers]
+            self._mask = batch.mask.new_zeros(self._n_rows, 0)
+        width = batch.mask.shape[1]
+        if width > self._end or self._end == self._n_slots:
+            self._move(max(width, self._end - self._first))
+        self._first = min(self._first, self._end - width)
+        layers = [(layer.keys, layer.values) for layer in batch.cache.layers]
+        self._copy(rows, layers, batch.mask, dropped)
+
+    def rewind(self, rows: Sequence[int], dropped: Sequence[int]) -> None:
+        """These rows lose their last `dropped` tokens."""
+        for layer in self._cache.layers:
+            layer.look(self._first, self._end)
+        index = torch.tensor(rows, device=self._mask.device)
+        layers = [layer.of(index) for layer in self._cache.layers]
+        self._copy(rows, layers, self._mask[index, self._first : self._end], dropped)
+
+    def feed(self, ids: Int[Tensor, "row new"], longest: int) -> Batch:
+        """The batch that runs the next tokens of all rows; the longest of them has so many tokens in the cache."""
+        assert self._cache is not None
+        self._first = self._end - longest
+        if self._end + ids.shape[1] > self._n_slots:
+            self._move(self._end - self._first)
+        for layer in self._cache.layers:
+            layer.look(self._first, self._end)
+        self._mask[:, self._end : self._end + ids.shape[1]] = 1
+        self._end += ids.shape[1]
+        return Batch(ids, self._mask[:, self._first : self._end], ids.new_zeros(len(ids)), self._cache)
+
+    def back(self, n_tokens: int) -> None:
+        """The newest tokens of all rows are taken out again, to be run another way."""
+        self._end -= n_tokens
+        for layer in self._cache.layers if self._cache is not None else ():
+            layer.look(min(self._first, self._end), self._end)
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Only these rows stay, in this order."""
+        self._n_rows = len(rows)
+        if self._cache is None:
+            return
+        at = torch.tensor(rows, device=self._mask.device)
+        self._mask = self._mask[at]
+        for layer in self._cache.layers:
+            layer.keep(at)
+
+    def _copy(
+        self,
+        rows: Sequence[int],
+        layers: Sequence[tuple[Tensor, Tensor]],
+        mask: Int[Tensor, "new slot"],
+        dropped: Sequence[int],
+    ) -> None:
+        """These slots become the rows' last ones, without the last `dropped` of each."""
+        width, device = mask.shape[1], mask.device
+        at, back = torch.tensor(rows, device=device), torch.tensor(dropped, device=device)
+        source = torch.arange(width, device=device) - back[:, None]
+        for ours, theirs in zip(self._cache.layers, layers, strict=True):
+            ours.put(at, theirs, source.clamp(min=0))
+        self._mask[at] = 0
+        self._mask[at, self._end - width : self._end] = mask.gather(1, source.clamp(min=0)) * (source >= 0)
+
+    def _move(self, end: int) -> None:
+        """New buffers with room behind `end`, up to which everything that is seen moves."""
+        seen = self._end - self._first
+        n_slots = end + SLACK
+        mask = self._mask.new_zeros(self._n_rows, n_slots)
+        mask[:, end - seen : end] = self._mask[:, self._first : self._end]
+        for layer in self._cache.layers:
+            layer.look(self._first, self._end)
+            layer.move(end, n_slots)
+        self._mask, self._first, self._end, self._n_slots = mask, end - seen, end, n_slots

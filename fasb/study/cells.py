@@ -43,7 +43,8 @@ TESTING = ("generate", "judge", "score", "metrics")
 
 PROBED = ("probe", "next_question")
 ASKED = ("prefix", "question", "open", "stop", "question_mark", "answer_mark")
-"""Prompt settings that the banks, and that generated answers depend on."""
+WRITTEN = ("tokens", "temperature", "top_p", "seed")
+"""Prompt settings that the banks, and prompt and decoding settings that unsteered answers depend on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +145,7 @@ def trace_file(study: Study, model: str, dataset: str) -> str:
 
 def _asked(study: Study, dataset: str) -> dict[str, Any]:
     sections = study.sections(dataset).dump("prompt", "decoding")
-    return {**_only(sections["prompt"], ASKED), "tokens": sections["decoding"]["tokens"]}
+    return {**_only(sections["prompt"], ASKED), **_only(sections["decoding"], WRITTEN)}
 
 
 def judge_job(study: Study, dataset: str, judged: str = "judged") -> JobSettings:
