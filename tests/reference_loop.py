@@ -192,7 +192,9 @@ def run(model: LoadedModel, text: list[int], edit: Edit | None = None, strength=
             heads[layer] = by_head.clone()
             for (edited_layer, head), vector in zip(edit.heads.tolist() if edit else (), edit.vector if edit else ()):
                 if edited_layer == layer:
-                    by_head[list(at), head] += torch.as_tensor(strength, dtype=torch.float64).to(x).reshape(-1, 1) * vector.to(x)
+                    by_head[list(at), head] += torch.as_tensor(strength, dtype=torch.float64).to(x).reshape(
+                        -1, 1
+                    ) * vector.to(x)
             return (x, *inputs[1:])
 
         return read_then_edit

@@ -208,7 +208,9 @@ def test_scoring_and_observing_halve_their_batches_too(monkeypatch):
     monkeypatch.setattr("fasb.stepping.forward", forward)
     assert score(model, choices, bundle).logprob == pytest.approx(expected.logprob, abs=1e-9)
     assert answer(model, prompts, bundle).after.rows() == answers.after.rows()
-    monkeypatch.setattr("fasb.observing.forward", lambda *_, **__: (_ for _ in ()).throw(torch.OutOfMemoryError("none")))
+    monkeypatch.setattr(
+        "fasb.observing.forward", lambda *_, **__: (_ for _ in ()).throw(torch.OutOfMemoryError("none"))
+    )
     with pytest.raises(torch.OutOfMemoryError):
         score(model, choices, bundle)
 

@@ -29,7 +29,9 @@ class Settings(Section):
     backtrack: bool = Field(True, description="Take s tokens back, else steer from where it fired")
     # beyond the paper (docs/method.md 6)
     backtracks: int = Field(1, ge=1, description="How often an answer may be taken back")
-    safe: float | None = Field(None, ge=0, le=1, description="Back to the last token with p <= safe, instead of s tokens")
+    safe: float | None = Field(
+        None, ge=0, le=1, description="Back to the last token with p <= safe, instead of s tokens"
+    )
     reestimate: bool = Field(False, description="While steering, strength is alpha * p of the state before")
     release: float | None = Field(None, ge=0, le=1, description="Stop steering once p <= release")
 

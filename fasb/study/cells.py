@@ -329,7 +329,7 @@ def _trace(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
     return {
         "model": _model(study, wildcards["model"]),
         "prompt": _only(sections["prompt"], ASKED),
-        "decoding": _only(sections["decoding"], ("tokens", "batch")),
+        "decoding": _only(sections["decoding"], (*WRITTEN, "batch")),
     }
 
 
