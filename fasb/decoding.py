@@ -23,13 +23,14 @@ from jaxtyping import Float
 from fasb.bundle import Bundle
 from fasb.edits import Edit
 from fasb.errors import BundleError
+from fasb.growth import Growth, Start, Written
 from fasb.live import live
 from fasb.model.load import LoadedModel
-from fasb.model.prefix import Prefix, common_prefix, compute_beginnings, compute_prefix
+from fasb.model.prefix import Prefix, compute_beginnings, shared_prefix
 from fasb.observing import Heads, Passage, in_batches, logits_of, observe_batch
 from fasb.policy import decide
 from fasb.settings import DecodingSettings
-from fasb.stepping import Growth, Start, Steering, Written, write
+from fasb.stepping import Steering, write
 from fasb.trace import OPEN, Answers, Decision, Trace
 from fasb.tracker import Tracker
 
@@ -41,7 +42,7 @@ Suffix = tuple[int, int, float]
 def trace(model: LoadedModel, prompts: Prompts, decoding: DecodingSettings, stop: tuple[str, ...] = ()) -> Trace:
     """Answers of the model as it is, in the order of the prompts."""
     starts = [Start(prompt, (), decoding.tokens) for prompt in prompts]
-    prefix = compute_prefix(model, common_prefix(prompts))
+    prefix = shared_prefix(model, prompts)
     written = write(model, Growth(model, starts, decoding, stop), decoding.batch, prefix)
     return Trace.of([row.tokens for row in written], [row.ended for row in written])
 
@@ -150,9 +151,7 @@ def _observe(
     model: LoadedModel, passages: list[Passage], trackers: Sequence[Tracker], batch: int, edit: Edit | None = None
 ) -> list[Float[np.ndarray, "row state"]]:
     heads = Heads.of(trackers, model.device)
-    prefix = compute_prefix(
-        model, common_prefix([passage.text[: 1 - passage.n_states or None] for passage in passages])
-    )
+    prefix = shared_prefix(model, [passage.text[: 1 - passage.n_states or None] for passage in passages])
     size = (len(passages), max((passage.n_states for passage in passages), default=1))
     found = [np.full(size, np.nan, dtype=tracker.weight.cpu().numpy().dtype) for tracker in trackers]
 
@@ -219,7 +218,7 @@ def _parts(
     kept: dict[int, int] = {}
     for row, n_kept, _ in itertools.chain(*wanted):
         kept[row] = max(kept.get(row, 0), n_kept)
-    common = compute_prefix(model, common_prefix(prompts)) if kept else None
+    common = shared_prefix(model, prompts) if kept else None
     if sum(map(len, wanted)) < 2 * len(kept):
         yield dict.fromkeys(kept, 0), common
         return

@@ -14,9 +14,10 @@ from jaxtyping import Bool, Float, Int
 
 from fasb.bundle import Bundle
 from fasb.data.prompts import clean_answer
+from fasb.growth import Growth, Start
 from fasb.model.load import LoadedModel
-from fasb.model.prefix import common_prefix, compute_prefix
-from fasb.stepping import Growth, Rows, Start, Steering, grow
+from fasb.model.prefix import shared_prefix
+from fasb.stepping import Rows, Steering, grow
 from fasb.trace import OPEN, Answers, Decision, Trace
 
 
@@ -211,7 +212,7 @@ def _begin(model: LoadedModel, prompts: Sequence[Sequence[int]], bundle: Bundle)
     dtype = np.float32 if tracker is None else tracker.weight.cpu().numpy().dtype
     growth = Growth(model, starts, decoding, bundle.prompt.stop, dtype)
     steering = Steering(bundle.edit, decoding.edit == "persistent") if bundle.edit and policy.gate != "never" else None
-    prefix = compute_prefix(model, common_prefix(prompts))
+    prefix = shared_prefix(model, prompts)
     return Rows(model, growth, decoding.batch, prefix, steering, tracker), growth, Helm(bundle, growth)
 
 

@@ -14,7 +14,7 @@ from fasb.bundle import Bundle
 from fasb.data.prompts import choice_text
 from fasb.errors import DataError
 from fasb.model.load import LoadedModel
-from fasb.model.prefix import Prefix, common_prefix, compute_prefix
+from fasb.model.prefix import Prefix, shared_prefix
 from fasb.observing import Heads, Passage, in_batches, score_batch
 from fasb.policy import decide_choice
 from fasb.settings import PromptSettings, ScoringSettings
@@ -92,7 +92,7 @@ def score_sweep(
         nothing = np.zeros(0)
         return [Scores(nothing, nothing.astype(bool), nothing.astype(int), nothing) for _ in bundles]
     size = batch or bundles[0].scoring.batch
-    prefix = compute_prefix(model, common_prefix([choice.tokens[: choice.seen_from + 1] for choice in choices]))
+    prefix = shared_prefix(model, [choice.tokens[: choice.seen_from + 1] for choice in choices])
     p, plain = _unsteered(model, choices, bundles, size, prefix)
     decisions = [_decide(choices, bundle, seen) for bundle, seen in zip(bundles, p, strict=True)]
     groups: dict[bytes, list[int]] = {}

@@ -10,11 +10,12 @@ from fasb.bundle import Bundle
 from fasb.decoding import answer, check, observe, regenerate, sweep, trace
 from fasb.edits import Edit
 from fasb.errors import BundleError
+from fasb.growth import Ending, Growth, Start
 from fasb.live import live, stream
 from fasb.observing import logits_of
 from fasb.policy import Policy, decide
 from fasb.settings import DecodingSettings, PromptSettings
-from fasb.stepping import Ending, Growth, Start, write
+from fasb.stepping import write
 from fasb.trace import LIMIT, Decision, Trace
 
 PROMPTS = some_prompts(13, seed=4)

@@ -41,10 +41,11 @@ def test_the_released_hybrid_tracks_prototypes_by_logistic_probes(fits):
 
 
 def test_fasbs_settings_become_its_policy(fitted):
-    settings = fasb.Settings(k=2, alpha=7, beta=0.3, s=4, gate="question", adaptive=False, backtrack=False)
+    settings = fasb.Settings(k=2, alpha=7, beta=0.3, s=4, gate="question", adaptive=False, backtrack=False, release=0.2)
     policy = fasb.fit(fitted, settings).policy.as_dict()
     assert policy == {
         "alpha": 7, "beta": 0.3, "s": 4, "gate": "question", "adaptive": False, "backtrack": False, "judged": "newest",
+        "backtracks": 1, "safe": None, "reestimate": False, "release": 0.2,
     }  # fmt: skip
 
 

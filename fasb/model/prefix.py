@@ -73,6 +73,11 @@ def compute_prefix(model: LoadedModel, tokens: Sequence[int]) -> Prefix | None:
     return compute_beginnings(model, [tokens]) if tokens else None
 
 
+def shared_prefix(model: LoadedModel, texts: Sequence[Sequence[int]]) -> Prefix | None:
+    """What all texts begin with; None where that is nothing, or there is only one text."""
+    return compute_prefix(model, common_prefix(texts)) if len(texts) > 1 else None
+
+
 @torch.no_grad()
 def compute_beginnings(model: LoadedModel, texts: Sequence[Sequence[int]], prefix: Prefix | None = None) -> Prefix:
     """What texts begin with that differ, from one pass behind what they have in common."""
