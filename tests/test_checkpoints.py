@@ -2,9 +2,11 @@
 
 import pytest
 from checkpoints import TOKENIZERS, checkpoint
+from tiny import tiny_questions
 
 from fasb.errors import ConfigError
 from fasb.extensions import validated
+from fasb.judges import causal_lm
 from fasb.model.load import load_model
 from fasb.settings import ModelSettings
 
@@ -47,6 +49,15 @@ def test_heads_and_embeddings_are_those_of_the_real_one(kind, model):
     assert (config.num_key_value_heads < config.num_attention_heads) == (kind != "llama2")
     assert config.tie_word_embeddings == (kind == "qwen2.5")
     assert (model.vocab_size > len(model.tokenizer)) == (kind == "qwen2.5")
+
+
+@pytest.mark.parametrize("name", ["llama2", "llama3"])  # whose two embeddings are not one
+def test_a_judge_says_yes_to_some_answers_and_no_to_others(name, tmp_path):
+    asked = {"path": str(checkpoint(name, tmp_path / name, judge=True)), "device": "cpu", "dtype": "float32"}
+    questions = tiny_questions(12)
+    answers = [f"{question.text[::-1]} {i}" for i, question in enumerate(questions)]
+    said = causal_lm.judge(questions, answers, causal_lm.Settings(truth=asked, info=None))["true"] >= 0.5
+    assert set(said.tolist()) == {True, False}
 
 
 def test_variables_in_a_models_path_are_filled_in(monkeypatch):

@@ -178,7 +178,7 @@ def rules_that_change(mapping, path, value):
         ("decoding.tokens", 9, {"trace", "sweep", "tune"}),
         ("prompt.probe", "{question} {answer}", {"activations", "sweep", "tune"}),
         ("methods.steered.grid.alpha", [1, 2, 3], {"sweep", "tune"}),
-        ("datasets.quiz.judge.settings.k", 5, {"judge", "judge_sweep"}),
+        ("datasets.quiz.judge.settings.k", 5, {"judge", "judge_sweep", "rehearse"}),
         ("wandb.project", "mine", {"wandb"}),
         ("models.llama.job.mem_mb", 9, set()),
         ("models.llama.dtype", "float16", {"activations", "trace", "sweep", "generate", "score"}),

@@ -7,7 +7,7 @@ from fits import some_questions
 
 from fasb.artifacts import Store
 from fasb.errors import DataError
-from fasb.study.judging import Judge, asked, distinct, judged, provenance
+from fasb.study.judging import Judge, asked, distinct, judged, provenance, rehearse
 
 QUESTIONS = some_questions(20)
 
@@ -96,3 +96,11 @@ def test_a_judge_whose_error_is_known_says_it(lab, monkeypatch):
     monkeypatch.setattr(lab, "error", lambda settings: {"true": 0.1}, raising=False)
     assert provenance(Judge(use="lab.judge"))["error"] == {"true": 0.1}
     assert provenance(Judge(use="fasb.world.judge"))["error"] == {"true": 0.0, "info": 0.0}
+
+
+def test_a_rehearsal_asks_for_reference_answers_and_fails_as_the_judge_does(lab):
+    assert rehearse(Judge(use="lab.judge"), QUESTIONS, 3) == {"judge": "lab.judge", "n": 6, "true": 6}
+    assert lab.asked == [(f"q{i}", answer) for i in range(3) for answer in ("yes", "no")]
+    lab.broken = True
+    with pytest.raises(DataError, match="correct the judge"):
+        rehearse(Judge(use="lab.judge"), QUESTIONS)

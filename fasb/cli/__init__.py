@@ -16,7 +16,7 @@ COMMANDS = {
     "fasb.cli.world": ("pretrain", "health"),
     "fasb.cli.stages": (
         "questions", "splits", "activations", "trace", "anchors", "vectors", "trackers",
-        "sweep", "judge", "tune", "generate", "score",
+        "rehearse", "sweep", "judge", "tune", "generate", "score",
     ),
     "fasb.cli.outputs": ("metrics", "table", "agreement", "figure", "report", "wandb"),
     "fasb.cli.study": ("plan", "schema"),

@@ -202,6 +202,24 @@ def sweep_command(files: tuple[Path, ...], settings: dict[str, Any], store: Path
     write_parquet(out, answers, made_by)
 
 
+@click.command("rehearse")
+@files(1, "QUESTIONS")
+@settings_option
+@out_option
+def rehearse_command(files: Path, settings: dict[str, Any], out: Path) -> None:
+    """Ask each judge for a few reference answers, so that one that cannot judge is known before anything is generated.
+
+    Settings: judges (each with use, settings).
+    """
+    from fasb.artifacts import write_json
+    from fasb.data.protocol import read_questions
+    from fasb.study.judging import Judge, rehearse
+
+    questions = read_questions(files)
+    said = [rehearse(validated(Judge, judge, "judges"), questions) for judge in settings["judges"]]
+    write_json(out, said, _made_by("rehearse", settings, [files]))
+
+
 @click.command("judge")
 @click.argument("questions", type=FILE)
 @click.argument("answers", nargs=-1, required=True, type=FILE)

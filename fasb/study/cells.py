@@ -159,6 +159,11 @@ def _judge_entry(study: Study, dataset: str, judged: str) -> JudgeEntry | None:
     return entry.second_judge if judged == "judged_second" else entry.judge
 
 
+def rehearsal(study: Study, dataset: str) -> list[str]:
+    """The file without which nothing is swept, if the dataset's answers are judged."""
+    return [] if study.datasets[dataset].judge is None else [f"results/questions/{dataset}.judge.json"]
+
+
 def twice_judged(study: Study) -> list[Cell]:
     """The cells whose test answers a second judge judges too."""
     return [cell for cell in whole(study) if study.datasets[cell.dataset].second_judge is not None]
@@ -252,6 +257,7 @@ def jobs(study: Study) -> Counter[str]:
     n_worlds = len(worlds(study))
     counts = Counter({"pretrain": n_worlds, "health": n_worlds, "accept": n_worlds})
     counts["questions"] = len({entry.dataset for entry in study.run.cells})
+    counts["rehearse"] = sum(len(rehearsal(study, name)) for name in {cell.dataset for cell in fitting(study)})
     counts["activations"] = 2 * len({(cell.model, cell.dataset) for cell in fitting(study)})
     counts["trace"] = len({(cell.model, cell.dataset) for cell in cells(study)})
     counts.update(dict.fromkeys(FITTING, len(fitting(study))))
@@ -354,6 +360,11 @@ def _judge(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
     return {"judge": None if judge is None else _extension("judges", judge.use, judge.settings)}
 
 
+def _rehearse(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
+    both = [_judge_entry(study, wildcards["dataset"], judged) for judged in ("judged", "judged_second")]
+    return {"judges": [_extension("judges", judge.use, judge.settings) for judge in both if judge is not None]}
+
+
 def _generate(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
     decoding = study.sections(wildcards["dataset"]).decoding
     judged = study.datasets[wildcards["dataset"]].judge is not None
@@ -429,6 +440,7 @@ RULES: dict[str, Callable[[Study, dict[str, str]], dict[str, Any]]] = {
     "vectors": _sections("vectors"),
     "trackers": _sections("trackers"),
     "sweep": _sweep,
+    "rehearse": _rehearse,
     "judge_sweep": _judge,
     "judge": _judge,
     "tune": _tune,

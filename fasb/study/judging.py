@@ -20,6 +20,7 @@ from fasb.artifacts import Store, weights_of
 from fasb.data.protocol import Question
 from fasb.errors import DataError
 from fasb.extensions import find, settings_of
+from fasb.metrics import verdict
 from fasb.settings import Section
 from fasb.study.progress import say
 
@@ -111,6 +112,18 @@ def provenance(judge: Judge) -> dict[str, Any]:
     settings = settings_of("judges", judge.use, judge.settings, "judge.settings")
     said: dict[str, Any] = module.provenance(settings) if hasattr(module, "provenance") else {}
     return {**said, "error": module.error(settings)} if hasattr(module, "error") else said
+
+
+def rehearse(judge: Judge, questions: Sequence[Question], n: int = 8) -> dict[str, Any]:
+    """The judge on the best and the first false answer of the first n questions: whatever fails, fails now.
+
+    `n`: answers; `true`, where it gives that score: how many of them are found true or not as they are listed.
+    """
+    first = questions[:n]
+    pairs = [(q, answer, label) for q in first for label, side in ((1, (q.best,)), (0, q.false[:1])) for answer in side]
+    scores = asked(judge.use, judge.settings, [q for q, _, _ in pairs], [answer for _, answer, _ in pairs])
+    right = {"true": int((verdict(scores["true"]) == [label for *_, label in pairs]).sum())} if "true" in scores else {}
+    return {"judge": judge.use, "n": len(pairs), **right}
 
 
 def named(provenance: Mapping[str, Any]) -> dict[str, Any]:

@@ -68,6 +68,12 @@ def test_questions_are_the_first_of_each_half_and_folds_test_one_half_each(finis
         assert [len(fold["train"]) for fold in folds] == [6, 6]
 
 
+def test_both_judges_are_tried_before_anything_is_swept(finished):
+    tried, *swept = [finished / "results" / "questions" / "truthfulqa.judge.json", *finished.rglob("sweep.parquet")]
+    assert [said["n"] for said in read_json(tried)] == [16, 16]
+    assert all(tried.stat().st_mtime < path.stat().st_mtime for path in swept)
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_each_answer_is_judged_once_by_the_judge_that_is_named(finished, model):
     written, judged = (read_parquet(cell(finished, model) / f"{name}.parquet") for name in ("generations", "judged"))

@@ -47,6 +47,10 @@ def unsteered_answers(wildcards):
     return cells.trace_file(study, wildcards.model, wildcards.dataset)
 
 
+def rehearsal(wildcards):
+    return cells.rehearsal(study, wildcards.dataset)
+
+
 def of_model(key):
     return lambda wildcards: getattr(study.models[wildcards.model].job, key)
 

@@ -2,9 +2,31 @@
 FITTED = ["anchors.h5", "vectors.safetensors", "trackers.safetensors"]
 
 
+# Fails for a judge that cannot judge, before anything is generated for it.
+rule rehearse:
+    input:
+        QUESTIONS,
+    output:
+        "results/questions/{dataset}.judge.json",
+    log:
+        "logs/rehearse/{dataset}.log",
+    benchmark:
+        "results/timing/rehearse/{dataset}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: JUDGE_THREADS
+    resources:
+        **JUDGE_JOB,
+    params:
+        settings=settings("rehearse"),
+    shell:
+        "fasb rehearse {input} --settings {params.settings:q} --out {output} 2> >(tee {log} >&2)"
+
+
 rule sweep:
     input:
         model=trained_model,
+        judge=rehearsal,
         files=[QUESTIONS, *in_cell("splits.json")],
         trace=unsteered_answers,
         fitted=in_cell(*FITTED),
