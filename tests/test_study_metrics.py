@@ -5,7 +5,7 @@ from synthetic import METHODS, _answers, _questions
 
 from fasb.errors import DataError
 from fasb.metrics import true_info
-from fasb.study.metrics import question_metrics, summary
+from fasb.study.metrics import exact_match, question_metrics, summary
 
 QUESTIONS = _questions(3)
 
@@ -88,3 +88,29 @@ def test_an_answer_without_a_verdict_is_refused(answers):
 def test_a_cell_without_any_row_is_refused(answers):
     with pytest.raises(DataError, match="neither generations nor scores"):
         question_metrics(QUESTIONS, *(frame.iloc[:0] for frame in answers))
+
+
+@pytest.mark.parametrize(
+    ("answer", "label", "right"),
+    [
+        ("A", "A", True),
+        ("a. Because", "A", True),
+        ("Apple", "A", False),
+        ("The answer is A", "A", False),
+        ("positive!", "Positive", True),
+        ("", "A", False),
+        ("...", "A", False),
+    ],
+)
+def test_an_exact_match_opens_with_the_label_but_for_case_and_punctuation(answer, label, right):
+    assert exact_match(answer, label) is right
+
+
+def test_exact_match_is_a_column_where_the_dataset_asks_for_it(answers):
+    generations, judged, scores = answers
+    none = judged.drop(columns=["true", "info"])
+    said = generations.assign(answer=["Oak, I think." if i % 2 else "clay" for i in range(len(generations))])
+    frame = question_metrics(QUESTIONS, said, none, scores, exact=True)
+    assert frame["exact"].between(0, 1).all()
+    assert frame["exact"].mean() == pytest.approx(0.5, abs=0.1)
+    assert question_metrics(QUESTIONS, said, none, scores)["exact"].isna().all()

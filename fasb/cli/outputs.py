@@ -26,7 +26,8 @@ def metrics_command(files: tuple[Path, ...], settings: dict[str, Any], out: Path
     from fasb.study.judging import named
     from fasb.study.metrics import question_metrics, summary
 
-    frame = question_metrics(read_questions(files[0]), *map(read_parquet, files[1:]))
+    tables = map(read_parquet, files[1:])
+    frame = question_metrics(read_questions(files[0]), *tables, exact=settings.get("exact", False))
     judge = named(stamp_of(files[2])["provenance"])
     made_by = {"stage": "metrics", "settings": settings, "judge": judge}
     write_parquet(out, frame, made_by)

@@ -366,9 +366,12 @@ def _rehearse(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
 
 
 def _generate(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
-    decoding = study.sections(wildcards["dataset"]).decoding
-    judged = study.datasets[wildcards["dataset"]].judge is not None
-    return {**_run(study, wildcards), "judge": judged, "decoding": {"batch": decoding.batch}}
+    decoding, entry = study.sections(wildcards["dataset"]).decoding, study.datasets[wildcards["dataset"]]
+    return {
+        **_run(study, wildcards),
+        "judge": entry.judge is not None or entry.exact,
+        "decoding": {"batch": decoding.batch},
+    }
 
 
 def _score(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
@@ -395,7 +398,8 @@ def _transfer(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
 
 def _metrics(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
     cell = {"model": wildcards["model"], "dataset": wildcards["dataset"], "seed": int(wildcards["seed"])}
-    return {**cell, "methods": list(study.run.methods)}
+    exact = {"exact": True} if study.datasets[wildcards["dataset"]].exact else {}
+    return {**cell, "methods": list(study.run.methods), **exact}
 
 
 def _shown(study: Study, shown: list[Cell]) -> dict[str, Any]:

@@ -117,6 +117,9 @@ class DatasetEntry(Overrides):
     limit: int | None = Field(
         None, ge=1, description="Only the first so many of each half, or of each role; unset: all"
     )
+    exact: bool = Field(
+        False, description="Test answers are also written, and count as right where they open with the best answer"
+    )
     judge: JudgeEntry | None = Field(None, description="Without one no text is generated; methods are tuned on MC1")
     second_judge: JudgeEntry | None = Field(None, description="Judges test answers too, for the table `judges`")
 

@@ -11,11 +11,13 @@ one row per fold, method and question, each value a mean over the question's phr
     passes            forward passes of the model to obtain it
     mc1, mc2, mc3     of the choices, at the setting tuned for generation
     steered_mc        share of the choices on which the method fired, at the setting tuned for generation
+    exact             share of written answers that open with the best one; only where the dataset asks for it
     mc1_tuned, …      MC1-3 at the setting tuned for MC2
 
 A metric that the dataset has no data for is NaN. Knows no model and no interval.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,13 +34,21 @@ KEYS = ["fold", "method", "question"]
 
 
 def question_metrics(
-    questions: Sequence[Question], generations: pd.DataFrame, judged: pd.DataFrame, scores: pd.DataFrame
+    questions: Sequence[Question],
+    generations: pd.DataFrame,
+    judged: pd.DataFrame,
+    scores: pd.DataFrame,
+    exact: bool = False,
 ) -> pd.DataFrame:
-    """The frame described above, in the order of the questions within fold and method.
+    """The frame described above, in the order of the questions within fold and method; `exact` asks for that column.
 
     Raises:
         DataError: an answer was generated that nobody judged, though the dataset has a judge.
     """
+    if exact and len(generations):
+        best = generations["question"].map({question.id: question.best for question in questions})
+        right = [exact_match(answer, label) for answer, label in zip(generations["answer"], best)]
+        generations = generations.assign(exact=np.array(right, dtype=np.float64))
     parts = [part for part in (generation_metrics(generations, judged), choice_columns(scores)) if len(part)]
     if not parts:
         raise DataError("metrics: neither generations nor scores hold a row; run 'fasb generate' or 'fasb score' first")
@@ -62,6 +72,8 @@ def generation_metrics(generations: pd.DataFrame, judged: pd.DataFrame) -> pd.Da
     rows["tokens"] = generations["n_tokens"].to_numpy(np.float64)
     rows["decoded"] = generations["decoded"].to_numpy(np.float64)
     rows["passes"] = generations["passes"].to_numpy(np.float64)
+    if "exact" in generations:
+        rows["exact"] = generations["exact"]
     kinds = [kind for kind in ("true", "info") if kind in judged and judged[kind].notna().any()]
     if kinds:
         after, before = (_verdicts(generations, judged, kinds, column) for column in ("answer", "trace_answer"))
@@ -70,6 +82,12 @@ def generation_metrics(generations: pd.DataFrame, judged: pd.DataFrame) -> pd.Da
         good = before.all(axis=1), after.all(axis=1)
         rows["harmed"], rows["helped"] = (f(*good).astype(np.float64) for f in (metrics.harmed, metrics.helped))
     return rows.groupby(KEYS, as_index=False, sort=False).mean()
+
+
+def exact_match(answer: str, label: str) -> bool:
+    """Whether an answer opens with the label's words, but for case and punctuation (docs/method.md 4)."""
+    said, wanted = (re.sub(r"[^\w\s]", "", text).casefold().split() for text in (answer, label))
+    return bool(wanted) and said[: len(wanted)] == wanted
 
 
 def choice_columns(scores: pd.DataFrame) -> pd.DataFrame:

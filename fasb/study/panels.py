@@ -19,7 +19,7 @@ from fasb.statistics import Panel
 from fasb.study.cells import is_ablation as is_ablation
 
 METRICS = (
-    "true", "info", "mc1", "mc2", "mc3", "mc1_tuned", "mc2_tuned", "mc3_tuned",
+    "true", "info", "mc1", "mc2", "mc3", "mc1_tuned", "mc2_tuned", "mc3_tuned", "exact",
     "steered", "harmed", "helped", "tokens", "decoded", "passes", "steered_mc",
 )  # fmt: skip
 """Columns of `metrics.parquet` that are averaged; True*Info follows from the first two."""

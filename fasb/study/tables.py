@@ -71,6 +71,7 @@ PRINTED = {
     "choices": (
         Column("mc1", "MC1"), Column("mc1", "Δ MC1", difference=True), Column("mc2", "MC2"),
         Column("mc2", "Δ MC2", difference=True), Column("steered_mc", "Steered"),
+        Column("exact", "Exact"),
         Column("mc2_tuned", "MC2 (tuned for it)"), Column("mc2_tuned", "Δ MC2 (tuned for it)", difference=True),
     ),
 }  # fmt: skip
@@ -111,12 +112,12 @@ def table_rows(
 
 
 def _with_averages(rows: pd.DataFrame) -> pd.DataFrame:
-    """MC1 averaged over the datasets as a dataset of its own, for methods that have it on all of them."""
-    of_mc1 = rows[(rows["metric"] == "mc1") & rows["value"].notna()]
+    """Accuracies averaged over the datasets, as a dataset of its own; empty where a method lacks one."""
+    shown = rows[rows["metric"].isin(["mc1", "exact"])]
     made = []
-    for _, part in of_mc1.groupby(["model", "method"], sort=False):
-        if part["dataset"].nunique() == of_mc1["dataset"].nunique():
-            row = part.iloc[0].to_dict() | {"dataset": "average", "value": part["value"].mean(), "test": ""}
+    for _, part in shown.groupby(["model", "method", "metric"], sort=False):
+        if part["dataset"].nunique() == shown["dataset"].nunique():
+            row = part.iloc[0].to_dict() | {"dataset": "average", "value": part["value"].mean(skipna=False), "test": ""}
             made.append(row | dict.fromkeys(EMPTY, np.nan))
     return pd.concat([rows, pd.DataFrame(made, columns=rows.columns)], ignore_index=True)
 
@@ -249,7 +250,12 @@ def parts_of(rows: pd.DataFrame) -> dict[str, list[Column]]:
     """The printed parts of one comparison that have any value, with the columns that do."""
     known = known_metrics(rows)
     if rows.iloc[0]["table"] == "tasks":
-        return {"tasks": [Column("mc1", name, dataset=name) for name in rows["dataset"].unique()]}
+        titles = {"mc1": "", "exact": " (exact)"}
+        return {
+            metric: [Column(metric, name + title, dataset=name) for name in rows["dataset"].unique()]
+            for metric, title in titles.items()
+            if metric in known
+        }
     parts = {name: [column for column in columns if column.metric in known] for name, columns in PRINTED.items()}
     needs = {"answers": "decoded", "choices": "mc1"}
     return {name: columns for name, columns in parts.items() if needs[name] in known}
