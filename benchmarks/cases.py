@@ -1,28 +1,29 @@
 """The cases: each compares one thing users wait for with a plain reference or with its limit, in one run."""
 
+import resource
 import tempfile
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from measure import pairs, ratio, seconds
-from sklearn.linear_model import LogisticRegression
 from subjects import Subject
-from threadpoolctl import threadpool_limits
 
 from fasb import activations, decoding, live, scoring
 from fasb.data.protocol import Question
-from fasb.model.prefix import batch_of, forward
-from fasb.probes import fit_probes
-from fasb.settings import ActivationSettings, ProbeSettings, PromptSettings
+from fasb.model.prefix import Prefix, batch_of, forward, shared_prefix
+from fasb.settings import ActivationSettings, PromptSettings
 
 
 def live_over_limit(subject: Subject, repeats: int) -> dict[str, Any]:
-    """Live steering against plain time x (traced + regenerated) / plain tokens + prefill of the rows that fired."""
+    """Live steering against plain time x (traced + regenerated) / plain tokens + prefill of the rows that fired.
+
+    That prefill, behind the shared prefix, is what starting a fired row anew would take; here it keeps its cache.
+    """
     model, prompts, bundle = subject.model, subject.prompts, subject.bundle
     answers = live.live(model, prompts, bundle)
     plain = decoding.trace(model, prompts, bundle.decoding)
@@ -36,7 +37,8 @@ def live_over_limit(subject: Subject, repeats: int) -> dict[str, Any]:
         lambda: decoding.trace(model, prompts, bundle.decoding),
         repeats,
     )
-    prefill = np.median([seconds(lambda: _forward(subject, restarts)) for _ in range(repeats)])
+    prefix = shared_prefix(model, prompts)
+    prefill = np.median([seconds(lambda: _forward(subject, restarts, prefix)) for _ in range(repeats)])
     return ratio(times, base * share + prefill) | {
         "live_s": float(np.median(times)),
         "plain_s": float(np.median(base)),
@@ -44,6 +46,9 @@ def live_over_limit(subject: Subject, repeats: int) -> dict[str, Any]:
         "decoded_share": float(share),
         "fired": float(answers.decision.fired.mean()),
         "tokens_per_s": float(answers.decoded.sum() / np.median(times)),
+        "parameters": sum(p.numel() for p in model.model.parameters()),
+        "prompts": len(prompts),
+        "batch": bundle.decoding.batch,
     }
 
 
@@ -111,8 +116,16 @@ def grid_over_one(subject: Subject, repeats: int) -> dict[str, Any]:
         lambda: decoding.answer(model, prompts, bundle),
         repeats,
     )
-    fired = [int(answer.decision.fired.sum()) for answer in answers]
-    return ratio(many, one) | {"settings": len(grid), "fired_min": min(fired), "fired_max": max(fired)}
+    first = decoding.answer(model, prompts, bundle)
+    traced = int(first.before.length.sum())
+    suffixes = {key: int(found.after.length[key[0]]) - key[1] for found in answers for key in found.decision.suffixes()}
+    one_suffix = int((first.after.length - first.decision.kept).sum())
+    return ratio(many, one) | {
+        "settings": len(grid),
+        "distinct_suffixes": len(suffixes),
+        # what all distinct suffixes come to where each of their tokens is decoded
+        "tokens_over_one": (traced + sum(suffixes.values())) / (traced + one_suffix),
+    }
 
 
 def mc_over_limit(subject: Subject, repeats: int) -> dict[str, Any]:
@@ -149,49 +162,82 @@ def extract_over_forward(subject: Subject, repeats: int, n_answers: int = 256) -
             activations.collect(subject.model, texts, settings, out, {})
 
     ours, plain = pairs(extract, lambda: _forward(subject, rows), repeats)
-    return ratio(ours, plain) | {"answers": len(rows), "extract_s": float(np.median(ours))}
+    return ratio(ours, plain) | {
+        "answers": len(rows),
+        "extract_s": float(np.median(ours)),
+        "tokens_per_s": float(sum(map(len, rows)) / np.median(ours)),
+    }
 
 
-def _forward(subject: Subject, rows: list[list[int]]) -> None:
+def share_of_bandwidth(subject: Subject, repeats: int) -> dict[str, Any]:
+    """Plain decoding against reading all weights and all keys and values once a step, as fast as memory copies."""
+    model, prompts, n = subject.model, subject.prompts, subject.bundle.decoding.tokens
+    config, batch = model.model.config, subject.bundle.decoding.batch
+    block = torch.empty(2**28, dtype=torch.float32, device=model.device)
+    copied = 2 * block.numel() * block.element_size() / min(seconds(lambda: block.clone()) for _ in range(9))
+    size = next(model.model.parameters()).element_size()
+    weights = sum(p.numel() for p in model.model.parameters()) * size
+    heads = getattr(config, "num_key_value_heads", config.num_attention_heads)
+    state = 2 * config.num_hidden_layers * heads * model.layout.head_dim * size
+    length = float(np.mean([len(prompt) for prompt in prompts])) + n / 2
+    steps = n * len(prompts) / batch
+    limit = steps * (weights + batch * length * state) / copied
+    times = np.array([seconds(lambda: decoding.trace(model, prompts, subject.bundle.decoding)) for _ in range(repeats)])
+    return ratio(np.full(repeats, limit), times) | {
+        "batch": batch,
+        "context": length,
+        "tokens_per_s": float(n * len(prompts) / np.median(times)),
+        "copy_gb_per_s": copied / 1e9,
+        "syncs_per_step": _syncs(subject) / n,
+    }
+
+
+def _syncs(subject: Subject) -> int:
+    """How often the host waits for the GPU while one batch is written."""
+    if subject.model.device.type != "cuda":
+        return 0
+    size = subject.bundle.decoding.batch
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            decoding.trace(subject.model, subject.prompts[:size], subject.bundle.decoding)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return sum("synchroniz" in str(warning.message) for warning in caught)
+
+
+def scaling(subject: Subject, repeats: int) -> dict[str, Any]:
+    """Seconds per question of live steering while one thing grows at a time, and the peak of the GPU's memory."""
+    model, bundle, prompts = subject.model, subject.bundle, subject.prompts
+    found: dict[str, dict[str, float]] = {}
+
+    def measure(name: str, value: int, changed: Any, rows: list[list[int]]) -> None:
+        times = [seconds(lambda: live.live(model, rows, changed)) for _ in range(repeats)]
+        found.setdefault(name, {})[str(value)] = float(np.median(times)) / len(rows)
+
+    for size in (1, 4, 16, 64):
+        measure("batch", size, _decoded(bundle, batch=size), prompts[: max(2 * size, 8)])
+    for tokens in (25, 50, 100):
+        measure("tokens", tokens, _decoded(bundle, tokens=tokens), prompts[: bundle.decoding.batch])
+    for n in (16, 64, len(prompts)):
+        measure("questions", n, bundle, prompts[:n])
+    peak = torch.cuda.max_memory_allocated() if model.device.type == "cuda" else _peak_rss()
+    return {"seconds_per_question": found, "peak_bytes": peak}
+
+
+def _decoded(bundle: Any, **changes: int) -> Any:
+    return replace(bundle, decoding=bundle.decoding.model_copy(update=changes))
+
+
+def _peak_rss() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _forward(subject: Subject, rows: list[list[int]], prefix: Prefix | None = None) -> None:
     """The model's own pass over batches of rows of like length; logits of the last token only."""
     size = subject.bundle.decoding.batch
     rows = sorted(rows, key=len)
     with torch.inference_mode():
         for i in range(0, len(rows), size):
-            forward(subject.model, batch_of(subject.model, rows[i : i + size]), keep=1)
-
-
-class SyntheticBank:
-    """A bank in memory: heads whose activations separate the classes to different degrees."""
-
-    def __init__(self, n_answers: int, n_heads: int, head_dim: int) -> None:
-        random = np.random.default_rng(3)
-        self.path, self.n_layers, self.n_heads, self.head_dim = "synthetic", 1, n_heads, head_dim
-        self.label = random.integers(0, 2, n_answers).astype(np.int8)
-        shift = random.normal(0, 0.1, (1, n_heads, head_dim)).astype(np.float32)
-        noise = random.normal(0, 1, (n_answers, n_heads, head_dim)).astype(np.float32)
-        self._x = noise + shift * self.label[:, None, None]
-
-    def layer(self, _: int) -> np.ndarray:
-        """All activations."""
-        return self._x
-
-
-def sklearn_over_probes(repeats: int, n_answers: int = 4000, n_heads: int = 32, head_dim: int = 128) -> dict[str, Any]:
-    """scikit-learn at its best (two processes, one BLAS thread each, converged) against the batched solver."""
-    bank = SyntheticBank(n_answers, n_heads, head_dim)
-    rows = np.ones(n_answers, dtype=bool)
-    blocks = [(bank.layer(0)[:, i::2], bank.label) for i in range(2)]
-    with ProcessPoolExecutor(2) as pool:
-        theirs, ours = pairs(
-            lambda: list(pool.map(_sklearn_loop, blocks)), lambda: fit_probes(bank, rows, ProbeSettings()), repeats
-        )
-    return ratio(theirs, ours) | {"heads": n_heads, "ms_per_head": float(np.median(ours) / n_heads * 1e3)}
-
-
-def _sklearn_loop(block: tuple[np.ndarray, np.ndarray]) -> list[np.ndarray]:
-    x, label = block
-    with threadpool_limits(1), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        solver = LogisticRegression(max_iter=1000, tol=1e-8)
-        return [solver.fit(x[:, head].astype(np.float64), label).coef_.copy() for head in range(x.shape[1])]
+            forward(subject.model, batch_of(subject.model, rows[i : i + size], prefix), keep=1)

@@ -1,6 +1,6 @@
-"""`make bench`: print one table of ratios, write `benchmarks/results.json` and a figure.
+"""`make bench`: print one table of ratios, write results.json, results.md and results.png beside this file.
 
-Ratios are of interleaved pairs in this run; bars are those of docs/benchmarks.md.
+Ratios are of interleaved pairs in this run; what they compare and their bars are in docs/benchmarks.md.
 """
 
 import argparse
@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import torch
 from cases import (
     edit_over_plain,
@@ -18,13 +19,16 @@ from cases import (
     live_over_limit,
     loop_over_engine,
     mc_over_limit,
-    sklearn_over_probes,
+    scaling,
+    share_of_bandwidth,
 )
+from probes_case import sklearn_over_probes
 from subjects import subject
 
 from fasb.artifacts import surroundings, write_json
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+HERE = Path(__file__).parent
 
 BARS = {
     "live_over_limit": "<= 1.05",
@@ -36,6 +40,7 @@ BARS = {
     "extract_over_forward": "<= 1.15",
     "sklearn_over_probes": ">= 2",
 }
+GPU_BARS = {**BARS, "loop_over_engine": ">= 200", "sklearn_over_probes": "", "bandwidth_share": ">= 0.6"}
 
 
 def cases(device: str, repeats: int) -> dict[str, Callable[[], dict[str, Any]]]:
@@ -43,8 +48,8 @@ def cases(device: str, repeats: int) -> dict[str, Callable[[], dict[str, Any]]]:
     from reference_loop import answer as loop
 
     shape = "60m" if device == "cpu" else "7b"
-    batch = 16 if device == "cpu" else 64
-    large = subject(shape, 4 * batch, batch=batch, device=device)
+    batch = 16 if device == "cpu" else 256
+    large = subject(shape, 8 * batch, batch=batch, device=device)
     small = subject("world", 256, device=device)
     return {
         "live_over_limit": lambda: live_over_limit(large, repeats),
@@ -54,7 +59,9 @@ def cases(device: str, repeats: int) -> dict[str, Callable[[], dict[str, Any]]]:
         "grid_over_one": lambda: grid_over_one(small if device == "cpu" else large, repeats),
         "mc_over_limit": lambda: mc_over_limit(large, repeats),
         "extract_over_forward": lambda: extract_over_forward(large, repeats),
-        "sklearn_over_probes": lambda: sklearn_over_probes(repeats),
+        "sklearn_over_probes": lambda: sklearn_over_probes(max(repeats, 7)),
+        "bandwidth_share": lambda: share_of_bandwidth(large, repeats),
+        "scaling": lambda: scaling(small, repeats),
     }
 
 
@@ -63,22 +70,52 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--only", nargs="*", choices=list(BARS), default=list(BARS))
+    parser.add_argument("--only", nargs="*", help="Names of cases")
+    parser.add_argument("--out", type=Path, default=HERE / "results", help="Without suffix")
     options = parser.parse_args()
+    bars = BARS if options.device == "cpu" else GPU_BARS
+    run = cases(options.device, options.repeats)
+    chosen = options.only or [*bars, "scaling"]
     measured = {}
-    print(f"{'case':24}{'bar':>9}{'median':>9}  95 % interval   conditions")
-    for name, run in cases(options.device, options.repeats).items():
-        if name in options.only:
-            measured[name] = run()
-            print(line(name, measured[name]), flush=True)
+    print(HEADER)
+    for name in chosen:
+        measured[name] = run[name]()
+        if name in bars:
+            print(line(name, bars[name], measured[name]), flush=True)
     payload = {"measured": measured, "device": options.device, "threads": torch.get_num_threads(), **surroundings()}
-    write_json(Path(__file__).with_name("results.json"), payload, {"repeats": options.repeats})
+    write_json(options.out.with_suffix(".json"), payload, {"repeats": options.repeats})
+    rows = [line(name, bars[name], row) for name, row in measured.items() if name in bars]
+    options.out.with_suffix(".md").write_text("\n".join([HEADER, *rows]) + "\n")
+    draw({name: row for name, row in measured.items() if name in bars}, bars, options.out.with_suffix(".png"))
 
 
-def line(name: str, row: dict[str, Any]) -> str:
+HEADER = "| case | bar | median | 95 % interval | conditions |\n|---|---|---|---|---|"
+
+
+def line(name: str, bar: str, row: dict[str, Any]) -> str:
     """One row of the table."""
     more = ", ".join(f"{k} {v:.3g}" for k, v in row.items() if k not in ("ratio", "low", "high"))
-    return f"{name:24}{BARS[name]:>9}{row['ratio']:9.3f}  [{row['low']:.3f}, {row['high']:.3f}]  {more}"
+    return f"| {name} | {bar} | {row['ratio']:.3f} | {row['low']:.3f} to {row['high']:.3f} | {more} |"
+
+
+def draw(measured: dict[str, dict[str, Any]], bars: dict[str, str], path: Path) -> None:
+    """Each ratio over its bar, with its interval, on a logarithmic axis; the good side is the right one."""
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    names = [name for name in measured if bars[name]]
+    figure, axes = pyplot.subplots(figsize=(6.3, 0.45 * len(names) + 0.9), layout="constrained")
+    for at, name in enumerate(reversed(names)):
+        sign, bar = bars[name].split()
+        reached = [measured[name][key] / float(bar) for key in ("low", "ratio", "high")]
+        low, middle, high = sorted(reached if sign == ">=" else [1 / value for value in reached])
+        colour = "#2166ac" if high >= 1 else "#b2182b"
+        axes.errorbar(middle, at, xerr=[[middle - low], [high - middle]], fmt="o", color=colour, capsize=3)
+    axes.axvline(1, color="0.6", linewidth=0.8)
+    axes.set_yticks(range(len(names)), [f"{name}  ({bars[name]})" for name in reversed(names)])
+    axes.set_xscale("log")
+    axes.set_xlabel("measured, as a share of the bar (right of 1: met)")
+    figure.savefig(path, dpi=200)
 
 
 if __name__ == "__main__":

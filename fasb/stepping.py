@@ -74,6 +74,7 @@ class Rows:
         # of each place, the token that is fed next, and the one before it
         self._newest = self._fed = torch.zeros((size, 1), dtype=torch.long, device=self._model.device)
         self._edited = False  # whether the newest pass was
+        self._dialed: tuple[np.ndarray, Tensor | None] | None = None  # strengths of the newest step
 
     @property
     def size(self) -> int:
@@ -190,11 +191,20 @@ class Rows:
         """Logits of the last columns, p of the last; `strengths` of each row's last tokens."""
         with self.hooked():
             if self._dial is not None:
-                self._dial.strength = right_aligned(strengths, batch.width, batch.ids.device)
+                self._dial.strength = self._strength(strengths, batch)
             logits = forward(self._model, batch, keep)
             if self._reader is None or self._tracker is None:
                 return logits, None
             return logits, self._tracker.deviation(self._reader.take()[:, -1]).cpu().numpy()
+
+    def _strength(self, strengths: Sequence[Sequence[float]] | np.ndarray, batch: Batch) -> Tensor | None:
+        """As a dial takes it; on the device already where a step's is the last one's."""
+        if not isinstance(strengths, np.ndarray):
+            return right_aligned(strengths, batch.width, batch.ids.device)
+        key = np.column_stack([np.zeros((len(strengths), batch.width - 1)), strengths])
+        if self._dialed is None or not np.array_equal(self._dialed[0], key):
+            self._dialed = key, right_aligned(key, batch.width, batch.ids.device)
+        return self._dialed[1]
 
     def _settle(
         self,

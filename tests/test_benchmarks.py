@@ -9,7 +9,7 @@ from reference_loop import answer as loop
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import cases
-from run import BARS, line
+from run import BARS, GPU_BARS, draw, line
 from subjects import subject
 
 
@@ -23,14 +23,34 @@ def test_about_half_of_the_answers_fire(small):
 
 
 @pytest.mark.parametrize(
-    "case", ["edit_over_plain", "generate_over_plain", "grid_over_one", "mc_over_limit", "extract_over_forward"]
+    "case",
+    [
+        "edit_over_plain",
+        "generate_over_plain",
+        "grid_over_one",
+        "mc_over_limit",
+        "extract_over_forward",
+        "share_of_bandwidth",
+    ],
 )
 def test_a_case_gives_a_ratio_with_its_interval(small, case):
     row = getattr(cases, case)(small, 2)
     assert 0 < row["low"] <= row["ratio"] <= row["high"]
-    assert case in line(case, row)
-    assert case in BARS
+    assert case in line(case, "<= 1", row)
+    assert case in GPU_BARS or case == "share_of_bandwidth"
 
 
 def test_the_plain_loop_is_timed_per_prompt(small):
     assert cases.loop_over_engine(small, 1, loop, 1)["loop_prompts"] == 1
+
+
+def test_scaling_is_told_per_question(small):
+    found = cases.scaling(small, 1)
+    assert set(found["seconds_per_question"]) == {"batch", "tokens", "questions"}
+    assert found["peak_bytes"] > 1e8
+
+
+def test_the_figure_shows_every_bar(tmp_path):
+    row = {"ratio": 1.0, "low": 0.9, "high": 1.1}
+    draw(dict.fromkeys(BARS, row), BARS, tmp_path / "bars.png")
+    assert (tmp_path / "bars.png").stat().st_size > 5000
