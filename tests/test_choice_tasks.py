@@ -112,7 +112,7 @@ def test_labels_are_the_answers_and_the_text_is_the_whole_prompt(task):
     question = module.load(module.Settings(path=str(folder)))[-1]
     assert (question.role, question.best, question.true) == ("test", right, (right,))
     assert sorted(question.false) == sorted(wrong)
-    prompt = PromptSettings(**module.prompt(module.Settings(path=str(folder))))
+    prompt = PromptSettings(**module.PROMPT)
     assert choice_text(prompt, question.text, right).text == f"{question.text} {right}"
     assert question.text.endswith("Answer:")
 

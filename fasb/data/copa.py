@@ -27,6 +27,8 @@ TEST = ("test.en.jsonl", "data/en/test.en.jsonl", "test.jsonl", "test.csv", *sou
 SIZE = Size(fit=1000, test=500, answers=3000, question=182, answer=1)
 """With the default settings; at most, where rows may be left out."""
 
+PROMPT = sources.CHOICE_PROMPT
+
 
 class Settings(sources.ChoiceSource):
     """Where COPA is, and which items are for what."""
@@ -57,11 +59,6 @@ def load(settings: Settings) -> list[Question]:
 def source(settings: Settings) -> dict[str, Any]:
     """What the questions were read from, for provenance."""
     return sources.origin(settings, _wanted(settings))
-
-
-def prompt(settings: Settings) -> dict[str, str]:
-    """Prompt settings of a choice task."""
-    return sources.CHOICE_PROMPT
 
 
 def _wanted(settings: Settings) -> dict[str, tuple[str, ...]]:

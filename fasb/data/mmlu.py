@@ -30,6 +30,8 @@ RELEASED = 501
 SIZE = Size(fit=1816, test=14042, answers=63432, answer=1)
 """With the default settings; at most, where rows may be left out."""
 
+PROMPT = sources.CHOICE_PROMPT
+
 
 class Settings(sources.ChoiceSource):
     """Where MMLU is, and which rows are for what."""
@@ -65,11 +67,6 @@ def load(settings: Settings) -> list[Question]:
 def source(settings: Settings) -> dict[str, Any]:
     """What the questions were read from, for provenance."""
     return sources.origin(settings, _wanted(settings))
-
-
-def prompt(settings: Settings) -> dict[str, str]:
-    """Prompt settings of a choice task."""
-    return sources.CHOICE_PROMPT
 
 
 def _wanted(settings: Settings) -> dict[str, tuple[str, ...]]:

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import Field
 
 from fasb.data import sources
-from fasb.data.protocol import Question, Size, check_questions
+from fasb.data.protocol import Question, Size
 
 LABELS = ("True", "Inconclusive", "False")
 """In the order of the set's own labels: entailment, neutral, contradiction."""
@@ -18,6 +18,8 @@ LABELS = ("True", "Inconclusive", "False")
 
 SIZE = Size(fit=2490, test=5010, answers=22500)
 """With the default settings; at most, where rows may be left out."""
+
+PROMPT = sources.CHOICE_PROMPT
 
 
 class Settings(sources.ChoiceSource):
@@ -33,29 +35,12 @@ def load(settings: Settings) -> list[Question]:
     Raises:
         DataError: a file is missing or malformed.
     """
-    wording = sources.wording(settings, "nli")
-    found = sources.files(settings, _wanted(settings))
-    fit, test = (
-        [
-            _question(number, row, role, wording)
-            for number, row in enumerate(sources.rows(found[role]))
-            if int(row["label"]) in range(len(LABELS))
-        ]
-        for role in ("fit", "test")
-    )
-    questions = sources.apart(fit, test)
-    check_questions(questions, str(found["fit"][0]))
-    return questions
+    return sources.fit_and_test(settings, "nli", _wanted(settings), _question)
 
 
 def source(settings: Settings) -> dict[str, Any]:
     """What the questions were read from, for provenance."""
     return sources.origin(settings, _wanted(settings))
-
-
-def prompt(settings: Settings) -> dict[str, str]:
-    """Prompt settings of a choice task."""
-    return sources.CHOICE_PROMPT
 
 
 def _wanted(settings: Settings) -> dict[str, tuple[str, ...]]:
@@ -65,7 +50,9 @@ def _wanted(settings: Settings) -> dict[str, tuple[str, ...]]:
     }
 
 
-def _question(number: int, row: dict[str, Any], role: str, wording: str) -> Question:
+def _question(number: int, row: dict[str, Any], role: str, wording: str) -> Question | None:
+    if int(row["label"]) not in range(len(LABELS)):
+        return None
     premise = row["premise"].strip()
     text = sources.filled(wording, premise=premise, hypothesis=row["hypothesis"].strip())
     return sources.choice(f"{role}-{number:05d}", text, LABELS, int(row["label"]), (premise.casefold(), role))

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import urllib.request
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 from pydantic import Field
 
 from fasb.artifacts import writing
-from fasb.data.protocol import Question
+from fasb.data.protocol import Question, check_questions
 from fasb.errors import ConfigError, DataError
 from fasb.settings import Section
 
@@ -241,6 +241,30 @@ def choice(name: str, prompt: str, labels: Sequence[str], right: int, about: tup
     group, role = about
     wrong = tuple(label for i, label in enumerate(labels) if i != right)
     return Question(name, prompt, (labels[right],), wrong, best=labels[right], group=group, role=role)
+
+
+def fit_and_test(
+    source: ChoiceSource,
+    task: str,
+    wanted: dict[str, Sequence[str]],
+    question: Callable[[int, dict[str, Any], str, str], Question | None],
+    fit_rows: int | None = None,
+) -> list[Question]:
+    """The questions of a task with files to fit on and to test on, in this order; None leaves a row out.
+
+    `question` is given a row's number in its file, the row, `fit` or `test`, and the wording.
+
+    Raises:
+        DataError: a file is missing or malformed.
+    """
+    template, found = wording(source, task), files(source, wanted)
+    made: dict[str, list[Question]] = {}
+    for role, n in (("fit", fit_rows), ("test", None)):
+        each = (question(number, row, role, template) for number, row in enumerate(rows(found[role])[:n]))
+        made[role] = [one for one in each if one is not None]
+    questions = apart(made["fit"], made["test"])
+    check_questions(questions, str(found["fit"][0]))
+    return questions
 
 
 def apart(fit: Sequence[Question], test: Sequence[Question]) -> list[Question]:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from fasb.data import sources
-from fasb.data.protocol import Question, Size, check_questions
+from fasb.data.protocol import Question, Size
 from fasb.errors import DataError
 
 LABELS = ("Negative", "Positive")
@@ -17,6 +17,8 @@ LABELS = ("Negative", "Positive")
 
 SIZE = Size(fit=2000, test=1821, answers=7642, question=184, answer=8)
 """With the default settings; at most, where rows may be left out."""
+
+PROMPT = sources.CHOICE_PROMPT
 
 
 class Settings(sources.ChoiceSource):
@@ -33,26 +35,12 @@ def load(settings: Settings) -> list[Question]:
     Raises:
         DataError: a file is missing, malformed, or without labels.
     """
-    wording = sources.wording(settings, "sst2")
-    found = sources.files(settings, _wanted(settings))
-    rows = {role: sources.rows(paths) for role, paths in found.items()}
-    rows["fit"] = rows["fit"][: settings.fit_rows]
-    fit, test = (
-        [_question(number, row, role, wording) for number, row in enumerate(rows[role])] for role in ("fit", "test")
-    )
-    questions = sources.apart(fit, test)
-    check_questions(questions, str(found["fit"][0]))
-    return questions
+    return sources.fit_and_test(settings, "sst2", _wanted(settings), _question, settings.fit_rows)
 
 
 def source(settings: Settings) -> dict[str, Any]:
     """What the questions were read from, for provenance."""
     return sources.origin(settings, _wanted(settings))
-
-
-def prompt(settings: Settings) -> dict[str, str]:
-    """Prompt settings of a choice task."""
-    return sources.CHOICE_PROMPT
 
 
 def _wanted(settings: Settings) -> dict[str, tuple[str, ...]]:

@@ -7,7 +7,7 @@ training stories to fit on and its 1,511 evaluation stories to test on.
 from typing import Any
 
 from fasb.data import sources
-from fasb.data.protocol import Question, Size, check_questions
+from fasb.data.protocol import Question, Size
 
 FILES = {
     "fit": ("spring2016.val.en.tsv.split_20_80_train.tsv", *sources.parquet("en", "train")),
@@ -17,6 +17,8 @@ FILES = {
 
 SIZE = Size(fit=360, test=1511, answers=3742, answer=1)
 """With the default settings; at most, where rows may be left out."""
+
+PROMPT = sources.CHOICE_PROMPT
 
 
 class Settings(sources.ChoiceSource):
@@ -31,12 +33,7 @@ def load(settings: Settings) -> list[Question]:
     Raises:
         DataError: a file is missing or malformed.
     """
-    wording = sources.wording(settings, "story_cloze")
-    found = sources.files(settings, FILES)
-    fit, test = ([_question(row, role, wording) for row in sources.rows(found[role])] for role in ("fit", "test"))
-    questions = sources.apart(fit, test)
-    check_questions(questions, str(found["fit"][0]))
-    return questions
+    return sources.fit_and_test(settings, "story_cloze", FILES, _question)
 
 
 def source(settings: Settings) -> dict[str, Any]:
@@ -44,12 +41,7 @@ def source(settings: Settings) -> dict[str, Any]:
     return sources.origin(settings, FILES)
 
 
-def prompt(settings: Settings) -> dict[str, str]:
-    """Prompt settings of a choice task."""
-    return sources.CHOICE_PROMPT
-
-
-def _question(row: dict[str, Any], role: str, wording: str) -> Question:
+def _question(number: int, row: dict[str, Any], role: str, wording: str) -> Question:
     sentences = (sources.field(row, f"input_sentence_{n}", f"InputSentence{n}").strip() for n in (1, 2, 3, 4))
     story = " ".join(sentences)
     endings = [sources.field(row, f"sentence_quiz{n}", f"RandomFifthSentenceQuiz{n}").strip() for n in (1, 2)]
