@@ -67,6 +67,7 @@ def _cell(folder: Path, questions: list[Question], rng: np.random.Generator, mod
     write_parquet(folder / "scores.parquet", scores, MADE_BY)
     write_parquet(folder / "metrics.parquet", frame, {**MADE_BY, "settings": {"seed": seed}})
     write_json(folder / "metrics.json", summary(frame, METHODS), MADE_BY)
+    write_parquet(folder / "side_effects.parquet", _effects(rng), MADE_BY)
     grid = _grid(rng)
     write_parquet(folder / "grid.parquet", grid, MADE_BY)
     write_json(folder / "tuned.json", _tuned(grid), MADE_BY)
@@ -177,6 +178,26 @@ def _tuned(grid: pd.DataFrame) -> dict:
             "edge_mc2": ["k"] if row["method"] == "fasb-prototype" else [],
         }
     return tuned
+
+
+def _effects(rng: np.random.Generator) -> pd.DataFrame:
+    """Texts that steering makes less likely, and unrelated questions of which it spoils a few."""
+    rows = []
+    texts = rng.normal(2.5, 0.3, 20)
+    for fold in (0, 1):
+        for method in METHODS:
+            cost = 0.0 if method == "unsteered" else rng.uniform(0.3, 0.5)
+            gate = cost if method == "iti" else cost / 10
+            share = 0.0 if method == "unsteered" else 1.0 if method == "iti" else 0.12
+            for i, ce in enumerate(texts):
+                rows.append(
+                    {"question": f"text{i}", "ce": ce + cost, "kl": 1.2 * cost, "ce_gated": ce + gate,
+                     "kl_gated": 1.2 * gate, "steered_gated": share}
+                )  # fmt: skip
+            rows += [{"question": f"q{i}", "unrelated": float(i % 2 and rng.random() > share / 4)} for i in range(20)]
+            for row in rows[-40:]:
+                row |= {"fold": fold, "method": method, "group": row["question"]}
+    return pd.DataFrame(rows)
 
 
 def _anchors(file: h5py.File, rng: np.random.Generator) -> None:

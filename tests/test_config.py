@@ -163,6 +163,7 @@ def test_definitions_merge_and_selections_are_replaced(mapping):
 
 
 def rules_that_change(mapping, path, value):
+    mapping = changed(mapping, "datasets.quiz.side_effects", {"load": "plain_text", "choices": "quiz"})
     before, after = load(mapping), load(changed(mapping, path, value))
     rules = set(cells.RULES) - {"pretrain", "health", "accept"}
     return {r for r in rules if cells.settings(before, r, **PLACES) != cells.settings(after, r, **PLACES)}
@@ -176,16 +177,26 @@ def rules_that_change(mapping, path, value):
         ("split.folds", 3, {"splits"}),
         ("decoding.edit", "transient", {"sweep", "tune"}),
         ("decoding.tokens", 9, {"trace", "sweep", "tune"}),
-        ("prompt.probe", "{question} {answer}", {"activations", "sweep", "tune"}),
+        ("prompt.probe", "{question} {answer}", {"activations", "sweep", "tune", "side_effects"}),
         ("methods.steered.grid.alpha", [1, 2, 3], {"sweep", "tune"}),
         ("datasets.quiz.judge.settings.k", 5, {"judge", "judge_sweep", "rehearse"}),
         ("wandb.project", "mine", {"wandb"}),
         ("models.llama.job.mem_mb", 9, set()),
-        ("models.llama.dtype", "float16", {"activations", "trace", "sweep", "generate", "score"}),
+        ("models.llama.dtype", "float16", {"activations", "trace", "sweep", "generate", "score", "side_effects"}),
+        ("datasets.quiz.side_effects.tokens", 9, {"side_effects"}),
     ],
 )
 def test_a_changed_key_reruns_exactly_the_rules_that_use_it(mapping, path, value, rules):
     assert rules_that_change(mapping, path, value) == rules
+
+
+def test_side_effects_need_a_dataset_that_exists(mapping):
+    with pytest.raises(
+        ConfigError, match=r"datasets\.quiz\.side_effects\.choices: 'quizz' is not defined; did you mean 'q"
+    ):
+        load(changed(mapping, "datasets.quiz.side_effects", {"load": "plain_text", "choices": "quizz"}))
+    with pytest.raises(ConfigError, match=r"datasets\.quiz\.side_effects\.settings\.pth: unknown key"):
+        load(changed(mapping, "datasets.quiz.side_effects", {"load": "plain_text", "settings": {"pth": "x"}}))
 
 
 def test_an_edited_method_changes_the_settings_of_the_rules_that_use_it(mapping, tmp_path):
@@ -212,7 +223,7 @@ def test_a_job_asks_for_a_gpu_where_its_model_is_on_one_or_the_config_says_so(ma
 
 
 def test_settings_of_every_rule_are_json(mapping):
-    study = load(mapping)
+    study = load(changed(mapping, "datasets.quiz.side_effects", {"load": "plain_text"}))
     for rule in set(cells.RULES) - {"pretrain", "health"}:
         given = cells.settings(study, rule, **PLACES)
         assert json.loads(json.dumps(given)) == given

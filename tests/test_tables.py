@@ -135,6 +135,29 @@ def test_a_run_of_ablations_alone_has_a_baseline():
     assert chosen_methods("ablation", ["all-fixed", "without-adaptive"])[1] == "all-fixed"
 
 
+@pytest.fixture(scope="module")
+def effects(tmp_path_factory):
+    made = results(tmp_path_factory.mktemp("effects"), groups=2)
+    frame = read_cells(Cell.of(made.cells), made.files("side_effects.parquet"), "side_effects.parquet")
+    return table_rows(frame, "side_effects", METHODS, "default", n_draws=200)
+
+
+def test_side_effects_are_in_nats_and_against_the_unsteered_model(effects):
+    part = split(effects)[0]
+    assert list(parts_of(part)) == ["texts", "unrelated"]
+    values = part.set_index(["method", "metric"])["value"]
+    assert values["unsteered", "kl"] == 0.0
+    assert 0.2 < values["iti", "kl"] < 1.0
+    assert values["fasb-probe", "steered_gated"] == pytest.approx(12.0)
+    difference = part.set_index(["method", "metric"])["difference"]
+    assert difference["iti", "ce"] == pytest.approx(values["iti", "ce"] - values["unsteered", "ce"])
+    assert "under each method's own gate: ITI 0." in caption(part)
+    assert "80 texts and questions, 2 worlds, 2 split seeds" in caption(part)
+    number, interval = cell(part, "iti", parts_of(part)["texts"][0])
+    assert len(number.partition(".")[2]) == 3
+    assert "." in interval
+
+
 def test_all_three_forms_show_the_same_numbers(rows):
     part = split(rows)[0]
     texts = markdown(rows), latex(rows).replace("$-$", MINUS).replace("$^\\dagger$", DAGGER)

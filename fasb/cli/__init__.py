@@ -16,12 +16,12 @@ COMMANDS = {
     "fasb.cli.world": ("pretrain", "health"),
     "fasb.cli.stages": (
         "questions", "splits", "activations", "trace", "anchors", "vectors", "trackers",
-        "rehearse", "sweep", "judge", "tune", "generate", "score",
+        "rehearse", "sweep", "judge", "tune", "generate", "score", "side-effects",
     ),
     "fasb.cli.outputs": ("metrics", "table", "agreement", "figure", "report", "wandb"),
     "fasb.cli.study": ("plan", "schema"),
 }  # fmt: skip
-"""Module of each group of commands. The function of a command is called like it, `_command` appended."""
+"""Module of each group of commands. The function of a command is called like it, `_` for `-`, `_command` appended."""
 
 
 class Commands(click.Group):
@@ -35,7 +35,7 @@ class Commands(click.Group):
         """The command, its module imported now."""
         for module, names in COMMANDS.items():
             if name in names:
-                command: click.Command = getattr(importlib.import_module(module), f"{name}_command")
+                command: click.Command = getattr(importlib.import_module(module), f"{name.replace('-', '_')}_command")
                 return command
         raise click.UsageError(f"no command {name!r}; {did_you_mean(name, self.list_commands(ctx))}")
 

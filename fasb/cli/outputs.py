@@ -40,20 +40,23 @@ def metrics_command(files: tuple[Path, ...], settings: dict[str, Any], out: Path
 @settings_option
 @out_option
 def table_command(name: str, files: tuple[Path, ...], settings: dict[str, Any], out: Path) -> None:
-    """A table (main, ablation, models, tasks, transfer) of the metrics.parquet FILES: OUT.csv, OUT.md and OUT.tex.
+    """A table (main, ablation, models, tasks, transfer, side_effects) of the cells' FILES: OUT.csv, OUT.md, OUT.tex.
 
     Example: fasb table main results/*/*/seed*/metrics.parquet --settings table.json --out results/tables/main
     """
     from fasb.artifacts import writing
+    from fasb.study.cells import of_cell
     from fasb.study.panels import Cell, judges_of, read_cells
-    from fasb.study.tables import latex, markdown, table_rows
+    from fasb.study.tables import chosen_methods, latex, markdown, table_rows
 
     cells = Cell.of(settings["cells"])
-    judges = judges_of(cells, files)
-    frame = read_cells(cells, files, "metrics.parquet")
+    chosen_methods(name, settings["methods"])
+    frame = read_cells(cells, files, of_cell(name))
     rows = table_rows(frame, name, settings["methods"], settings.get("preset", "default"))
     rows["sigma_of_all"] = bool(settings.get("sigma_of_all"))
-    rows["judge"] = [judges.get(group, "") for group in zip(rows["model"], rows["dataset"])]
+    if name != "side_effects":
+        judges = judges_of(cells, files)
+        rows["judge"] = [judges.get(group, "") for group in zip(rows["model"], rows["dataset"])]
     for suffix, text in ((".csv", rows.to_csv(index=False)), (".md", markdown(rows)), (".tex", latex(rows))):
         with writing(out.with_name(out.name + suffix)) as part:
             part.write_text(text)

@@ -315,6 +315,31 @@ def score_command(files: tuple[Path, ...], settings: dict[str, Any], store: Path
     write_parquet(out, found, _made_by("score", settings, files[:3]))
 
 
+@click.command("side-effects")
+@click.argument("files", nargs=-1, required=True, type=PATH, metavar="TUNED BUNDLES [QUESTIONS]")
+@settings_option
+@STORE
+@out_option
+def side_effects_command(files: tuple[Path, ...], settings: dict[str, Any], store: Path, out: Path) -> None:
+    """Measure what the tuned bundles do to plain texts, and to the answers to unrelated QUESTIONS.
+
+    Settings: model, methods (names), texts (load, settings), tokens, batch, prompt and scoring (of QUESTIONS).
+    """
+    from fasb.artifacts import read_json, write_parquet
+    from fasb.data.protocol import read_questions
+    from fasb.study.testing import Unrelated, measure_side_effects
+
+    tuned, bundles, *questions = files
+    texts, sections = settings["texts"], (_section(settings, "prompt"), _section(settings, "scoring"))
+    own = settings_of("data", texts["use"], texts["settings"], "texts.settings")
+    choices = [question for path in questions for question in read_questions(path) if question.role != "fit"]
+    plain = find("data", texts["use"]).load(own)
+    unrelated = Unrelated(plain, settings["tokens"], settings["batch"], choices, *sections)
+    folds = len(read_json(tuned))
+    found = measure_side_effects(_runner(settings, store), folds, (bundles, settings["methods"]), unrelated)
+    write_parquet(out, found, _made_by("side-effects", settings, [tuned, *questions]))
+
+
 def _section(settings: dict[str, Any], name: str) -> Any:
     """One section of the settings, its missing fields at their defaults."""
     return validated(SECTIONS[name], settings.get(name, {}), name)

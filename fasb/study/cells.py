@@ -15,7 +15,7 @@ from typing import Any
 from fasb.extensions import code_hash
 from fasb.study.config import JobSettings, JudgeEntry, Study
 
-TABLES = ("main", "ablation", "models", "tasks", "transfer")
+TABLES = ("main", "ablation", "models", "tasks", "transfer", "side_effects")
 FIGURES = {
     "figure_1": ("generations.parquet", "judged.parquet"),
     "calibration": ("generations.parquet", "judged.parquet"),
@@ -127,6 +127,28 @@ def worlds(study: Study) -> list[str]:
     return [name for name in names if study.models[name].world is not None]
 
 
+def measured(study: Study) -> list[Cell]:
+    """The cells whose dataset asks for side effects."""
+    return [cell for cell in whole(study) if study.datasets[cell.dataset].side_effects is not None]
+
+
+def of_cell(table: str) -> str:
+    """The file of each cell that a table is made of."""
+    return "side_effects.parquet" if table == "side_effects" else "metrics.parquet"
+
+
+def asked(study: Study) -> list[str]:
+    """Datasets whose questions are asked: those of the cells, and unrelated ones."""
+    own = dict.fromkeys(entry.dataset for entry in study.run.cells)
+    return list(own | dict.fromkeys(name for dataset in own for name in unrelated(study, dataset)))
+
+
+def unrelated(study: Study, dataset: str) -> list[str]:
+    """The dataset of unrelated choices that side effects are measured on as well, if there is one."""
+    effects = study.datasets[dataset].side_effects
+    return [effects.choices] if effects is not None and effects.choices is not None else []
+
+
 def trained(study: Study, model: str) -> list[str]:
     """The model's folder, if the study trains it."""
     return [] if study.models[model].world is None else [f"results/models/{model}"]
@@ -187,6 +209,8 @@ def figure_files(name: str) -> list[str]:
 def of_table(study: Study, name: str) -> list[Cell]:
     """The cells that a table shows; without any there is no such table."""
     found, methods = whole(study), study.run.methods
+    if name == "side_effects":
+        return measured(study)
     if name == "transfer":
         return [cell for cell in cells(study) if cell.source is not None]
     if name == "models":
@@ -256,7 +280,7 @@ def jobs(study: Study) -> Counter[str]:
     """How many jobs of each rule an empty folder needs."""
     n_worlds = len(worlds(study))
     counts = Counter({"pretrain": n_worlds, "health": n_worlds, "accept": n_worlds})
-    counts["questions"] = len({entry.dataset for entry in study.run.cells})
+    counts.update({"questions": len(asked(study)), "side_effects": len(measured(study))})
     counts["rehearse"] = sum(len(rehearsal(study, name)) for name in {cell.dataset for cell in fitting(study)})
     counts["activations"] = 2 * len({(cell.model, cell.dataset) for cell in fitting(study)})
     counts["trace"] = len({(cell.model, cell.dataset) for cell in cells(study)})
@@ -396,6 +420,14 @@ def _transfer(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
     return {"transfer": transfer}
 
 
+def _side_effects(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
+    effects = study.datasets[wildcards["dataset"]].side_effects
+    assert effects is not None
+    own = study.sections(effects.choices).dump("prompt", "scoring") if effects.choices is not None else {}
+    texts = _extension("data", effects.load, effects.settings)
+    return {**_run(study, wildcards), "texts": texts, "tokens": effects.tokens, "batch": effects.batch, **own}
+
+
 def _metrics(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
     cell = {"model": wildcards["model"], "dataset": wildcards["dataset"], "seed": int(wildcards["seed"])}
     exact = {"exact": True} if study.datasets[wildcards["dataset"]].exact else {}
@@ -450,6 +482,7 @@ RULES: dict[str, Callable[[Study, dict[str, str]], dict[str, Any]]] = {
     "tune": _tune,
     "generate": _generate,
     "score": _score,
+    "side_effects": _side_effects,
     "metrics": _metrics,
     "table": _table,
     "agreement": lambda study, wildcards: _shown(study, whole(study)),

@@ -109,6 +109,16 @@ class JudgeEntry(Section):
     job: JobSettings = JobSettings(gpu=0, threads=1)
 
 
+class SideEffectsEntry(Section):
+    """Plain texts, and unrelated choices, on which every tuned method is tried too."""
+
+    load: str = Field(description="A file of fasb/data/, or a dotted path, whose `load` gives texts: `plain_text`")
+    settings: dict[str, Any] = Field({}, description="The module's own settings")
+    tokens: int = Field(128, ge=2, description="Tokens that each text is cut to")
+    batch: int = Field(8, ge=1, description="Texts in one pass")
+    choices: str | None = Field(None, description="A dataset of the study whose test questions are asked as well")
+
+
 class DatasetEntry(Overrides):
     """Questions, their judge, and the settings that hold for this dataset alone."""
 
@@ -122,6 +132,7 @@ class DatasetEntry(Overrides):
     )
     judge: JudgeEntry | None = Field(None, description="Without one no text is generated; methods are tuned on MC1")
     second_judge: JudgeEntry | None = Field(None, description="Judges test answers too, for the table `judges`")
+    side_effects: SideEffectsEntry | None = Field(None, description="Unset: not measured")
 
 
 class MethodEntry(Section):
@@ -368,6 +379,7 @@ def _known(where: str, name: str, known: Iterable[str]) -> None:
 def _check_extensions(study: Study) -> None:
     for name, dataset in study.datasets.items():
         _check_extension("data", dataset.load, f"datasets.{name}.load", [dataset.settings])
+        _check_side_effects(study, name)
         for key, judge in (("judge", dataset.judge), ("second_judge", dataset.second_judge)):
             if judge is not None:
                 _check_extension("judges", judge.use, f"datasets.{name}.{key}.use", [judge.settings])
@@ -387,6 +399,15 @@ def _check_extensions(study: Study) -> None:
         for name, model in worlds.items():
             validated(world_settings, model.world or {}, f"models.{name}.world")
             validated(pretrain_settings, model.pretrain, f"models.{name}.pretrain")
+
+
+def _check_side_effects(study: Study, dataset: str) -> None:
+    effects, key = study.datasets[dataset].side_effects, f"datasets.{dataset}.side_effects"
+    if effects is None:
+        return
+    _check_extension("data", effects.load, f"{key}.load", [effects.settings])
+    if effects.choices is not None:
+        _known(f"{key}.choices", effects.choices, study.datasets)
 
 
 def _check_extension(package: str, use: str, key: str, points: list[dict[str, Any]]) -> None:

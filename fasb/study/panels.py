@@ -23,6 +23,8 @@ METRICS = (
     "steered", "harmed", "helped", "tokens", "decoded", "passes", "steered_mc",
 )  # fmt: skip
 """Columns of `metrics.parquet` that are averaged; True*Info follows from the first two."""
+EFFECTS = ("ce", "kl", "ce_gated", "kl_gated", "steered_gated", "unrelated")
+"""Columns of `side_effects.parquet` that are averaged."""
 
 LABELS = {
     "iti": "ITI", "caa": "CAA", "fasb": "FASB", "fasb-probe": "FASB-Probe", "fasb-prototype": "FASB-Prototype",
@@ -148,14 +150,14 @@ def judge_note(judge: Any) -> str:
     return f"Judge: {judge['use']}, wrong on {told} of answers it had not seen."
 
 
-def comparisons(frame: pd.DataFrame, methods: Sequence[str]) -> list[Comparison]:
+def comparisons(frame: pd.DataFrame, methods: Sequence[str], metrics: Sequence[str] = METRICS) -> list[Comparison]:
     """One per pair of pooled model and dataset, in order of appearance; methods without rows are left out."""
     made = []
     keys = [frame["model"].map(pooled), frame["dataset"].map(pooled), frame["source"]]
     for (model, dataset, source), rows in frame.groupby(keys, sort=False):
         present = tuple(method for method in methods if (rows["method"] == method).any())
         sizes = (len(rows[["model", "dataset"]].drop_duplicates()), rows["seed"].nunique())
-        panel = panel_of(rows, present)
+        panel = panel_of(rows, present, metrics)
         made.append(Comparison(model, dataset, panel, *sizes, len(panel.unit), source))
     return made
 

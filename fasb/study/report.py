@@ -56,6 +56,8 @@ class Sources:
 MORE_TABLES = {
     "models": "The same questions asked of several models; each is fitted and tuned on its own.",
     "tasks": "Accuracy by option likelihood (MC1) on the choice tasks, and its mean over them.",
+    "side_effects": "What tuned methods do to text that answers no test question. In a world such texts are by careful "
+    "and by credulous authors, so some cross-entropy is what steering is for.",
     "transfer": "Questions or models steered with bundles that were fitted and tuned on others.",
 }
 

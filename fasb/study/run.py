@@ -10,6 +10,8 @@ verdict. A model is loaded when the first cell that is not in the store needs it
                   again, or one token), ended, fired, kept, strength; in detail also text (of the question), p (of
                   states 0..n of the unsteered answer; empty if not tracked), trace_pieces, answer_pieces, trace_answer
     scores        setting, question, phrasing, mc1, mc2, mc3, fired (share of its reference answers)
+    side effects  ce, kl (nats per token of each text, steered by alpha everywhere), ce_gated, kl_gated (as the
+                  bundle's own gate has it), steered_gated (share of positions it steers)
 """
 
 import time
@@ -33,11 +35,13 @@ from fasb.model.load import LoadedModel
 from fasb.policy import Policy
 from fasb.scoring import Scores, encode_choices, score_sweep
 from fasb.settings import DecodingSettings, ModelSettings, PromptSettings
+from fasb.side_effects import side_effects
 from fasb.study.progress import say
 from fasb.trace import Trace
 
 ANSWERS = ("question", "phrasing", "answer", "n_tokens", "decoded", "passes", "ended", "fired", "kept", "strength")
 DETAIL = ("text", "p", "trace_pieces", "answer_pieces", "trace_answer")
+EFFECTS = ("ce", "kl", "ce_gated", "kl_gated", "steered_gated")
 SCORES = ("question", "phrasing", "mc1", "mc2", "mc3", "fired")
 
 
@@ -146,6 +150,17 @@ class Runner:
         if not questions:
             return pd.DataFrame(columns=["setting", *SCORES])
         return self._kept(key, bundles, what, make)
+
+    def side_effects(self, texts: Sequence[str], bundle: Bundle, tokens: int, batch: int, what: str) -> pd.DataFrame:
+        """What the bundle does to texts that are cut to `tokens`: see `EFFECTS`."""
+
+        def make(model: LoadedModel) -> pd.DataFrame:
+            cut = [row[:tokens] for row in model.encode(texts)]
+            everywhere, gated = side_effects(model, cut, [bundle], batch)[0]
+            values = (everywhere.ce, everywhere.kl, gated.ce, gated.kl, gated.steered)
+            return pd.DataFrame(dict(zip(EFFECTS, values, strict=True)))
+
+        return self._kept(["side effects", content_hash([list(texts), tokens])], [bundle], what, make)
 
     def _kept(
         self, key: list[Any], bundles: Sequence[Bundle], what: str, make: Callable[[LoadedModel], pd.DataFrame]

@@ -1,8 +1,8 @@
 """Tables: every number with its interval and its paired difference, as CSV, Markdown and LaTeX.
 
-In: `metrics.parquet` of all cells. Out: tidy rows, one per comparison, method and metric, and what they look
-like in print. `main` compares methods with the unsteered model, `ablation` compares variants of FASB with the
-full method. The tidy rows are the CSV; Markdown and LaTeX are made of them and of nothing else.
+In: `metrics.parquet` or `side_effects.parquet` of all cells. Out: tidy rows, one per comparison, method and metric,
+and what they look like in print. `main` and `side_effects` compare methods with the unsteered model, `ablation`
+compares variants of FASB with the full method. The tidy rows are the CSV; Markdown and LaTeX are made of them alone.
 
     model, dataset                worlds of one kind are pooled under its name
     method, metric                shares are in percent; tokens, decoded, passes are counts per answer
@@ -24,17 +24,24 @@ from fasb.data.published import beside, sources
 from fasb.errors import ConfigError, did_you_mean
 from fasb.statistics import Tested, compare, differences, holm, intervals, resample
 from fasb.study.cells import TABLES, is_ablation
-from fasb.study.panels import Comparison, comparisons, label
+from fasb.study.panels import EFFECTS, METRICS, Comparison, comparisons, label
 
 MINUS, DASH, DAGGER = "\N{MINUS SIGN}", "\N{EN DASH}", "\N{DAGGER}"
 LEVEL = 0.05
 """Differences with a smaller corrected p are marked."""
-COUNTS = ("tokens", "decoded", "passes")
+COUNTS = ("tokens", "decoded", "passes", *EFFECTS[:4])
 """Metrics that are no shares."""
+NATS = EFFECTS[:4]
+"""Metrics that are printed with three digits."""
+TESTED = ("true", "info", "true_info", "mc1", "mc2", "mc2_tuned", "ce", "ce_gated", "unrelated")
+"""Metrics whose difference is tested."""
+UNITS = {
+    "answers": "Percent, but for Tokens: decoded per answer.",
+    "effects": "CE (cross-entropy) and KL (from the unsteered model) in nats per token, with the edit at all positions "
+    "by alpha, and by the method's own gate, which decides at each position; the others in percent.",
+}
 EMPTY = ("low", "high", "difference", "difference_low", "difference_high", "p", "p_holm")
 """What an average over datasets has none of."""
-TESTED = ("true", "info", "true_info", "mc1", "mc2", "mc2_tuned")
-"""Metrics whose difference is tested."""
 SIGMA_OF_ALL = "Sigma is taken from all questions, without their labels, as the released program does."
 TOGETHER = {"models": ["dataset"], "tasks": ["model"]}
 """What a printed table has in common, where it holds several comparisons; elsewhere it holds one."""
@@ -74,6 +81,12 @@ PRINTED = {
         Column("exact", "Exact"),
         Column("mc2_tuned", "MC2 (tuned for it)"), Column("mc2_tuned", "Δ MC2 (tuned for it)", difference=True),
     ),
+    "texts": (
+        Column("ce", "CE everywhere"), Column("ce", "Δ CE everywhere", difference=True), Column("kl", "KL everywhere"),
+        Column("ce_gated", "CE by gate"), Column("ce_gated", "Δ CE by gate", difference=True),
+        Column("kl_gated", "KL by gate"), Column("steered_gated", "Steered by gate"),
+    ),
+    "unrelated": (Column("unrelated", "Accuracy"), Column("unrelated", "Δ Accuracy", difference=True)),
 }  # fmt: skip
 """Two parts side by side would not fit a page; a part without any value is left out."""
 
@@ -100,7 +113,7 @@ def table_rows(
     chosen, baseline = chosen_methods(name, methods)
     rows = [
         row
-        for comparison in comparisons(frame, chosen)
+        for comparison in comparisons(frame, chosen, EFFECTS if name == "side_effects" else METRICS)
         for row in _comparison_rows(comparison, baseline, n_draws)
     ]  # fmt: skip
     found = pd.DataFrame(rows)
@@ -164,16 +177,18 @@ def _comparison_rows(comparison: Comparison, baseline: str, n_draws: int) -> lis
 def caption(rows: pd.DataFrame) -> str:
     """What one comparison's rows say, then n, seeds and how the intervals were made."""
     first = rows.iloc[0]
-    over = f"{first['worlds']} worlds" if first["worlds"] > 1 else "folds"
+    effects = "ce" in known_metrics(rows)
+    over = f"{first['worlds']} worlds, then " if first["worlds"] > 1 else "" if effects else "folds, then "
     worlds = f"{first['worlds']} worlds, " if first["worlds"] > 1 else ""
     seeds = "split seeds" if first["seeds"] > 1 else "split seed"
     parts = [
         f"{title_of(rows)}: {message(rows)}",
-        f"{_questions(rows)}, {worlds}{first['seeds']} {seeds}.",
-        f"In brackets: 95 % interval, bootstrap over {over}, then groups of questions.",
+        f"{first['questions']} texts and questions," if effects else f"{_questions(rows)},",
+        f"{worlds}{first['seeds']} {seeds}.",
+        f"In brackets: 95 % interval, bootstrap over {over}{'texts' if effects else 'groups of questions'}.",
         f"Δ: paired difference to {label(first['baseline'])}.",
         _tests(rows),
-        "Percent, but for Tokens: decoded per answer.",
+        UNITS["effects" if effects else "answers"],
         SIGMA_OF_ALL if rows["sigma_of_all"].any() else "",
         judge if "true" in known_metrics(rows) and isinstance(judge := first.get("judge"), str) else "",
         _published(rows),
@@ -224,6 +239,8 @@ def title_of(rows: pd.DataFrame) -> str:
 
 def message(rows: pd.DataFrame) -> str:
     """One sentence: which method is ahead, and by how much over the baseline."""
+    if "ce" in known_metrics(rows):
+        return _divergences(rows)
     for metric, title in (("true_info", "True*Info"), ("mc1", "MC1")):
         known = rows[(rows["metric"] == metric) & rows["value"].notna()]
         if known.empty:
@@ -246,6 +263,12 @@ def _ahead(known: pd.DataFrame, title: str) -> str:
     return f"highest {title} of {len(best)} comparisons: {counts}."
 
 
+def _divergences(rows: pd.DataFrame) -> str:
+    of_gate = rows[(rows["metric"] == "kl_gated") & rows["value"].notna() & (rows["method"] != "unsteered")]
+    told = ", ".join(f"{label(row.method)} {row.value:.3f}" for row in of_gate.itertuples())
+    return f"Divergence from the unsteered model on plain text under each method's own gate: {told or 'none'}."
+
+
 def parts_of(rows: pd.DataFrame) -> dict[str, list[Column]]:
     """The printed parts of one comparison that have any value, with the columns that do."""
     known = known_metrics(rows)
@@ -257,7 +280,7 @@ def parts_of(rows: pd.DataFrame) -> dict[str, list[Column]]:
             if metric in known
         }
     parts = {name: [column for column in columns if column.metric in known] for name, columns in PRINTED.items()}
-    needs = {"answers": "decoded", "choices": "mc1"}
+    needs = {"answers": "decoded", "choices": "mc1", "texts": "ce", "unrelated": "unrelated"}
     return {name: columns for name, columns in parts.items() if needs[name] in known}
 
 
@@ -275,7 +298,8 @@ def cell(rows: pd.DataFrame, method: str, column: Column) -> tuple[str, str]:
     value, low, high = (found[key] for key in keys)
     if np.isnan(value):
         return DASH, ""
-    number, _, interval = _number(value, low, high, signed=column.difference).partition(" ")
+    digits = 3 if column.metric in NATS else 1
+    number, _, interval = _number(value, low, high, signed=column.difference, digits=digits).partition(" ")
     marked = column.difference and found["p_holm"] < LEVEL
     return number + (DAGGER if marked else ""), interval
 
@@ -352,9 +376,9 @@ def _latex_table(rows: pd.DataFrame) -> str:
     return "\n".join([*written, "\\end{table}", ""])
 
 
-def _number(value: float, low: float, high: float, *, signed: bool = False) -> str:
-    form = "+.1f" if signed else ".1f"
-    value, low, high = (round(number, 1) + 0.0 for number in (value, low, high))  # no negative zero
+def _number(value: float, low: float, high: float, *, signed: bool = False, digits: int = 1) -> str:
+    form = f"{'+' if signed else ''}.{digits}f"
+    value, low, high = (round(number, digits) + 0.0 for number in (value, low, high))  # no negative zero
     text = format(value, form).replace("-", MINUS)
     if np.isnan(low):
         return text

@@ -4,24 +4,31 @@ In: the bundles that tuning wrote, splits, questions, unsteered answers. Out: `g
 method and phrasing with all details of the answer (see `fasb/study/run.py`), and `scores.parquet`:
 
     scores    fold, method, tuned_for (generation, mc2), question, phrasing, mc1, mc2, mc3, fired (share of answers)
+
+and `side_effects.parquet`, one row per fold, method and text or unrelated question:
+
+    side effects    fold, method, question (`text0`, …, or a question's id), group, ce, kl, ce_gated, kl_gated,
+                    steered_gated (of texts, see `fasb/study/run.py`), unrelated (MC1 of an unrelated question, 0 to 1)
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from fasb.artifacts import content_hash
 from fasb.bundle import Bundle
 from fasb.data.protocol import Question, Split
 from fasb.errors import ArtifactError
-from fasb.settings import PromptSettings
-from fasb.study.run import ANSWERS, DETAIL, SCORES, Asked, Runner
+from fasb.settings import PromptSettings, ScoringSettings
+from fasb.study.run import ANSWERS, DETAIL, EFFECTS, SCORES, Asked, Runner
 from fasb.study.sweep import joined
 from fasb.study.tune import PURPOSES, bundle_path
 
 GENERATIONS = ["fold", "method", *ANSWERS[:2], "text", *ANSWERS[2:], *DETAIL[1:]]
+SIDE_EFFECTS = ["fold", "method", "question", "group", *EFFECTS, "unrelated"]
 SCORED = ["fold", "method", "tuned_for", *SCORES]
 
 
@@ -93,6 +100,46 @@ def score(
                 rows = found[found["setting"] == list(different).index(bundle.key())]
                 parts.append(rows.assign(fold=fold, method=method, tuned_for=purpose))
     return joined(parts, SCORED)
+
+
+@dataclass(frozen=True, slots=True)
+class Unrelated:
+    """What side effects are measured on: texts, and choices with the prompt and scoring of their own dataset."""
+
+    texts: Sequence[str]
+    tokens: int
+    batch: int
+    choices: Sequence[Question]
+    prompt: PromptSettings
+    scoring: ScoringSettings
+
+    def of(self, runner: Runner, bundle: Bundle, what: str) -> pd.DataFrame:
+        """One bundle's rows."""
+        effects = runner.side_effects(self.texts, bundle, self.tokens, self.batch, f"{what}, texts")
+        names = [f"text{i}" for i in range(len(effects))]
+        effects = effects.assign(question=names, group=names, unrelated=np.nan)
+        if not self.choices:
+            return effects
+        asked = replace(bundle, prompt=self.prompt, scoring=self.scoring)
+        scores = runner.scores(self.choices, [asked], f"{what}, choices")
+        mc1 = scores.groupby("question", sort=False)["mc1"].mean()
+        groups = {question.id: question.group for question in self.choices}
+        rows = pd.DataFrame({"question": mc1.index, "group": mc1.index.map(groups), "unrelated": mc1.to_numpy()})
+        return pd.concat([effects, rows], ignore_index=True)
+
+
+def measure_side_effects(
+    runner: Runner, n_folds: int, bundles: tuple[Path, Sequence[str]], unrelated: Unrelated
+) -> pd.DataFrame:
+    """Side effects of every method's tuned bundle of every fold; `bundles` are their folder and the methods."""
+    folder, methods = bundles
+    parts = [
+        unrelated.of(runner, Bundle.load(bundle_path(folder, method, fold)), f"side effects, fold {fold}, {method}")
+        .assign(fold=fold, method=method)
+        for fold in range(n_folds)
+        for method in methods
+    ]  # fmt: skip
+    return joined(parts, SIDE_EFFECTS)
 
 
 def tuned_bundle(path: Path, questions: Sequence[Question], split: Split) -> Bundle:

@@ -190,7 +190,7 @@ def test_every_rule_is_one_fasb_command_with_log_timing_threads_and_resources(bo
     assert len(body.splitlines()) < 25
     for keyword in ("output:", "params:", "log:", "benchmark:", "threads:", "resources:", "shell:"):
         assert f"\n    {keyword}" in f"\n{body}"
-    assert re.search(r'shell:\n +"fasb \w+ ', body)
+    assert re.search(r'shell:\n +"fasb [\w-]+ ', body)
     assert "2> >(tee {log} >&2)" in body
     assert "run:" not in body
     assert "script:" not in body

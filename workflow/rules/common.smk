@@ -11,7 +11,7 @@ def names(values):
 
 wildcard_constraints:
     model=names(entry.model for entry in study.run.cells),
-    dataset=names(entry.dataset for entry in study.run.cells),
+    dataset=names(cells.asked(study)),
     seed=names(str(seed) for seed in study.run.seeds),
     variant=f"(?:{names(cell.variant for cell in cells.cells(study))})?",  # an empty pattern would match anything
     read="answer_end|next_question_end",

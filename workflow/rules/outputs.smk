@@ -3,7 +3,7 @@
 
 rule table:
     input:
-        lambda wildcards: cells.files(cells.of_table(study, wildcards.table), ("metrics.parquet",)),
+        lambda wildcards: cells.files(cells.of_table(study, wildcards.table), (cells.of_cell(wildcards.table),)),
     output:
         csv=report("results/tables/{table}.csv", category="Tables", labels={"table": "{table}"}),
         text=["results/tables/{table}.md", "results/tables/{table}.tex"],

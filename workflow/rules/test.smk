@@ -74,6 +74,32 @@ rule score:
         " 2> >(tee {log} >&2)"
 
 
+rule side_effects:
+    input:
+        model=trained_model,
+        accepted=accepted_model,
+        chosen=CHOSEN,
+        unrelated=lambda wildcards: [
+            QUESTIONS.format(dataset=name) for name in cells.unrelated(study, wildcards.dataset)
+        ],
+    output:
+        in_cell("side_effects.parquet"),
+    log:
+        "logs/side_effects/{model}/{dataset}/seed{seed}{variant}.log",
+    benchmark:
+        "results/timing/side_effects/{model}/{dataset}/seed{seed}{variant}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: MODEL_THREADS
+    resources:
+        **MODEL_JOB,
+    params:
+        settings=settings("side_effects"),
+    shell:
+        "fasb side-effects {input.chosen} {input.unrelated} --settings {params.settings:q} --store results/.store"
+        " --out {output} 2> >(tee {log} >&2)"
+
+
 rule metrics:
     input:
         QUESTIONS,
