@@ -49,7 +49,7 @@ def cases(device: str, repeats: int) -> dict[str, Callable[[], dict[str, Any]]]:
 
     shape = "60m" if device == "cpu" else "7b"
     batch = 16 if device == "cpu" else 256
-    large = subject(shape, 8 * batch, batch=batch, device=device)
+    large = subject(shape, 4 * batch, batch=batch, device=device)
     small = subject("world", 256, device=device)
     return {
         "live_over_limit": lambda: live_over_limit(large, repeats),
@@ -113,7 +113,8 @@ def draw(measured: dict[str, dict[str, Any]], bars: dict[str, str], path: Path) 
         axes.errorbar(middle, at, xerr=[[middle - low], [high - middle]], fmt="o", color=colour, capsize=3)
     axes.axvline(1, color="0.6", linewidth=0.8)
     axes.set_yticks(range(len(names)), [f"{name}  ({bars[name]})" for name in reversed(names)])
-    axes.set_xscale("log")
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("measured, as a share of the bar (right of 1: met)")
     figure.savefig(path, dpi=200)
 

@@ -59,6 +59,15 @@ def test_every_table_figure_and_the_report_are_made_once(finished, study):
     assert rows[rows["metric"].isin(["true_info", "mc1", "mc2"])]["value"].between(0, 100).all()
 
 
+def test_a_transfer_and_a_share_of_the_data_are_among_them(finished):
+    made = finished / "results"
+    transferred = pd.read_csv(made / "tables" / "transfer.csv")
+    assert set(transferred["dataset"].str.contains("natural_questions")) == {True}
+    assert (made / "figures" / "data_efficiency.png").exists()
+    shared = pd.read_csv(made / "figures" / "data_efficiency.csv")
+    assert len(set(shared.filter(like="pairs").iloc[:, 0])) == 2
+
+
 def test_questions_are_the_first_of_each_half_and_folds_test_one_half_each(finished):
     asked = read_parquet(finished / "results" / "questions" / "truthfulqa.parquet")["id"].tolist()
     assert asked == [f"{i:03d}" for i in (*range(8), *range(409, 417))]
