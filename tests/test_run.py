@@ -242,7 +242,9 @@ def test_passes_are_those_of_a_live_run(runner, model, traces, bundles):
     count = [0]
     handle = model.model.register_forward_hook(lambda *_: count.append(count.pop() + 1))
     try:
-        for bundle in [*bundles, previous, never]:
+        again = some_bundle(model, beta=0.45, backtracks=3, release=0.3, s=3)
+        often = some_bundle(model, gate="always", beta=0.45, backtracks=2)
+        for bundle in [*bundles, previous, never, again, often]:
             bundle = replace(bundle, decoding=DECODING)
             found = runner.answers(everything(traces), [bundle], "test")
             ran = []

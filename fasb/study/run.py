@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from fasb.artifacts import Store, content_hash, weights_of
 from fasb.bundle import Bundle
@@ -222,7 +222,7 @@ def _answer_rows(
         "answer": texts,
         "n_tokens": found.after.length,
         "decoded": found.decoded,
-        "passes": found.decoded + _unwritten(bundle.policy, found.decision.fired),
+        "passes": found.decoded + _unwritten(bundle.policy, found.rounds),
         "ended": found.after.ended,
         "fired": found.decision.fired,
         "kept": found.decision.kept,
@@ -231,10 +231,13 @@ def _answer_rows(
     return pd.DataFrame(columns)
 
 
-def _unwritten(policy: Policy, fired: Bool[np.ndarray, " row"]) -> Int[np.ndarray, " row"]:
-    """Passes that were run for p alone, whose token was not taken: of the last token read, or of the question."""
-    reads_last = policy.gate == "answer" and policy.judged == "newest"
-    return (fired & (policy.gate == "question") | reads_last).astype(np.int64)
+def _unwritten(policy: Policy, rounds: Int[np.ndarray, " row"]) -> Int[np.ndarray, " row"]:
+    """Passes whose token was not taken: of each state that fired, and of a last token that was read for its p."""
+    if policy.gate == "always":
+        return rounds - 1
+    if policy.gate == "answer":
+        return rounds + (rounds < policy.backtracks) if policy.judged == "newest" else np.zeros_like(rounds)
+    return rounds
 
 
 def _detailed(model: LoadedModel, asked: Asked, frame: pd.DataFrame, found: Answers) -> pd.DataFrame:
