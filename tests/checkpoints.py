@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-PAGES = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[1]
 LEARNED = 700
 """Tokens beside the special and the byte ones."""
 
@@ -57,7 +57,9 @@ def _decided(model: Any, tokenizer: Any) -> None:
     asked = [f"Q: {line}\nA: {line[::-1]}\nTrue:" for line in _lines()[:64] if line]
     states = torch.stack([model.model(tokenizer(text, return_tensors="pt")["input_ids"])[0][0, -1] for text in asked])
     mean = states.mean(0) / states.mean(0).norm()
-    direction = torch.linalg.svd(states - states.mean(0), full_matrices=False)[2][0]  # along which answers differ most
+    direction = torch.linalg.svd(states - states.mean(0), full_matrices=False)[2][:4].sum(
+        0
+    )  # along which answers differ most
     direction -= direction @ mean * mean  # and whose sign is not the same for all
     direction *= 20 / (states @ direction).std()
     before, yes, no = (tokenizer(f"True:{word}")["input_ids"] for word in ("", " yes", " no"))
@@ -135,9 +137,8 @@ def _learned(learner, trainer) -> tuple[dict[str, int], list[tuple[str, str]]]:
 
 
 def _lines() -> list[str]:
-    pages = sorted([*PAGES.glob("*.md"), *PAGES.glob("docs/*.md")])
-    numbers = ["123456"] * 1000  # lest whether digits are joined depends on what the pages say
-    return [*(line for page in pages for line in page.read_text("utf-8").splitlines()), *numbers]
+    """English that never changes, and digits to be joined."""
+    return [*(ROOT / "LICENSE").read_text("utf-8").splitlines(), *["123456"] * 1000]
 
 
 def _model(kind: str, tokenizer) -> Any:

@@ -255,7 +255,7 @@ def test_the_papers_config_has_its_own_model_prompt_and_judge():
     paths = [ROOT / "config" / name for name in ("models.yaml", "config.yaml", "paper.yaml")]
     study = load(reduce(merge, [*map(read_mapping, paths), here]), paths)
     assert cells.cells(study)[0].folder == "results/llama2-7b-chat/truthfulqa/seed42"
-    assert cells.tables(study) == ["main", "ablation", "models", "transfer"]
+    assert cells.tables(study) == ["main", "ablation", "models", "transfer", "side_effects"]
     assert "data_efficiency" in cells.figures(study)
     assert len({cell.model for cell in cells.whole(study)}) == 7
     prompt = study.sections("truthfulqa").prompt

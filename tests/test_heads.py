@@ -1,5 +1,6 @@
 """Reading and editing heads: exactly where asked, nowhere else, and gone afterwards."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -185,6 +186,6 @@ def test_edits_survive_a_cache(model, prompts):
             dial.strength = torch.zeros(batch.ids.shape, dtype=torch.float64)
             dial.strength[:, 2:] = 0.4
             forward(model, batch)
-            rest = batch.then(torch.tensor([tokens[first:second]]))
+            rest = replace(batch, ids=torch.tensor([tokens[first:second]]), mask=whole.mask)
             dial.strength = torch.full(rest.ids.shape, 0.4, dtype=torch.float64)
             torch.testing.assert_close(forward(model, rest), expected[:, first:], rtol=0, atol=1e-12)
