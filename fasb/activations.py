@@ -32,7 +32,7 @@ from fasb.errors import ArtifactError, ConfigError, DataError
 from fasb.model.fingerprint import Fingerprint
 from fasb.model.heads import Reader, reading
 from fasb.model.load import LoadedModel
-from fasb.model.prefix import batch_of, forward
+from fasb.model.prefix import batch_of, forward, in_batches
 from fasb.settings import ActivationSettings, PromptSettings
 
 FORMAT = 2
@@ -202,10 +202,9 @@ def _read_block(
     model: LoadedModel, reader: Reader, tokens: Sequence[list[int]], settings: ActivationSettings
 ) -> Float[np.ndarray, "answer layer head head_dim"]:
     """Head outputs at the last token of each text; batched by length, given back in the order of the texts."""
-    order = sorted(range(len(tokens)), key=lambda i: -len(tokens[i]))
     found: list[np.ndarray] = [np.empty(0)] * len(tokens)
-    for first in range(0, len(order), settings.batch):
-        rows = order[first : first + settings.batch]
+
+    def run(rows: list[int]) -> None:
         batch = batch_of(model, [tokens[i] for i in rows])
         reader.positions = torch.full((len(rows),), batch.width - 1, device=model.device)
         forward(model, batch, keep=1)
@@ -213,6 +212,8 @@ def _read_block(
         taken = reader.take().to("cpu", torch.float32).to(getattr(torch, settings.dtype)).numpy()
         for i, x in zip(rows, taken, strict=True):
             found[i] = x
+
+    in_batches([len(text) for text in tokens], settings.batch, run)
     return np.stack(found)
 
 

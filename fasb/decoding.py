@@ -26,8 +26,8 @@ from fasb.errors import BundleError
 from fasb.growth import Growth, Start, Written
 from fasb.live import live
 from fasb.model.load import LoadedModel
-from fasb.model.prefix import Prefix, compute_beginnings, shared_prefix
-from fasb.observing import Heads, Passage, in_batches, logits_of, observe_batch
+from fasb.model.prefix import Prefix, compute_beginnings, in_batches, shared_prefix
+from fasb.observing import Heads, Passage, logits_of, observe_batch
 from fasb.policy import decide
 from fasb.settings import DecodingSettings
 from fasb.stepping import Steering, write
@@ -227,10 +227,11 @@ def _parts(
     for i in range(0, len(order), batch):
         part = order[i : i + batch]
         own = all(texts[row] for row in part)
-        yield (
-            {row: number for number, row in enumerate(part)} if own else dict.fromkeys(part, 0),
-            compute_beginnings(model, [texts[row] for row in part], common) if own else common,
-        )
+        try:
+            prefix = compute_beginnings(model, [texts[row] for row in part], common) if own else common
+        except torch.OutOfMemoryError:  # it only saves work
+            own, prefix = False, common
+        yield {row: number for number, row in enumerate(part)} if own else dict.fromkeys(part, 0), prefix
 
 
 def _starts(

@@ -41,7 +41,7 @@ def steered(bundle: Bundle, tokenizer: Any, siblings: bool = False) -> Callable[
         eos = generation_config.eos_token_id
         known = replace(loaded[id(model)], eos=frozenset([eos] if isinstance(eos, int) else eos or []))
         n_new = generation_config.max_length - input_ids.shape[1]
-        wanted = replace(bundle, decoding=bundle.decoding.model_copy(update={"tokens": n_new}))
+        wanted = replace(bundle, decoding=bundle.decoding.model_copy(update={"tokens": n_new, "temperature": 0.0}))
         rows = live(known, _prompts(input_ids, inputs.get("attention_mask")), wanted).after.rows()
         return _appended(input_ids, rows, known.pad)
 

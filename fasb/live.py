@@ -40,7 +40,9 @@ class Event:
 
 
 def live(model: LoadedModel, prompts: Sequence[Sequence[int]], bundle: Bundle) -> Answers:
-    """The bundle's answers; `before` ends where a row fired, or where the policy no longer looked.
+    """The bundle's answers; `before` ends where a row fired.
+
+    Its p is NaN at the last state of a row that did not fire, where the policy does not judge it.
 
     Raises:
         BundleError: the policy needs a tracker or an edit that the bundle does not have.
@@ -65,7 +67,7 @@ def stream(model: LoadedModel, prompt: Sequence[int], bundle: Bundle) -> Iterato
     for _ in grow(rows, growth, helm):  # hooks are active in a pass only: between two, the model is the caller's
         yield from told.news(bundle.reads_p)
     yield from told.news(False)
-    yield Event("done", clean_answer(told.text, bundle.prompt), steered=told.rounds > 0)
+    yield Event("done", clean_answer(model.decode(growth.answer(0)), bundle.prompt), steered=told.rounds > 0)
 
 
 class Helm:
@@ -99,7 +101,7 @@ class Helm:
 
     def waits(self, growth: Growth, rows: Int[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
         """Rows whose last state is still to be run, as it is judged too (G3)."""
-        judges = self._policy.gate == "answer" and self._policy.judged == "newest"
+        judges = self._policy.gate in ("answer", "always") and self._policy.judged == "newest"
         unseen = np.isnan(growth.p[rows, growth.n[rows]])
         return unseen & judges & (self.rounds[rows] < self._policy.backtracks)
 
@@ -120,7 +122,10 @@ class Helm:
             np.array([0.0 if parts is None else parts[2] for parts in first], dtype=np.float64),
             np.array([n if parts is None else parts[0] for n, parts in zip(growth.n, first, strict=True)], dtype=int),
         )
-        edited = growth.edited[:, : after.tokens.shape[1] + 1]
+        edited, row = growth.edited.copy(), np.arange(len(growth.n))
+        unseen = np.isnan(growth.p[row, growth.n])  # the last state of many was not run
+        edited[row[unseen], growth.n[unseen]] = growth.strength[unseen]
+        edited = edited[:, : after.tokens.shape[1] + 1]
         return Answers(before, decision, after, self.rounds, growth.decoded, edited)
 
     def _fires(self, growth: Growth, rows: Int[np.ndarray, " n"], accepted: bool) -> Bool[np.ndarray, " n"]:

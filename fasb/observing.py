@@ -4,7 +4,7 @@ In: texts as token ids, and what to look at in their last tokens. Out: head outp
 Knows no policy and writes no token.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -73,7 +73,7 @@ def observe_batch(
     with reading(model.layout, heads.heads) as reader, editing(model.layout, edit) as dial:
         dial.strength = right_aligned([passage.strength for passage in passages], batch.width, model.device)
         forward(model, batch, keep=1)
-        states = reader.take()[:, -last:]
+        states = reader.take()[:, -last:].to(model.device)
     return Seen([p.cpu().numpy() for p in heads.p(states)], None)
 
 
@@ -93,7 +93,7 @@ def score_batch(
         dial = stack.enter_context(editing(model.layout, edit))
         dial.strength = right_aligned([passage.strength for passage in passages], batch.width, model.device)
         logits = forward(model, batch, keep=last)[:, :-1]
-        p = heads.p(reader.take()[:, -last:]) if reader else []
+        p = heads.p(reader.take()[:, -last:].to(model.device)) if reader else []
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     logprob = logits.log_softmax(-1).gather(-1, batch.ids[:, batch.ids.shape[1] - last + 1 :, None])[..., 0]
     return Seen([part.cpu().numpy() for part in p], logprob.cpu().numpy())
@@ -108,25 +108,6 @@ def logits_of(
     with editing(model.layout, edit) as dial:
         dial.strength = torch.full(batch.ids.shape, strength, dtype=torch.float64, device=model.device)
         return forward(model, batch)[0]
-
-
-def in_batches(lengths: Sequence[int], size: int, run: Callable[[list[int]], None]) -> None:
-    """Run all rows, in batches of like length, longest first; where one does not fit the memory, size is halved.
-
-    Raises:
-        torch.OutOfMemoryError: a single row does not fit.
-    """
-    waiting = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    while waiting:
-        try:
-            run(waiting[:size])
-        except torch.OutOfMemoryError:
-            if size == 1 or len(waiting) == 1:
-                raise
-            size = min(size, len(waiting)) // 2
-            torch.cuda.empty_cache()
-        else:
-            waiting = waiting[size:]
 
 
 def right_aligned(

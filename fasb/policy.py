@@ -111,7 +111,7 @@ def decide_choice(trace: Trace, policy: Policy) -> Decision:
 
     State 0 of the trace is the first position that may be edited; a row without any has length -1. State j is
     judged itself, whatever `judged` says (M5), when j >= s or it is the last; on firing, states from
-    max(j - s, 0) on are edited.
+    `Policy.kept` on are edited.
     """
     if policy.gate != "answer":
         return _at_once(trace, policy)

@@ -14,8 +14,8 @@ from fasb.bundle import Bundle
 from fasb.data.prompts import choice_text
 from fasb.errors import DataError
 from fasb.model.load import LoadedModel
-from fasb.model.prefix import Prefix, shared_prefix
-from fasb.observing import Heads, Passage, in_batches, score_batch
+from fasb.model.prefix import Prefix, in_batches, shared_prefix
+from fasb.observing import Heads, Passage, score_batch
 from fasb.policy import decide_choice
 from fasb.settings import PromptSettings, ScoringSettings
 from fasb.trace import LIMIT, Decision, Trace

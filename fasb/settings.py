@@ -6,7 +6,7 @@ differences of the presets `paper` and `reference`; a study's YAML holds only it
 
 import os
 import re
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
@@ -46,7 +46,9 @@ class PromptSettings(Section):
     answer: str = Field("\nA: {answer}", description="Follows the question when an answer is given (MC scoring)")
     probe: str = Field("Q: {question} A: {answer}", description="Text whose last token the probes read (A3)")
     next_question: str = Field(" Q: {next}", description="Follows `probe` in the bank that sigma is taken from (A4)")
-    stop: tuple[str, ...] = Field(("\n\n", "Q:"), description="An answer ends where one of these appears (G11)")
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        ("\n\n", "Q:"), description="An answer ends where one of these appears (G11)"
+    )
     question_mark: str = Field(
         "Q:", description="Marks a new question in a generated text; the answer ends before (Q6)"
     )

@@ -15,8 +15,8 @@ from torch import Tensor
 from fasb.bundle import Bundle
 from fasb.model.heads import editing
 from fasb.model.load import LoadedModel
-from fasb.model.prefix import batch_of, forward
-from fasb.observing import Heads, Passage, in_batches, observe_batch
+from fasb.model.prefix import batch_of, forward, in_batches
+from fasb.observing import Heads, Passage, observe_batch
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,12 +134,17 @@ class Rows:
         rows = self._place[taken]
         strength = np.where(taken, growth.strength[self._place], 0.0)
         ids, longest = self._newest, int(self._cached[taken].max())
+        alone = self._cached == 0  # nothing stands before the newest token
+        again = self._transient and self._edited
         self._cached += 1
-        if self._transient and self._edited:  # the token before is fed once more, now without the edit
+        if again:  # the token before is fed once more, now without the edit
             self._room.back(1)
-            ids, longest = torch.cat([self._fed, ids], 1), longest - 1
+            ids, longest = torch.cat([self._fed, ids], 1), max(longest - 1, 0)
+        batch = self._room.feed(ids, longest)
+        if again:
+            batch.mask[torch.from_numpy(alone).to(batch.mask.device), -2] = 0
         self._fed, self._edited = self._newest, bool(strength.any())
-        logits, p = self._run(self._room.feed(ids, longest), 1, strength[:, None])
+        logits, p = self._run(batch, 1, strength[:, None])
         self._newest = growth.sampler.pick(logits, _at(growth.chance, self._place, growth.n[self._place][:, None]))
         token = self._newest.cpu().numpy()[taken]
         return Pass(rows, token, np.ones(len(rows), dtype=np.int64), None if p is None else p[taken])
@@ -195,7 +200,7 @@ class Rows:
             logits = forward(self._model, batch, keep)
             if self._reader is None or self._tracker is None:
                 return logits, None
-            return logits, self._tracker.deviation(self._reader.take()[:, -1]).cpu().numpy()
+            return logits, self._tracker.deviation(self._reader.take()[:, -1].to(self._model.device)).cpu().numpy()
 
     def _strength(self, strengths: Sequence[Sequence[float]] | np.ndarray, batch: Batch) -> Tensor | None:
         """As a dial takes it; on the device already where a step's is the last one's."""
@@ -245,9 +250,11 @@ class Watch(Protocol):
 
 def grow(rows: Rows, growth: Growth, watch: Watch | None = None) -> Iterator[None]:
     """Write every row to its end; stops after every pass, so that one may look at `growth`."""
-    waiting = growth.order(range(len(growth.n)))
+    waiting, back = growth.order(range(len(growth.n))), np.zeros(0, dtype=np.int64)
     while waiting or rows.inside:
         try:
+            if len(back):
+                rows.rewind(back)
             new = waiting[: rows.n_free] if 8 * rows.n_free >= rows.size else []
             if not waiting:
                 rows.shrink()
@@ -257,14 +264,12 @@ def grow(rows: Rows, growth: Growth, watch: Watch | None = None) -> Iterator[Non
                 raise
             waiting = growth.order([*waiting, *rows.inside])
             rows.resize(rows.size // 2)
-            torch.cuda.empty_cache()
+            back = back[:0]
             continue
         waiting = waiting[len(new) :]
         goes, back = _take(growth, seen, watch)
         growth.done(goes)
         rows.leave(goes)
-        if len(back):
-            rows.rewind(back)
         yield
 
 

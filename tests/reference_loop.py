@@ -97,7 +97,8 @@ def choose(model: LoadedModel, text: list[int], start: int, scored: int, bundle:
         for t in range(start, end):
             checked = t - start >= policy.s or t == end - 1  # M4
             if checked and p[t] > policy.beta and (policy.backtrack or t < end - 1):
-                fired, first, strength = True, start + kept_of(policy, t - start), strength_of(policy, p[t])  # M6
+                first = start + back_to(policy, t - start, 0, p[start:])  # M6
+                fired, strength = True, strength_of(policy, p[t])
                 break
     return logprob(model, text, scored, bundle.edit, strength, range(first, end)), fired, first
 

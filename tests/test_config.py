@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from fasb.errors import ConfigError
-from fasb.study import cells
+from fasb.study import cells, rules
 from fasb.study.config import PRESETS, ModelEntry, load, load_files, load_study, merge, read_mapping, read_preset
 
 EXTENSION = """
@@ -165,8 +165,8 @@ def test_definitions_merge_and_selections_are_replaced(mapping):
 def rules_that_change(mapping, path, value):
     mapping = changed(mapping, "datasets.quiz.side_effects", {"load": "plain_text", "choices": "quiz"})
     before, after = load(mapping), load(changed(mapping, path, value))
-    rules = set(cells.RULES) - {"pretrain", "health", "accept"}
-    return {r for r in rules if cells.settings(before, r, **PLACES) != cells.settings(after, r, **PLACES)}
+    named = set(rules.RULES) - {"pretrain", "health", "accept"}
+    return {r for r in named if rules.settings(before, r, **PLACES) != rules.settings(after, r, **PLACES)}
 
 
 @pytest.mark.parametrize(
@@ -201,9 +201,9 @@ def test_side_effects_need_a_dataset_that_exists(mapping):
 
 def test_an_edited_method_changes_the_settings_of_the_rules_that_use_it(mapping, tmp_path):
     study = load(mapping)
-    before = cells.settings(study, "sweep", model="llama", dataset="quiz", seed="0", variant="")
+    before = rules.settings(study, "sweep", model="llama", dataset="quiz", seed="0", variant="")
     (tmp_path / "own" / "extension.py").write_text(EXTENSION + "# edited\n")
-    assert cells.settings(study, "sweep", model="llama", dataset="quiz", seed="0", variant="") != before
+    assert rules.settings(study, "sweep", model="llama", dataset="quiz", seed="0", variant="") != before
 
 
 def test_traces_are_shared_unless_prompt_or_length_differ(mapping):
@@ -224,8 +224,8 @@ def test_a_job_asks_for_a_gpu_where_its_model_is_on_one_or_the_config_says_so(ma
 
 def test_settings_of_every_rule_are_json(mapping):
     study = load(changed(mapping, "datasets.quiz.side_effects", {"load": "plain_text"}))
-    for rule in set(cells.RULES) - {"pretrain", "health"}:
-        given = cells.settings(study, rule, **PLACES)
+    for rule in set(rules.RULES) - {"pretrain", "health"}:
+        given = rules.settings(study, rule, **PLACES)
         assert json.loads(json.dumps(given)) == given
 
 
@@ -262,7 +262,7 @@ def test_the_papers_config_has_its_own_model_prompt_and_judge():
     assert prompt.prefix.startswith("Interpret each question literally")
     assert (prompt.open, prompt.stop) == ("", ())
     assert set(grid_sizes(study).values()) == {1, 16}
-    assert cells.settings(study, "judge", dataset="truthfulqa")["judge"]["use"] == "causal_lm"
+    assert rules.settings(study, "judge", dataset="truthfulqa")["judge"]["use"] == "causal_lm"
     assert cells.jobs(study)["pretrain"] == 0
 
 
@@ -308,7 +308,7 @@ def test_a_size_changes_no_jobs_settings(mapping):
     size = {"parameters": 1.5, "layers": 4, "heads": 4, "kv_heads": 2, "head_dim": 8}
     sized = load(changed(mapping, "models.llama.size", size))
     asked = {"model": "llama", "dataset": "quiz"}
-    assert cells.settings(sized, "trace", **asked) == cells.settings(load(mapping), "trace", **asked)
+    assert rules.settings(sized, "trace", **asked) == rules.settings(load(mapping), "trace", **asked)
 
 
 def test_a_study_is_planned_from_the_repositorys_root(tmp_path, monkeypatch):
@@ -327,7 +327,7 @@ def test_the_committed_schema_is_the_one_that_fasb_schema_prints():
 
 def test_a_second_judge_is_another_and_has_settings_of_its_own(mapping):
     two = load(changed(mapping, "datasets.quiz.second_judge", {"use": "light"}))
-    both = [cells.settings(two, "judge", dataset="quiz", judged=name) for name in ("judged", "judged_second")]
+    both = [rules.settings(two, "judge", dataset="quiz", judged=name) for name in ("judged", "judged_second")]
     assert [one["judge"]["use"] for one in both] == ["own.extension", "light"]
     with pytest.raises(ConfigError, match=r"datasets.quiz.second_judge: needs another beside it; give `judge`, or"):
         load(changed(mapping, "datasets.quiz.second_judge", {"use": "own.extension"}))

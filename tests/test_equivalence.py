@@ -136,7 +136,7 @@ def test_what_is_beyond_the_paper_equals_the_plain_loop(seeds, n_prompts, policy
     assert answers.after.rows() == [tokens for tokens, _, _ in found]
     assert answers.rounds.tolist() == [rounds for _, rounds, _ in found]
     for row, (tokens, _, strengths) in zip(answers.edited, found, strict=True):
-        assert row[: len(tokens)] == pytest.approx(strengths[: len(tokens)], abs=1e-9)
+        assert row[: len(tokens) + 1] == pytest.approx(strengths, abs=1e-9)
     whole = answer(model, prompts, bundle)
     assert whole.after.rows() == answers.after.rows()
     assert whole.decision.kept.tolist() == answers.decision.kept.tolist()

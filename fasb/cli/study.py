@@ -87,12 +87,12 @@ def _points(method: Any) -> Iterable[Any]:
 
 
 def _rules_table(rows: dict[Any, Any]) -> Any:
-    from fasb.study import cells
+    from fasb.study import rules
     from fasb.study.plan import Work
 
     table = _table("Work", "rule", "jobs", "tokens read", "written", "answers judged", "disk", "time")
     total, spent = Work(), {}
-    for rule in cells.RULES:
+    for rule in rules.RULES:
         of_rule = [row for names, row in rows.items() if names[0] == rule]
         if not of_rule:
             continue

@@ -40,7 +40,8 @@ def fit(fitted: "fasb.fitted.Fitted", settings: Settings) -> "fasb.bundle.Bundle
     """Anchors are ranked by the accuracy of the classifiers that track (P3, P7)."""
     tracked_by = "logistic" if settings.vector == "probe" else fitted.sections.trackers.prototype
     heads = fitted.anchors(tracked_by, settings.k)
-    unused = {"beta", "s"} if settings.gate == "always" else set()
+    once = settings.backtracks == 1 and settings.safe is None
+    unused = {"beta", "s"} if settings.gate == "always" and once else set()
     values = settings.model_dump(exclude={"k", "vector"} | unused)
     policy = Policy(judged=fitted.sections.trackers.judged, **values)
     tracker = fitted.tracker(tracked_by, heads) if policy.reads_p else None

@@ -13,7 +13,7 @@ slots.
 """
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -130,6 +130,24 @@ def _shared(text: Sequence[int], beginning: tuple[int, ...]) -> int:
     """How many tokens of the beginning may stand for the text's own: all or none, and never the whole text."""
     n = len(beginning)
     return n if len(text) > n and tuple(text[:n]) == beginning else 0
+
+
+def in_batches(lengths: Sequence[int], size: int, run: Callable[[list[int]], None]) -> None:
+    """Run all rows, in batches of like length, longest first; where one does not fit the memory, size is halved.
+
+    Raises:
+        torch.OutOfMemoryError: a single row does not fit.
+    """
+    waiting = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    while waiting:
+        try:
+            run(waiting[:size])
+        except torch.OutOfMemoryError:
+            if size == 1 or len(waiting) == 1:
+                raise
+            size = min(size, len(waiting)) // 2
+        else:
+            waiting = waiting[size:]
 
 
 def forward(model: LoadedModel, batch: Batch, keep: int = 0) -> Float[Tensor, "row kept vocab"]:

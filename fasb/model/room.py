@@ -91,7 +91,7 @@ class Room:
             self._cache.layers = [RoomyLayer(layer, self._n_rows) for layer in batch.cache.layers]
             self._mask = batch.mask.new_zeros(self._n_rows, 0)
         width = batch.mask.shape[1]
-        if width > self._end or self._end == self._n_slots:
+        if width > self._end:
             self._move(max(width, self._end - self._first))
         self._first = min(self._first, self._end - width)
         layers = [(layer.keys, layer.values) for layer in batch.cache.layers]

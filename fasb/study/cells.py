@@ -1,18 +1,16 @@
-"""A study's cells and files: what is made of what, and the settings that each rule uses.
+"""A study's cells and files: what is made of what.
 
-In: a `Study`. Out: paths, job counts, and for every rule the settings that its result depends on, so that a
-changed key reruns exactly the rules that use it. Knows no rule's command. Imports neither torch nor pandas.
+In: a `Study`. Out: paths and job counts. Knows no rule's settings (`rules.py`) and no command. Imports neither torch
+nor pandas.
 """
 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from typing import Any
 
-from fasb.extensions import code_hash
 from fasb.study.config import JobSettings, JudgeEntry, Study
 
 TABLES = ("main", "ablation", "models", "tasks", "transfer", "side_effects")
@@ -167,16 +165,17 @@ def trace_file(study: Study, model: str, dataset: str) -> str:
 
 def _asked(study: Study, dataset: str) -> dict[str, Any]:
     sections = study.sections(dataset).dump("prompt", "decoding")
-    return {**_only(sections["prompt"], ASKED), **_only(sections["decoding"], WRITTEN)}
+    return {**only(sections["prompt"], ASKED), **only(sections["decoding"], WRITTEN)}
 
 
 def judge_job(study: Study, dataset: str, judged: str = "judged") -> JobSettings:
     """What a job that judges this dataset's answers asks for."""
-    judge = _judge_entry(study, dataset, judged)
+    judge = judge_entry(study, dataset, judged)
     return JobSettings(gpu=0, threads=1) if judge is None else judge.job
 
 
-def _judge_entry(study: Study, dataset: str, judged: str) -> JudgeEntry | None:
+def judge_entry(study: Study, dataset: str, judged: str) -> JudgeEntry | None:
+    """The judge whose verdicts are in the file `judged`."""
     entry = study.datasets[dataset]
     return entry.second_judge if judged == "judged_second" else entry.judge
 
@@ -292,202 +291,6 @@ def jobs(study: Study) -> Counter[str]:
     return Counter({rule: n for rule, n in counts.items() if n})
 
 
-def settings(study: Study, rule: str, **wildcards: str) -> dict[str, Any]:
-    """What the job of `rule` with these wildcards depends on, beside its input files."""
-    used: dict[str, Any] = RULES[rule](study, wildcards)
-    return {"version": metadata.version("fasb"), **used}
-
-
-def _model(study: Study, name: str) -> dict[str, Any]:
-    entry = study.models[name]
-    dumped = entry.model_dump(mode="json", exclude={"world", "pretrain", "size", "job"})
-    return {**dumped, "path": dumped["path"] or f"results/models/{name}"}
-
-
-def _extension(package: str, use: str, values: dict[str, Any]) -> dict[str, Any]:
-    return {"use": use, "code": code_hash(package, use), "settings": values}
-
-
-def _methods(study: Study) -> dict[str, Any]:
-    chosen = {name: study.methods[name] for name in study.run.methods}
-    return {
-        name: {
-            **_extension("methods", method.use, method.settings),
-            "grid": {key: list(values) for key, values in method.grid.items()},
-            "like": method.like,
-        }
-        for name, method in chosen.items()
-    }
-
-
-def _only(section: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
+def only(section: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
+    """Some keys of a section."""
     return {key: section[key] for key in keys}
-
-
-def _sections(*names: str) -> Callable[[Study, dict[str, str]], dict[str, Any]]:
-    return lambda study, wildcards: study.sections(wildcards["dataset"]).dump(*names)
-
-
-def _pretrain(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
-    entry = study.models[wildcards["model"]]
-    return {"world": entry.world, "pretrain": entry.pretrain}
-
-
-def _health(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
-    tested = [cell.dump() for cell in of_model(study, wildcards["model"])]
-    return {"world": study.models[wildcards["model"]].world, "health": study.health, "cells": tested}
-
-
-def _questions(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
-    entry = study.datasets[wildcards["dataset"]]
-    of_set = {"load": entry.load, "code": code_hash("data", entry.load), "settings": entry.settings}
-    return {**of_set, "limit": entry.limit}
-
-
-def _activations(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
-    sections = study.sections(wildcards["dataset"]).dump("prompt", "activations")
-    return {
-        "model": _model(study, wildcards["model"]),
-        "read": wildcards["read"],
-        "prompt": _only(sections["prompt"], PROBED),
-        "activations": sections["activations"],
-    }
-
-
-def _trace(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
-    sections = study.sections(wildcards["dataset"]).dump("prompt", "decoding")
-    return {
-        "model": _model(study, wildcards["model"]),
-        "prompt": _only(sections["prompt"], ASKED),
-        "decoding": _only(sections["decoding"], (*WRITTEN, "batch")),
-    }
-
-
-def _splits(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
-    section = study.sections(wildcards["dataset"]).split
-    share = cell_of(study, wildcards).train_share
-    return {"split": section.model_dump(mode="json") | ({} if share == 1 else {"train_share": share})}
-
-
-def _sweep(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
-    return {"model": _model(study, wildcards["model"]), **_tune(study, wildcards)}
-
-
-def _tune(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
-    sections = study.sections(wildcards["dataset"]).dump("prompt", "decoding", "scoring", "trackers")
-    judged = study.datasets[wildcards["dataset"]].judge is not None
-    return {"methods": _methods(study), "judge": judged, **sections}
-
-
-def _judge(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
-    judge = _judge_entry(study, wildcards["dataset"], wildcards.get("judged", "judged"))
-    return {"judge": None if judge is None else _extension("judges", judge.use, judge.settings)}
-
-
-def _rehearse(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
-    both = [_judge_entry(study, wildcards["dataset"], judged) for judged in ("judged", "judged_second")]
-    return {"judges": [_extension("judges", judge.use, judge.settings) for judge in both if judge is not None]}
-
-
-def _generate(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
-    decoding, entry = study.sections(wildcards["dataset"]).decoding, study.datasets[wildcards["dataset"]]
-    return {
-        **_run(study, wildcards),
-        "judge": entry.judge is not None or entry.exact,
-        "decoding": {"batch": decoding.batch},
-    }
-
-
-def _score(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
-    scoring = study.sections(wildcards["dataset"]).scoring
-    return {**_run(study, wildcards), "scoring": {"batch": scoring.batch}}
-
-
-def _run(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
-    return {"model": _model(study, wildcards["model"]), "methods": list(study.run.methods)} | _transfer(
-        study, wildcards
-    )
-
-
-def _transfer(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
-    source, dataset = cell_of(study, wildcards).source, wildcards["dataset"]
-    if source is None:
-        return {}
-    transfer: dict[str, Any] = {"model": source[0] != wildcards["model"], "dataset": source[1] != dataset}
-    if transfer["dataset"]:
-        sections = study.sections(dataset)
-        transfer |= sections.dump("prompt") | {"tokens": sections.decoding.tokens}
-    return {"transfer": transfer}
-
-
-def _side_effects(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
-    effects = study.datasets[wildcards["dataset"]].side_effects
-    assert effects is not None
-    own = study.sections(effects.choices).dump("prompt", "scoring") if effects.choices is not None else {}
-    texts = _extension("data", effects.load, effects.settings)
-    return {**_run(study, wildcards), "texts": texts, "tokens": effects.tokens, "batch": effects.batch, **own}
-
-
-def _metrics(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
-    cell = {"model": wildcards["model"], "dataset": wildcards["dataset"], "seed": int(wildcards["seed"])}
-    exact = {"exact": True} if study.datasets[wildcards["dataset"]].exact else {}
-    return {**cell, "methods": list(study.run.methods), **exact}
-
-
-def _shown(study: Study, shown: list[Cell]) -> dict[str, Any]:
-    return {
-        "name": study.run.name,
-        "preset": study.preset,
-        "cells": [cell.dump() for cell in shown],
-        "methods": list(study.run.methods),
-    }
-
-
-def _table(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
-    shown = of_table(study, wildcards["table"])
-    datasets = dict.fromkeys((cell.source or ("", cell.dataset))[1] for cell in shown)
-    leaks = [name for name in datasets if study.sections(name).vectors.sigma_rows == "all"]
-    return {**_shown(study, shown), "sigma_of_all": leaks}
-
-
-def _report(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
-    return {
-        **_shown(study, whole(study)),
-        "tables": [f"results/tables/{name}.csv" for name in tables(study)],
-        "figures": [f"results/figures/{name}.png" for name in figures(study)],
-        "health": health_files(study),
-        "timing": "results/timing",
-    }
-
-
-def _wandb(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
-    return {**_shown(study, whole(study)), "wandb": study.wandb.model_dump(mode="json")}
-
-
-RULES: dict[str, Callable[[Study, dict[str, str]], dict[str, Any]]] = {
-    "pretrain": _pretrain,
-    "health": _health,
-    "accept": lambda study, wildcards: {"health": study.health},
-    "questions": _questions,
-    "splits": _splits,
-    "activations": _activations,
-    "trace": _trace,
-    "anchors": _sections("probes"),
-    "vectors": _sections("vectors"),
-    "trackers": _sections("trackers"),
-    "sweep": _sweep,
-    "rehearse": _rehearse,
-    "judge_sweep": _judge,
-    "judge": _judge,
-    "tune": _tune,
-    "generate": _generate,
-    "score": _score,
-    "side_effects": _side_effects,
-    "metrics": _metrics,
-    "table": _table,
-    "agreement": lambda study, wildcards: _shown(study, whole(study)),
-    "figure": lambda study, wildcards: _shown(study, of_figure(study, wildcards["figure"])),
-    "report": _report,
-    "wandb": _wandb,
-}
-"""For each rule, the function that collects its settings."""

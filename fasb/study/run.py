@@ -233,11 +233,10 @@ def _answer_rows(
 
 def _unwritten(policy: Policy, rounds: Int[np.ndarray, " row"]) -> Int[np.ndarray, " row"]:
     """Passes whose token was not taken: of each state that fired, and of a last token that was read for its p."""
-    if policy.gate == "always":
-        return rounds - 1
-    if policy.gate == "answer":
-        return rounds + (rounds < policy.backtracks) if policy.judged == "newest" else np.zeros_like(rounds)
-    return rounds
+    reads_last = policy.gate in ("answer", "always") and policy.judged == "newest"
+    if policy.gate == "answer" and not reads_last:
+        return np.zeros_like(rounds)
+    return rounds - (policy.gate == "always") + (reads_last & (rounds < policy.backtracks))
 
 
 def _detailed(model: LoadedModel, asked: Asked, frame: pd.DataFrame, found: Answers) -> pd.DataFrame:

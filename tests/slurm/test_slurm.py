@@ -17,7 +17,7 @@ ROOT = HERE.parents[1]
 TARGETS = ("results/tiny/tiny/seed0/tuned.json",)
 RULES = {
     "pretrain", "questions", "splits", "activations", "trace", "anchors", "vectors", "trackers", "sweep",
-    "judge_sweep", "tune",
+    "rehearse", "judge_sweep", "tune",
 }  # fmt: skip
 ON_GPU = {"pretrain", "activations", "trace", "sweep"}
 PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"], "/usr/sbin"])

@@ -32,7 +32,7 @@ def tuned(*files):
 
 def settings(rule):
     """JSON of exactly what a job of this rule uses, so that a changed key reruns only what it changes."""
-    return lambda wildcards: json.dumps(cells.settings(study, rule, **wildcards), sort_keys=True)
+    return lambda wildcards: json.dumps(settings_of(study, rule, **wildcards), sort_keys=True)
 
 
 def trained_model(wildcards):
