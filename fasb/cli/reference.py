@@ -22,14 +22,15 @@ exactly the sections that a step uses; a study passes them (docs/artifacts.md sa
 
 def reference() -> str:
     """The page, at a fixed width."""
-    context = click.Context(group, info_name="fasb", terminal_width=100, max_content_width=100)
+    width = {"terminal_width": 100, "max_content_width": 100}
+    context = click.Context(group, info_name="fasb", **group.context_settings, **width)
     parts = [HEAD]
     for module, names in COMMANDS.items():
         parts.append(f"## {TITLES[module]}\n")
         for name in names:
             command = group.get_command(context, name)
             assert command is not None
-            own = click.Context(command, info_name=name, parent=context, terminal_width=100, max_content_width=100)
+            own = click.Context(command, info_name=name, parent=context, **width)
             parts.append(f"### fasb {name}\n\n```text\n{command.get_help(own)}\n```\n")
     return "\n".join(parts)
 
