@@ -142,7 +142,7 @@ def _reliability(axis: Axes, rows: pd.DataFrame) -> None:
         axis.vlines(part["x"], part["low"], part["high"], color=shade, linewidth=0.5)
         axis.plot(part["x"], part["value"], color=shade, marker=marker, markersize=3, linewidth=1.0, label=name)
     axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
-    axis.legend(fontsize=7, frameon=False, loc="upper left", handlelength=1.2, borderaxespad=0.1)
+    axis.legend(fontsize=7, frameon=False, loc="lower right", handlelength=1.2, borderaxespad=0.1)
 
 
 def _by_position(axis: Axes, rows: pd.DataFrame) -> None:
