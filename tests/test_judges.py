@@ -83,6 +83,15 @@ class TestCausalLM:
         assert "info" not in named
         assert json.dumps(named)
 
+    def test_provenance_names_the_commit_of_a_model_that_is_not_pinned(self, checkpoint, monkeypatch):
+        commit = "0123456789" * 4
+        monkeypatch.setattr("fasb.model.access.commit_of", lambda settings: commit)
+        pinned = {"path": "some/judge", "revision": "main"}
+        named = causal_lm.provenance(causal_lm.Settings(truth={"path": "some/judge"}, info=pinned))
+        assert (named["true"]["revision"], named["info"]["revision"]) == (commit, "main")
+        monkeypatch.undo()
+        assert causal_lm.provenance(self.settings(checkpoint))["true"]["revision"] is None
+
 
 class TestSimilarity:
     def test_without_sacrebleu_the_remedy_is_its_installation(self, monkeypatch):

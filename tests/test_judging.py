@@ -91,6 +91,15 @@ def test_a_judge_with_other_weights_is_asked_anew(lab, tmp_path, monkeypatch):
         assert len(lab.asked) == times
 
 
+def test_a_judge_of_another_commit_is_asked_anew(lab, tmp_path, monkeypatch):
+    store = Store(tmp_path / "store")
+    for commit, times in (("a", 3), ("a", 0), ("b", 3)):
+        monkeypatch.setattr(lab, "provenance", lambda settings, commit=commit: {"revision": commit}, raising=False)
+        lab.asked.clear()
+        judged(Judge(use="lab.judge"), distinct(QUESTIONS, [ANSWERS]), store)
+        assert len(lab.asked) == times
+
+
 def test_a_judge_whose_error_is_known_says_it(lab, monkeypatch):
     assert "error" not in provenance(Judge(use="lab.judge"))
     monkeypatch.setattr(lab, "error", lambda settings: {"true": 0.1}, raising=False)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import checkpoints
 import numpy as np
 import pytest
@@ -102,6 +104,23 @@ def test_scores_are_those_of_the_plain_loop(model, scoring, gate):
             assert not fired or scores.kept[i] + choice.first_state == first
 
 
+@pytest.mark.parametrize("gate", ["answer", "question", "always"])
+def test_edits_from_the_first_answer_token_on_leave_what_predicts_it(model, gate):
+    question, answer = PAIRS[3]
+    tokens, before = model.encode([f"{PROMPT.prefix}Q: {question}\nA:{end}" for end in (f" {answer}", "")])
+    bundle = some_bundle(model, gate=gate, s=1, beta=0.0)
+    found = {}
+    for start in ("first", "answer"):
+        (choice,) = encode_choices(model, PROMPT, ScoringSettings(start=start), [(question, answer)])
+        found[start] = score(model, [choice], bundle).logprob[0]
+        short = replace(choice, tokens=choice.tokens[: choice.scored_start + 1])  # the first token of the answer alone
+        plain, steered = score_sweep(model, [short], [bundle.with_policy(gate="never"), bundle])
+        assert (plain.logprob[0] == steered.logprob[0]) == (start == "first")
+    expected = [reference_loop.choose(model, tokens, len(before) - back, len(before), bundle)[0] for back in (0, 1)]
+    assert list(found.values()) == pytest.approx(expected, abs=1e-9)
+    assert expected[0] != pytest.approx(expected[1], abs=1e-6)
+
+
 def test_unsteered_scores_are_sums_of_log_probabilities(model):
     choices = encode_choices(model, PROMPT, ScoringSettings(), PAIRS)
     scores = score(model, choices, some_bundle(model, gate="never"))
@@ -148,8 +167,6 @@ def test_no_choices_give_no_scores(model):
 
 
 def test_incomplete_bundles_are_refused(model):
-    from dataclasses import replace
-
     with pytest.raises(BundleError, match="there is no tracker"):
         score(model, [Choice((0, 5, 6), 1, 2)], replace(some_bundle(model), tracker=None))
 

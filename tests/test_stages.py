@@ -161,6 +161,26 @@ def test_a_dataset_without_judge_is_tuned_and_tested_on_choices(tmp_path, model)
     assert (grid[grid["chosen"]]["method"].value_counts() == 2).all()
 
 
+def test_a_sibling_is_steered_by_the_bundles_of_the_model_they_were_fitted_to(study, tmp_path):
+    sibling = {"path": str(tiny_checkpoint(tmp_path / "sibling", seed=1))}
+    traces, generations, scores = (tmp_path / f"{name}.parquet" for name in ("t", "generations", "scores"))
+    fasb("trace", *study.at("q"), settings={"model": sibling, "prompt": {}, "decoding": {"tokens": 6}}, out=traces)
+    tested = {"model": sibling, "methods": list(METHODS), "judge": True, "decoding": {"batch": 4}}
+    files, options = [*study.at("q", "splits.json"), traces, *study.at("tuned.json", "bundles")], {"store": tmp_path}
+    with pytest.raises(BundleError, match="made for model 'model0', but the model has 'sibling'; .*siblings"):
+        fasb("generate", *files, settings=tested, out=generations, **options)
+    transfer = {**tested, "transfer": {"model": True, "dataset": False}}
+    fasb("generate", *files, settings=transfer, out=generations, **options)
+    fasb("score", *files[:2], *files[3:], settings=transfer, out=scores, **options)
+    own, other, unsteered = map(read_parquet, (*study.at("generations"), generations, traces))
+    keys = ["fold", "method", "question", "phrasing"]
+    assert other[keys].equals(own[keys])
+    said = other[other["method"] == "unsteered"].set_index("question")["answer"]
+    assert said.sort_index().equals(unsteered.set_index("question")["text"].rename("answer").sort_index())
+    assert other[other["fired"]]["answer"].tolist() != own[own["fired"]]["answer"].tolist()
+    assert read_parquet(scores)[["mc1", "mc2"]].notna().all(axis=None)
+
+
 def test_a_wrong_key_is_one_line(tmp_path, study):
     with pytest.raises(ConfigError, match=r"split\.fold: unknown key; did you mean 'folds'\?"):
         fasb("splits", *study.at("q"), settings={"split": {"fold": 3}}, out=tmp_path / "s.json", seed=0)

@@ -92,6 +92,16 @@ def test_a_method_without_grid_has_one_setting():
         ("fasb", {"k": 2, "alpha": 3, "beta": 0.3, "s": 4, "vector": "probe"}, ...),
         ("fasb", {"k": 2, "alpha": 3, "gate": "question"}, {"k": 2, "alpha": 3, "beta": 0.4, "vector": "probe"}),
         ("fasb", {"k": 2, "alpha": 3, "gate": "always"}, {"k": 2, "alpha": 3, "vector": "probe"}),
+        (
+            "fasb",
+            {"k": 2, "alpha": 3, "beta": 0.3, "s": 4, "gate": "always", "backtracks": 2},
+            {"k": 2, "alpha": 3, "beta": 0.3, "s": 4, "vector": "probe"},
+        ),
+        (
+            "fasb",
+            {"k": 2, "alpha": 3, "gate": "always", "reestimate": True},
+            {"k": 2, "alpha": 3, "vector": "probe"},
+        ),
     ],
 )
 def test_knobs_are_those_that_the_bundle_looks_at(folds, use, settings, expected):

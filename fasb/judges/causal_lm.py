@@ -90,8 +90,17 @@ def available(settings: Settings) -> str:
 
 
 def provenance(settings: Settings) -> dict[str, Any]:
-    """Models and revisions."""
-    models = {name: model.model_dump(mode="json") for name, model in _models(settings).items()}
+    """Models and revisions; of one that is not pinned the commit that the hub, or offline the cache, has now.
+
+    Raises:
+        ModelError: a model cannot be had.
+    """
+    from fasb.model import access
+
+    models = {}
+    for name, model in _models(settings).items():
+        revision = model.revision or access.commit_of(_plain(model)) or None
+        models[name] = model.model_dump(mode="json") | {"revision": revision}
     return {"judge": "causal_lm", **models}
 
 

@@ -60,7 +60,8 @@ def judged(judge: Judge, pairs: Sequence[tuple[Question, str]], store: Store | N
     Raises:
         DataError: the judge gives another number of scores, or none.
     """
-    said = {} if store is None else _stored(judge, pairs, store)
+    key = [] if store is None else _key(judge)
+    said = {} if store is None else _stored(key, pairs, store)
     missing = [pair for pair in pairs if (pair[0].id, pair[1]) not in said]
     if store is not None and len(missing) < len(pairs):
         say(f"judge: {len(pairs) - len(missing)} of {len(pairs)} answers taken from the store")
@@ -70,7 +71,7 @@ def judged(judge: Judge, pairs: Sequence[tuple[Question, str]], store: Store | N
         for i, (question, answer) in enumerate(block):
             said[question.id, answer] = {kind: float(values[i]) for kind, values in scores.items()}
         if store is not None:
-            _keep(judge, [question for question, _ in block], said, store)
+            _keep(key, [question for question, _ in block], said, store)
         say(f"judge: {start + len(block)} of {len(missing)} answers judged")
     rows = [{"question": question.id, "answer": answer, **said[question.id, answer]} for question, answer in pairs]
     kinds = [kind for kind in ("true", "info") if rows and kind in rows[0]]
@@ -133,11 +134,11 @@ def named(provenance: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _stored(
-    judge: Judge, pairs: Sequence[tuple[Question, str]], store: Store
+    key: list[Any], pairs: Sequence[tuple[Question, str]], store: Store
 ) -> dict[tuple[str, str], dict[str, float]]:
     said: dict[tuple[str, str], dict[str, float]] = {}
     for question in dict.fromkeys(question for question, _ in pairs):
-        frame = store.load(_key(judge, question))
+        frame = store.load([*key, asdict(question)])
         if frame is not None:
             scores = frame.drop(columns="answer").to_dict("records")
             said |= {(question.id, answer): score for answer, score in zip(frame["answer"], scores, strict=True)}
@@ -145,19 +146,20 @@ def _stored(
 
 
 def _keep(
-    judge: Judge, questions: Sequence[Question], said: dict[tuple[str, str], dict[str, float]], store: Store
+    key: list[Any], questions: Sequence[Question], said: dict[tuple[str, str], dict[str, float]], store: Store
 ) -> None:
     """Another job may keep the same question at the same time; then the later one's answers stay."""
     of_question: dict[str, list[dict[str, Any]]] = {}
     for (question, answer), scores in said.items():
         of_question.setdefault(question, []).append({"answer": answer, **scores})
     for question in dict.fromkeys(questions):
-        store.keep(_key(judge, question), pd.DataFrame(of_question[question.id]))
+        store.keep([*key, asdict(question)], pd.DataFrame(of_question[question.id]))
 
 
-def _key(judge: Judge, question: Question) -> list[Any]:
+def _key(judge: Judge) -> list[Any]:
+    """All that a verdict depends on but the question; what the judge says of itself names a hub model's commit."""
     weights = [weights_of(text) for text in _texts(judge.settings)]
-    return ["judged", judge.model_dump(mode="json"), weights, metadata.version("fasb"), asdict(question)]
+    return ["judged", judge.model_dump(mode="json"), provenance(judge), weights, metadata.version("fasb")]
 
 
 def _texts(settings: Any) -> list[str]:

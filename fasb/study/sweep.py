@@ -62,11 +62,13 @@ class Method(Section):
 def knobs(bundle: Bundle) -> dict[str, Any]:
     """k, alpha, beta, s and vector of a bundle; None where it has none or does not look at it."""
     policy, parts = bundle.policy, [part for part in (bundle.edit, bundle.tracker) if part is not None]
+    # a gate that is always open has fired once before the first token
+    checks = policy.gate == "answer" or (policy.gate == "always" and policy.backtracks > 1)
     return {
         "k": len(parts[0].heads) if parts else None,
         "alpha": policy.alpha if policy.gate != "never" else None,
-        "beta": policy.beta if bundle.reads_p else None,
-        "s": policy.s if policy.gate == "answer" else None,
+        "beta": policy.beta if checks or policy.gate == "question" else None,
+        "s": policy.s if checks else None,
         "vector": ((bundle.about or {}).get("settings") or {}).get("vector"),
     }
 

@@ -154,6 +154,10 @@ def test_variants_of_a_cell_extract_nothing_again_and_transfer_fits_nothing(snak
     assert [word for word in from_source[0] if "seed" in word][:3] == [
         f"results/base/own/seed1/{file}" for file in ("splits.json", "tuned.json", "bundles")
     ]
+    to_sibling = [call for call in of["generate"] if "results/chat/own/seed1-from-base.own/generations.parquet" in call]
+    assert [word for word in to_sibling[0] if word.startswith("results/traces/chat/own/")]
+    assert [word for word in to_sibling[0] if word.startswith("results/base/own/seed1/")][-1].endswith("/bundles")
+    assert '"transfer": {"dataset": false, "model": true}' in " ".join(to_sibling[0])
     (few,) = [call for call in calls if "results/base/own/seed0-train20/splits.json" in call and call[0] == "splits"]
     assert '"train_share": 0.2' in " ".join(few)
     shown = {path.stem for path in (tmp_path / "results" / "tables").iterdir()}
