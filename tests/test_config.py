@@ -208,7 +208,7 @@ def test_an_edited_method_changes_the_settings_of_the_rules_that_use_it(mapping,
 
 def test_traces_are_shared_unless_prompt_or_length_differ(mapping):
     def name(path, value):
-        return cells.trace_file(load(changed(mapping, path, value)), "llama", "quiz")
+        return cells.trace_file(load(changed(mapping, path, value)), "llama", "quiz")[0]
 
     assert name("decoding.batch", 3) == name("scoring.batch", 3) == name("datasets.quiz.prompt.probe", "x {answer}")
     assert len({name("decoding.tokens", 9), name("decoding.batch", 3), name("datasets.quiz.prompt.open", "!")}) == 3

@@ -85,7 +85,7 @@ def test_validation_and_test_questions_are_those_of_the_splits(tmp_path, questio
     settings = SplitSettings(folds=folds, validation=0.3)
     found = splits.split(questions, settings, 0)
     (pair,) = plan.pairs(study_of(tmp_path, split=settings.model_dump())).values()
-    pair = plan.Pair(Size.of(questions), pair.sections, None, "float32", 1, ())
+    pair = plan.Pair(Size.of(questions), pair.sections, None, "float32", 1, True, ())
     assert pair.tuned_on == sum(len(split.validation) for split in found)
     assert pair.tested_on == sum(len(split.test) for split in found)
 
@@ -112,6 +112,7 @@ def test_settings_that_cannot_differ_are_written_once_and_scale_with_seeds(tmp_p
     assert works["judge_sweep", "m", "d"].judged == 2 * pair.tuned_on * (2 * 3 * 2 + 2 + 1)
     assert works["generate", "m", "d"].written == 2 * 20 * 4 * 50
     without = study_of(tmp_path, datasets={"d": {"load": "table", "settings": {"path": str(tmp_path / "q.jsonl")}}})
+    assert ("trace", "m", "d") not in plan.works(without)
     assert plan.works(without)["sweep", "m", "d"].written == plan.works(without)["judge", "m", "d"].judged == 0
 
 

@@ -65,6 +65,7 @@ class Study:
 
     def __init__(self, folder, model, judge):
         self.folder, self.model, self.judge = folder, model, judge
+        self.trace = [] if judge is None else ["t"]
         rows = [{"question": f"What is {i}?", "true": [f"{i}.", "It."], "false": [f"{i + 1}."]} for i in range(14)]
         write_lines(folder / "t.jsonl", rows)
 
@@ -86,7 +87,8 @@ class Study:
         for read in ("answer_end", "next_question_end"):
             bank = {**asked, "read": read, "activations": {"batch": 8}}
             fasb("activations", questions, settings=bank, out=self.folder / f"{read}.h5")
-        fasb("trace", questions, settings={**asked, "decoding": {"tokens": 6}}, out=traces)
+        if self.trace:
+            fasb("trace", questions, settings={**asked, "decoding": {"tokens": 6}}, out=traces)
         banks, (anchors, vectors, trackers) = self.at("answer_end.h5", "next_question_end.h5"), self.at(*FITTED)
         fasb("anchors", banks[0], splits, settings={"probes": {}}, out=anchors)
         fasb("vectors", *banks, splits, anchors, settings={"vectors": {}}, out=vectors)
@@ -96,7 +98,7 @@ class Study:
         sections = {"decoding": {"tokens": 6}, "trackers": {}, "prompt": {}, "scoring": {}}
         settings = {"methods": METHODS, "judge": self.judge is not None, **sections}
         sweep, scores, judged, tuned, grid = self.at("sweep", "sweep_mc", "sweep_judged", "tuned.json", "grid")
-        files, store = self.at("q", "splits.json", "t", *FITTED), self.folder / "store"
+        files, store = self.at("q", "splits.json", *FITTED, *self.trace), self.folder / "store"
         fasb("sweep", *files, settings={"model": self.model, **settings}, out=sweep, out_mc=scores, store=store)
         fasb("judge", *self.at("q"), sweep, settings={"judge": self.judge}, out=judged, store=store)
         files = [*self.at("q"), sweep, scores, judged, *self.at(*FITTED)]
@@ -106,7 +108,7 @@ class Study:
         tested, store = {"model": self.model, "methods": list(METHODS)}, self.folder / "store"
         questions, generations, judged, scores = self.at("q", "generations", "judged", "scores")
         settings = {**tested, "judge": self.judge is not None, "decoding": {"batch": 4}}
-        files = self.at("q", "splits.json", "t", "tuned.json", "bundles")
+        files = self.at("q", "splits.json", "tuned.json", "bundles", *self.trace)
         fasb("generate", *files, settings=settings, out=generations, store=store)
         fasb("judge", questions, generations, settings={"judge": self.judge}, out=judged, store=store)
         files = self.at("q", "splits.json", "tuned.json", "bundles")
@@ -166,12 +168,14 @@ def test_a_sibling_is_steered_by_the_bundles_of_the_model_they_were_fitted_to(st
     traces, generations, scores = (tmp_path / f"{name}.parquet" for name in ("t", "generations", "scores"))
     fasb("trace", *study.at("q"), settings={"model": sibling, "prompt": {}, "decoding": {"tokens": 6}}, out=traces)
     tested = {"model": sibling, "methods": list(METHODS), "judge": True, "decoding": {"batch": 4}}
-    files, options = [*study.at("q", "splits.json"), traces, *study.at("tuned.json", "bundles")], {"store": tmp_path}
+    files, options = study.at("q", "splits.json", "tuned.json", "bundles"), {"store": tmp_path}
     with pytest.raises(BundleError, match="made for model 'model0', but the model has 'sibling'; .*siblings"):
+        fasb("generate", *files, traces, settings=tested, out=generations, **options)
+    with pytest.raises(ArtifactError, match="TRACE: not given, but answers are judged; add what 'fasb trace' wrote"):
         fasb("generate", *files, settings=tested, out=generations, **options)
     transfer = {**tested, "transfer": {"model": True, "dataset": False}}
-    fasb("generate", *files, settings=transfer, out=generations, **options)
-    fasb("score", *files[:2], *files[3:], settings=transfer, out=scores, **options)
+    fasb("generate", *files, traces, settings=transfer, out=generations, **options)
+    fasb("score", *files, settings=transfer, out=scores, **options)
     own, other, unsteered = map(read_parquet, (*study.at("generations"), generations, traces))
     keys = ["fold", "method", "question", "phrasing"]
     assert other[keys].equals(own[keys])

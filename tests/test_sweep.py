@@ -51,7 +51,7 @@ def store(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def swept(model, folds, traces, store):
-    return sweep_methods(Runner(model.settings, lambda: model, store), folds, QUESTIONS, traces, METHODS, True)
+    return sweep_methods(Runner(model.settings, lambda: model, store), folds, QUESTIONS, traces, METHODS)
 
 
 def by_length(questions, answers):
@@ -144,27 +144,25 @@ def test_a_killed_sweep_goes_on_and_a_further_method_computes_only_itself(model,
         raise KeyboardInterrupt
 
     again = Runner(model.settings, fails, store)
-    same = sweep_methods(again, folds, QUESTIONS, traces, METHODS, True)
+    same = sweep_methods(again, folds, QUESTIONS, traces, METHODS)
     assert all(a.equals(b) for a, b in zip(swept, same, strict=True))
     more = {**METHODS, "more": Method(use="fasb", settings={"gate": "question"}, grid={"k": (2,)})}
     with pytest.raises(KeyboardInterrupt):
-        sweep_methods(again, folds, QUESTIONS, traces, more, True)
+        sweep_methods(again, folds, QUESTIONS, traces, more)
     assert capsys.readouterr().err.count("taken from the store") == 12 + 6
 
 
 def test_methods_that_are_the_same_share_their_results(model, folds, traces, store, swept, capsys):
     fixed = {"vector": "probe", "gate": "always", "adaptive": False, "backtrack": False}
     methods = {"all-fixed": Method(use="fasb", settings=fixed, grid=METHODS["iti"].grid)}
-    found = sweep_methods(Runner(model.settings, lambda: model, store), folds, QUESTIONS, traces, methods, True)
+    found = sweep_methods(Runner(model.settings, lambda: model, store), folds, QUESTIONS, traces, methods)
     assert capsys.readouterr().err.count("taken from the store") == 4
     iti = swept[0][swept[0]["method"] == "iti"]["answer"].tolist()
     assert found[0]["answer"].tolist() == iti
 
 
-def test_nothing_is_generated_without_a_judge(model, folds, traces, store, swept):
-    answers, scores = sweep_methods(
-        Runner(model.settings, lambda: model, store), folds, QUESTIONS, traces, METHODS, False
-    )
+def test_nothing_is_generated_without_unsteered_answers(model, folds, store, swept):
+    answers, scores = sweep_methods(Runner(model.settings, lambda: model, store), folds, QUESTIONS, None, METHODS)
     assert answers.empty
     assert scores.equals(swept[1])
 

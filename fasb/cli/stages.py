@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from fasb.cli.options import out_option, settings_option
+from fasb.errors import ArtifactError
 from fasb.extensions import find, settings_of, validated
 from fasb.settings import (
     ActivationSettings,
@@ -42,6 +43,8 @@ def files(n: int, names: str) -> Callable[..., Any]:
     return click.argument("files", nargs=n, type=PATH, metavar=names)
 
 
+TRACE = click.argument("trace", required=False, type=FILE)
+"""Last of a command's files: there is none where no answer is written."""
 STORE = click.option("--store", type=PATH, required=True, help="Folder where finished parts are kept.")
 
 
@@ -174,30 +177,33 @@ def trackers_command(files: Path, settings: dict[str, Any], out: Path) -> None:
 
 
 @click.command("sweep")
-@files(6, "QUESTIONS SPLITS TRACE ANCHORS VECTORS TRACKERS")
+@files(5, "QUESTIONS SPLITS ANCHORS VECTORS TRACKERS")
+@TRACE
 @settings_option
 @STORE
 @out_option
 @click.option("--out-mc", type=FILE, required=True, help="Parquet file for multiple-choice metrics.")
-def sweep_command(files: tuple[Path, ...], settings: dict[str, Any], store: Path, out: Path, out_mc: Path) -> None:
+def sweep_command(
+    files: tuple[Path, ...], trace: Path | None, settings: dict[str, Any], store: Path, out: Path, out_mc: Path
+) -> None:
     """Run every method's grid on the validation questions.
 
-    Settings: model, methods, judge (whether to generate), prompt, decoding, scoring, trackers.
+    Settings: model, methods, judge (whether to generate, which needs TRACE), prompt, decoding, scoring, trackers.
     """
-    from fasb.artifacts import read_parquet, write_parquet
+    from fasb.artifacts import write_parquet
     from fasb.data.protocol import read_questions
     from fasb.data.splits import read_splits
     from fasb.study.fit import check_splits
     from fasb.study.sweep import sweep_methods
 
     splits = read_splits(files[1])
-    check_splits(files[3], splits)
-    folds = list(zip(_fitted(files[3:], settings), splits, strict=True))
-    _check_model(files[2], folds[0][0].fingerprint)
-    questions, traces = read_questions(files[0]), read_parquet(files[2])
-    runner, methods = _runner(settings, store), _methods(settings)
-    answers, scores = sweep_methods(runner, folds, questions, traces, methods, settings["judge"])
-    made_by = _made_by("sweep", settings, files)
+    check_splits(files[2], splits)
+    folds = list(zip(_fitted(files[2:], settings), splits, strict=True))
+    if trace is not None:
+        _check_model(trace, folds[0][0].fingerprint)
+    questions, traces = read_questions(files[0]), _unsteered(trace, settings)
+    answers, scores = sweep_methods(_runner(settings, store), folds, questions, traces, _methods(settings))
+    made_by = _made_by("sweep", settings, [*files, *filter(None, [trace])])
     write_parquet(out_mc, scores, made_by)
     write_parquet(out, answers, made_by)
 
@@ -272,26 +278,30 @@ def tune_command(files: tuple[Path, ...], settings: dict[str, Any], out: Path, g
 
 
 @click.command("generate")
-@files(5, "QUESTIONS SPLITS TRACE TUNED BUNDLES")
+@files(4, "QUESTIONS SPLITS TUNED BUNDLES")
+@TRACE
 @settings_option
 @STORE
 @out_option
-def generate_command(files: tuple[Path, ...], settings: dict[str, Any], store: Path, out: Path) -> None:
+def generate_command(
+    files: tuple[Path, ...], trace: Path | None, settings: dict[str, Any], store: Path, out: Path
+) -> None:
     """Answer each fold's test questions with the tuned bundles, and unsteered.
 
-    Settings: model, methods (names), judge (whether to generate), decoding (batch), transfer (model, dataset: whether
-    the bundles are another's; prompt and tokens where the dataset is another); then SPLITS are those they came from.
+    Settings: model, methods (names), judge (whether to generate, which needs TRACE), decoding (batch), transfer (model,
+    dataset: whether the bundles are another's; prompt and tokens where the dataset is another); then SPLITS are those
+    they came from.
     """
-    from fasb.artifacts import read_parquet, write_parquet
+    from fasb.artifacts import write_parquet
     from fasb.data.protocol import read_questions
     from fasb.data.splits import read_splits
     from fasb.study.testing import generate
 
     questions, batch = read_questions(files[0]), _section(settings, "decoding").batch
     splits = _tested(read_splits(files[1]), questions, settings) if settings["judge"] else []
-    bundles = _bundles(files[4], settings)
-    found = generate(_runner(settings, store), splits, questions, read_parquet(files[2]), bundles, batch)
-    write_parquet(out, found, _made_by("generate", settings, files[:4]))
+    bundles, traces = _bundles(files[3], settings), _unsteered(trace, settings)
+    found = generate(_runner(settings, store), splits, questions, traces, bundles, batch)
+    write_parquet(out, found, _made_by("generate", settings, [*files[:3], *filter(None, [trace])]))
 
 
 @click.command("score")
@@ -373,6 +383,17 @@ def _tested(splits: list[Any], questions: list[Any], settings: dict[str, Any]) -
     from fasb.data.splits import all_tested
 
     return all_tested(questions, len(splits)) if settings.get("transfer", {}).get("dataset") else splits
+
+
+def _unsteered(trace: Path | None, settings: dict[str, Any]) -> Any:
+    """The unsteered answers; None where none is written."""
+    from fasb.artifacts import read_parquet
+
+    if not settings["judge"]:
+        return None
+    if trace is None:
+        raise ArtifactError("TRACE: not given, but answers are judged; add what 'fasb trace' wrote as the last file")
+    return read_parquet(trace)
 
 
 def _bundles(folder: Path, settings: dict[str, Any]) -> Any:

@@ -157,10 +157,17 @@ def accepted(study: Study, model: str) -> list[str]:
     return [] if study.models[model].world is None else [f"results/health/{model}.accepted.json"]
 
 
-def trace_file(study: Study, model: str, dataset: str) -> str:
-    """Where the unsteered answers are; named by prompt and length, shared by seeds and methods."""
+def answered(study: Study, dataset: str) -> bool:
+    """Whether answers are written at all: those that are judged, or compared with a label."""
+    return study.datasets[dataset].judge is not None or study.datasets[dataset].exact
+
+
+def trace_file(study: Study, model: str, dataset: str) -> list[str]:
+    """Where the unsteered answers are, if there are any; named by prompt and length, shared by seeds and methods."""
+    if not answered(study, dataset):
+        return []
     text = json.dumps(_asked(study, dataset), sort_keys=True)
-    return f"results/traces/{model}/{dataset}/{hashlib.sha256(text.encode()).hexdigest()[:12]}.parquet"
+    return [f"results/traces/{model}/{dataset}/{hashlib.sha256(text.encode()).hexdigest()[:12]}.parquet"]
 
 
 def _asked(study: Study, dataset: str) -> dict[str, Any]:
@@ -282,7 +289,7 @@ def jobs(study: Study) -> Counter[str]:
     counts.update({"questions": len(asked(study)), "side_effects": len(measured(study))})
     counts["rehearse"] = sum(len(rehearsal(study, name)) for name in {cell.dataset for cell in fitting(study)})
     counts["activations"] = 2 * len({(cell.model, cell.dataset) for cell in fitting(study)})
-    counts["trace"] = len({(cell.model, cell.dataset) for cell in cells(study)})
+    counts["trace"] = len({(cell.model, cell.dataset) for cell in cells(study) if answered(study, cell.dataset)})
     counts.update(dict.fromkeys(FITTING, len(fitting(study))))
     counts.update(dict.fromkeys(TESTING, len(cells(study))))
     counts.update({"judge": len(twice_judged(study)), "agreement": int(bool(twice_judged(study)))})

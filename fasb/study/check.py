@@ -10,7 +10,8 @@ from functools import partial
 from fasb.errors import FasbError
 from fasb.extensions import find, settings_of
 from fasb.settings import ModelSettings
-from fasb.study.config import DatasetEntry, JudgeEntry, ModelEntry, Study
+from fasb.study.cells import asked
+from fasb.study.config import DatasetEntry, JudgeEntry, ModelEntry, SideEffectsEntry, Study
 from fasb.study.plan import judges_of
 
 Need = tuple[str, str, str, bool]
@@ -19,12 +20,14 @@ Need = tuple[str, str, str, bool]
 
 def needs(study: Study) -> Iterator[Need]:
     """Everything that the run names, each as soon as it is known; questions are loaded, weights are not."""
-    models = list(dict.fromkeys(cell.model for cell in study.run.cells))
-    datasets = list(dict.fromkeys(cell.dataset for cell in study.run.cells))
-    for name in models:
+    for name in dict.fromkeys(cell.model for cell in study.run.cells):
         yield _asked("model", name, partial(_model, study.models[name]))
+    for name in asked(study):
+        yield _asked("dataset", name, partial(_loaded, study.datasets[name], "questions"))
+    datasets = dict.fromkeys(cell.dataset for cell in study.run.cells)
     for name in datasets:
-        yield _asked("dataset", name, partial(_dataset, study.datasets[name]))
+        if (effects := study.datasets[name].side_effects) is not None:
+            yield _asked("texts", name, partial(_loaded, effects, "texts"))
     for name in datasets:
         for key, judge in judges_of(study, name).items():
             if judge is not None:
@@ -46,9 +49,9 @@ def _model(entry: ModelEntry) -> str:
     return available(ModelSettings(**entry.model_dump(include=set(ModelSettings.model_fields))))
 
 
-def _dataset(entry: DatasetEntry) -> str:
+def _loaded(entry: DatasetEntry | SideEffectsEntry, what: str) -> str:
     settings = settings_of("data", entry.load, entry.settings, "settings")
-    return f"{len(find('data', entry.load).load(settings)):,} questions"
+    return f"{len(find('data', entry.load).load(settings)):,} {what}"
 
 
 def _judge(judge: JudgeEntry, where: str) -> str:

@@ -8,7 +8,6 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass, replace
-from typing import Any
 
 from fasb.data.protocol import Size
 from fasb.errors import DataError
@@ -50,13 +49,17 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A model and a dataset, and what their work is reckoned from. `judges`: how many judge its test answers."""
+    """A model and a dataset, and what their work is reckoned from.
+
+    judges: how many judge its test answers. answered: whether there are any.
+    """
 
     size: Size
     sections: Sections
     shape: ModelSize | None
     dtype: str
     judges: int
+    answered: bool
     methods: tuple[MethodEntry, ...]
 
     @property
@@ -77,7 +80,7 @@ class Pair:
 
     @property
     def written(self) -> int:
-        """Tokens of an answer, at most; where nothing is judged one unsteered answer is all that is written."""
+        """Tokens of an answer, at most."""
         return self.sections.decoding.tokens
 
     @property
@@ -148,6 +151,7 @@ def pairs(study: Study) -> dict[tuple[str, str], Pair]:
             shape=shape_of(study.models[cell.model]),
             dtype=study.models[cell.model].dtype,
             judges=sum(judge is not None for judge in judges_of(study, cell.dataset).values()),
+            answered=cells.answered(study, cell.dataset),
             methods=methods,
         )
         for cell in study.run.cells
@@ -161,7 +165,8 @@ def works(study: Study) -> dict[tuple[str, str, str], Work]:
     for names, pair in asked.items():
         fitted = sum((cell.model, cell.dataset) == names for cell in cells.fitting(study))
         tested = [_passes(cell, asked) for cell in cells.cells(study) if (cell.model, cell.dataset) == names]
-        found |= {(rule, *names): work for rule, work in _once(pair).items() if fitted or rule == "trace"}
+        needed = {"activations": fitted, "trace": pair.answered}
+        found |= {(rule, *names): work for rule, work in _once(pair).items() if needed[rule]}
         for rule, work in _each_seed(pair).items():
             if rule in cells.TESTING:
                 found[rule, *names] = replace(work.times(sum(tested)), jobs=work.jobs * len(tested))
@@ -223,7 +228,8 @@ def _each_seed(pair: Pair) -> dict[str, Work]:
     passage, choice = pair.question + pair.written, pair.question + pair.answer
     generates = int(pair.judges > 0)
     answers = asked * (steered + 1) * generates
-    tests = tested * n_methods * generates
+    tests = tested * n_methods * pair.answered
+    judge = Work(1, judged=tested * (n_methods + 1) * generates, disk=tests * _text(pair))
     return {
         "sweep": Work(
             1,
@@ -234,7 +240,7 @@ def _each_seed(pair: Pair) -> dict[str, Work]:
         "judge_sweep": Work(1, judged=answers, disk=answers * _text(pair)),
         "generate": Work(1, read=tests * passage, written=tests * pair.written, disk=3 * tests * _text(pair)),
         "score": Work(1, read=to_score_tested * choice * 3 * n_methods),
-        "judge": Work(1, judged=tests + generates * tested, disk=tests * _text(pair)).times(max(1, pair.judges)),
+        "judge": judge.times(max(1, pair.judges)),
     }
 
 
@@ -245,12 +251,8 @@ def _settings(pair: Pair) -> Iterator[int]:
             yield 0
             continue
         # whoever is steered from the question on is steered alike at every threshold
-        unused = {"beta"} if _gate(method) == "question" else set()
+        unused = {"beta"} if method.settings.get("gate") == "question" else set()
         yield math.prod(len(values) for key, values in method.grid.items() if key not in unused)
-
-
-def _gate(method: MethodEntry) -> Any:
-    return method.settings.get("gate")
 
 
 def _training(entry: ModelEntry) -> int:

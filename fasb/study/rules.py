@@ -14,6 +14,7 @@ from fasb.study.cells import (
     PROBED,
     WRITTEN,
     Cell,
+    answered,
     cell_of,
     figures,
     health_files,
@@ -122,12 +123,8 @@ def _rehearse(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
 
 
 def _generate(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
-    decoding, entry = study.sections(wildcards["dataset"]).decoding, study.datasets[wildcards["dataset"]]
-    return {
-        **_run(study, wildcards),
-        "judge": entry.judge is not None or entry.exact,
-        "decoding": {"batch": decoding.batch},
-    }
+    batch, written = study.sections(wildcards["dataset"]).decoding.batch, answered(study, wildcards["dataset"])
+    return {**_run(study, wildcards), "judge": written, "decoding": {"batch": batch}}
 
 
 def _score(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:

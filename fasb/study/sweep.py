@@ -77,24 +77,24 @@ def sweep_methods(
     runner: Runner,
     folds: Sequence[tuple[Fitted, Split]],
     questions: Sequence[Question],
-    traces: pd.DataFrame,
+    traces: pd.DataFrame | None,
     methods: Mapping[str, Method],
-    generates: bool,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Answers (none unless `generates`) and multiple-choice metrics; a method `like` another is not swept."""
+    """Answers (none without `traces`) and multiple-choice metrics; a method `like` another is not swept."""
     answers, scores = [], []
     for fitted, split in folds:
-        asked = Asked.of(questions, split.validation, traces)
+        validation = [question for question in questions if question.id in set(split.validation)]
+        asked = None if traces is None else Asked.of(questions, split.validation, traces)
         for name, method in methods.items():
             if method.like is not None:
                 continue
             bundles = [method.fit(fitted, point, name) for point in method.points()]
             cell = {"fold": fitted.fold, "method": name}
             what = f"sweep, fold {fitted.fold}, {name}"
-            if generates:
+            if asked is not None:
                 found = runner.answers(asked, bundles, f"{what}, answers")
                 answers.append(_with_knobs(found, bundles).assign(**cell))
-            scores.append(runner.scores(asked.questions, bundles, f"{what}, choices").assign(**cell))
+            scores.append(runner.scores(validation, bundles, f"{what}, choices").assign(**cell))
     return joined(answers, [*CELL, *KNOBS, *SWEPT]), joined(scores, [*CELL, *SCORES])
 
 

@@ -59,7 +59,7 @@ def generate(
     runner: Runner,
     splits: Sequence[Split],
     questions: Sequence[Question],
-    traces: pd.DataFrame,
+    traces: pd.DataFrame | None,
     bundles: Bundles,
     batch: int,
 ) -> pd.DataFrame:

@@ -147,7 +147,7 @@ def test_variants_of_a_cell_extract_nothing_again_and_transfer_fits_nothing(snak
     assert run.returncode == 0, run.stderr
     calls = [call.split() for call in (tmp_path / "calls.txt").read_text().splitlines()]
     of = {name: [call for call in calls if call[0] == name] for name in ("activations", "trace", "sweep", "generate")}
-    assert {name: len(made) for name, made in of.items()} == {"activations": 2, "trace": 3, "sweep": 4, "generate": 8}
+    assert {name: len(made) for name, made in of.items()} == {"activations": 2, "trace": 2, "sweep": 4, "generate": 8}
     from_source = [
         call for call in of["generate"] if "results/base/other/seed1-from-base.own/generations.parquet" in call
     ]
@@ -179,7 +179,7 @@ def test_gpu_jobs_are_those_of_the_model_that_is_on_a_gpu(snakemake):
     run = snakemake("-n", config="hub")
     blocks = re.findall(r"^(?:local)?rule (\w+):\n((?: {4}.*\n)+)", run.stdout + run.stderr, re.M)
     asking = {(rule, re.search(r"model=([\w-]+)", body)[1]) for rule, body in blocks if "gpu=1" in body}
-    on_gpu = ("activations", "trace", "sweep", "generate", "score")
+    on_gpu = ("activations", "sweep", "generate", "score")
     assert asking == {(rule, "llama2-7b-chat") for rule in on_gpu}
 
 

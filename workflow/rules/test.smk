@@ -24,8 +24,8 @@ rule generate:
     params:
         settings=settings("generate"),
     shell:
-        "fasb generate {input.questions} {input.splits} {input.trace} {input.chosen} --settings {params.settings:q} --store results/.store"
-        " --out {output} 2> >(tee {log} >&2)"
+        "fasb generate {input.questions} {input.splits} {input.chosen} {input.trace} --settings {params.settings:q}"
+        " --store results/.store --out {output} 2> >(tee {log} >&2)"
 
 
 rule judge:
@@ -46,7 +46,7 @@ rule judge:
     params:
         settings=settings("judge"),
     shell:
-        "fasb judge {input} --settings {params.settings:q} --store results/.store --out {output}" " 2> >(tee {log} >&2)"
+        "fasb judge {input} --settings {params.settings:q} --store results/.store --out {output} 2> >(tee {log} >&2)"
 
 
 rule score:
@@ -70,8 +70,8 @@ rule score:
     params:
         settings=settings("score"),
     shell:
-        "fasb score {input.questions} {input.splits} {input.chosen} --settings {params.settings:q} --store results/.store --out {output}"
-        " 2> >(tee {log} >&2)"
+        "fasb score {input.questions} {input.splits} {input.chosen} --settings {params.settings:q}"
+        " --store results/.store --out {output} 2> >(tee {log} >&2)"
 
 
 rule side_effects:

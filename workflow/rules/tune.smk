@@ -45,7 +45,7 @@ rule sweep:
     params:
         settings=settings("sweep"),
     shell:
-        "fasb sweep {input.files} {input.trace} {input.fitted} --settings {params.settings:q} --store results/.store"
+        "fasb sweep {input.files} {input.fitted} {input.trace} --settings {params.settings:q} --store results/.store"
         " --out {output.answers} --out-mc {output.choices} 2> >(tee {log} >&2)"
 
 
@@ -67,7 +67,7 @@ rule judge_sweep:
     params:
         settings=settings("judge_sweep"),
     shell:
-        "fasb judge {input} --settings {params.settings:q} --store results/.store --out {output}" " 2> >(tee {log} >&2)"
+        "fasb judge {input} --settings {params.settings:q} --store results/.store --out {output} 2> >(tee {log} >&2)"
 
 
 rule tune:
