@@ -27,8 +27,9 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int8
 
 from fasb.artifacts import content_hash, hdf5_stamp, read_tensors, weights_of, write_tensors, writing_hdf5
+from fasb.data.prompts import fill
 from fasb.data.protocol import Question
-from fasb.errors import ArtifactError, ConfigError, DataError
+from fasb.errors import ArtifactError, DataError
 from fasb.model.fingerprint import Fingerprint
 from fasb.model.heads import Reader, reading
 from fasb.model.load import LoadedModel
@@ -85,12 +86,12 @@ def texts_of(questions: Sequence[Question], read: Read, prompt: PromptSettings, 
     for question, drawn in zip(questions, following):
         behind, last = "", question.id
         if read.position == "next_question_end":
-            behind = _fill(prompt.next_question, "prompt.next_question", next=questions[drawn].text)
+            behind = fill("prompt.next_question", prompt.next_question, next=questions[drawn].text)
             last = questions[drawn].id
         for phrasing in question.phrasings:
             for label, answers in ((1, question.true), (0, question.false)):
                 for answer in answers:
-                    text = _fill(prompt.probe, "prompt.probe", question=phrasing, answer=answer)
+                    text = fill("prompt.probe", prompt.probe, question=phrasing, answer=answer)
                     rows.append((text + behind, label, question.id, answer, last))
     return Texts(*zip(*rows)) if rows else Texts(*5 * ((),))
 
@@ -266,11 +267,3 @@ def _opened(path: Path) -> Iterator[h5py.File]:
     except (OSError, KeyError, ValueError) as error:
         reason = str(error).splitlines()[0].strip("'\"")
         raise ArtifactError(f"{path}: cannot be read ({reason}); delete it and run 'fasb activations' again") from error
-
-
-def _fill(template: str, key: str, **values: str) -> str:
-    try:
-        return template.format(**values)
-    except (KeyError, IndexError, ValueError) as error:
-        known = " and ".join(f"{{{name}}}" for name in values)
-        raise ConfigError(f"{key}: {template!r} cannot be filled in ({error}); its places are {known}") from None

@@ -76,7 +76,7 @@ def test_one_next_question_per_question_follows_the_same_rows():
 
 @pytest.mark.parametrize(("field", "template"), [("probe", "{question} {reply}"), ("next_question", "{question}")])
 def test_a_template_with_another_place_is_refused(field, template):
-    with pytest.raises(ConfigError, match=rf"prompt\.{field}: .*cannot be filled in.*its places are"):
+    with pytest.raises(ConfigError, match=rf"prompt\.{field}: .*cannot be filled in.*; places: "):
         texts_of(tiny_questions(), READS["next_question_end"], PromptSettings(**{field: template}))
 
 

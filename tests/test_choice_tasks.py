@@ -5,7 +5,7 @@ import json
 import pytest
 from published_sets import REAL, Hub, realdata, write_lines, write_parquet
 
-from fasb.data import copa, mmlu, nli, sst2, story_cloze, winogrande
+from fasb.data import copa, mmlu, nli, sources, sst2, story_cloze, winogrande
 from fasb.data.prompts import choice_text
 from fasb.errors import ConfigError, DataError
 from fasb.settings import PromptSettings
@@ -131,13 +131,13 @@ def test_the_hubs_copy_is_read_like_a_folder(task, monkeypatch):
     hub = Hub(monkeypatch, main=folder)
     assert module.load(module.Settings(revision="abc")) == local
     assert hub.asked[0][:2] == (module.Settings().hub, "abc")
-    assert len(module.source(module.Settings())["files"]) == len(list(folder.rglob("*.parquet")))
+    assert len(sources.origin(module, module.Settings())["files"]) == len(list(folder.rglob("*.parquet")))
 
 
 def test_own_wording_replaces_ours(task, tmp_path):
     module, folder, _ = task
     (tmp_path / "mine.txt").write_text("{nothing}")
-    with pytest.raises(ConfigError, match="wording: cannot be filled in .*; places are {"):
+    with pytest.raises(ConfigError, match="wording: .* cannot be filled in .*; places: {"):
         module.load(module.Settings(path=str(folder), wording=str(tmp_path / "mine.txt")))
     with pytest.raises(ConfigError, match="no.txt cannot be read .*; correct the path"):
         module.load(module.Settings(path=str(folder), wording="no.txt"))
@@ -241,5 +241,5 @@ class TestReal:
         assert len(mmlu.load(mmlu.Settings(path=str(REAL / "mmlu"), rows="released", subjects=("anatomy",)))) == 270
 
     def test_a_files_checksum_is_recorded(self):
-        origin = sst2.source(sst2.Settings(path=str(REAL / "sst2"), fit="dev"))
+        origin = sources.origin(sst2, sst2.Settings(path=str(REAL / "sst2"), fit="dev"))
         assert set(json.loads(json.dumps(origin))["files"]) == {"dev.jsonl", "test.jsonl"}

@@ -3,7 +3,7 @@
 import pytest
 from published_sets import REAL, Hub, realdata, write_parquet
 
-from fasb.data import natural_questions, trivia_qa
+from fasb.data import natural_questions, sources, trivia_qa
 from fasb.errors import DataError
 
 CSV = """question,answer,false_answer
@@ -40,7 +40,7 @@ def test_the_hubs_copy_of_trivia_qa_keeps_the_answer_with_its_names(tmp_path, mo
     (question,) = trivia_qa.load(trivia_qa.Settings())
     assert (question.true, question.best) == (("Rome", "Roma"), "Rome")
     assert hub.asked[0][:2] == ("OamPatel/iti_trivia_qa_val", None)
-    assert trivia_qa.source(trivia_qa.Settings())["revision"] == "c0ffee"
+    assert sources.origin(trivia_qa, trivia_qa.Settings())["revision"] == "c0ffee"
 
 
 def test_the_hubs_parquet_copy_is_the_second_place_to_look(tmp_path, monkeypatch):

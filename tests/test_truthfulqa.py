@@ -73,7 +73,7 @@ def test_the_hubs_copy_gives_the_same_questions(tmp_path, monkeypatch):
     settings = Settings(questions=None)
     assert load(settings) == load(write(local))
     assert hub.asked[0][:2] == ("truthfulqa/truthful_qa", "741b8276f2d1982aa3d5b832d3ee81ed3b896490")
-    assert truthfulqa.source(settings)["revision"] == "0123abcd"
+    assert sources.origin(truthfulqa, settings)["revision"] == "0123abcd"
 
 
 @pytest.mark.parametrize(

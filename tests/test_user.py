@@ -9,7 +9,7 @@ import torch
 import fasb
 from fasb.errors import BundleError, ConfigError, DataError
 from fasb.settings import DecodingSettings, PromptSettings
-from fasb.user.evaluation import as_table, question_key, questions_of
+from fasb.user.evaluation import as_table, questions_of
 from fasb.user.fitting import Tuned, _best, report
 from tests.tiny import tiny_checkpoint, tiny_model
 
@@ -111,7 +111,7 @@ def test_a_bundle_that_never_fires_changes_nothing(model):
 
 
 def test_questions_that_were_fitted_on_are_left_out(model):
-    bundle = replace(bundle_for(model), about={"questions": {"seen": [question_key(q) for q in QUESTIONS[:15]]}})
+    bundle = replace(bundle_for(model), about={"questions": {"seen": [q.key for q in QUESTIONS[:15]]}})
     found = fasb.evaluate(model, bundle, QUESTIONS)
     assert (found.n, found.left_out) == (5, 15)
     assert "15 that were fitted or tuned on left out" in as_table(found)

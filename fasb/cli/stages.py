@@ -60,6 +60,7 @@ def questions_command(settings: dict[str, Any], out: Path) -> None:
     Example: fasb questions --settings '{"load": "fasb.world.questions", "settings": {"seed": 2}}' --out q.parquet
     """
     from fasb.data.protocol import write_questions
+    from fasb.data.sources import origin
     from fasb.data.splits import first
 
     module = find("data", settings["load"])
@@ -67,8 +68,7 @@ def questions_command(settings: dict[str, Any], out: Path) -> None:
     found = module.load(own)
     if settings.get("limit") is not None:
         found = first(found, settings["limit"])
-    source = module.source(own) if hasattr(module, "source") else {}
-    write_questions(out, found, _made_by("questions", settings) | {"source": source})
+    write_questions(out, found, _made_by("questions", settings) | {"source": origin(module, own)})
 
 
 @click.command("splits")

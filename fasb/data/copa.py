@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from fasb.data import sources
+from fasb.data.prompts import fill
 from fasb.data.protocol import Question, Size, check_questions
 from fasb.errors import DataError
 
@@ -23,9 +24,7 @@ DEVELOPMENT = (
 )
 TEST = ("test.en.jsonl", "data/en/test.en.jsonl", "test.jsonl", "test.csv", *sources.parquet("default", "test"))
 
-
 SIZE = Size(fit=1000, test=500, answers=3000, question=182, answer=1)
-"""With the default settings; at most, where rows may be left out."""
 
 PROMPT = sources.CHOICE_PROMPT
 
@@ -46,7 +45,7 @@ def load(settings: Settings) -> list[Question]:
         DataError: a file is missing or malformed.
     """
     wording = sources.wording(settings, "copa")
-    found = sources.files(settings, _wanted(settings))
+    found = sources.files(settings, wanted(settings))
     role = "fit" if "test" in found else "any"
     questions = [_question(row, "dev", role, wording) for row in _items(found["development"])]
     if "test" in found:
@@ -56,12 +55,8 @@ def load(settings: Settings) -> list[Question]:
     return questions
 
 
-def source(settings: Settings) -> dict[str, Any]:
-    """What the questions were read from, for provenance."""
-    return sources.origin(settings, _wanted(settings))
-
-
-def _wanted(settings: Settings) -> dict[str, tuple[str, ...]]:
+def wanted(settings: Settings) -> dict[str, tuple[str, ...]]:
+    """File patterns of each part."""
     development = {"development": DEVELOPMENT}
     return development if settings.rows == "development" else development | {"test": TEST}
 
@@ -90,6 +85,6 @@ FIELDS = {"premise": "p", "choice1": "a1", "choice2": "a2"}
 
 def _question(row: dict[str, Any], split: str, role: str, wording: str) -> Question:
     first, second = row["choice1"].strip(), row["choice2"].strip()
-    text = sources.filled(wording, premise=row["premise"].strip(), asks=row["question"], first=first, second=second)
+    text = fill("wording", wording, premise=row["premise"].strip(), asks=row["question"], first=first, second=second)
     group = " / ".join(sorted((first.casefold(), second.casefold())))
     return sources.choice(f"{split}-{row['id']}", text, sources.LETTERS[:2], int(row["label"]), (group, role))

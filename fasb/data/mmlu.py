@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from fasb.data import sources
+from fasb.data.prompts import fill
 from fasb.data.protocol import Question, Size, check_questions
 from fasb.errors import DataError, did_you_mean
 
@@ -26,9 +27,7 @@ FILES = {
 RELEASED = 501
 """Rows of each subject in the released variant."""
 
-
 SIZE = Size(fit=1816, test=14042, answers=63432, answer=1)
-"""With the default settings; at most, where rows may be left out."""
 
 PROMPT = sources.CHOICE_PROMPT
 
@@ -50,7 +49,7 @@ def load(settings: Settings) -> list[Question]:
     Raises:
         DataError: a file is missing or malformed, or a subject does not exist.
     """
-    found = sources.files(settings, _wanted(settings))
+    found = sources.files(settings, wanted(settings))
     wording = sources.wording(settings, "mmlu")
     rows = {split: _chosen(_rows(paths, split), settings.subjects, str(paths[0])) for split, paths in found.items()}
     if settings.rows == "released":
@@ -64,12 +63,8 @@ def load(settings: Settings) -> list[Question]:
     return questions
 
 
-def source(settings: Settings) -> dict[str, Any]:
-    """What the questions were read from, for provenance."""
-    return sources.origin(settings, _wanted(settings))
-
-
-def _wanted(settings: Settings) -> dict[str, tuple[str, ...]]:
+def wanted(settings: Settings) -> dict[str, tuple[str, ...]]:
+    """File patterns of each part."""
     fit = settings.fit if settings.rows == "separate" else ()
     return {split: FILES[split] for split in (*fit, "test")}
 
@@ -109,6 +104,6 @@ def _csv_rows(path: Path) -> list[dict[str, Any]]:
 def _question(row: dict[str, Any], role: str, mark: str, wording: str) -> Question:
     options = [str(option).strip() for option in row["choices"]]
     places = dict(zip("abcd", options, strict=True))
-    text = sources.filled(wording, question=row["question"].strip(), **places)
+    text = fill("wording", wording, question=row["question"].strip(), **places)
     name = f"{role}-{row['subject']}-{row['split']}-{row['number']:04d}"
     return sources.choice(name, text, sources.LETTERS, int(row["answer"]), (mark + text.casefold(), role))

@@ -12,9 +12,7 @@ from fasb.data.protocol import Question, Size, check_questions
 
 FILES = {"questions": ("natural_questions.csv", *sources.parquet("default", "validation"))}
 
-
 SIZE = Size(questions=3369, answers=9401, question=48, answer=15)
-"""With the default settings; at most, where rows may be left out."""
 
 
 class Settings(sources.Source):
@@ -33,11 +31,6 @@ def load(settings: Settings) -> list[Question]:
         DataError: the file is missing or lacks a column.
     """
     return read(settings, FILES)
-
-
-def source(settings: Settings) -> dict[str, Any]:
-    """What the questions were read from, for provenance."""
-    return sources.origin(settings, FILES)
 
 
 def read(settings: Settings, files: dict[str, tuple[str, ...]]) -> list[Question]:

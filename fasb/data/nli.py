@@ -10,14 +10,13 @@ from typing import Any
 from pydantic import Field
 
 from fasb.data import sources
+from fasb.data.prompts import fill
 from fasb.data.protocol import Question, Size
 
 LABELS = ("True", "Inconclusive", "False")
 """In the order of the set's own labels: entailment, neutral, contradiction."""
 
-
 SIZE = Size(fit=2490, test=5010, answers=22500)
-"""With the default settings; at most, where rows may be left out."""
 
 PROMPT = sources.CHOICE_PROMPT
 
@@ -35,15 +34,11 @@ def load(settings: Settings) -> list[Question]:
     Raises:
         DataError: a file is missing or malformed.
     """
-    return sources.fit_and_test(settings, "nli", _wanted(settings), _question)
+    return sources.fit_and_test(settings, "nli", wanted(settings), _question)
 
 
-def source(settings: Settings) -> dict[str, Any]:
-    """What the questions were read from, for provenance."""
-    return sources.origin(settings, _wanted(settings))
-
-
-def _wanted(settings: Settings) -> dict[str, tuple[str, ...]]:
+def wanted(settings: Settings) -> dict[str, tuple[str, ...]]:
+    """File patterns of each part."""
     return {
         role: (f"{split}.jsonl", *sources.parquet(settings.config, split))
         for role, split in (("fit", "validation"), ("test", "test"))
@@ -54,5 +49,5 @@ def _question(number: int, row: dict[str, Any], role: str, wording: str) -> Ques
     if int(row["label"]) not in range(len(LABELS)):
         return None
     premise = row["premise"].strip()
-    text = sources.filled(wording, premise=premise, hypothesis=row["hypothesis"].strip())
+    text = fill("wording", wording, premise=premise, hypothesis=row["hypothesis"].strip())
     return sources.choice(f"{role}-{number:05d}", text, LABELS, int(row["label"]), (premise.casefold(), role))

@@ -24,7 +24,7 @@ class ChoiceText:
 
 def generation_prompt(prompt: PromptSettings, question: str) -> str:
     """What the model is given to answer a question (docs/method.md Q4)."""
-    return prompt.prefix + _fill("question", prompt.question, question=question) + prompt.open
+    return prompt.prefix + fill("prompt.question", prompt.question, question=question) + prompt.open
 
 
 def choice_text(prompt: PromptSettings, question: str, answer: str) -> ChoiceText:
@@ -33,13 +33,16 @@ def choice_text(prompt: PromptSettings, question: str, answer: str) -> ChoiceTex
     Raises:
         ConfigError: the template has no place for the answer.
     """
-    before = prompt.prefix + _fill("question", prompt.question, question=question)
+    before = prompt.prefix + fill("prompt.question", prompt.question, question=question)
     lead, place, _ = prompt.answer.partition("{answer}")
     if not place:
         raise ConfigError(f"prompt.answer: {prompt.answer!r} has no place for the answer; put {{answer}} into it")
-    start = len(before) + len(_fill("answer", lead))
+    start = len(before) + len(fill("prompt.answer", lead))
     return ChoiceText(
-        before + _fill("answer", prompt.answer, answer=answer), start=start, end=start + len(answer), before=before
+        before + fill("prompt.answer", prompt.answer, answer=answer),
+        start=start,
+        end=start + len(answer),
+        before=before,
     )
 
 
@@ -61,11 +64,16 @@ def clean_answer(text: str, prompt: PromptSettings) -> str:
     return text.strip()
 
 
-def _fill(key: str, template: str, **values: str) -> str:
+def fill(key: str, template: str, **values: str) -> str:
+    """The template with its places filled in.
+
+    Raises:
+        ConfigError: it has another place; `key` is named.
+    """
     try:
         return template.format(**values)
     except (KeyError, IndexError, ValueError) as error:
         known = ", ".join(f"{{{name}}}" for name in values) or "none"
         raise ConfigError(
-            f"prompt.{key}: {template!r} cannot be filled in ({error}); places: {known}, and write other braces twice"
+            f"{key}: {template!r} cannot be filled in ({error}); places: {known}, and write other braces twice"
         ) from None

@@ -12,7 +12,7 @@ from statistics import mean
 
 import pandas as pd
 
-from fasb.artifacts import read_parquet, write_parquet
+from fasb.artifacts import content_hash, read_parquet, write_parquet
 from fasb.errors import DataError
 
 
@@ -40,10 +40,22 @@ class Question:
         """All phrasings, `text` first."""
         return (self.text, *self.paraphrases)
 
+    @property
+    def references(self) -> tuple[str, ...]:
+        """All reference answers, the true ones first."""
+        return (*self.true, *self.false)
+
+    @property
+    def key(self) -> str:
+        """What a bundle remembers of the question: a hash of its text."""
+        return content_hash(self.text)
+
 
 @dataclass(frozen=True, slots=True)
 class Size:
     """How much a dataset asks for: what a study's cost is reckoned from before the set is at hand.
+
+    A module's `SIZE` is that with its default settings; at most, where rows may be left out.
 
     questions: where folds are cut; fit, test: where the set gives roles. answers: reference answers over all
     phrasings. question, answer: characters in the mean; 0 where nobody has counted them.
@@ -62,15 +74,14 @@ class Size:
         """The size of a set that is at hand."""
         roles = Counter(question.role for question in questions)
         texts = [text for question in questions for text in question.phrasings]
-        references = [[*question.true, *question.false] for question in questions]
         return cls(
-            answers=sum(len(q.phrasings) * len(found) for q, found in zip(questions, references, strict=True)),
+            answers=sum(len(question.phrasings) * len(question.references) for question in questions),
             questions=roles["any"],
             fit=roles["fit"],
             test=roles["test"],
             phrasings=len(texts) / len(questions),
             question=round(mean(map(len, texts))),
-            answer=round(mean(len(answer) for found in references for answer in found)),
+            answer=round(mean(len(answer) for question in questions for answer in question.references)),
         )
 
     def first(self, n: int) -> "Size":

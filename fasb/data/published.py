@@ -37,11 +37,6 @@ class Published:
     source: str
     note: str = ""
 
-    @property
-    def share(self) -> float:
-        """The value as this study's files hold it, from 0 to 1."""
-        return self.value / 100
-
 
 def published(source: str = "fasb", table: str | None = None) -> list[Published]:
     """The numbers of sources whose name starts with `source` ("" for all), perhaps of one table."""

@@ -68,8 +68,14 @@ def files(source: Source, wanted: dict[str, Sequence[str]]) -> dict[str, list[Pa
     return {part: found for part, (_, found) in _located(source, wanted).items()}
 
 
-def origin(source: Source, wanted: dict[str, Sequence[str]]) -> dict[str, Any]:
-    """What the rows were read from, for provenance: folder or repository, resolved commit, SHA-256 of each file."""
+def origin(module: Any, source: Any) -> dict[str, Any]:
+    """What a set was read from, for provenance: folder or repository, resolved commit, SHA-256 of each file.
+
+    Its module says which files, by `wanted(settings)` or in `FILES`; of sets that are no `Source` nothing is known.
+    """
+    if not isinstance(source, Source):
+        return {}
+    wanted = module.wanted(source) if hasattr(module, "wanted") else module.FILES
     located = _located(source, wanted)
     folder = next(iter(located.values()))[0]
     sums = {
@@ -219,21 +225,6 @@ def wording(settings: ChoiceSource, task: str) -> str:
         return Path(settings.wording).read_text(encoding="utf-8").rstrip()
     except OSError as error:
         raise ConfigError(f"wording: {settings.wording} cannot be read ({error.strerror}); correct the path") from None
-
-
-def filled(template: str, **places: str) -> str:
-    """The prompt of one row.
-
-    Raises:
-        ConfigError: the wording has a place that the task cannot fill.
-    """
-    try:
-        return template.format(**places)
-    except (KeyError, IndexError, ValueError) as error:
-        known = ", ".join(f"{{{place}}}" for place in places)
-        raise ConfigError(
-            f"wording: cannot be filled in ({error}); places are {known}, write other braces twice"
-        ) from None
 
 
 def choice(name: str, prompt: str, labels: Sequence[str], right: int, about: tuple[str, str]) -> Question:

@@ -9,14 +9,13 @@ from typing import Any, Literal
 from pydantic import Field
 
 from fasb.data import sources
+from fasb.data.prompts import fill
 from fasb.data.protocol import Question, Size
 from fasb.errors import DataError
 
 LABELS = ("Negative", "Positive")
 
-
 SIZE = Size(fit=2000, test=1821, answers=7642, question=184, answer=8)
-"""With the default settings; at most, where rows may be left out."""
 
 PROMPT = sources.CHOICE_PROMPT
 
@@ -35,15 +34,11 @@ def load(settings: Settings) -> list[Question]:
     Raises:
         DataError: a file is missing, malformed, or without labels.
     """
-    return sources.fit_and_test(settings, "sst2", _wanted(settings), _question, settings.fit_rows)
+    return sources.fit_and_test(settings, "sst2", wanted(settings), _question, settings.fit_rows)
 
 
-def source(settings: Settings) -> dict[str, Any]:
-    """What the questions were read from, for provenance."""
-    return sources.origin(settings, _wanted(settings))
-
-
-def _wanted(settings: Settings) -> dict[str, tuple[str, ...]]:
+def wanted(settings: Settings) -> dict[str, tuple[str, ...]]:
+    """File patterns of each part."""
     names = {"train": "train", "dev": "validation"}
     return {
         "fit": (f"{settings.fit}.jsonl", *sources.parquet("default", names[settings.fit])),
@@ -56,5 +51,5 @@ def _question(number: int, row: dict[str, Any], role: str, wording: str) -> Ques
     label = int(row["label"])
     if label not in range(len(LABELS)):
         raise DataError(f"SST-2: {role} row {number + 1} has the label {label}, not 0 or 1; use a copy with labels")
-    text = sources.filled(wording, sentence=sentence)
+    text = fill("wording", wording, sentence=sentence)
     return sources.choice(f"{role}-{number:04d}", text, LABELS, label, (sentence.casefold(), role))

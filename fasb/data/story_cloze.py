@@ -7,6 +7,7 @@ training stories to fit on and its 1,511 evaluation stories to test on.
 from typing import Any
 
 from fasb.data import sources
+from fasb.data.prompts import fill
 from fasb.data.protocol import Question, Size
 
 FILES = {
@@ -14,9 +15,7 @@ FILES = {
     "test": ("spring2016.val.en.tsv.split_20_80_eval.tsv", *sources.parquet("en", "eval")),
 }
 
-
 SIZE = Size(fit=360, test=1511, answers=3742, answer=1)
-"""With the default settings; at most, where rows may be left out."""
 
 PROMPT = sources.CHOICE_PROMPT
 
@@ -36,16 +35,11 @@ def load(settings: Settings) -> list[Question]:
     return sources.fit_and_test(settings, "story_cloze", FILES, _question)
 
 
-def source(settings: Settings) -> dict[str, Any]:
-    """What the questions were read from, for provenance."""
-    return sources.origin(settings, FILES)
-
-
 def _question(number: int, row: dict[str, Any], role: str, wording: str) -> Question:
     sentences = (sources.field(row, f"input_sentence_{n}", f"InputSentence{n}").strip() for n in (1, 2, 3, 4))
     story = " ".join(sentences)
     endings = [sources.field(row, f"sentence_quiz{n}", f"RandomFifthSentenceQuiz{n}").strip() for n in (1, 2)]
     right = int(sources.field(row, "answer_right_ending", "AnswerRightEnding")) - 1
-    text = sources.filled(wording, story=story, first=endings[0], second=endings[1])
+    text = fill("wording", wording, story=story, first=endings[0], second=endings[1])
     name = f"{role}-{sources.field(row, 'story_id', 'InputStoryid')}"
     return sources.choice(name, text, sources.LETTERS[:2], right, (story.casefold(), role))

@@ -4,16 +4,12 @@ In: their CSV, or its copy on the hub. Out: 3,610 questions as released, or thos
 more than a third the answer that was generated as false is one of the true names.
 """
 
-from typing import Any
-
 from fasb.data import natural_questions, sources
 from fasb.data.protocol import Question, Size
 
 FILES = {"questions": ("trivia_qa.csv", *sources.parquet("default", "validation"))}
 
-
 SIZE = Size(questions=2280, answers=37563, question=77, answer=15)
-"""With the default settings; at most, where rows may be left out."""
 
 
 class Settings(natural_questions.Settings):
@@ -29,8 +25,3 @@ def load(settings: Settings) -> list[Question]:
         DataError: the file is missing or lacks a column.
     """
     return natural_questions.read(settings, FILES)
-
-
-def source(settings: Settings) -> dict[str, Any]:
-    """What the questions were read from, for provenance."""
-    return sources.origin(settings, FILES)

@@ -28,9 +28,7 @@ PRESETS = "https://raw.githubusercontent.com/sylinrl/TruthfulQA/main/truthfulqa/
 PRESETS_SHA256 = "9585addd583dd56c8c0e9eb88624783162959da92001ea739580576ee71cae2b"
 PRESETS_NAMES = ("truthfulqa/presets.py", "presets.py", "truthfulqa_presets.py")
 
-
 SIZE = Size(questions=817, answers=6204, question=59, answer=49)
-"""With the default settings; at most, where rows may be left out."""
 
 
 class Settings(sources.Source):
@@ -69,11 +67,6 @@ def load(settings: Settings) -> list[Question]:
         )
     check_questions(questions, where)
     return questions
-
-
-def source(settings: Settings) -> dict[str, Any]:
-    """What the questions were read from, for provenance."""
-    return sources.origin(settings, FILES)
 
 
 def prompt(settings: Settings) -> dict[str, str]:

@@ -10,14 +10,13 @@ from typing import Any, Literal
 from pydantic import Field
 
 from fasb.data import sources
+from fasb.data.prompts import fill
 from fasb.data.protocol import Question, Size
 
 BEGINNING = 3
 """Words that twins share for certain enough; no more are compared."""
 
-
 SIZE = Size(fit=2000, test=1267, answers=6534, answer=1)
-"""With the default settings; at most, where rows may be left out."""
 
 PROMPT = sources.CHOICE_PROMPT
 
@@ -36,15 +35,11 @@ def load(settings: Settings) -> list[Question]:
     Raises:
         DataError: a file is missing or malformed.
     """
-    return sources.fit_and_test(settings, "winogrande", _wanted(settings), _question, settings.fit_rows)
+    return sources.fit_and_test(settings, "winogrande", wanted(settings), _question, settings.fit_rows)
 
 
-def source(settings: Settings) -> dict[str, Any]:
-    """What the questions were read from, for provenance."""
-    return sources.origin(settings, _wanted(settings))
-
-
-def _wanted(settings: Settings) -> dict[str, tuple[str, ...]]:
+def wanted(settings: Settings) -> dict[str, tuple[str, ...]]:
+    """File patterns of each part."""
     config = f"winogrande_{settings.size}"
     return {
         "fit": (f"train_{settings.size}.jsonl", *sources.parquet(config, "train")),
@@ -54,7 +49,7 @@ def _wanted(settings: Settings) -> dict[str, tuple[str, ...]]:
 
 def _question(number: int, row: dict[str, Any], role: str, wording: str) -> Question:
     sentence, first, second = (row[name].strip() for name in ("sentence", "option1", "option2"))
-    text = sources.filled(wording, sentence=sentence, first=first, second=second)
+    text = fill("wording", wording, sentence=sentence, first=first, second=second)
     options = sorted((first.casefold(), second.casefold()))
     group = " / ".join([*options, " ".join(sentence.casefold().split()[:BEGINNING])])
     return sources.choice(f"{role}-{number:04d}", text, sources.LETTERS[:2], int(row["answer"]) - 1, (group, role))

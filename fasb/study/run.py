@@ -143,7 +143,7 @@ class Runner:
 
         def make(model: LoadedModel) -> pd.DataFrame:
             first = bundles[0]
-            pairs = [(text, answer) for text, question in _phrased(questions) for answer in _references(question)]
+            pairs = [(text, answer) for text, question in _phrased(questions) for answer in question.references]
             choices = encode_choices(model, first.prompt, first.scoring, pairs)
             return _numbered([_score_rows(questions, found) for found in score_sweep(model, choices, bundles)])
 
@@ -194,7 +194,7 @@ def choice_rows(questions: Sequence[Question], scores: Scores) -> Float[np.ndarr
     rows, start = [], 0
     logprob = scores.logprob.astype(np.float64)
     for question in questions:
-        middle, end = start + len(question.true), start + len(_references(question))
+        middle, end = start + len(question.true), start + len(question.references)
         metrics = choice_metrics(logprob[start:middle], logprob[middle:end], question.true.index(question.best))
         rows.append((*metrics, scores.fired[start:end].mean()))
         start = end
@@ -258,10 +258,6 @@ def _detailed(model: LoadedModel, asked: Asked, frame: pd.DataFrame, found: Answ
 
 def _phrased(questions: Sequence[Question]) -> list[tuple[str, Question]]:
     return [(text, question) for question in questions for text in question.phrasings]
-
-
-def _references(question: Question) -> tuple[str, ...]:
-    return (*question.true, *question.false)
 
 
 def _score_rows(questions: Sequence[Question], found: Scores) -> pd.DataFrame:

@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fasb.artifacts import content_hash
 from fasb.bundle import Bundle
 from fasb.data.protocol import Question, Split
 from fasb.errors import ArtifactError
@@ -152,11 +151,11 @@ def tuned_bundle(path: Path, questions: Sequence[Question], split: Split) -> Bun
     """
     bundle = Bundle.load(path)
     seen = set(((bundle.about or {}).get("questions") or {}).get("seen", ()))
-    texts = {question.id: content_hash(question.text) for question in questions}
+    keys = {question.id: question.key for question in questions}
     if not split.train:
-        if both := [name for name in split.test if texts[name] in seen]:
+        if both := [name for name in split.test if keys[name] in seen]:
             raise ArtifactError(f"{path}: was fitted or tuned on question {both[0]!r}; test on other questions")
-    elif seen != {texts[name] for name in (*split.train, *split.validation)}:
+    elif seen != {keys[name] for name in (*split.train, *split.validation)}:
         raise ArtifactError(
             f"{path}: tuned on other questions than its fold has in these splits; run 'fasb tune' again"
         )

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fasb.artifacts import content_hash, writing_folder
+from fasb.artifacts import writing_folder
 from fasb.bundle import Bundle
 from fasb.data.protocol import Question
 from fasb.errors import ConfigError, DataError
@@ -72,7 +72,7 @@ def tune(
     _check(folds, methods, questions)
     measured = _measured(sweep, sweep_mc, judged)
     swept = sweep.reindex(columns=[*CELL, *KNOBS]).drop_duplicates(list(CELL))
-    keys = {question.id: content_hash(question.text) for question in questions}
+    keys = {question.id: question.key for question in questions}
     grids, chosen, bundles = [], {}, {}
     for fitted in folds:
         entries: dict[str, Any] = {}

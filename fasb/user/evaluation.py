@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from fasb.artifacts import KEY, content_hash
+from fasb.artifacts import KEY
 from fasb.bundle import Bundle
 from fasb.data import table
 from fasb.data.protocol import Question, check_questions, read_questions
@@ -118,7 +118,7 @@ def evaluate(
     model = load(model)
     bundle = attach(model, bundle)
     known = set() if seen else _known(bundle)
-    questions = [question for question in given if question_key(question) not in known]
+    questions = [question for question in given if question.key not in known]
     if not questions:
         raise DataError("all questions were fitted or tuned on; give others, or keep them with --seen (seen=True)")
     columns, answers = _generated(model, bundle, questions, judge)
@@ -127,14 +127,9 @@ def evaluate(
     return Evaluation(len(questions), len(given) - len(questions), measures, answers)
 
 
-def question_key(question: Question) -> str:
-    """What a bundle remembers of a question: a hash of its text."""
-    return content_hash(question.text)
-
-
 def encoded_choices(model: LoadedModel, bundle: Bundle, questions: Sequence[Question]) -> list[Choice]:
     """All reference answers of all questions, the true ones of a question first."""
-    pairs = [(question.text, answer) for question in questions for answer in (*question.true, *question.false)]
+    pairs = [(question.text, answer) for question in questions for answer in question.references]
     return encode_choices(model, bundle.prompt, bundle.scoring, pairs)
 
 

@@ -36,16 +36,10 @@ from fasb.study.config import JudgeEntry, Overrides
 from fasb.study.fit import fit_anchors, fit_trackers, fit_vectors
 from fasb.study.judging import asked
 from fasb.study.run import choice_rows
+from fasb.study.tune import at_edge
 from fasb.tracker import Tracker
 from fasb.user import steering
-from fasb.user.evaluation import (
-    LABELS,
-    encoded_choices,
-    evaluate,
-    judge_of,
-    question_key,
-    questions_of,
-)
+from fasb.user.evaluation import LABELS, encoded_choices, evaluate, judge_of, questions_of
 
 
 class Grid(Section):
@@ -69,11 +63,6 @@ class Grid(Section):
             raise ConfigError(f"grid.k: {min(self.k)}, but this model has {n_heads} heads; add {n_heads} or less")
         names = ("k", "alpha", "beta", "s")
         return [dict(zip(names, point)) for point in itertools.product(fitting, self.alpha, self.beta, self.s)]
-
-    def edges(self, point: dict[str, Any]) -> list[str]:
-        """Settings whose value in `point` is the smallest or largest of three or more that were tried."""
-        tried = {name: set(getattr(self, name)) for name in point}
-        return [name for name, values in tried.items() if len(values) > 2 and point[name] in (min(values), max(values))]
 
 
 class FitSettings(Overrides):
@@ -139,12 +128,12 @@ def fit(
                 "judge": judge.model_dump(mode="json") if judge else None,
                 "settings": len(points),
             },
-            "edge": settings.grid.edges(best.point),
+            "edge": at_edge(best.point, settings.grid.model_dump()),
             "questions": {
                 "train": len(train),
                 "validation": len(validation),
                 "test": len(test),
-                "seen": sorted(map(question_key, (*train, *validation))),
+                "seen": sorted(question.key for question in (*train, *validation)),
             },
         }
     bundle = replace(best.bundle, about=about)
