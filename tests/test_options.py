@@ -21,17 +21,18 @@ def call(*arguments):
     return CliRunner().invoke(show, arguments, catch_exceptions=False)
 
 
-def test_settings_are_json_text_or_a_file_that_holds_it(tmp_path):
-    (tmp_path / "s.json").write_text('{"a": [1, "$x {y}"]}')
-    for given in ('{"a": [1, "$x {y}"]}', str(tmp_path / "s.json")):
-        assert json.loads(call("--settings", given, "--out", "f").output) == [{"a": [1, "$x {y}"]}, "f"]
+def test_settings_are_json_text_or_a_file_that_holds_it_or_yaml(tmp_path):
+    (tmp_path / "s.json").write_text('{"a": [1e-05, "$x {y}"]}')
+    (tmp_path / "s.yaml").write_text("a:\n- 0.00001\n- $x {y}\n")
+    for given in ('{"a": [1e-05, "$x {y}"]}', str(tmp_path / "s.json"), str(tmp_path / "s.yaml")):
+        assert json.loads(call("--settings", given, "--out", "f").output) == [{"a": [1e-05, "$x {y}"]}, "f"]
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("no.json", "--settings: no file 'no.json'; give JSON text or the path of a .json file"),
-        ("{a: 1}", "--settings: not JSON .*; give a mapping as JSON text"),
+        ("no.json", "--settings: no file 'no.json'; give JSON text, or the path of a .json or .yaml file"),
+        ("{a: [}", "--settings: cannot be read .*; correct it"),
         ("[1]", "--settings: no file '.1.'; give JSON text"),
     ],
 )
@@ -43,5 +44,5 @@ def test_settings_that_cannot_be_read_are_one_line(given, message):
 
 def test_a_settings_file_must_hold_a_mapping(tmp_path):
     (tmp_path / "list.json").write_text("[1]")
-    with pytest.raises(ConfigError, match="--settings: not a mapping; give JSON that starts with"):
+    with pytest.raises(ConfigError, match="--settings: not a mapping; write keys and values"):
         call("--settings", str(tmp_path / "list.json"), "--out", "f")

@@ -197,7 +197,7 @@ def test_a_plan_prints_work_disk_memory_and_what_its_times_rest_on(monkeypatch):
     monkeypatch.chdir(ROOT)
     run = CliRunner().invoke(group, ["plan", "--configfile", "config/tasks.yaml"], catch_exceptions=False)
     rows = {line.split()[0]: line.split() for line in run.output.splitlines() if line.strip()}
-    assert rows["activations"][1:5] == ["12", "1.71", "M", "112"]
+    assert rows["activations"][1:5] == ["12", "1.71", "M", "112.0"]
     assert rows["llama2-7b-chat"][1:6] == ["cuda", "6.74", "B", "13.5", "GB"]
     assert rows["all"][1] == str(cells.jobs(load_study([Path("config/tasks.yaml")])).total())
     assert "≥ no measured rate for cuda, run `make bench` there: " in run.output

@@ -11,8 +11,9 @@ from fasb.bundle import Bundle
 from fasb.errors import ConfigError, DataError
 from fasb.extensions import validated
 from fasb.settings import DecodingSettings
+from fasb.study.panels import KNOBS
 from fasb.study.run import Runner, traced
-from fasb.study.sweep import CELL, KNOBS, Method, knobs, sweep_methods
+from fasb.study.sweep import CELL, Method, knobs, sweep_methods
 from fasb.study.tune import at_edge, best_setting, bundle_path, tune
 
 QUESTIONS = some_questions(20)

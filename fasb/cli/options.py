@@ -1,4 +1,4 @@
-"""Options that the rules' commands share: `--settings`, `--out`."""
+"""Options that commands share: `--settings`, `--out`."""
 
 import json
 from collections.abc import Callable
@@ -10,28 +10,39 @@ import click
 from fasb.errors import ConfigError
 
 
-def read_settings(context: click.Context, parameter: click.Parameter, value: str) -> dict[str, Any]:
-    """The mapping that `value` holds as JSON text, or that stands in the `.json` file it names.
+def read_settings(context: click.Context, parameter: click.Parameter, value: str | None) -> dict[str, Any]:
+    """The mapping in `value`: JSON text, or a .json or .yaml file; empty where none is given.
 
     Raises:
-        ConfigError: there is no such file, or no JSON mapping.
+        ConfigError: there is no such file, or no mapping in it.
     """
-    if not value.lstrip().startswith("{"):
-        if not Path(value).is_file():
-            raise ConfigError(f"--settings: no file {value!r}; give JSON text or the path of a .json file")
-        value = Path(value).read_text()
-    try:
-        settings = json.loads(value)
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"--settings: not JSON ({error}); give a mapping as JSON text") from None
+    if value is None:
+        return {}
+    inline = value.lstrip().startswith("{")
+    if not inline and not Path(value).is_file():
+        raise ConfigError(f"--settings: no file {value!r}; give JSON text, or the path of a .json or .yaml file")
+    settings = _read(value if inline else Path(value).read_text())
     if not isinstance(settings, dict):
-        raise ConfigError("--settings: not a mapping; give JSON that starts with '{'")
+        raise ConfigError("--settings: not a mapping; write keys and values, as in docs/adding.md")
     return settings
+
+
+def _read(text: str) -> Any:
+    import yaml
+
+    try:
+        return json.loads(text)  # YAML would take the number 1e-05 for a text
+    except json.JSONDecodeError:
+        pass
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--settings: cannot be read ({' '.join(str(error).split())}); correct it") from None
 
 
 def settings_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add `--settings`, given to the command as a dict."""
-    text = "JSON, or a .json file: the settings this step uses."
+    text = "JSON text, or a .json or .yaml file: the settings this step uses."
     return click.option("--settings", required=True, callback=read_settings, metavar="JSON", help=text)(command)
 
 

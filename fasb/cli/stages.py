@@ -11,31 +11,12 @@ import click
 from fasb.cli.options import out_option, settings_option
 from fasb.errors import ArtifactError
 from fasb.extensions import find, settings_of, validated
-from fasb.settings import (
-    ActivationSettings,
-    DecodingSettings,
-    ModelSettings,
-    ProbeSettings,
-    PromptSettings,
-    ScoringSettings,
-    SplitSettings,
-    TrackerSettings,
-    VectorSettings,
-)
+from fasb.settings import ModelSettings
+from fasb.study.config import Overrides
 
 PATH = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path, dir_okay=False)
-SECTIONS: dict[str, type] = {
-    "model": ModelSettings,
-    "split": SplitSettings,
-    "prompt": PromptSettings,
-    "activations": ActivationSettings,
-    "probes": ProbeSettings,
-    "vectors": VectorSettings,
-    "trackers": TrackerSettings,
-    "decoding": DecodingSettings,
-    "scoring": ScoringSettings,
-}
+SECTIONS = {"model": ModelSettings} | {name: type(field.default) for name, field in Overrides.model_fields.items()}
 
 
 def files(n: int, names: str) -> Callable[..., Any]:

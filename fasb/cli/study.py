@@ -1,6 +1,7 @@
 """Commands about a study as a whole: what it would run and cost, and how its configuration is written."""
 
 import json
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -72,18 +73,12 @@ def _cells_table(study: Any, pairs: dict[Any, Any]) -> Any:
     table = _table("Questions", "model", "dataset", "tuned on", "tested on", "answers", "seeds", "settings a fold")
     fitting = {(cell.model, cell.dataset) for cell in cells.fitting(study)}
     for (model, dataset), pair in pairs.items():
-        settings = sum(max(1, len(list(_points(method)))) for method in pair.methods if method.like is None)
+        settings = sum(math.prod(map(len, method.grid.values())) for method in pair.methods if method.like is None)
         n_seeds = len(study.run.seeds)
         fits = (model, dataset) in fitting
         counts = (pair.tuned_on * fits, pair.tested_on, pair.size.answers, n_seeds, settings * fits)
         table.add_row(model, dataset, *(f"{n:,}" if n else "-" for n in counts))
     return table
-
-
-def _points(method: Any) -> Iterable[Any]:
-    import itertools
-
-    return itertools.product(*method.grid.values())
 
 
 def _rules_table(rows: dict[Any, Any]) -> Any:
@@ -177,12 +172,9 @@ def _count(n: int) -> str:
 
 
 def _bytes(n: int | float) -> str:
-    if n != n:  # unknown
-        return "-"
-    for size, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
-        if n >= size:
-            return f"{n / size:.3g} {unit}"
-    return f"{n / 1e3:.3g} kB"
+    from rich.filesize import decimal
+
+    return decimal(round(n)) if n == n else "-"  # unknown
 
 
 def _table(title: str, *columns: str) -> Any:

@@ -10,29 +10,8 @@ from typing import Any
 
 import click
 
+from fasb.cli.options import read_settings
 from fasb.errors import ArtifactError, ConfigError
-
-
-def read_settings(context: click.Context, parameter: click.Parameter, value: str | None) -> dict[str, Any]:
-    """The mapping in `value`: JSON text, or a .json or .yaml file.
-
-    Raises:
-        ConfigError: there is no such file, or no mapping in it.
-    """
-    import yaml
-
-    if value is None:
-        return {}
-    inline = value.lstrip().startswith("{")
-    if not inline and not Path(value).is_file():
-        raise ConfigError(f"--settings: no file {value!r}; give JSON text, or the path of a .json or .yaml file")
-    try:
-        settings = yaml.safe_load(value if inline else Path(value).read_text())
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--settings: cannot be read ({' '.join(str(error).split())}); correct it") from None
-    if not isinstance(settings, dict):
-        raise ConfigError("--settings: not a mapping; write keys and values, as in docs/adding.md")
-    return settings
 
 
 def model_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -7,7 +7,6 @@ second. Knows no file of the study and no job; `cells.py` does. Imports neither 
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -48,23 +47,9 @@ class Overrides(Section):
     decoding: DecodingSettings = DecodingSettings()
     scoring: ScoringSettings = ScoringSettings()
 
-
-@dataclass(frozen=True, slots=True)
-class Sections:
-    """The stages' settings that hold for one dataset."""
-
-    prompt: PromptSettings
-    split: SplitSettings
-    activations: ActivationSettings
-    probes: ProbeSettings
-    vectors: VectorSettings
-    trackers: TrackerSettings
-    decoding: DecodingSettings
-    scoring: ScoringSettings
-
     def dump(self, *names: str) -> dict[str, Any]:
         """The named sections as plain values, all fields."""
-        return {name: getattr(self, name).model_dump(mode="json") for name in names}
+        return self.model_dump(mode="json", include=set(names))
 
 
 class JobSettings(Section):
@@ -190,8 +175,8 @@ class Study(Overrides):
     run: RunSettings
     wandb: WandbSettings = WandbSettings()
 
-    def sections(self, dataset: str) -> Sections:
-        """Settings for one dataset: field default, then preset, study, the set's own prompt, the dataset's keys.
+    def sections(self, dataset: str) -> Overrides:
+        """A dataset's settings, by stage: field default, then preset, study, the set's own prompt, the dataset's keys.
 
         Raises:
             ConfigError: the preset does not exist or is wrong.
@@ -207,7 +192,7 @@ class Study(Overrides):
             )
             for name, field in Overrides.model_fields.items()
         }
-        return Sections(**merged)
+        return Overrides(**merged)
 
 
 def _own_prompt(entry: DatasetEntry) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from fasb.errors import ConfigError, did_you_mean
 from fasb.metrics import verdict
 from fasb.statistics import DEFINED, intervals, resample
 from fasb.study.cells import FIGURES, is_ablation
-from fasb.study.panels import Cell, comparisons, files_of, panel_of, pooled, read_cells
+from fasb.study.panels import KNOBS, Cell, comparisons, files_of, panel_of, pooled, read_cells
 
 POSITIONS = np.linspace(0, 1, 11)
 """Where along an answer p is averaged: 0 is the end of the question, 1 the end of the answer."""
@@ -30,7 +30,6 @@ MIDDLE = (0.3, 0.5)
 """Where the paper's Figure 1 finds p before the answer."""
 ENOUGH = 20
 """Answers that a window needs to be shown."""
-KNOBS = ("k", "alpha", "beta", "s")
 EFFICIENT = ("true_info", "mc1", "mc2")
 """Metrics that are drawn against the number of pairs."""
 
@@ -183,7 +182,7 @@ def sensitivity_rows(grid: pd.DataFrame, methods: Sequence[str], metric: str = "
     for (model, dataset), of_group in _by_group(grid):
         for method in (m for m in methods if (of_group["method"] == m).any()):
             of_method = of_group[of_group["method"] == method]
-            for knob in KNOBS:
+            for knob in KNOBS[:-1]:
                 near = _line(of_method, knob)
                 about = {"model": model, "dataset": dataset, "method": method, "knob": knob, "metric": metric}
                 for x, there in near.groupby(knob):
@@ -280,7 +279,7 @@ def mean_interval(values: pd.Series) -> dict[str, float]:
 def _line(rows: pd.DataFrame, knob: str) -> pd.DataFrame:
     """Of every cell and fold, the grid points that differ from the chosen one in `knob` alone."""
     keys = ["model", "dataset", "seed", "fold"]
-    others = [other for other in (*KNOBS, "vector") if other != knob and other in rows]
+    others = [other for other in KNOBS if other != knob and other in rows]
     if knob not in rows:
         return rows.iloc[:0]
     chosen = rows[rows["chosen"].astype(bool)][[*keys, *others]]

@@ -25,6 +25,8 @@ METRICS = (
 """Columns of `metrics.parquet` that are averaged; True*Info follows from the first two."""
 EFFECTS = ("ce", "kl", "ce_gated", "kl_gated", "steered_gated", "unrelated")
 """Columns of `side_effects.parquet` that are averaged."""
+KNOBS = ("k", "alpha", "beta", "s", "vector")
+"""What is tuned, and stands beside results; the last is no number."""
 
 LABELS = {
     "iti": "ITI", "caa": "CAA", "fasb": "FASB", "fasb-probe": "FASB-Probe", "fasb-prototype": "FASB-Prototype",

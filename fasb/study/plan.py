@@ -13,7 +13,7 @@ from fasb.data.protocol import Size
 from fasb.errors import DataError
 from fasb.extensions import find, settings_of
 from fasb.study import cells
-from fasb.study.config import JudgeEntry, MethodEntry, ModelEntry, ModelSize, Sections, Study
+from fasb.study.config import JudgeEntry, MethodEntry, ModelEntry, ModelSize, Overrides, Study
 
 CHARACTERS = 4
 """Characters of a token: a usual figure for English, so that nothing has to be downloaded."""
@@ -55,7 +55,7 @@ class Pair:
     """
 
     size: Size
-    sections: Sections
+    sections: Overrides
     shape: ModelSize | None
     dtype: str
     judges: int

@@ -18,7 +18,7 @@ from fasb.study.agreement import agreement_parts
 from fasb.study.answers import OUTCOMES, pick
 from fasb.study.captions import CAPTION
 from fasb.study.figures import colour
-from fasb.study.panels import Cell, files_of, label, pooled, read_cells
+from fasb.study.panels import KNOBS, Cell, files_of, label, pooled, read_cells
 from fasb.study.tables import DASH, caption, lines, message, parts_of, split, title_of
 
 FOLDER = Path(__file__).parent
@@ -169,15 +169,14 @@ def settings(tuned: Mapping[tuple[str, str, int], Any], methods: Sequence[str]) 
 
 
 def _setting_row(method: str, entries: list[dict[str, Any]]) -> dict[str, Any]:
-    keys = ("k", "alpha", "beta", "s", "vector")
     counts = {
-        key: Counter(_text(e["setting"][key]) for e in entries if key in (e.get("setting") or {})) for key in keys
+        key: Counter(_text(e["setting"][key]) for e in entries if key in (e.get("setting") or {})) for key in KNOBS
     }
     edges = Counter(key for entry in entries for key in entry["edge"])
     edges.update(f"{key} for MC2" for entry in entries for key in entry["edge_mc2"])
     return {
         "method": method,
-        "values": {key: ", ".join(f"{v} ({n})" for v, n in counts[key].most_common()) or DASH for key in keys},
+        "values": {key: ", ".join(f"{v} ({n})" for v, n in counts[key].most_common()) or DASH for key in KNOBS},
         "edges": ", ".join(f"{key}: {n} of {len(entries)}" for key, n in edges.most_common()),
         "n": len(entries),
     }

@@ -20,10 +20,10 @@ from fasb.bundle import Bundle
 from fasb.data.protocol import Question, Split
 from fasb.extensions import find, settings_of
 from fasb.fitted import Fitted
-from fasb.settings import Section
+from fasb.study.config import MethodEntry
+from fasb.study.panels import KNOBS
 from fasb.study.run import ANSWERS, SCORES, Asked, Runner
 
-KNOBS = ("k", "alpha", "beta", "s", "vector")
 CELL = ("fold", "method", "setting")
 SWEPT = tuple(column for column in ANSWERS if column not in ("decoded", "passes", "ended"))
 
@@ -31,14 +31,10 @@ Point = dict[str, Any]
 """Values of a method's settings at one point of its grid."""
 
 
-class Method(Section):
+class Method(MethodEntry):
     """A method of the study: its module, the settings that stay, and those that are swept."""
 
-    use: str = Field(description="A file of fasb/methods/, or a dotted path")
-    code: str = Field("", description="Hash of that file; only there so that an edited method runs again")
-    settings: dict[str, Any] = Field({}, description="The module's own settings")
-    grid: dict[str, tuple[int | float | str | bool, ...]] = Field({}, description="Values to cross, by setting")
-    like: str | None = Field(None, description="Takes the setting that is chosen for this other method")
+    code: str = Field("", description="Hash of the module's file; only there so that an edited method runs again")
 
     def points(self) -> list[Point]:
         """The grid's points, the last key varying fastest; one without values where there is no grid."""

@@ -24,7 +24,8 @@ from fasb.data.protocol import Question
 from fasb.errors import ConfigError, DataError
 from fasb.fitted import Fitted
 from fasb.metrics import verdict
-from fasb.study.sweep import CELL, KNOBS, Method, Point, joined, knob_table, knobs
+from fasb.study.panels import KNOBS
+from fasb.study.sweep import CELL, Method, Point, joined, knob_table, knobs
 
 METRICS = ("true", "info", "true_info", "mc1", "mc2", "mc3", "steered", "steered_mc", "tokens", "n")
 PURPOSES = {"generation": "", "mc2": "-mc2"}

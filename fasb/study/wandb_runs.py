@@ -14,9 +14,7 @@ from typing import Any
 import pandas as pd
 
 from fasb.artifacts import content_hash, read_json, read_parquet, writing_folder
-from fasb.study.panels import Cell, files_of, pooled
-
-KNOBS = ("k", "alpha", "beta", "s", "vector")
+from fasb.study.panels import KNOBS, Cell, files_of, pooled
 
 
 @dataclass(frozen=True, slots=True)
