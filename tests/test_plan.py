@@ -111,7 +111,10 @@ def test_settings_that_cannot_differ_are_written_once_and_scale_with_seeds(tmp_p
     assert works["sweep", "m", "d"].written == 2 * pair.tuned_on * (2 * 3 * 2 + 2) * 50
     assert works["judge_sweep", "m", "d"].judged == 2 * pair.tuned_on * (2 * 3 * 2 + 2 + 1)
     assert works["generate", "m", "d"].written == 2 * 20 * 4 * 50
-    without = study_of(tmp_path, datasets={"d": {"load": "table", "settings": {"path": str(tmp_path / "q.jsonl")}}})
+    entry = {"load": "table", "settings": {"path": str(tmp_path / "q.jsonl")}}
+    without, exact = (study_of(tmp_path, datasets={"d": one}) for one in (entry, entry | {"exact": True}))
+    assert plan.works(exact)["generate", "m", "d"].written == works["generate", "m", "d"].written
+    assert plan.works(exact)["judge", "m", "d"] == plan.Work(jobs=2)
     assert ("trace", "m", "d") not in plan.works(without)
     assert plan.works(without)["sweep", "m", "d"].written == plan.works(without)["judge", "m", "d"].judged == 0
 

@@ -229,7 +229,7 @@ def _each_seed(pair: Pair) -> dict[str, Work]:
     generates = int(pair.judges > 0)
     answers = asked * (steered + 1) * generates
     tests = tested * n_methods * pair.answered
-    judge = Work(1, judged=tested * (n_methods + 1) * generates, disk=tests * _text(pair))
+    judge = Work(1, judged=tested * (n_methods + 1), disk=tested * n_methods * _text(pair))
     return {
         "sweep": Work(
             1,
@@ -240,7 +240,7 @@ def _each_seed(pair: Pair) -> dict[str, Work]:
         "judge_sweep": Work(1, judged=answers, disk=answers * _text(pair)),
         "generate": Work(1, read=tests * passage, written=tests * pair.written, disk=3 * tests * _text(pair)),
         "score": Work(1, read=to_score_tested * choice * 3 * n_methods),
-        "judge": judge.times(max(1, pair.judges)),
+        "judge": judge.times(pair.judges) if generates else Work(1),
     }
 
 
