@@ -17,6 +17,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+import torch
 from measure import pairs, ratio
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
@@ -71,14 +72,18 @@ def sklearn_over_probes(
 ) -> dict[str, Any]:
     """scikit-learn at its best against the batched solver, both from head outputs that are in their memory.
 
-    At its best: two processes that hold their half of the heads, one BLAS thread each, gradient below 1e-8.
+    At its best: two processes that hold their half of the heads, one BLAS thread each, gradient below 1e-8. Where there
+    is a GPU, the solver's time includes the way there and back.
     """
     bank = synthetic_bank(kind, n_answers, n_heads, head_dim)
     rows = np.ones(n_answers, dtype=bool)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     make = partial(synthetic_bank, kind, n_answers, n_heads, head_dim)
     with ProcessPoolExecutor(2, initializer=_hold, initargs=(make,)) as pool:
         theirs, ours = pairs(
-            lambda: list(pool.map(_sklearn_loop, range(2))), lambda: fit_probes(bank, rows, ProbeSettings()), repeats
+            lambda: list(pool.map(_sklearn_loop, range(2))),
+            lambda: fit_probes(bank, rows, ProbeSettings(), device),
+            repeats,
         )
     return ratio(theirs, ours) | {
         "heads": n_heads,

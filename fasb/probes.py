@@ -1,10 +1,11 @@
 """Probes: for every head, a classifier that tells true answers from false ones.
 
 In: a bank and the rows to fit on. Out: `Probes` (logistic) or `Prototypes` (cosine) of all heads, their accuracy, and
-a `Tracker` of any of them. Memory holds one layer, and float64 copies of a few heads. Knows no threshold.
+a `Tracker` of any of them. Memory holds one layer, and copies of a few heads. Knows no threshold.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -60,16 +61,17 @@ class Prototypes:
         return Tracker(torch.from_numpy(heads), _float32(weight), torch.zeros(len(heads)), _float32(mean))
 
 
-def fit_probes(bank: Bank, rows: Bool[np.ndarray, " answer"], settings: ProbeSettings) -> Probes:
+def fit_probes(bank: Bank, rows: Bool[np.ndarray, " answer"], settings: ProbeSettings, device: str = "cpu") -> Probes:
     """Logistic probes of all heads on the given rows, at the optimum of scikit-learn's objective (P1).
 
-    `solver` sklearn runs scikit-learn itself, whose default tolerance stops a few per cent short of it.
+    Layer by layer on `device`. `solver` sklearn runs scikit-learn itself, on the CPU, whose default tolerance stops a
+    few per cent short of the optimum.
 
     Raises:
         DataError: the rows hold answers of one class only, or a head output is not finite.
     """
     label = _both_classes(bank, rows)
-    fit = _sklearn if settings.solver == "sklearn" else _newton
+    fit = _sklearn if settings.solver == "sklearn" else partial(_newton, device=device)
     layers = [fit(_finite(bank, layer, rows), label, settings) for layer in range(bank.n_layers)]
     weight, bias = zip(*layers)
     return Probes(np.stack(weight), np.stack(bias))
@@ -117,10 +119,14 @@ def unit(x: Float[np.ndarray, "*rest head_dim"]) -> Float[np.ndarray, "*rest hea
 
 
 def _newton(
-    x: Float[np.ndarray, "answer head head_dim"], label: Int[np.ndarray, " answer"], settings: ProbeSettings
+    x: Float[np.ndarray, "answer head head_dim"],
+    label: Int[np.ndarray, " answer"],
+    settings: ProbeSettings,
+    device: str,
 ) -> tuple[Float[np.ndarray, "head head_dim"], Float[np.ndarray, " head"]]:
-    weight, bias = fit_logistic(torch.from_numpy(x), torch.from_numpy(label), settings.C, settings.bias)
-    return weight.numpy(), bias.numpy()
+    outputs, labels = torch.from_numpy(x).to(device), torch.from_numpy(label).to(device)
+    weight, bias = fit_logistic(outputs, labels, settings.C, settings.bias)
+    return weight.cpu().numpy(), bias.cpu().numpy()
 
 
 def _sklearn(
