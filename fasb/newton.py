@@ -31,7 +31,7 @@ CLOSE, LAST = 1e-5, 1e-7
 """Squared length of a step, relative to the weights': then gradients are float64; then it may be the last."""
 
 STRAIGHT = 2e-3
-"""Change of a logit by the last step: the gradient is linear but for the square of this."""
+"""Change of the logits by a step below which the gradient is as good as linear."""
 
 FORCING, ROUNDING = 0.01, 1e-11
 """Squared gradient that a step may leave, relative to the one before it: a rough step; and as far as float32 gets."""
@@ -219,13 +219,13 @@ def _toward(
 
 
 def _search(problem: _Problem, here: _Point, step: Tensor, along: Tensor, exact: bool) -> _Point:
-    """Behind the step, which is halved until the loss no longer rises steeply there."""
+    """Behind the step, which is halved until the loss no longer rises steeply there, other than by rounding."""
     fall = _dot(here.gradient, step)
     for _ in range(HALVINGS):
         weight = here.weight - step
         there = problem.exactly_at(weight) if exact else problem.at(weight, here.z - along)
         steep = _dot(there.gradient, step) < -0.5 * fall
-        if not steep.any():
+        if not steep.any() or not (steep & (along.abs().amax(-1, True) > STRAIGHT)).any():
             break
         size = 1 - 0.5 * steep.to(step.dtype)
         step, along, fall = step * size, along * size, fall * size

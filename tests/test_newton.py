@@ -193,6 +193,23 @@ def test_a_hard_head_in_a_group_changes_the_others_by_rounding_alone(spoil, monk
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.linalg.norm(expected))
 
 
+def test_heads_that_wait_for_a_hard_one_are_not_halved_at_their_optimum(monkeypatch):
+    rng = np.random.default_rng(3)
+    label = rng.integers(0, 2, 2000)
+    shift = rng.normal(size=(16, 64)) * label[:, None, None]
+    x = rng.normal(size=shift.shape) + 0.1 * shift
+    x[:, 3] = rng.standard_t(4, size=(2000, 64)) @ rng.normal(size=(64, 64)) / 8 + 0.2 * shift[:, 3]
+    points, steps = [], []
+    for name in ("at", "exactly_at"):
+        whole = getattr(fasb.newton._Problem, name)
+        monkeypatch.setattr(fasb.newton._Problem, name, lambda *a, whole=whole: points.append(1) or whole(*a))
+    search = fasb.newton._search
+    monkeypatch.setattr(fasb.newton, "_search", lambda *a: steps.append(1) or search(*a))
+    monkeypatch.setattr(fasb.newton, "CPU_GROUP", 16)
+    fit(x, label, 1e3)
+    assert len(points) <= len(steps) + 3
+
+
 def test_float64_takes_over_where_float32_fails(monkeypatch):
     x, label = heads()
     expected = fit(x, label)
