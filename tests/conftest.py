@@ -1,8 +1,9 @@
-"""Array shapes and argument types of `fasb` are checked while tests run."""
+"""Array shapes and argument types of `fasb` are checked while tests run; all tests run on two cores or more."""
 
 import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -10,3 +11,16 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 from jaxtyping import install_import_hook
 
 install_import_hook("fasb", "beartype.beartype")
+
+LONGEST = ("test_slurm.py", "test_paper_mini.py", "test_study.py", "test_equivalence.py", "test_dag.py")
+"""Files of a minute or more."""
+
+
+def pytest_xdist_auto_num_workers(config):
+    """Named files run in this process; all of them in two to four."""
+    return 0 if config.option.file_or_dir else min(os.cpu_count() or 1, 4)
+
+
+def pytest_collection_modifyitems(items):
+    """The longest first, so that none of them is begun when all else is done."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))

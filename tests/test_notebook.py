@@ -24,7 +24,7 @@ def test_it_runs_where_no_study_has_been_run(tmp_path):
     found = notebook()
     (parameters,) = [cell for cell in found.cells if "parameters" in cell.metadata.get("tags", ())]
     parameters.source = re.sub(r"TOKENS = [\d_]+", "TOKENS = 20_000", parameters.source)
-    NotebookClient(found, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    NotebookClient(found, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
     outputs = [out for cell in found.cells for out in cell.get("outputs", ())]
     printed = "".join(out.text for out in outputs if out.output_type == "stream")
     assert "4 layers of 8 heads; 160 questions" in printed

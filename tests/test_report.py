@@ -173,7 +173,7 @@ def test_a_browser_shows_every_section(page, tmp_path, scheme):
     picture = tmp_path / "page.png"
     options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
     options += ["--window-size=1100,3000", f"--blink-settings=preferredColorScheme={int(scheme == 'light')}"]
-    quiet = {"capture_output": True, "text": True, "timeout": 120, "check": True}
+    quiet = {"capture_output": True, "text": True, "timeout": 600, "check": True}
     dom = subprocess.run([chromium, *options, "--dump-dom", page.as_uri()], **quiet).stdout
     assert all(f'<section id="{name}"' in dom for name in SECTIONS)
     subprocess.run([chromium, *options, f"--screenshot={picture}", page.as_uri()], **quiet)

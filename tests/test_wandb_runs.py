@@ -28,7 +28,7 @@ def inspect(run: Path) -> dict:
     """What the tool that wandb ships reads from an offline run."""
     wandb = Path(sys.executable).with_name("wandb")
     command = [str(wandb), "leet", "inspect", "--summary", "--json", str(run)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
     return json.loads(done.stdout)
 
 

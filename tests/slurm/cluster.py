@@ -84,7 +84,7 @@ def cluster(folder: Path) -> Iterator[None]:
 
 def call(*command: str, check: bool = True) -> str:
     """The standard output of one of SLURM's programs."""
-    run = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PATH": PATH}, timeout=30)
+    run = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PATH": PATH}, timeout=120)
     if check and run.returncode:
         raise RuntimeError(f"{' '.join(command)}: exit {run.returncode}: {run.stderr.strip()}")
     return run.stdout
@@ -124,7 +124,7 @@ def _start_munge() -> Path | None:
 
 
 def _wait_until_idle(folder: Path) -> None:
-    for _ in range(50):
+    for _ in range(300):
         if call("sinfo", "-h", "-o", "%T", check=False).startswith("idle"):
             return
         time.sleep(0.2)

@@ -72,16 +72,16 @@ def slurm(tmp_path):
 
 
 @pytest.mark.slurm
-@pytest.mark.timeout(1000)
+@pytest.mark.timeout(2000)
 def test_a_study_on_slurm_survives_a_cancelled_job_and_equals_a_local_one(slurm, tmp_path):
     for name in ("local", "cluster"):
         (tmp_path / name).mkdir()
     local = start(tmp_path / "local", "--cores", "1")
-    finish(local, tmp_path / "local", 300)
+    finish(local, tmp_path / "local", 800)
 
     run = start(tmp_path / "cluster", "--profile", "slurm", "--slurm-init-seconds-before-status-checks", "6")
     cancelled = cancel_first("anchors", run)
-    finish(run, tmp_path / "cluster", 600)
+    finish(run, tmp_path / "cluster", 1000)
 
     seen = jobs()
     assert {job["rule"] for job in seen} == RULES

@@ -20,24 +20,37 @@ CONFIGS = {path.stem: path for path in sorted((HERE / "configs").glob("*.yaml"))
 SNAKEMAKE = shutil.which("snakemake", path=str(Path(sys.executable).parent)) or "snakemake"
 
 
-@pytest.fixture
-def snakemake(tmp_path):
-    """Runs the workflow in an empty folder with `fake_fasb.py` as the `fasb` command."""
-    fake = tmp_path / "bin" / "fasb"
-    fake.parent.mkdir()
+def workflow_in(folder):
+    """Runs the workflow in a folder with `fake_fasb.py` as the `fasb` command."""
+    fake = folder / "bin" / "fasb"
+    fake.parent.mkdir(exist_ok=True)
     fake.write_text(f"#!{sys.executable}\n" + (HERE / "fake_fasb.py").read_text())
     fake.chmod(fake.stat().st_mode | stat.S_IXUSR)
     path = os.pathsep.join([str(fake.parent), str(Path(SNAKEMAKE).parent), os.environ["PATH"]])
 
     def run(*arguments, config="world", **environment):
-        command = [SNAKEMAKE, "--snakefile", ROOT / "workflow" / "Snakefile", "--directory", tmp_path, "--cores", "2"]
+        command = [SNAKEMAKE, "--snakefile", ROOT / "workflow" / "Snakefile", "--directory", folder, "--cores", "2"]
         command += ["--configfile", config if isinstance(config, Path) else CONFIGS[config]]
         return subprocess.run(
             [*map(str, command), *arguments],
-            cwd=tmp_path, env={**os.environ, "PATH": path, **environment}, capture_output=True, text=True,
+            cwd=folder, env={**os.environ, "PATH": path, **environment}, capture_output=True, text=True,
         )  # fmt: skip
 
     return run
+
+
+@pytest.fixture
+def snakemake(tmp_path):
+    return workflow_in(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a study that has run, to be looked at only."""
+    folder = tmp_path_factory.mktemp("finished")
+    run = workflow_in(folder)()
+    assert run.returncode == 0, run.stderr
+    return folder
 
 
 def counts(run):
@@ -114,15 +127,12 @@ def test_lint_has_nothing_to_say(snakemake):
     assert "Congratulations, your workflow is in a good condition!" in run.stdout + run.stderr
 
 
-def test_a_whole_study_runs_once_and_then_has_nothing_to_do(snakemake, tmp_path):
-    assert snakemake().returncode == 0
+def test_a_whole_study_runs_once_and_then_has_nothing_to_do(finished):
     study = load_files([CONFIGS["world"]])
-    assert all((tmp_path / target).exists() for target in cells.targets(study))
-    timed = sorted(
-        path.relative_to(tmp_path).parts[2].removesuffix(".tsv") for path in tmp_path.glob("results/timing/*")
-    )
+    assert all((finished / target).exists() for target in cells.targets(study))
+    timed = sorted(path.name.removesuffix(".tsv") for path in finished.glob("results/timing/*"))
     assert timed == sorted(cells.jobs(study))
-    assert counts(snakemake("-n")) == {}
+    assert counts(workflow_in(finished)("-n")) == {}
 
 
 @pytest.mark.parametrize(
@@ -134,10 +144,9 @@ def test_a_whole_study_runs_once_and_then_has_nothing_to_do(snakemake, tmp_path)
     ],
     ids=["probes.C", "wandb.project", "a grid"],
 )
-def test_a_changed_key_reruns_its_rules_and_what_follows(snakemake, tmp_path, change, first):
-    assert snakemake().returncode == 0
+def test_a_changed_key_reruns_its_rules_and_what_follows(finished, tmp_path, change, first):
     (tmp_path / "changed.yaml").write_text(yaml.safe_dump(merge(read_mapping(CONFIGS["world"]), change)))
-    rerun = counts(snakemake("-n", config=tmp_path / "changed.yaml"))
+    rerun = counts(workflow_in(finished)("-n", config=tmp_path / "changed.yaml"))
     assert first <= set(rerun)
     assert not {"pretrain", "questions", "splits", "activations", "trace"} & set(rerun)
 

@@ -50,7 +50,7 @@ def cell(folder, model):
     return folder / "results" / model / "truthfulqa" / "seed42"
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(2000)
 def test_every_table_figure_and_the_report_are_made_once(finished, study):
     assert [target for target in cells.targets(study) if not (finished / target).exists()] == []
     assert "Nothing to be done" in run(finished, "-n")
