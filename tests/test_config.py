@@ -121,6 +121,11 @@ def test_every_preset_is_valid_and_says_only_what_it_changes(path):
         ("methods.steered.grid", {"alhpa": [1]}, r"methods.steered.grid.alhpa: unknown key; did you mean 'alpha'\?"),
         ("methods.steered.grid.alpha", ["x"], r"methods.steered.grid.alpha: .*number.*, got 'x'"),
         ("methods.steered.grid.alpha", [], r"methods.steered.grid.alpha: empty; give at least one value"),
+        (
+            "methods.safe",
+            {"use": "fasb", "settings": {"safe": 0.5}, "grid": {"beta": [0.6, 0.4]}},
+            r"methods.safe.grid: policy.safe: 0.5 is not between 0 and 0.4",
+        ),
         ("methods.same.like", "stered", r"methods.same.like: 'stered' is not defined; did you mean 'steered'\?"),
         ("methods.same.grid", {"k": [1]}, r"methods.same.like: needs no grid"),
         ("run.methods", ["steerd"], r"run.methods: 'steerd' is not defined; did you mean 'steered'\?"),

@@ -14,7 +14,7 @@ from fasb.artifacts import read_json, read_parquet, stamp_of, write_parquet
 from fasb.bundle import Bundle
 from fasb.cli import group
 from fasb.cli.stages import _check_model
-from fasb.errors import ArtifactError, BundleError, ConfigError
+from fasb.errors import ArtifactError, BundleError, ConfigError, DataError
 from fasb.model.fingerprint import Fingerprint
 
 METHODS = {
@@ -188,6 +188,30 @@ def test_a_sibling_is_steered_by_the_bundles_of_the_model_they_were_fitted_to(st
 def test_a_wrong_key_is_one_line(tmp_path, study):
     with pytest.raises(ConfigError, match=r"split\.fold: unknown key; did you mean 'folds'\?"):
         fasb("splits", *study.at("q"), settings={"split": {"fold": 3}}, out=tmp_path / "s.json", seed=0)
+
+
+def test_a_missing_key_is_one_line(tmp_path, study):
+    with pytest.raises(ConfigError, match="--settings: lacks the key 'judge'; see the command's --help"):
+        fasb("judge", *study.at("q", "sweep"), settings={}, out=tmp_path / "j.parquet")
+
+
+def test_side_effects_name_the_files_of_their_texts(study, tmp_path):
+    (tmp_path / "a.txt").write_text("The sky is blue.")
+    texts = {"use": "plain_text", "code": "", "settings": {"path": str(tmp_path)}}
+    settings = {"model": study.model, "methods": list(METHODS), "texts": texts, "tokens": 8, "batch": 2}
+    out, files = tmp_path / "side_effects.parquet", study.at("tuned.json", "bundles", "q")
+    fasb("side-effects", *files, settings=settings, out=out, store=tmp_path)
+    assert set(read_parquet(out)["question"]) == {"text0", *read_parquet(*study.at("q"))["id"]}
+    assert list(stamp_of(out)["provenance"]["source"]["files"]) == ["a.txt"]
+    fasb("side-effects", *files[:2], settings=settings, out=out, store=tmp_path)
+    assert set(read_parquet(out)["question"]) == {"text0"}
+
+
+def test_texts_are_no_questions(tmp_path):
+    (tmp_path / "a.txt").write_text("Not a question.")
+    texts = {"load": "plain_text", "settings": {"path": str(tmp_path)}}
+    with pytest.raises(DataError, match="load: plain_text gives texts, not questions; name it in `side_effects`"):
+        fasb("questions", settings=texts, out=tmp_path / "q.parquet")
 
 
 def test_a_missing_file_is_one_line(tmp_path):

@@ -97,6 +97,9 @@ FIT = ["fit", "--data", "my.csv", "--out", "x"]
         pytest.param(["steer", "--bundle", "none.bundle", "Why?"], FasbError, "none.bundle: no such file", id="bundle"),
         pytest.param(["fit", "--data", "none.csv", "--out", "x"], DataError, "none.csv: no such file", id="data"),
         pytest.param([*FIT, "--settings", '{"model": 3}'], ConfigError, "settings.model: ", id="model"),
+        pytest.param(
+            [*FIT, "--settings", '{"grid": {"s": [0]}}'], ConfigError, "settings.grid.s.0: .*got 0", id="grid"
+        ),
         pytest.param([*FIT, "--settings", "none.yaml"], ConfigError, "no file 'none.yaml'", id="no file"),
         pytest.param([*FIT, "--settings", "{a: [}"], ConfigError, "cannot be read", id="not YAML"),
         pytest.param([*FIT, "--settings", "my.csv"], ConfigError, "not a mapping", id="no mapping"),

@@ -10,6 +10,13 @@ import click
 from fasb.errors import ConfigError
 
 
+class Given(dict[str, Any]):
+    """Settings of a command; a key that it needs and that is not given is one line."""
+
+    def __missing__(self, key: str) -> Any:
+        raise ConfigError(f"--settings: lacks the key {key!r}; see the command's --help for those it takes")
+
+
 def read_settings(context: click.Context, parameter: click.Parameter, value: str | None) -> dict[str, Any]:
     """The mapping in `value`: JSON text, or a .json or .yaml file; empty where none is given.
 
@@ -24,7 +31,7 @@ def read_settings(context: click.Context, parameter: click.Parameter, value: str
     settings = _read(value if inline else Path(value).read_text())
     if not isinstance(settings, dict):
         raise ConfigError("--settings: not a mapping; write keys and values, as in docs/adding.md")
-    return settings
+    return Given(settings)
 
 
 def _read(text: str) -> Any:

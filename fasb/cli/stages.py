@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from fasb.cli.options import out_option, settings_option
-from fasb.errors import ArtifactError
+from fasb.errors import ArtifactError, DataError
 from fasb.extensions import find, settings_of, validated
 from fasb.settings import ModelSettings
 from fasb.study.config import Overrides
@@ -47,6 +47,8 @@ def questions_command(settings: dict[str, Any], out: Path) -> None:
     module = find("data", settings["load"])
     own = settings_of("data", settings["load"], settings["settings"], "settings")
     found = module.load(own)
+    if any(isinstance(one, str) for one in found):
+        raise DataError(f"load: {settings['load']} gives texts, not questions; name it in `side_effects`")
     if settings.get("limit") is not None:
         found = first(found, settings["limit"])
     write_questions(out, found, _made_by("questions", settings) | {"source": origin(module, own)})
@@ -307,28 +309,32 @@ def score_command(files: tuple[Path, ...], settings: dict[str, Any], store: Path
 
 
 @click.command("side-effects")
-@click.argument("files", nargs=-1, required=True, type=PATH, metavar="TUNED BUNDLES [QUESTIONS]")
+@files(2, "TUNED BUNDLES")
+@click.argument("questions", required=False, type=FILE)
 @settings_option
 @STORE
 @out_option
-def side_effects_command(files: tuple[Path, ...], settings: dict[str, Any], store: Path, out: Path) -> None:
+def side_effects_command(
+    files: tuple[Path, Path], questions: Path | None, settings: dict[str, Any], store: Path, out: Path
+) -> None:
     """Measure what the tuned bundles do to plain texts, and to the answers to unrelated QUESTIONS.
 
     Settings: model, methods (names), texts (load, settings), tokens, batch, prompt and scoring (of QUESTIONS).
     """
     from fasb.artifacts import read_json, write_parquet
     from fasb.data.protocol import read_questions
+    from fasb.data.sources import origin
     from fasb.study.testing import Unrelated, measure_side_effects
 
-    tuned, bundles, *questions = files
+    tuned, bundles = files
     texts, sections = settings["texts"], (_section(settings, "prompt"), _section(settings, "scoring"))
-    own = settings_of("data", texts["use"], texts["settings"], "texts.settings")
-    choices = [question for path in questions for question in read_questions(path) if question.role != "fit"]
-    plain = find("data", texts["use"]).load(own)
-    unrelated = Unrelated(plain, settings["tokens"], settings["batch"], choices, *sections)
+    module, own = find("data", texts["use"]), settings_of("data", texts["use"], texts["settings"], "texts.settings")
+    choices = [] if questions is None else [one for one in read_questions(questions) if one.role != "fit"]
+    unrelated = Unrelated(module.load(own), settings["tokens"], settings["batch"], choices, *sections)
     folds = len(read_json(tuned))
     found = measure_side_effects(_runner(settings, store), folds, (bundles, settings["methods"]), unrelated)
-    write_parquet(out, found, _made_by("side-effects", settings, [tuned, *questions]))
+    made_by = _made_by("side-effects", settings, [tuned, *filter(None, [questions])])
+    write_parquet(out, found, made_by | {"source": origin(module, own)})
 
 
 def _section(settings: dict[str, Any], name: str) -> Any:

@@ -11,7 +11,7 @@ from pydantic import Field
 from fasb.data import sources
 from fasb.errors import DataError
 
-PATTERNS = ("*.txt", *sources.parquet("default", "train"), "**/*.parquet", "*.jsonl")
+FILES = {"texts": ("*.txt", *sources.parquet("default", "train"), "**/*.parquet", "*.jsonl")}
 
 
 class Settings(sources.Source):
@@ -28,7 +28,7 @@ def load(settings: Settings) -> list[str]:
     Raises:
         DataError: a file is missing or lacks the column, or there is no text.
     """
-    found = sources.files(settings, {"texts": PATTERNS})["texts"]
+    found = sources.files(settings, FILES)["texts"]
     texts = [text for text in _texts(found, settings.column) if text.strip()][: settings.n]
     if not texts:
         raise DataError(f"{found[0]}: no text in it; correct `path` or `column`")

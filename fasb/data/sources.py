@@ -71,11 +71,11 @@ def files(source: Source, wanted: dict[str, Sequence[str]]) -> dict[str, list[Pa
 def origin(module: Any, source: Any) -> dict[str, Any]:
     """What a set was read from, for provenance: folder or repository, resolved commit, SHA-256 of each file.
 
-    Its module says which files, by `wanted(settings)` or in `FILES`; of sets that are no `Source` nothing is known.
+    Its module says which files, by `wanted(settings)` or in `FILES`; without either nothing is known.
     """
-    if not isinstance(source, Source):
+    wanted = module.wanted(source) if hasattr(module, "wanted") else getattr(module, "FILES", None)
+    if wanted is None or not isinstance(source, Source):
         return {}
-    wanted = module.wanted(source) if hasattr(module, "wanted") else module.FILES
     located = _located(source, wanted)
     folder = next(iter(located.values()))[0]
     sums = {

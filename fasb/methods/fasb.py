@@ -6,7 +6,7 @@ edited. Its ablations are settings of the same method (docs/method.md 1.6).
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fasb.policy import Policy
 from fasb.settings import Section
@@ -35,14 +35,27 @@ class Settings(Section):
     reestimate: bool = Field(False, description="While steering, strength is alpha * p of the state before")
     release: float | None = Field(None, ge=0, le=1, description="Stop steering once p <= release")
 
+    @model_validator(mode="after")
+    def _allowed(self) -> "Settings":
+        if "beta" in self.model_fields_set:  # else it may come from a grid
+            self.policy("newest")
+        return self
+
+    def policy(self, judged: Literal["newest", "previous"]) -> Policy:
+        """The policy, without what its gate does not look at.
+
+        Raises:
+            ConfigError: two values contradict each other.
+        """
+        once = self.backtracks == 1 and self.safe is None
+        unused = {"beta", "s"} if self.gate == "always" and once else set()
+        return Policy(judged=judged, **self.model_dump(exclude={"k", "vector"} | unused))
+
 
 def fit(fitted: "fasb.fitted.Fitted", settings: Settings) -> "fasb.bundle.Bundle":
     """Anchors are ranked by the accuracy of the classifiers that track (P3, P7)."""
     tracked_by = "logistic" if settings.vector == "probe" else fitted.sections.trackers.prototype
     heads = fitted.anchors(tracked_by, settings.k)
-    once = settings.backtracks == 1 and settings.safe is None
-    unused = {"beta", "s"} if settings.gate == "always" and once else set()
-    values = settings.model_dump(exclude={"k", "vector"} | unused)
-    policy = Policy(judged=fitted.sections.trackers.judged, **values)
+    policy = settings.policy(fitted.sections.trackers.judged)
     tracker = fitted.tracker(tracked_by, heads) if policy.reads_p else None
     return fitted.bundle(policy, fitted.edit(settings.vector, heads), tracker)

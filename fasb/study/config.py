@@ -7,6 +7,7 @@ second. Knows no file of the study and no job; `cells.py` does. Imports neither 
 
 import re
 from collections.abc import Iterable, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -375,8 +376,8 @@ def _check_extensions(study: Study) -> None:
         for key, values in method.grid.items():
             if not values:
                 raise ConfigError(f"methods.{name}.grid.{key}: empty; give at least one value, or remove the key")
-            points = [{**method.settings, key: value} for value in values]
-            _check_extension("methods", method.use, f"methods.{name}.grid", points)
+        points = [{**method.settings, **dict(zip(method.grid, point))} for point in product(*method.grid.values())]
+        _check_extension("methods", method.use, f"methods.{name}.grid", points)
     worlds = {name: model for name, model in study.models.items() if model.world is not None}
     if worlds:
         world_settings, pretrain_settings, health_settings = _world_classes()
@@ -403,7 +404,10 @@ def _check_extension(package: str, use: str, key: str, points: list[dict[str, An
         raise ConfigError(f"{key}: {str(error).split(': ', 1)[1]}") from None
     beside = key if key.endswith(".grid") else f"{key.rpartition('.')[0]}.settings"
     for values in points:
-        settings_of(package, use, values, beside)
+        try:
+            settings_of(package, use, values, beside)
+        except ConfigError as error:  # of values that contradict each other, the module itself says so
+            raise ConfigError(str(error) if str(error).startswith(beside) else f"{beside}: {error}") from None
 
 
 def _world_classes() -> tuple[type[Section], type[Section], type[Section]]:

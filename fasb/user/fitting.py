@@ -11,12 +11,12 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from pydantic import Field
+from pydantic import Field, FiniteFloat, PositiveInt
 
 from fasb.activations import READS, Bank, collect, texts_of
 from fasb.artifacts import content_hash, weights_of
@@ -45,12 +45,12 @@ from fasb.user.evaluation import LABELS, encoded_choices, evaluate, judge_of, qu
 class Grid(Section):
     """Settings that are tried, all with all."""
 
-    k: tuple[int, ...] = Field(
+    k: tuple[PositiveInt, ...] = Field(
         (4, 12, 24), min_length=1, description="Anchors; more than the model has heads: left out"
     )
-    alpha: tuple[float, ...] = Field((2, 5, 10, 20, 40), min_length=1)
-    beta: tuple[float, ...] = Field((0.4, 0.5, 0.6), min_length=1)
-    s: tuple[int, ...] = Field((5, 10), min_length=1)
+    alpha: tuple[FiniteFloat, ...] = Field((2, 5, 10, 20, 40), min_length=1)
+    beta: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field((0.4, 0.5, 0.6), min_length=1)
+    s: tuple[PositiveInt, ...] = Field((5, 10), min_length=1)
 
     def points(self, n_heads: int) -> list[dict[str, Any]]:
         """Every setting that a model with so many heads allows.
