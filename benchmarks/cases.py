@@ -169,6 +169,16 @@ def extract_over_forward(subject: Subject, repeats: int, n_answers: int = 256) -
     }
 
 
+def plain_over_recorded(subject: Subject, repeats: int) -> dict[str, Any]:
+    """Plain decoding step by step against the same with its steps recorded as CUDA graphs."""
+    plain, recorded = pairs(
+        lambda: decoding.trace(subject.model, subject.prompts, subject.bundle.decoding),
+        lambda: decoding.trace(subject.model, subject.prompts, subject.recorded.bundle.decoding),
+        repeats,
+    )
+    return ratio(plain, recorded) | {"plain_s": float(np.median(plain)), "recorded_s": float(np.median(recorded))}
+
+
 def share_of_bandwidth(subject: Subject, repeats: int) -> dict[str, Any]:
     """Plain decoding against reading all weights and all keys and values once a step, as fast as memory copies."""
     model, prompts, n = subject.model, subject.prompts, subject.bundle.decoding.tokens

@@ -3,7 +3,7 @@
 Speed does not depend on what weights say, so nothing is downloaded.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -36,6 +36,12 @@ class Subject:
     model: LoadedModel
     prompts: list[list[int]]
     bundle: Bundle
+
+    @property
+    def recorded(self) -> "Subject":
+        """The same, with its steps recorded as CUDA graphs."""
+        decoding = self.bundle.decoding.model_copy(update={"cuda_graphs": True})
+        return replace(self, bundle=replace(self.bundle, decoding=decoding))
 
 
 def subject(name: str, n_prompts: int, tokens: int = 50, batch: int = 64, device: str = "cpu") -> Subject:

@@ -43,7 +43,7 @@ def trace(model: LoadedModel, prompts: Prompts, decoding: DecodingSettings, stop
     """Answers of the model as it is, in the order of the prompts."""
     starts = [Start(prompt, (), decoding.tokens) for prompt in prompts]
     prefix = shared_prefix(model, prompts)
-    written = write(model, Growth(model, starts, decoding, stop), decoding.batch, prefix)
+    written = write(model, Growth(model, starts, decoding, stop), decoding, prefix)
     return Trace.of([row.tokens for row in written], [row.ended for row in written])
 
 
@@ -223,7 +223,7 @@ def _parts(
         yield dict.fromkeys(kept, 0), common
         return
     texts = {row: [*prompts[row], *rows[row][:n]][:-1] for row, n in kept.items()}
-    order = sorted((row for row in kept), key=lambda row: -len(texts[row]))
+    order = sorted(kept, key=lambda row: -len(texts[row]))
     for i in range(0, len(order), batch):
         part = order[i : i + batch]
         own = all(texts[row] for row in part)
@@ -256,16 +256,15 @@ def _written(
     said: dict[tuple[int, int], list[int]],
 ) -> list[Written]:
     """What follows, under the bundle's edit; `said`: what followed the same texts under others."""
-    growth = Growth(model, starts, bundle.decoding, bundle.prompt.stop)
-    growth.said = said
+    growth = Growth(model, starts, bundle.decoding, bundle.prompt.stop, said=said)
     steering = Steering(bundle.edit, bundle.decoding.edit == "persistent") if bundle.edit else None
-    return write(model, growth, bundle.decoding.batch, prefix, steering)
+    return write(model, growth, bundle.decoding, prefix, steering)
 
 
 def _group(bundle: Bundle) -> tuple:
     """What the suffixes of bundles must agree in, beside their place and strength."""
     content = bundle.edit.content() if bundle.edit is not None else None
-    return content, bundle.decoding.model_dump_json(exclude={"batch"}), bundle.prompt.stop
+    return content, bundle.decoding.model_dump_json(exclude={"batch", "cuda_graphs"}), bundle.prompt.stop
 
 
 def _unfinished(trace: Trace, decision: Decision) -> list[Suffix]:

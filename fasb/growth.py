@@ -90,7 +90,7 @@ class Growth:
     tokens [row, limit], n: an answer's tokens, and how many. ended (`fasb.trace`). strength: what the edit is
     multiplied with in the next pass; edited [row, state]: in the pass that ran each state. p [row, state]: of the
     newest pass of each state, NaN where nothing looked. decoded: tokens so far, those that were dropped included.
-    said: what followed last, by `Start.like`.
+    `said`: what followed last, by `Start.like`; growths that are given the same one draft from each other.
     """
 
     def __init__(
@@ -100,6 +100,7 @@ class Growth:
         decoding: DecodingSettings,
         stop: tuple[str, ...] = (),
         dtype: Any = np.float32,
+        said: dict[tuple[int, int], list[int]] | None = None,
     ) -> None:
         self._model, self._starts, self._ending = model, starts, Ending.of(model, stop)
         self.sampler = Sampler.of(decoding)
@@ -115,7 +116,7 @@ class Growth:
         self.p = np.full((len(starts), most + 1), np.nan, dtype=dtype)
         self.decoded = np.zeros(len(starts), dtype=np.int64)
         self.n_prompt = np.array([len(start.prompt) for start in starts], dtype=np.int64)
-        self.said: dict[tuple[int, int], list[int]] = {}
+        self._said = {} if said is None else said
         self.chance = self.sampler.chances([start.prompt for start in starts], most)
 
     def text(self, row: int) -> list[int]:
@@ -131,7 +132,7 @@ class Growth:
         start = self._starts[row]
         if start.like is None or self.decoded[row]:
             return []
-        return self.said.get(start.like, [])[: start.limit - len(start.kept) - 1]
+        return self._said.get(start.like, [])[: start.limit - len(start.kept) - 1]
 
     def begins(self, row: int) -> tuple[int, int]:
         """Which of the prefix's texts the row begins with, and how many tokens of it were never edited."""
@@ -142,12 +143,12 @@ class Growth:
         """Rows have ended; what they say is the draft of those like them."""
         for row in rows.tolist():
             if (like := self._starts[row].like) is not None:
-                self.said[like] = self.answer(row)[len(self._starts[row].kept) :]
+                self._said[like] = self.answer(row)[len(self._starts[row].kept) :]
 
     def order(self, rows: Iterable[int]) -> list[int]:
         """Rows in the order in which they should start: by turn, most tokens to come first, then longest texts."""
-        turn = [start.turn for start in self._starts]
-        return sorted(set(rows), key=lambda row: (turn[row], self.n[row] - self.limit[row], -self.n_prompt[row]))
+        more = self.n - self.limit
+        return sorted(set(rows), key=lambda row: (self._starts[row].turn, more[row], -self.n_prompt[row]))
 
     def run(self, rows: Int[np.ndarray, " n"], p: Float[np.ndarray, " n"] | None) -> None:
         """The newest state of each of the rows was run; its p, if it was tracked."""

@@ -218,7 +218,7 @@ def _begin(model: LoadedModel, prompts: Sequence[Sequence[int]], bundle: Bundle)
     growth = Growth(model, starts, decoding, bundle.prompt.stop, dtype)
     steering = Steering(bundle.edit, decoding.edit == "persistent") if bundle.edit and policy.gate != "never" else None
     prefix = shared_prefix(model, prompts)
-    return Rows(model, growth, decoding.batch, prefix, steering, tracker), growth, Helm(bundle, growth)
+    return Rows(model, growth, decoding, prefix, steering, tracker), growth, Helm(bundle, growth)
 
 
 def _cut(p: list[np.ndarray], trace: Trace) -> Float[np.ndarray, "row state"]:

@@ -100,6 +100,7 @@ class DecodingSettings(Section):
     tokens: int = Field(50, ge=1, description="N, the most tokens of an answer")
     batch: int = Field(64, ge=1, description="Rows decoded together")
     edit: Literal["persistent", "transient"] = "persistent"
+    cuda_graphs: bool = Field(False, description="On one GPU, record a step's kernels and replay them: less waiting")
     temperature: float = Field(0.0, ge=0, description="0: the likeliest token; else tokens are drawn")
     top_p: float = Field(1.0, gt=0, le=1, description="Drawn from the fewest tokens that hold this much probability")
     seed: int = Field(0, ge=0, description="Of what is drawn; a row's draws depend on it and on the prompt alone")

@@ -20,8 +20,10 @@ from fasb.growth import Growth, Written
 from fasb.model.heads import Dial, Reader, editing, reading
 from fasb.model.load import LoadedModel
 from fasb.model.prefix import Batch, Prefix, batch_of, forward
+from fasb.model.recording import Recordings
 from fasb.model.room import Room
 from fasb.observing import right_aligned
+from fasb.settings import DecodingSettings
 from fasb.trace import OPEN
 from fasb.tracker import Tracker
 
@@ -54,7 +56,7 @@ class Rows:
         self,
         model: LoadedModel,
         growth: Growth,
-        size: int,
+        decoding: DecodingSettings,
         prefix: Prefix | None = None,
         steering: Steering | None = None,
         tracker: Tracker | None = None,
@@ -64,17 +66,19 @@ class Rows:
         self._transient = steering is not None and not steering.persistent
         self._reader: Reader | None = None
         self._dial: Dial | None = None
-        self.resize(min(size, len(growth.n)))
+        self._recorded = decoding.cuda_graphs
+        self.resize(min(decoding.batch, len(growth.n)))
 
     def resize(self, size: int) -> None:
         """Forget all rows; so many places from now on."""
         self._place = np.full(size, -1)  # the row that is there
         self._cached = np.zeros(size, dtype=np.int64)  # tokens of it that have been run
-        self._room = Room(size)
+        self._room = Room(size, self._model.fixed_shapes)
         # of each place, the token that is fed next, and the one before it
         self._newest = self._fed = torch.zeros((size, 1), dtype=torch.long, device=self._model.device)
         self._edited = False  # whether the newest pass was
-        self._dialed: tuple[np.ndarray, Tensor | None] | None = None  # strengths of the newest step
+        self._dialed: dict[tuple[int, ...], tuple[np.ndarray, Tensor]] = {}  # strengths of the newest step, by shape
+        self._recordings = Recordings(self._model) if self._recorded else None
 
     @property
     def size(self) -> int:
@@ -116,12 +120,11 @@ class Rows:
         n_draft, keep = np.array([len(draft) for draft in drafts]), max(map(len, drafts)) + 1
         texts = [growth.text(row) + draft for row, draft in zip(rows, drafts, strict=True)]
         batch = batch_of(self._model, texts, self._prefix, self._begins(rows))
-        logits, p = self._run(
-            batch, keep, [self._strengths(*pair) for pair in zip(rows, n_draft.tolist(), strict=True)]
-        )
+        strengths = [self._strengths(*pair) for pair in zip(rows, n_draft.tolist(), strict=True)]
+        logits, deviation = self._run(batch, keep, right_aligned(strengths, batch.width, batch.ids.device))
         # the last columns of all rows: what follows the text stands n_draft before the end
         at = growth.n[rows][:, None] + n_draft[:, None] - np.arange(keep)[::-1]
-        token = growth.sampler.pick(logits, _at(growth.chance, rows, at)).cpu().numpy()
+        token, p = _on_host(growth.sampler.pick(logits, _at(growth.chance, rows, at)), deviation)
         new = np.take_along_axis(token, np.minimum(keep - 1 - n_draft[:, None] + np.arange(keep), keep - 1), axis=1)
         n_right = np.array([_n_equal(row, draft) for row, draft in zip(new.tolist(), drafts, strict=True)])
         self._settle(rows, texts, batch, n_draft - n_right, new[np.arange(len(rows)), n_right])
@@ -142,12 +145,12 @@ class Rows:
             ids, longest = torch.cat([self._fed, ids], 1), max(longest - 1, 0)
         batch = self._room.feed(ids, longest)
         if again:
-            batch.mask[torch.from_numpy(alone).to(batch.mask.device), -2] = 0
+            batch.mask[torch.from_numpy(alone).to(batch.mask.device), batch.slots[0]] = 0
         self._fed, self._edited = self._newest, bool(strength.any())
-        logits, p = self._run(batch, 1, strength[:, None])
+        logits, deviation = self._steady(batch, self._dial_at(strength, batch))
         self._newest = growth.sampler.pick(logits, _at(growth.chance, self._place, growth.n[self._place][:, None]))
-        token = self._newest.cpu().numpy()[taken]
-        return Pass(rows, token, np.ones(len(rows), dtype=np.int64), None if p is None else p[taken])
+        token, p = _on_host(self._newest, deviation)
+        return Pass(rows, token[taken], np.ones(len(rows), dtype=np.int64), None if p is None else p[taken])
 
     @torch.inference_mode()
     def rewind(self, rows: Int[np.ndarray, " n"]) -> None:
@@ -191,25 +194,36 @@ class Rows:
         return [*before, *[strength] * (1 + n_draft)]
 
     def _run(
-        self, batch: Batch, keep: int, strengths: Sequence[Sequence[float]] | Float[np.ndarray, "place 1"]
-    ) -> tuple[Float[Tensor, "row kept vocab"], Float[np.ndarray, " row"] | None]:
-        """Logits of the last columns, p of the last; `strengths` of each row's last tokens."""
+        self, batch: Batch, keep: int, strength: Float[Tensor, "row column"] | None
+    ) -> tuple[Float[Tensor, "row kept vocab"], Float[Tensor, " row"] | None]:
+        """Logits of the last columns, p of the last; `strength` as a dial takes it."""
         with self.hooked():
             if self._dial is not None:
-                self._dial.strength = self._strength(strengths, batch)
+                self._dial.strength = strength
             logits = forward(self._model, batch, keep)
             if self._reader is None or self._tracker is None:
                 return logits, None
-            return logits, self._tracker.deviation(self._reader.take()[:, -1].to(self._model.device)).cpu().numpy()
+            return logits, self._tracker.deviation(self._reader.take()[:, -1].to(self._model.device))
 
-    def _strength(self, strengths: Sequence[Sequence[float]] | np.ndarray, batch: Batch) -> Tensor | None:
-        """As a dial takes it; on the device already where a step's is the last one's."""
-        if not isinstance(strengths, np.ndarray):
-            return right_aligned(strengths, batch.width, batch.ids.device)
-        key = np.column_stack([np.zeros((len(strengths), batch.width - 1)), strengths])
-        if self._dialed is None or not np.array_equal(self._dialed[0], key):
-            self._dialed = key, right_aligned(key, batch.width, batch.ids.device)
-        return self._dialed[1]
+    def _steady(
+        self, batch: Batch, strength: Float[Tensor, "row column"] | None
+    ) -> tuple[Float[Tensor, "row 1 vocab"], Float[Tensor, " row"] | None]:
+        """`_run` of a step, recorded where that is asked for."""
+        if self._recordings is None:
+            return self._run(batch, 1, strength)
+        kind = batch.width, strength is not None
+        return self._recordings.run(self._room.made, kind, lambda: self._run(batch, 1, strength))
+
+    def _dial_at(self, strength: Float[np.ndarray, " place"], batch: Batch) -> Float[Tensor, "row column"] | None:
+        """Of a step's newest tokens, as a dial takes it; sent to the device when it changes, to the same place."""
+        key = np.column_stack([np.zeros((len(strength), batch.width - 1)), strength])
+        if not key.any():
+            return None
+        before, dialed = self._dialed.get(key.shape, (None, None))
+        if before is None or not np.array_equal(before, key):
+            new = torch.from_numpy(key).to(batch.ids.device)
+            self._dialed[key.shape] = key, new if dialed is None else dialed.copy_(new)
+        return self._dialed[key.shape][1]
 
     def _settle(
         self,
@@ -274,10 +288,14 @@ def grow(rows: Rows, growth: Growth, watch: Watch | None = None) -> Iterator[Non
 
 
 def write(
-    model: LoadedModel, growth: Growth, size: int, prefix: Prefix | None, steering: Steering | None = None
+    model: LoadedModel,
+    growth: Growth,
+    decoding: DecodingSettings,
+    prefix: Prefix | None,
+    steering: Steering | None = None,
 ) -> list[Written]:
-    """Write all rows to their end, `size` at a time; in the order of the starts."""
-    rows = Rows(model, growth, size, prefix, steering)
+    """Write all rows to their end; in the order of the starts."""
+    rows = Rows(model, growth, decoding, prefix, steering)
     with rows.hooked():
         for _ in grow(rows, growth):
             pass
@@ -299,6 +317,16 @@ def _take(growth: Growth, seen: Pass, watch: Watch | None) -> tuple[Int[np.ndarr
         back[~back] = watch.back(growth, rows[~back], accepted=True)
         goes &= ~back & ~watch.waits(growth, rows)
     return rows[goes], rows[back]
+
+
+def _on_host(
+    token: Int[Tensor, "row new"], p: Float[Tensor, " row"] | None
+) -> tuple[Int[np.ndarray, "row new"], Float[np.ndarray, " row"] | None]:
+    """Both, in one transfer, as the host waits for each; double holds them exactly."""
+    if p is None:
+        return token.cpu().numpy(), None
+    both = torch.column_stack([token.double(), p.double()]).cpu().numpy()
+    return both[:, :-1].astype(np.int64), both[:, -1]
 
 
 def _at(

@@ -129,7 +129,8 @@ def test_equal_suffixes_are_written_once(model, monkeypatch):
     traced = trace(model, PROMPTS, bundles[0].decoding)
     written = []
     monkeypatch.setattr(
-        "fasb.decoding.Growth", lambda m, starts, *rest: written.extend(starts) or Growth(m, starts, *rest)
+        "fasb.decoding.Growth",
+        lambda m, starts, *rest, **more: written.extend(starts) or Growth(m, starts, *rest, **more),
     )
     answers = sweep(model, PROMPTS, traced, bundles)
     distinct = {(i, *suffix[1:]) for found in answers for suffix in found.decision.suffixes() for i in [suffix[0]]}
@@ -185,7 +186,7 @@ def test_a_stop_string_across_the_step_back_is_found(model):
     stop = (model.decode(tokens),)
     start = Start(PROMPTS[0], tokens[:-1] if len(tokens) > 1 else tokens, 6)
     growth, ending = Growth(model, [start], DecodingSettings(), stop), Ending.of(model, stop)
-    written = write(model, growth, 4, None)[0]
+    written = write(model, growth, DecodingSettings(), None)[0]
     assert len(written.tokens) == 1 or not ending.stopped(model, [*start.kept, *written.tokens[:-1]])
 
 

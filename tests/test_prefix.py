@@ -37,7 +37,7 @@ def together(model, prompts, prefix, steps):
 def then(batch, tokens):
     """After the pass has run: the next tokens of each row behind the same cache."""
     mask = torch.cat([batch.mask, batch.mask.new_ones(tokens.shape)], dim=1)
-    return Batch(tokens, mask, batch.start + batch.width, batch.cache)
+    return Batch(tokens, mask, batch.slots[-1:] + 1, batch.cache)
 
 
 @pytest.mark.parametrize("name", CONFIGS | FURTHER)
@@ -62,7 +62,7 @@ def test_the_layout_is_masked_slots_then_prefix_then_the_last_tokens():
     batch = batch_of(model, [[0, 10, 11, 12, 13, 20], [0, 10, 11, 12, 13, 21, 22, 23]], prefix)
     assert batch.ids.tolist() == [[12, 13, 20], [21, 22, 23]]
     assert batch.mask.tolist() == [[0, 0, 1, 1, 1, 1, 1, 1], [1] * 8]
-    assert batch.start.tolist() == [3, 5]
+    assert batch.slots.tolist() == [5, 6, 7]
     for keys, (own, _) in zip((layer.keys for layer in batch.cache.layers), prefix.layers):
         assert torch.equal(keys[0, :, 2:], own[0, :, :3])
         assert torch.equal(keys[1], own[0])
@@ -74,7 +74,7 @@ def test_a_prefix_shorter_than_the_longest_rest_is_shared_by_the_rows_it_helps()
     batch = batch_of(model, [[0, 10, 11], [0, 10, 11, 12, 13]], prefix)
     assert batch.ids.tolist() == [[0, 10, 11], [11, 12, 13]]
     assert batch.mask.tolist() == [[0, 0, 1, 1, 1], [1] * 5]
-    assert batch.start.tolist() == [0, 2]
+    assert batch.slots.tolist() == [2, 3, 4]
     assert batch.cache.get_seq_length() == 2
 
 

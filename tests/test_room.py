@@ -25,7 +25,7 @@ def test_a_batch_whose_rows_come_go_and_step_back(name, slack, monkeypatch):
     prompts = some_prompts(6, seed=2, longest=9)
     prefix = compute_prefix(model, common_prefix(prompts))
     texts = {}  # of each place, what is in the cache
-    cache = Room(3)
+    cache = Room(3, model.fixed_shapes)
 
     def put(places, rows, dropped):
         batch = batch_of(model, [prompts[row] for row in rows], prefix)
@@ -68,15 +68,20 @@ def test_a_batch_whose_rows_come_go_and_step_back(name, slack, monkeypatch):
     feed(2)
 
 
-def test_buffers_are_cut_to_what_is_seen():
+def test_buffers_stay_where_they_are_until_they_are_full():
+    """And hold little more than what is seen."""
     model = tiny_model()
-    cache = Room(1)
+    cache, places = Room(1), {}
     batch = batch_of(model, [[0, 5, 6]])
     forward(model, batch)
     cache.put([0], batch, [0])
     for n in range(3, 200):
         seen = cache.feed(torch.tensor([[7]]), n)
         forward(model, seen)
-        assert seen.mask.shape == (1, n + 1)
-        assert seen.cache.layers[0].keys.shape[2] == n + 1
-        assert seen.cache.layers[0]._buffers[0].shape[2] <= n + 1 + room.SLACK
+        keys = seen.cache.layers[0].keys
+        assert seen.slots.tolist() == [n]
+        assert seen.mask.sum() == n + 1
+        assert keys.shape[2] == seen.mask.shape[1] < n + 1 + room.SLACK + room.ALIGNED
+        places.setdefault(cache.made, set()).add(tuple(x.data_ptr() for x in (keys, seen.mask, seen.slots)))
+    assert len(places) == 3
+    assert all(len(of_one) == 1 for of_one in places.values())

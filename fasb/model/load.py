@@ -50,6 +50,11 @@ class LoadedModel:
     vocab_size: int
     fingerprint: Fingerprint
 
+    @property
+    def fixed_shapes(self) -> bool:
+        """Whether the model takes a cache of fixed shape, as transformers says; else it counts slots from the end."""
+        return bool(self.model._can_compile_fullgraph)
+
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids with the tokenizer's own start (BOS), and without an end it may add."""
         return [tokens for tokens, _ in self._encoded(texts, offsets=False)]

@@ -41,14 +41,13 @@ class Prefix:
 class Batch:
     """What one forward pass takes. `cache` grows in place when the pass is run; the rest is never changed.
 
-    ids: the tokens to run. mask: 1 for real tokens, over the cache's slots and then those of `ids`. start: the
-    token position in each row's text that column 0 of `ids` holds, negative where columns are padding: token t of
-    row i is at column t - start[i] (below 0: it is in the cache).
+    ids: the tokens to run. mask: 1 for real tokens, over all slots of the cache once it holds `ids`. slots: which of
+    them each column of `ids` takes.
     """
 
     ids: Int[Tensor, "row column"]
     mask: Int[Tensor, "row slot"]
-    start: Int[Tensor, " row"]
+    slots: Int[Tensor, " column"]
     cache: DynamicCache
 
     @property
@@ -112,7 +111,7 @@ def batch_of(
     cache = DynamicCache()
     if n_cached and prefix is not None and begins is not None:
         _fill(cache, prefix, [i for i, _ in begins], n_cached - start, n_cached)
-    return Batch(torch.tensor(columns, device=device), mask, start, cache)
+    return Batch(torch.tensor(columns, device=device), mask, slots[n_cached:], cache)
 
 
 def _fill(cache: DynamicCache, prefix: Prefix, of: list[int], n_masked: Int[Tensor, " row"], n_cached: int) -> None:
@@ -154,7 +153,7 @@ def forward(model: LoadedModel, batch: Batch, keep: int = 0) -> Float[Tensor, "r
     """Logits of the last `keep` columns, 0 for all; the batch's cache grows by its columns."""
     arguments: dict[str, Any] = {"logits_to_keep": keep} if _takes(model, "logits_to_keep") else {}
     if _takes(model, "position_ids"):  # ALiBi models take none and count from the mask
-        arguments["position_ids"] = (batch.mask.cumsum(1) - 1).clamp(min=0)[:, -batch.width :]
+        arguments["position_ids"] = (batch.mask.cumsum(1) - 1).clamp(min=0).index_select(1, batch.slots)
     logits: Tensor = model.model(
         input_ids=batch.ids, attention_mask=batch.mask, past_key_values=batch.cache, use_cache=True, **arguments
     ).logits

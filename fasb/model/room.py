@@ -1,9 +1,9 @@
 """Room: the key/value cache of a batch whose rows come and go while others are being written.
 
-In: batches that have run (`fasb.model.prefix`). Out: the next one-token batch of all rows. Every row's newest token
-stands in the last slot, so that all are written at one place, and what a row has begins where its text begins; the
-slots before are masked. Nothing is copied at a token; buffers are made anew every `SLACK` tokens. Knows no text and
-no edit.
+In: batches that have run (`fasb.model.prefix`). Out: the next batch of a token or two of all rows. Every row's newest
+token stands in the same slot, and what a row has ends there; the other slots are masked. Models see whole buffers,
+whose shape and place in memory stay the same for `SLACK` tokens, and which a processor reads faster than parts with
+gaps between. Knows no text and no edit.
 """
 
 from collections.abc import Sequence
@@ -19,20 +19,20 @@ from fasb.model.prefix import Batch
 SLACK = 64
 """Tokens that buffers have room for beyond what is in them."""
 
+ALIGNED = 8
+"""Buffers hold a multiple of so many slots, as attention kernels want of a mask."""
+
 
 class RoomyLayer(DynamicLayer):
-    """One layer's keys and values: slots `first` to `end` of larger buffers."""
+    """One layer's keys and values; what is run next goes to `slots`, a tensor, as a recorded pass reads it anew."""
 
-    def __init__(self, like: DynamicLayer, n_rows: int) -> None:
+    def __init__(self, like: DynamicLayer, n_rows: int, slots: Int[Tensor, " column"]) -> None:
         super().__init__()
         self.dtype, self.device, self.is_initialized = like.keys.dtype, like.keys.device, True
-        self._buffers = tuple(x.new_zeros(n_rows, x.shape[1], 0, x.shape[3]) for x in (like.keys, like.values))
-        self.look(0, 0)
-
-    def look(self, first: int, end: int) -> None:
-        """What the model sees from now on."""
-        self._first, self._end = first, end
-        self.keys, self.values = (x[..., first:end, :] for x in self._buffers)
+        self.keys, self.values = (x.new_zeros(n_rows, x.shape[1], 0, x.shape[3]) for x in (like.keys, like.values))
+        self.slots = slots
+        self.upto: int | None = None
+        """The slots that are seen; all where None."""
 
     def update(
         self,
@@ -41,54 +41,66 @@ class RoomyLayer(DynamicLayer):
         *_args: object,
         **_kwargs: object,
     ) -> tuple[Tensor, Tensor]:
-        """Append tokens; all keys and values that are seen."""
-        end = self._end + key_states.shape[-2]
-        for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
-            buffer[..., self._end : end, :] = states
-        self.look(self._first, end)
-        return self.keys, self.values
+        """Write tokens to their slots; keys and values of all slots that are seen."""
+        slots = self.slots.to(self.device)
+        self.keys.index_copy_(2, slots, key_states)
+        self.values.index_copy_(2, slots, value_states)
+        return self.keys[:, :, : self.upto], self.values[:, :, : self.upto]
 
-    def of(self, rows: Int[Tensor, " some"]) -> tuple[Tensor, Tensor]:
-        """A copy of what is seen of some rows."""
-        return self.keys[rows.to(self.keys.device)], self.values[rows.to(self.values.device)]
+    def get_seq_length(self) -> Tensor:  # type: ignore[override]
+        """The slot of the next token, as masks count."""
+        return self.slots[0]
 
-    def put(self, rows: Int[Tensor, " new"], states: tuple[Tensor, Tensor], source: Int[Tensor, "new slot"]) -> None:
-        """The given slots of other keys and values, in the last slots of these rows."""
-        begin = self._end - source.shape[1]
-        for buffer, x in zip(self._buffers, states, strict=True):
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """How many slots are seen, and the first of them."""
+        return self.upto or self.keys.shape[2], 0
+
+    def seen(self, rows: Int[Tensor, " some"], first: int, end: int) -> tuple[Tensor, Tensor]:
+        """A copy of these slots of some rows."""
+        at = rows.to(self.device)
+        return self.keys[at, :, first:end], self.values[at, :, first:end]
+
+    def put(
+        self, rows: Int[Tensor, " new"], states: tuple[Tensor, Tensor], source: Int[Tensor, "new slot"], end: int
+    ) -> None:
+        """The given slots of other keys and values, in these rows' slots up to `end`."""
+        begin = end - source.shape[1]
+        for buffer, x in zip((self.keys, self.values), states, strict=True):
             at = source.to(x.device)[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[3])
-            buffer[rows.to(x.device), :, begin : self._end] = x.gather(2, at)
+            buffer[rows.to(x.device), :, begin:end] = x.gather(2, at)
 
-    def move(self, end: int, n_slots: int) -> None:
-        """What is seen, in new buffers of so many slots, up to `end`."""
-        seen = self._end - self._first
-        fresh = []
-        for x in self._buffers:
-            buffer = x.new_zeros(*x.shape[:2], n_slots, x.shape[3])
-            buffer[:, :, end - seen : end] = x[:, :, self._first : self._end]
-            fresh.append(buffer)
-        self._buffers = tuple(fresh)
-        self.look(end - seen, end)
+    def move(self, first: int, end: int, to: int, n_slots: int) -> None:
+        """These slots, in new buffers of so many, up to `to`."""
+        fresh = [x.new_zeros(*x.shape[:2], n_slots, x.shape[3]) for x in (self.keys, self.values)]
+        for buffer, x in zip(fresh, (self.keys, self.values), strict=True):
+            buffer[:, :, to - (end - first) : to] = x[:, :, first:end]
+        self.keys, self.values = fresh
 
     def keep(self, rows: Int[Tensor, " stays"]) -> None:
         """Only these rows stay."""
-        self._buffers = tuple(x[rows.to(x.device)] for x in self._buffers)
-        self.look(self._first, self._end)
+        at = rows.to(self.device)
+        self.keys, self.values = self.keys[at], self.values[at]
 
 
 class Room:
-    """All layers of so many rows, and their mask. A row without text is masked but for the newest slots."""
+    """All layers of so many rows, and their mask. A row without text is masked but for the newest slots.
 
-    def __init__(self, n_rows: int) -> None:
-        self._n_rows, self._first, self._end, self._n_slots = n_rows, 0, 0, 0
+    whole: the model takes buffers that go on behind the newest token; some count from their end.
+    """
+
+    def __init__(self, n_rows: int, whole: bool = True) -> None:
+        self._n_rows, self._whole, self._first, self._end = n_rows, whole, 0, 0
         self._cache: DynamicCache | None = None
         self._mask: Tensor | None = None
+        self._fed: dict[int, tuple[Tensor, Tensor]] = {}  # ids and slots, by how many tokens are fed
+        self.made = 0
+        """How often buffers were made anew; until the next time, batches of one width have the same tensors."""
 
     def put(self, rows: Sequence[int], batch: Batch, dropped: Sequence[int]) -> None:
         """Rows of a batch that has run take these places, each without its last `dropped` tokens."""
         if self._cache is None:
-            self._cache = DynamicCache()
-            self._cache.layers = [RoomyLayer(layer, self._n_rows) for layer in batch.cache.layers]
+            self._cache, slots = DynamicCache(), batch.ids.new_zeros(1)
+            self._cache.layers = [RoomyLayer(layer, self._n_rows, slots) for layer in batch.cache.layers]
             self._mask = batch.mask.new_zeros(self._n_rows, 0)
         width = batch.mask.shape[1]
         if width > self._end:
@@ -99,29 +111,30 @@ class Room:
 
     def rewind(self, rows: Sequence[int], dropped: Sequence[int]) -> None:
         """These rows lose their last `dropped` tokens."""
-        for layer in self._cache.layers:
-            layer.look(self._first, self._end)
         index = torch.tensor(rows, device=self._mask.device)
-        layers = [layer.of(index) for layer in self._cache.layers]
+        layers = [layer.seen(index, self._first, self._end) for layer in self._cache.layers]
         self._copy(rows, layers, self._mask[index, self._first : self._end], dropped)
 
     def feed(self, ids: Int[Tensor, "row new"], longest: int) -> Batch:
         """The batch that runs the next tokens of all rows; the longest of them has so many tokens in the cache."""
         assert self._cache is not None
-        self._first = self._end - longest
-        if self._end + ids.shape[1] > self._n_slots:
-            self._move(self._end - self._first)
+        self._first, width = self._end - longest, ids.shape[1]
+        if self._end + width > self._mask.shape[1]:
+            self._move(longest)
+        fed, slots = self._fed.setdefault(width, (torch.empty_like(ids), ids.new_empty(width)))
+        fed.copy_(ids)
+        torch.arange(self._end, self._end + width, out=slots)
+        self._mask[:, self._end : self._end + width] = 1
+        self._end += width
+        upto = None if self._whole else self._end
         for layer in self._cache.layers:
-            layer.look(self._first, self._end)
-        self._mask[:, self._end : self._end + ids.shape[1]] = 1
-        self._end += ids.shape[1]
-        return Batch(ids, self._mask[:, self._first : self._end], ids.new_zeros(len(ids)), self._cache)
+            layer.slots, layer.upto = slots, upto
+        return Batch(fed, self._mask[:, :upto], slots, self._cache)
 
     def back(self, n_tokens: int) -> None:
         """The newest tokens of all rows are taken out again, to be run another way."""
+        self._mask[:, self._end - n_tokens : self._end] = 0
         self._end -= n_tokens
-        for layer in self._cache.layers if self._cache is not None else ():
-            layer.look(min(self._first, self._end), self._end)
 
     def keep(self, rows: Sequence[int]) -> None:
         """Only these rows stay, in this order."""
@@ -129,9 +142,10 @@ class Room:
         if self._cache is None:
             return
         at = torch.tensor(rows, device=self._mask.device)
-        self._mask = self._mask[at]
+        self._mask, self._fed = self._mask[at], {}
         for layer in self._cache.layers:
             layer.keep(at)
+        self.made += 1
 
     def _copy(
         self,
@@ -145,17 +159,16 @@ class Room:
         at, back = torch.tensor(rows, device=device), torch.tensor(dropped, device=device)
         source = torch.arange(width, device=device) - back[:, None]
         for ours, theirs in zip(self._cache.layers, layers, strict=True):
-            ours.put(at, theirs, source.clamp(min=0))
+            ours.put(at, theirs, source.clamp(min=0), self._end)
         self._mask[at] = 0
         self._mask[at, self._end - width : self._end] = mask.gather(1, source.clamp(min=0)) * (source >= 0)
 
     def _move(self, end: int) -> None:
         """New buffers with room behind `end`, up to which everything that is seen moves."""
-        seen = self._end - self._first
-        n_slots = end + SLACK
+        n_slots = -(-(end + SLACK) // ALIGNED) * ALIGNED
         mask = self._mask.new_zeros(self._n_rows, n_slots)
-        mask[:, end - seen : end] = self._mask[:, self._first : self._end]
+        mask[:, end - (self._end - self._first) : end] = self._mask[:, self._first : self._end]
         for layer in self._cache.layers:
-            layer.look(self._first, self._end)
-            layer.move(end, n_slots)
-        self._mask, self._first, self._end, self._n_slots = mask, end - seen, end, n_slots
+            layer.move(self._first, self._end, end, n_slots)
+        self._mask, self._first, self._end = mask, end - (self._end - self._first), end
+        self.made += 1
