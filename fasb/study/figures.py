@@ -57,17 +57,16 @@ def save(figure: Figure, out: Path) -> None:
 def draw_figure_1(rows: pd.DataFrame) -> Figure:
     """P at the question's end, its mean along the answer, and p at the answer's end, by the answer's verdict."""
     groups = _groups(rows)
+    if not groups:
+        return _empty("no tracked answers")
     with mpl.rc_context(fname=STYLE):
-        figure = Figure(figsize=(WIDTH, 0.35 + 1.45 * max(len(groups), 1)))
-        grid = figure.subplots(max(len(groups), 1), 3, squeeze=False, width_ratios=(1, 1.25, 1))
-        if not groups:
-            return _empty(figure, grid, "no tracked answers")
+        figure, grid = _panels(0.35 + 1.45 * len(groups), len(groups), 3, width_ratios=(1, 1.25, 1))
         top = 1.12 * rows[rows["part"].isin(["question_end", "answer_end"])]["value"].max()
         for (title, part), axes in zip(groups, grid):
             for panel, axis in (("question_end", axes[0]), ("answer_end", axes[2])):
                 _shares(axis, part, panel, top)
             _along(axes[1], part)
-            axes[0].set_ylabel(f"{title}\nshare of answers" if len(groups) > 1 else "share of answers")
+            axes[0].set_ylabel(f"{title}share of answers")
         for axis, text in zip(
             grid[-1], ("$p$ at the question's end", "position in the answer", "$p$ at the answer's end")
         ):
@@ -117,15 +116,14 @@ def _along(axis: Axes, rows: pd.DataFrame) -> None:
 def draw_calibration(rows: pd.DataFrame) -> Figure:
     """Share of false answers against p before, early in and after the answer; AUC and ECE along it."""
     groups = _groups(rows)
+    if not groups:
+        return _empty("no tracked answers")
     with mpl.rc_context(fname=STYLE):
-        figure = Figure(figsize=(WIDTH, 0.4 + 1.9 * max(len(groups), 1)))
-        grid = figure.subplots(max(len(groups), 1), 2, squeeze=False, width_ratios=(1, 1.6))
-        if not groups:
-            return _empty(figure, grid, "no tracked answers")
+        figure, grid = _panels(0.4 + 1.9 * len(groups), len(groups), 2, width_ratios=(1, 1.6))
         for (title, part), axes in zip(groups, grid):
             _reliability(axes[0], part)
             _by_position(axes[1], part)
-            axes[0].set_ylabel(f"{title}\nshare of false answers" if len(groups) > 1 else "share of false answers")
+            axes[0].set_ylabel(f"{title}share of false answers")
         grid[-1][0].set_xlabel("$p$")
         grid[-1][1].set_xlabel("tokens of the answer")
     return figure
@@ -172,20 +170,18 @@ def _by_position(axis: Axes, rows: pd.DataFrame) -> None:
 def draw_figure_4(rows: pd.DataFrame) -> Figure:
     """Accuracy of every head: layers by heads sorted within their layer, diverging about chance."""
     groups = _groups(rows)
-    kinds = list(dict.fromkeys(rows["kind"])) if len(rows) else ["logistic"]
-    layers = 1 + max((int(part["layer"].max()) for _, part in groups), default=3)
-    height = 0.45 + max(len(groups), 1) * (0.55 + min(0.14 * layers, 2.6))
+    if not groups:
+        return _empty("no heads")
+    kinds = list(dict.fromkeys(rows["kind"]))
+    height = 0.45 + len(groups) * (0.55 + min(0.14 * (1 + rows["layer"].max()), 2.6))
     with mpl.rc_context(fname=STYLE):
-        figure = Figure(figsize=(WIDTH if len(kinds) > 1 else 3.6, height))
-        grid = figure.subplots(max(len(groups), 1), len(kinds), squeeze=False, sharex="col")
-        if not groups:
-            return _empty(figure, grid, "no heads")
+        figure, grid = _panels(height, len(groups), len(kinds), WIDTH if len(kinds) > 1 else 3.6, sharex="col")
         span = max(abs(rows["value"] - 0.5).max(), 0.05)
         norm = TwoSlopeNorm(0.5, 0.5 - span, 0.5 + span)
         for (title, part), axes in zip(groups, grid):
             for kind, axis in zip(kinds, axes):
                 image = _heads(axis, part[part["kind"] == kind], norm)
-            axes[0].set_ylabel(f"{title}\nlayer" if len(groups) > 1 else "layer")
+            axes[0].set_ylabel(f"{title}layer")
         names = {"logistic": "logistic probe", "cosine": "prototypes"}
         for kind, axis in zip(kinds, grid[-1]):
             axis.set_xlabel(f"heads, best first ({names.get(kind, kind)})")
@@ -220,16 +216,15 @@ def draw_sensitivity(rows: pd.DataFrame) -> Figure:
     groups = _groups(rows)
     names = {"k": "anchors $k$", "alpha": r"strength $\alpha$", "beta": r"threshold $\beta$", "s": "step back $s$"}
     knobs = [knob for knob in names if len(rows) and rows[rows["knob"] == knob]["x"].nunique() > 1]
+    if not knobs:
+        return _empty("no grid")
     with mpl.rc_context(fname=STYLE):
-        figure = Figure(figsize=(WIDTH, 0.4 + 1.45 * max(len(groups), 1)))
-        grid = figure.subplots(max(len(groups), 1), max(len(knobs), 1), squeeze=False, sharey="row")
-        if not knobs:
-            return _empty(figure, grid, "no grid")
+        figure, grid = _panels(0.4 + 1.45 * len(groups), len(groups), len(knobs), sharey="row")
         for (title, part), axes in zip(groups, grid):
             for knob, axis in zip(knobs, axes):
                 _knob(axis, part[part["knob"] == knob], knob)
             metric = {"true_info": "True*Info", "mc1": "MC1"}.get(part["metric"].iloc[0], part["metric"].iloc[0])
-            axes[0].set_ylabel(f"{title}\n{metric} (%)" if len(groups) > 1 else f"{metric} (%)")
+            axes[0].set_ylabel(f"{title}{metric} (%)")
             for axis in axes:
                 axis.yaxis.set_major_locator(MaxNLocator(4, integer=True))
             last = part[part["knob"] == knobs[-1]]
@@ -269,16 +264,15 @@ def _interval_line(axis: Axes, x: pd.Series, part: pd.DataFrame, method: str) ->
 def draw_tradeoff(rows: pd.DataFrame) -> Figure:
     """True against Info along alpha on validation questions, and where the tuned methods end on test questions."""
     groups = _groups(rows)
-    n = max(len(groups), 1)
+    if not groups:
+        return _empty("no answers")
+    n, lines = len(groups), -(-len(groups) // 2)
     with mpl.rc_context(fname=STYLE):
-        figure = Figure(figsize=(WIDTH if n > 1 else 3.6, 2.5 * -(-n // 2)))
-        grid = figure.subplots(-(-n // 2), min(n, 2), squeeze=False, sharex=True, sharey=True)
-        if not groups:
-            return _empty(figure, grid, "no answers")
+        figure, grid = _panels(2.5 * lines, lines, min(n, 2), WIDTH if n > 1 else 3.6, sharex=True, sharey=True)
         flat = list(grid.ravel())
         for (title, part), axis in zip(groups, flat):
             _plane(axis, part, _limits(rows))
-            axis.text(0.02, 1.02, title if n > 1 else "", transform=axis.transAxes, fontsize=8.5)
+            axis.text(0.02, 1.02, title.strip(), transform=axis.transAxes, fontsize=8.5)
         _key(flat[0], list(dict.fromkeys(rows[rows["part"] == "test"]["method"])))
         for axis in flat[len(groups) :]:
             axis.set_axis_off()
@@ -365,21 +359,30 @@ def _end_labels(axis: Axes, ends: dict[str, float], height: float) -> None:
 
 
 def _groups(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Each comparison's rows; where there are several, with its name and a line break."""
     if rows.empty:
         return []
-    named = rows.groupby(["model", "dataset"], sort=False)
-    return [(model if model == dataset else f"{model},\n{dataset}", part) for (model, dataset), part in named]
+    named = list(rows.groupby(["model", "dataset"], sort=False))
+    if len(named) == 1:
+        return [("", rows)]
+    return [(f"{model}\n" if model == dataset else f"{model},\n{dataset}\n", part) for (model, dataset), part in named]
+
+
+def _panels(height: float, n_rows: int, n_columns: int, width: float = WIDTH, **keywords: Any) -> tuple[Figure, Any]:
+    """A figure of so many inches, and its axes [row, column]."""
+    figure = Figure(figsize=(width, height))
+    return figure, figure.subplots(n_rows, n_columns, squeeze=False, **keywords)
 
 
 def _dash(name: str) -> Any:
     return (0, DASHES[name]) if name in DASHES else "-"
 
 
-def _empty(figure: Figure, grid: Any, text: str) -> Figure:
+def _empty(text: str) -> Figure:
     """A figure whose study has nothing to show in it, and says so."""
-    for axis in grid.ravel():
-        axis.set_axis_off()
-    figure.text(0.5, 0.5, f"({text} in this study)", ha="center", va="center")
+    with mpl.rc_context(fname=STYLE):
+        figure = Figure(figsize=(WIDTH, 1.5))
+        figure.text(0.5, 0.5, f"({text} in this study)", ha="center", va="center")
     return figure
 
 
@@ -389,17 +392,16 @@ METRICS = {"true_info": "True*Info (%)", "mc1": "MC1 (%)", "mc2": "MC2 (%)"}
 def draw_data_efficiency(rows: pd.DataFrame) -> Figure:
     """Each metric against the number of training pairs, the published unsteered number as a dotted line."""
     groups = _groups(rows)
-    metrics = [metric for metric in METRICS if len(rows) and (rows["metric"] == metric).any()]
+    if not groups:
+        return _empty("no cells with a share of the training questions")
+    metrics = [metric for metric in METRICS if (rows["metric"] == metric).any()]
     with mpl.rc_context(fname=STYLE):
-        figure = Figure(figsize=(WIDTH, 0.5 + 1.8 * max(len(groups), 1)))
-        grid = figure.subplots(max(len(groups), 1), max(len(metrics), 1), squeeze=False, sharex="row")
-        if not groups:
-            return _empty(figure, grid, "no cells with a share of the training questions")
+        figure, grid = _panels(0.5 + 1.8 * len(groups), len(groups), len(metrics), sharex="row")
         for (title, part), axes in zip(groups, grid):
             for metric, axis in zip(metrics, axes):
                 _against_pairs(axis, part[part["metric"] == metric])
                 axis.set_ylabel(METRICS[metric], labelpad=1)
-            axes[0].text(0, 1.03, title if len(groups) > 1 else "", transform=axes[0].transAxes, fontsize=8.5)
+            axes[0].text(0, 1.03, title.strip(), transform=axes[0].transAxes, fontsize=8.5)
         for axis in grid[-1]:
             axis.set_xlabel("training pairs")
         grid[0][-1].legend(fontsize=6.5, frameon=False)
