@@ -44,7 +44,6 @@ def table_command(name: str, files: tuple[Path, ...], settings: dict[str, Any], 
 
     Example: fasb table main results/*/*/seed*/metrics.parquet --settings table.json --out results/tables/main
     """
-    from fasb.artifacts import writing
     from fasb.study.cells import of_cell
     from fasb.study.panels import Cell, judges_of, read_cells
     from fasb.study.tables import chosen_methods, latex, markdown, table_rows
@@ -57,9 +56,7 @@ def table_command(name: str, files: tuple[Path, ...], settings: dict[str, Any], 
     if name != "side_effects":
         judges = judges_of(cells, files)
         rows["judge"] = [judges.get(group, "") for group in zip(rows["model"], rows["dataset"])]
-    for suffix, text in ((".csv", rows.to_csv(index=False)), (".md", markdown(rows)), (".tex", latex(rows))):
-        with writing(out.with_name(out.name + suffix)) as part:
-            part.write_text(text)
+    _write_table(out, {"csv": rows.to_csv(index=False), "md": markdown(rows), "tex": latex(rows)})
 
 
 @click.command()
@@ -72,14 +69,11 @@ def agreement_command(files: tuple[Path, ...], settings: dict[str, Any], out: Pa
     Example: fasb agreement results/*/*/seed*/{generations,judged,judged_second}.parquet --settings table.json --out
     results/tables/judges
     """
-    from fasb.artifacts import writing
     from fasb.study.agreement import agreement_rows, latex, markdown
     from fasb.study.panels import Cell
 
     rows = agreement_rows(Cell.of(settings["cells"]), files)
-    for suffix, text in ((".csv", rows.to_csv(index=False)), (".md", markdown(rows)), (".tex", latex(rows))):
-        with writing(out.with_name(out.name + suffix)) as part:
-            part.write_text(text)
+    _write_table(out, {"csv": rows.to_csv(index=False), "md": markdown(rows), "tex": latex(rows)})
 
 
 @click.command()
@@ -88,7 +82,9 @@ def agreement_command(files: tuple[Path, ...], settings: dict[str, Any], out: Pa
 @settings_option
 @out_option
 def figure_command(name: str, files: tuple[Path, ...], settings: dict[str, Any], out: Path) -> None:
-    """A figure (figure_1, calibration, figure_4, sensitivity, tradeoff) of the cells' FILES: OUT.csv, .pdf and .png.
+    """A figure of the cells' FILES: OUT.csv, .pdf and .png.
+
+    NAME: figure_1, calibration, figure_4, sensitivity, tradeoff, data_efficiency.
 
     Example: fasb figure sensitivity results/*/*/seed*/grid.parquet --settings figure.json --out
     results/figures/sensitivity
@@ -154,3 +150,11 @@ def wandb_command(files: tuple[Path, ...], settings: dict[str, Any], out: Path) 
         **settings["wandb"],
     )
     write_runs(study, files, out)
+
+
+def _write_table(out: Path, texts: dict[str, str]) -> None:
+    from fasb.artifacts import writing
+
+    for suffix, text in texts.items():
+        with writing(out.with_name(f"{out.name}.{suffix}")) as part:
+            part.write_text(text)

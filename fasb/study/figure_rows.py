@@ -17,7 +17,7 @@ from fasb.calibration import auc, question_weights, reliability
 from fasb.data.published import beside
 from fasb.errors import ConfigError, did_you_mean
 from fasb.metrics import verdict
-from fasb.statistics import DEFINED, intervals, resample
+from fasb.statistics import DEFINED, Interval, intervals, resample
 from fasb.study.cells import FIGURES, is_ablation
 from fasb.study.panels import KNOBS, Cell, comparisons, files_of, panel_of, pooled, read_cells
 
@@ -215,10 +215,8 @@ def tradeoff_rows(
             row = {"model": comparison.model, "dataset": comparison.dataset, "method": method, "part": "test"}
             for metric in ("true", "info"):
                 j = panel.columns.index(metric)
-                at = {key: 100 * getattr(found, key)[i, j] for key in ("value", "low", "high")}
-                row |= _named(metric, at)
-            sizes = {"n": comparison.n_questions, "worlds": comparison.n_cells, "seeds": comparison.n_seeds}
-            rows.append(row | {"alpha": np.nan} | sizes)
+                row |= _named(metric, _percent(found, i, j))
+            rows.append(row | {"alpha": np.nan} | comparison.sizes)
     return pd.DataFrame(rows)
 
 
@@ -236,13 +234,11 @@ def data_efficiency_rows(cells: Sequence[Cell], files: Sequence[Path], methods: 
             mean = float(np.mean([pairs[cell.folder] for cell in held if cell.group == comparison.group]))
             found = intervals(comparison.panel, resample(comparison.panel, 1000))
             about = {"model": comparison.model, "dataset": comparison.dataset}
-            sizes = {"n": comparison.n_questions, "worlds": comparison.n_cells, "seeds": comparison.n_seeds}
             for j, metric in ((j, m) for j, m in enumerate(comparison.panel.columns) if m in EFFICIENT):
                 known = beside("main", *comparison.group, "unsteered", metric)
                 for i, method in enumerate(comparison.panel.methods):
-                    at = {key: 100 * float(getattr(found, key)[i, j]) for key in ("value", "low", "high")}
-                    row = about | {"method": method, "metric": metric, "pairs": mean} | at | sizes
-                    rows.append(row | {"published": known.value if known else np.nan})
+                    row = about | {"method": method, "metric": metric, "pairs": mean} | _percent(found, i, j)
+                    rows.append(row | comparison.sizes | {"published": known.value if known else np.nan})
     frame = pd.DataFrame(rows)
     return frame[frame["value"].notna()] if rows else frame
 
@@ -304,6 +300,10 @@ def _by_group(rows: pd.DataFrame) -> list[tuple[tuple[str, str], pd.DataFrame]]:
 def _sizes(rows: pd.DataFrame) -> dict[str, int]:
     worlds = rows[["model", "dataset"]].drop_duplicates()
     return {"worlds": len(worlds), "seeds": rows["seed"].nunique()}
+
+
+def _percent(found: Interval, method: int, metric: int) -> dict[str, float]:
+    return {key: 100 * float(getattr(found, key)[method, metric]) for key in ("value", "low", "high")}
 
 
 def _named(metric: str, found: dict[str, float]) -> dict[str, float]:

@@ -77,9 +77,9 @@ class Comparison:
         return self.model, self.dataset
 
     @property
-    def name(self) -> str:
-        """One name where model and dataset have the same, as in a world."""
-        return self.model if self.model == self.dataset else f"{self.model}, {self.dataset}"
+    def sizes(self) -> dict[str, int]:
+        """Questions, worlds and split seeds."""
+        return {"n": self.n_questions, "worlds": self.n_cells, "seeds": self.n_seeds}
 
 
 def pooled(name: str) -> str:
