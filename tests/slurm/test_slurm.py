@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -64,10 +65,11 @@ def digests(folder):
 
 
 @pytest.fixture
-def slurm(tmp_path):
+def slurm():
     if reason := missing():
         pytest.skip(reason)
-    with cluster(tmp_path / "slurm"):
+    # not tmp_path: a socket's whole path has 108 characters at most
+    with tempfile.TemporaryDirectory(prefix="slurm", ignore_cleanup_errors=True) as folder, cluster(Path(folder)):
         yield
 
 
