@@ -44,7 +44,7 @@ BARS = {
 GPU_BARS = {
     **BARS,
     "loop_over_engine": ">= 200",
-    "sklearn_over_probes": "",
+    "sklearn_over_probes": ">= 50",
     "plain_over_recorded": "",
     "bandwidth_share": ">= 0.6",
 }
@@ -66,7 +66,7 @@ def cases(device: str, repeats: int) -> dict[str, Callable[[], dict[str, Any]]]:
         "grid_over_one": lambda: grid_over_one(small if device == "cpu" else large, repeats),
         "mc_over_limit": lambda: mc_over_limit(large, repeats),
         "extract_over_forward": lambda: extract_over_forward(large, repeats),
-        "sklearn_over_probes": lambda: sklearn_over_probes(max(repeats, 7)),
+        "sklearn_over_probes": lambda: sklearn_over_probes(max(repeats, 7), n_heads=32 if device == "cpu" else 1024),
         "plain_over_recorded": lambda: plain_over_recorded(large, repeats),
         "bandwidth_share": lambda: share_of_bandwidth(large.recorded, repeats),
         "scaling": lambda: scaling(small, repeats),
