@@ -110,6 +110,7 @@ def draw(measured: dict[str, dict[str, Any]], bars: dict[str, str], path: Path) 
     """Each ratio over its bar, with its interval, on a logarithmic axis; the good side is the right one."""
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from matplotlib.ticker import LogLocator, NullLocator
 
     names = [name for name in measured if bars[name]]
     figure, axes = pyplot.subplots(figsize=(6.3, 0.45 * len(names) + 0.9), layout="constrained")
@@ -122,7 +123,9 @@ def draw(measured: dict[str, dict[str, Any]], bars: dict[str, str], path: Path) 
     axes.axvline(1, color="0.6", linewidth=0.8)
     axes.set_yticks(range(len(names)), [f"{name}  ({bars[name]})" for name in reversed(names)])
     axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_locator(LogLocator(base=2, subs=(1.0, 1.5)))
     axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("measured, as a share of the bar (right of 1: met)")
     figure.savefig(path, dpi=200)
 
