@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from measure import pairs, ratio, seconds
-from subjects import Subject
+from subjects import Subject, half_firing
 
 from fasb import activations, decoding, live, scoring
 from fasb.data.protocol import Question
@@ -217,22 +217,28 @@ def _syncs(subject: Subject) -> int:
     return sum("synchroniz" in str(warning.message) for warning in caught)
 
 
-def scaling(subject: Subject, repeats: int) -> dict[str, Any]:
+def scaling(subject: Subject, larger: Subject, repeats: int) -> dict[str, Any]:
     """Seconds per question of live steering while one thing grows at a time, and the peak of the GPU's memory."""
-    model, bundle, prompts = subject.model, subject.bundle, subject.prompts
+    bundle, prompts = subject.bundle, subject.prompts
+    batch = bundle.decoding.batch
     found: dict[str, dict[str, float]] = {}
 
-    def measure(name: str, value: int, changed: Any, rows: list[list[int]]) -> None:
-        times = [seconds(lambda: live.live(model, rows, changed)) for _ in range(repeats)]
+    def measure(name: str, value: int, changed: Any, rows: list[list[int]], of: Subject = subject) -> None:
+        times = [seconds(lambda: live.live(of.model, rows, changed)) for _ in range(repeats)]
         found.setdefault(name, {})[str(value)] = float(np.median(times)) / len(rows)
 
     for size in (1, 4, 16, 64):
         measure("batch", size, _decoded(bundle, batch=size), prompts[: max(2 * size, 8)])
     for tokens in (25, 50, 100):
-        measure("tokens", tokens, _decoded(bundle, tokens=tokens), prompts[: bundle.decoding.batch])
+        measure("tokens", tokens, _decoded(bundle, tokens=tokens), prompts[:batch])
     for n in (16, 64, len(prompts)):
         measure("questions", n, bundle, prompts[:n])
-    peak = torch.cuda.max_memory_allocated() if model.device.type == "cuda" else _peak_rss()
+    for k in (1, 4, 16):
+        measure("anchors", k, half_firing(subject.model, prompts, bundle.decoding, k), prompts[:batch])
+    for of in (subject, larger):
+        size = sum(p.numel() for p in of.model.model.parameters())
+        measure("parameters", size, _decoded(of.bundle, batch=16), of.prompts[:16], of)
+    peak = torch.cuda.max_memory_allocated() if subject.model.device.type == "cuda" else _peak_rss()
     return {"seconds_per_question": found, "peak_bytes": peak}
 
 

@@ -69,7 +69,7 @@ def cases(device: str, repeats: int) -> dict[str, Callable[[], dict[str, Any]]]:
         "sklearn_over_probes": lambda: sklearn_over_probes(max(repeats, 7), n_heads=32 if device == "cpu" else 1024),
         "plain_over_recorded": lambda: plain_over_recorded(large, repeats),
         "bandwidth_share": lambda: share_of_bandwidth(large.recorded, repeats),
-        "scaling": lambda: scaling(small, repeats),
+        "scaling": lambda: scaling(small, large, repeats),
     }
 
 

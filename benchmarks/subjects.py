@@ -55,7 +55,7 @@ def subject(name: str, n_prompts: int, tokens: int = 50, batch: int = 64, device
         lm = LlamaForCausalLM(config).to(dtype).eval()
     loaded = wrap(lm, _tokenizer(VOCABULARY[name]), name=f"random-{name}")
     prompts = _prompts(n_prompts, VOCABULARY[name])
-    bundle = _half_firing(loaded, prompts, DecodingSettings(tokens=tokens, batch=batch))
+    bundle = half_firing(loaded, prompts, DecodingSettings(tokens=tokens, batch=batch))
     return Subject(name, loaded, prompts, bundle)
 
 
@@ -73,11 +73,11 @@ def _prompts(n: int, size: int) -> list[list[int]]:
     return [prefix + random.integers(3, size, length).tolist() for length in lengths]
 
 
-def _half_firing(model: LoadedModel, prompts: list[list[int]], decoding: DecodingSettings) -> Bundle:
-    """Random anchors; beta is the median over answers of the highest p that is judged."""
+def half_firing(model: LoadedModel, prompts: list[list[int]], decoding: DecodingSettings, k: int = 24) -> Bundle:
+    """Random anchors, k or half of all heads; beta is the median over answers of the highest p that is judged."""
     random = torch.Generator().manual_seed(0)
     layout, s = model.layout, 10
-    k = min(24, layout.n_layers * layout.n_heads // 2)
+    k = min(k, layout.n_layers * layout.n_heads // 2)
     flat = torch.randperm(layout.n_layers * layout.n_heads, generator=random)[:k]
     heads = torch.stack([flat // layout.n_heads, flat % layout.n_heads], 1)
     weight = torch.randn(k, layout.head_dim, generator=random) * 10
