@@ -186,6 +186,6 @@ def test_edits_survive_a_cache(model, prompts):
             dial.strength = torch.zeros(batch.ids.shape, dtype=torch.float64)
             dial.strength[:, 2:] = 0.4
             forward(model, batch)
-            rest = replace(batch, ids=torch.tensor([tokens[first:second]]), mask=whole.mask)
+            rest = replace(batch, ids=torch.tensor([tokens[first:second]]), mask=whole.mask, slots=whole.slots[first:])
             dial.strength = torch.full(rest.ids.shape, 0.4, dtype=torch.float64)
             torch.testing.assert_close(forward(model, rest), expected[:, first:], rtol=0, atol=1e-12)
