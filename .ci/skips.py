@@ -10,12 +10,21 @@ def main(report: Path) -> int:
     silent = 0
     for case in ElementTree.parse(report).getroot().iter("testcase"):  # noqa: S314 - written by our own pytest
         for skip in case.iter("skipped"):
-            name, reason = f"{case.get('classname')}.{case.get('name')}", (skip.get("message") or "").strip()
-            stated = bool(reason) and reason.lower() not in ("unconditional skip", "skipped", "expected test failure")
+            name, reason = (
+                f"{case.get('classname')}.{case.get('name')}",
+                (skip.get("message") or "").strip(),
+            )
+            stated = bool(reason) and reason.lower() not in (
+                "unconditional skip",
+                "skipped",
+                "expected test failure",
+            )
             silent += not stated
             sys.stderr.write(f"skipped: {name}: {reason or 'no reason'}\n")
     if silent:
-        sys.stderr.write(f"{report}: {silent} tests skipped without a reason; give pytest.skip a reason\n")
+        sys.stderr.write(
+            f"{report}: {silent} tests skipped without a reason; give pytest.skip a reason\n"
+        )
     return int(silent > 0)
 
 

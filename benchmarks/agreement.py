@@ -2,9 +2,11 @@
 
     python benchmarks/agreement.py                            a small random Llama on the CPU, some ten seconds
     python benchmarks/agreement.py --device cuda --shape 7b
-    python benchmarks/agreement.py --device cuda --model FOLDER_OR_HUB_ID --bundle FILE --questions FILE
+    python benchmarks/agreement.py --device cuda --model FOLDER_OR_HUB_ID --bundle FILE --questions
+    FILE
 
-Prints one table and writes `benchmarks/agreement.json`; docs/benchmarks.md says what the columns mean.
+Prints one table and writes `benchmarks/agreement.json`; docs/benchmarks.md says what the columns
+mean.
 """
 
 import argparse
@@ -17,21 +19,28 @@ import torch
 from subjects import SHAPES, subject
 
 from fasb.artifacts import surroundings, write_json
-from fasb.bundle import Bundle
 from fasb.data.prompts import generation_prompt
-from fasb.decoding import Answers, Prompts, answer
-from fasb.live import live
+from fasb.decoding.decode import Answers, Prompts, answer
+from fasb.decoding.stream import live
 from fasb.model.load import LoadedModel, load_model
 from fasb.settings import ModelSettings
-from fasb.trace import OPEN, Trace
+from fasb.steering.bundle import Bundle
+from fasb.steering.trace import OPEN, Trace
 
 NEAR_BETA, NEAR_TIE = 0.01, 0.05
-"""A state is near the threshold where |p - beta| is below this, near a tie where the top two logits are this close."""
+"""A state is near the threshold where |p - beta| is below this, near a tie where the top two logits
+are this close."""
 
-RUNS = {"one row": "the same, one row at a time", "live": "the same, live", "float32": "the same weights in float32"}
+RUNS = {
+    "one row": "the same, one row at a time",
+    "live": "the same, live",
+    "float32": "the same weights in float32",
+}
 
 
-def report(model: LoadedModel, prompts: Prompts, bundle: Bundle, dtype: torch.dtype) -> dict[str, Any]:
+def report(
+    model: LoadedModel, prompts: Prompts, bundle: Bundle, dtype: torch.dtype
+) -> dict[str, Any]:
     """The engine's batched answers in `dtype` against each of `RUNS`; the model is left in float32, rounded to it."""
     model.model.to(dtype)
     batched = answer(model, prompts, bundle)
@@ -73,7 +82,9 @@ def tokens(one: Trace, other: Trace, gaps: list[np.ndarray] | None) -> dict[str,
     if steps:
         found["quartiles"] = np.quantile(steps, [0.25, 0.5, 0.75]).tolist()
     if gaps is not None:
-        found["near_tie"] = sum(step < len(gaps[row]) and bool(gaps[row][step] < NEAR_TIE) for row, step in parted)
+        found["near_tie"] = sum(
+            step < len(gaps[row]) and bool(gaps[row][step] < NEAR_TIE) for row, step in parted
+        )
     return found
 
 
@@ -91,7 +102,9 @@ def parting(one: Trace, other: Trace, row: int) -> int | None:
 def near_beta(answers: Answers, beta: float) -> dict[str, int]:
     """States of the unsteered answers whose p is close to beta, and rows with any."""
     p = answers.before.p
-    return _counts([] if p is None else [np.abs(row[~np.isnan(row)] - beta) < NEAR_BETA for row in p])
+    return _counts(
+        [] if p is None else [np.abs(row[~np.isnan(row)] - beta) < NEAR_BETA for row in p]
+    )
 
 
 def top_two_gaps(model: LoadedModel, prompts: Prompts, trace: Trace) -> list[np.ndarray]:
@@ -134,7 +147,9 @@ def table(found: dict[str, Any]) -> str:
 
 def main() -> None:
     """A random shape, or a model with its bundle and a file with one question per line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float16"])
     parser.add_argument("--shape", default="world", choices=list(SHAPES))
@@ -148,16 +163,24 @@ def main() -> None:
     if options.model and not (options.bundle and options.questions):
         parser.error("--model needs --bundle and --questions")
     if options.model:
-        model = load_model(ModelSettings(path=options.model, dtype=options.dtype, device=options.device))
+        model = load_model(
+            ModelSettings(path=options.model, dtype=options.dtype, device=options.device)
+        )
         bundle = Bundle.load(options.bundle)
         questions = options.questions.read_text(encoding="utf-8").splitlines()[: options.rows]
-        prompts = model.encode([generation_prompt(bundle.prompt, question) for question in questions])
+        prompts = model.encode(
+            [generation_prompt(bundle.prompt, question) for question in questions]
+        )
     else:
         random = subject(options.shape, options.rows, batch=options.batch, device=options.device)
         model, prompts, bundle = random.model, random.prompts, random.bundle
     found = report(model, prompts, bundle, getattr(torch, options.dtype))
     print(table(found))
-    write_json(options.out, found | surroundings(), {"model": model.fingerprint.model, "device": options.device})
+    write_json(
+        options.out,
+        found | surroundings(),
+        {"model": model.fingerprint.model, "device": options.device},
+    )
 
 
 if __name__ == "__main__":

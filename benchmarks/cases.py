@@ -13,16 +13,20 @@ import torch
 from measure import pairs, ratio, seconds
 from subjects import Subject, half_firing
 
-from fasb import activations, decoding, live, scoring
 from fasb.data.protocol import Question
-from fasb.model.prefix import Prefix, batch_of, forward, shared_prefix
+from fasb.decoding import decode as decoding
+from fasb.decoding import score as scoring
+from fasb.decoding import stream as live
+from fasb.fitting import bank as activations
+from fasb.model.batch import Prefix, batch_of, forward, shared_prefix
 from fasb.settings import ActivationSettings, PromptSettings
 
 
 def live_over_limit(subject: Subject, repeats: int) -> dict[str, Any]:
     """Live steering against plain time x (traced + regenerated) / plain tokens + prefill of the rows that fired.
 
-    That prefill, behind the shared prefix, is what starting a fired row anew would take; here it keeps its cache.
+    That prefill, behind the shared prefix, is what starting a fired row anew would take; here it
+    keeps its cache.
     """
     model, prompts, bundle = subject.model, subject.prompts, subject.bundle
     answers = live.live(model, prompts, bundle)
@@ -38,7 +42,9 @@ def live_over_limit(subject: Subject, repeats: int) -> dict[str, Any]:
         repeats,
     )
     prefix = shared_prefix(model, prompts)
-    prefill = np.median([seconds(lambda: _forward(subject, restarts, prefix)) for _ in range(repeats)])
+    prefill = np.median(
+        [seconds(lambda: _forward(subject, restarts, prefix)) for _ in range(repeats)]
+    )
     return ratio(times, base * share + prefill) | {
         "live_s": float(np.median(times)),
         "plain_s": float(np.median(base)),
@@ -60,7 +66,10 @@ def edit_over_plain(subject: Subject, repeats: int) -> dict[str, Any]:
         lambda: decoding.trace(subject.model, subject.prompts, always.decoding),
         repeats,
     )
-    return ratio(edited, plain) | {"edited_s": float(np.median(edited)), "plain_s": float(np.median(plain))}
+    return ratio(edited, plain) | {
+        "edited_s": float(np.median(edited)),
+        "plain_s": float(np.median(plain)),
+    }
 
 
 def generate_over_plain(subject: Subject, repeats: int) -> dict[str, Any]:
@@ -81,11 +90,18 @@ def generate_over_plain(subject: Subject, repeats: int) -> dict[str, Any]:
                 pad_token_id=model.pad,
             )
 
-    theirs, ours = pairs(library, lambda: decoding.trace(model, subject.prompts, bundle.decoding), repeats)
-    return ratio(theirs, ours) | {"generate_s": float(np.median(theirs)), "plain_s": float(np.median(ours))}
+    theirs, ours = pairs(
+        library, lambda: decoding.trace(model, subject.prompts, bundle.decoding), repeats
+    )
+    return ratio(theirs, ours) | {
+        "generate_s": float(np.median(theirs)),
+        "plain_s": float(np.median(ours)),
+    }
 
 
-def loop_over_engine(subject: Subject, repeats: int, loop: Callable[..., Any], sample: int = 4) -> dict[str, Any]:
+def loop_over_engine(
+    subject: Subject, repeats: int, loop: Callable[..., Any], sample: int = 4
+) -> dict[str, Any]:
     """The authors' loop (one prompt, no cache, every step from the start) against live steering, per question."""
     model, bundle = subject.model, subject.bundle
     few = subject.prompts[:sample]
@@ -112,13 +128,19 @@ def grid_over_one(subject: Subject, repeats: int) -> dict[str, Any]:
     ]
     answers = decoding.sweep(model, prompts, decoding.trace(model, prompts, bundle.decoding), grid)
     many, one = pairs(
-        lambda: decoding.sweep(model, prompts, decoding.trace(model, prompts, bundle.decoding), grid),
+        lambda: decoding.sweep(
+            model, prompts, decoding.trace(model, prompts, bundle.decoding), grid
+        ),
         lambda: decoding.answer(model, prompts, bundle),
         repeats,
     )
     first = decoding.answer(model, prompts, bundle)
     traced = int(first.before.length.sum())
-    suffixes = {key: int(found.after.length[key[0]]) - key[1] for found in answers for key in found.decision.suffixes()}
+    suffixes = {
+        key: int(found.after.length[key[0]]) - key[1]
+        for found in answers
+        for key in found.decision.suffixes()
+    }
     one_suffix = int((first.after.length - first.decision.kept).sum())
     return ratio(many, one) | {
         "settings": len(grid),
@@ -132,26 +154,40 @@ def mc_over_limit(subject: Subject, repeats: int) -> dict[str, Any]:
     """Scoring with steering against unsteered scoring x (scored + scored again) / scored tokens."""
     model, random = subject.model, np.random.default_rng(1)
     vocabulary = model.model.config.vocab_size
-    texts = [prompt + random.integers(3, vocabulary, 12).tolist() for prompt in subject.prompts for _ in range(4)]
+    texts = [
+        prompt + random.integers(3, vocabulary, 12).tolist()
+        for prompt in subject.prompts
+        for _ in range(4)
+    ]
     choices = [scoring.Choice(tuple(text), len(text) - 13, len(text) - 12) for text in texts]
     plain = subject.bundle.with_policy(gate="never")
     size = subject.bundle.scoring.batch
     scores = scoring.score(model, choices, subject.bundle, size)
-    extra = sum(len(text) for text, fired in zip(texts, scores.fired) if fired) / sum(map(len, texts))
+    extra = sum(len(text) for text, fired in zip(texts, scores.fired) if fired) / sum(
+        map(len, texts)
+    )
     steered, base = pairs(
         lambda: scoring.score(model, choices, subject.bundle, size),
         lambda: scoring.score(model, choices, plain, size),
         repeats,
     )
-    return ratio(steered, base * (1 + extra)) | {"fired": float(np.mean(scores.fired)), "answers": len(choices)}
+    return ratio(steered, base * (1 + extra)) | {
+        "fired": float(np.mean(scores.fired)),
+        "answers": len(choices),
+    }
 
 
 def extract_over_forward(subject: Subject, repeats: int, n_answers: int = 256) -> dict[str, Any]:
     """Extraction to HDF5 against the model's own forward over the same length-sorted batches."""
     random = np.random.default_rng(2)
     vocabulary = subject.model.model.config.vocab_size
-    words = [" ".join(f"w{i}" for i in random.integers(3, vocabulary, n)) for n in random.integers(8, 32, n_answers)]
-    questions = [Question(f"q{i}", text, ("w5",), ("w6",), "w5", f"q{i}") for i, text in enumerate(words)]
+    words = [
+        " ".join(f"w{i}" for i in random.integers(3, vocabulary, n))
+        for n in random.integers(8, 32, n_answers)
+    ]
+    questions = [
+        Question(f"q{i}", text, ("w5",), ("w6",), "w5", f"q{i}") for i, text in enumerate(words)
+    ]
     settings, prompt = ActivationSettings(), PromptSettings(probe="{question} {answer}")
     texts = activations.texts_of(questions, activations.READS["answer_end"], prompt)
     rows = subject.model.encode(texts.text)
@@ -176,7 +212,10 @@ def plain_over_recorded(subject: Subject, repeats: int) -> dict[str, Any]:
         lambda: decoding.trace(subject.model, subject.prompts, subject.recorded.bundle.decoding),
         repeats,
     )
-    return ratio(plain, recorded) | {"plain_s": float(np.median(plain)), "recorded_s": float(np.median(recorded))}
+    return ratio(plain, recorded) | {
+        "plain_s": float(np.median(plain)),
+        "recorded_s": float(np.median(recorded)),
+    }
 
 
 def share_of_bandwidth(subject: Subject, repeats: int) -> dict[str, Any]:
@@ -184,7 +223,12 @@ def share_of_bandwidth(subject: Subject, repeats: int) -> dict[str, Any]:
     model, prompts, n = subject.model, subject.prompts, subject.bundle.decoding.tokens
     config, batch = model.model.config, subject.bundle.decoding.batch
     block = torch.empty(2**28, dtype=torch.float32, device=model.device)
-    copied = 2 * block.numel() * block.element_size() / min(seconds(lambda: block.clone()) for _ in range(9))
+    copied = (
+        2
+        * block.numel()
+        * block.element_size()
+        / min(seconds(lambda: block.clone()) for _ in range(9))
+    )
     size = next(model.model.parameters()).element_size()
     weights = sum(p.numel() for p in model.model.parameters()) * size
     heads = getattr(config, "num_key_value_heads", config.num_attention_heads)
@@ -192,7 +236,12 @@ def share_of_bandwidth(subject: Subject, repeats: int) -> dict[str, Any]:
     length = float(np.mean([len(prompt) for prompt in prompts])) + n / 2
     steps = n * len(prompts) / batch
     limit = steps * (weights + batch * length * state) / copied
-    times = np.array([seconds(lambda: decoding.trace(model, prompts, subject.bundle.decoding)) for _ in range(repeats)])
+    times = np.array(
+        [
+            seconds(lambda: decoding.trace(model, prompts, subject.bundle.decoding))
+            for _ in range(repeats)
+        ]
+    )
     return ratio(np.full(repeats, limit), times) | {
         "batch": batch,
         "context": length,
@@ -223,7 +272,9 @@ def scaling(subject: Subject, larger: Subject, repeats: int) -> dict[str, Any]:
     batch = bundle.decoding.batch
     found: dict[str, dict[str, float]] = {}
 
-    def measure(name: str, value: int, changed: Any, rows: list[list[int]], of: Subject = subject) -> None:
+    def measure(
+        name: str, value: int, changed: Any, rows: list[list[int]], of: Subject = subject
+    ) -> None:
         times = [seconds(lambda: live.live(of.model, rows, changed)) for _ in range(repeats)]
         found.setdefault(name, {})[str(value)] = float(np.median(times)) / len(rows)
 
@@ -234,7 +285,9 @@ def scaling(subject: Subject, larger: Subject, repeats: int) -> dict[str, Any]:
     for n in (16, 64, len(prompts)):
         measure("questions", n, bundle, prompts[:n])
     for k in (1, 4, 16):
-        measure("anchors", k, half_firing(subject.model, prompts, bundle.decoding, k), prompts[:batch])
+        measure(
+            "anchors", k, half_firing(subject.model, prompts, bundle.decoding, k), prompts[:batch]
+        )
     for of in (subject, larger):
         size = sum(p.numel() for p in of.model.model.parameters())
         measure("parameters", size, _decoded(of.bundle, batch=16), of.prompts[:16], of)

@@ -23,7 +23,9 @@ def sync() -> None:
         torch.cuda.synchronize()
 
 
-def pairs(ours: Callable[[], Any], other: Callable[[], Any], repeats: int) -> tuple[np.ndarray, np.ndarray]:
+def pairs(
+    ours: Callable[[], Any], other: Callable[[], Any], repeats: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Times of both, measured in turn so that a slow spell hits both; one warm-up each. `[repeat]` seconds."""
     ours(), other()
     times = np.array([(seconds(ours), seconds(other)) for _ in range(repeats)])
@@ -35,4 +37,9 @@ def ratio(top: np.ndarray, bottom: np.ndarray) -> dict[str, float]:
     values = top / bottom
     draws = np.random.default_rng(0).choice(values, (2000, len(values)))
     low, high = np.quantile(np.median(draws, axis=1), [0.025, 0.975])
-    return {"ratio": float(np.median(values)), "low": float(low), "high": float(high), "pairs": len(values)}
+    return {
+        "ratio": float(np.median(values)),
+        "low": float(low),
+        "high": float(high),
+        "pairs": len(values),
+    }

@@ -1,6 +1,7 @@
 """`make bench`: print one table of ratios, write results.json, results.md and results.png beside this file.
 
-Ratios are of interleaved pairs in this run; what they compare and their bars are in docs/benchmarks.md.
+Ratios are of interleaved pairs in this run; what they compare and their bars are in
+docs/benchmarks.md.
 """
 
 import argparse
@@ -62,11 +63,15 @@ def cases(device: str, repeats: int) -> dict[str, Callable[[], dict[str, Any]]]:
         "live_over_limit": lambda: live_over_limit(large, repeats),
         "edit_over_plain": lambda: edit_over_plain(large, repeats),
         "generate_over_plain": lambda: generate_over_plain(large, repeats),
-        "loop_over_engine": lambda: loop_over_engine(small if device == "cpu" else large, repeats, loop),
+        "loop_over_engine": lambda: loop_over_engine(
+            small if device == "cpu" else large, repeats, loop
+        ),
         "grid_over_one": lambda: grid_over_one(small if device == "cpu" else large, repeats),
         "mc_over_limit": lambda: mc_over_limit(large, repeats),
         "extract_over_forward": lambda: extract_over_forward(large, repeats),
-        "sklearn_over_probes": lambda: sklearn_over_probes(max(repeats, 7), n_heads=32 if device == "cpu" else 1024),
+        "sklearn_over_probes": lambda: sklearn_over_probes(
+            max(repeats, 7), n_heads=32 if device == "cpu" else 1024
+        ),
         "plain_over_recorded": lambda: plain_over_recorded(large, repeats),
         "bandwidth_share": lambda: share_of_bandwidth(large.recorded, repeats),
         "scaling": lambda: scaling(small, large, repeats),
@@ -90,11 +95,20 @@ def main() -> None:
         measured[name] = run[name]()
         if name in bars:
             print(line(name, bars[name], measured[name]), flush=True)
-    payload = {"measured": measured, "device": options.device, "threads": torch.get_num_threads(), **surroundings()}
+    payload = {
+        "measured": measured,
+        "device": options.device,
+        "threads": torch.get_num_threads(),
+        **surroundings(),
+    }
     write_json(options.out.with_suffix(".json"), payload, {"repeats": options.repeats})
     rows = [line(name, bars[name], row) for name, row in measured.items() if name in bars]
     options.out.with_suffix(".md").write_text("\n".join([HEADER, *rows]) + "\n")
-    draw({name: row for name, row in measured.items() if name in bars}, bars, options.out.with_suffix(".png"))
+    draw(
+        {name: row for name, row in measured.items() if name in bars},
+        bars,
+        options.out.with_suffix(".png"),
+    )
 
 
 HEADER = "| case | bar | median | 95 % interval | conditions |\n|---|---|---|---|---|"
@@ -103,7 +117,9 @@ HEADER = "| case | bar | median | 95 % interval | conditions |\n|---|---|---|---
 def line(name: str, bar: str, row: dict[str, Any]) -> str:
     """One row of the table."""
     more = ", ".join(f"{k} {v:.3g}" for k, v in row.items() if k not in ("ratio", "low", "high"))
-    return f"| {name} | {bar} | {row['ratio']:.3f} | {row['low']:.3f} to {row['high']:.3f} | {more} |"
+    return (
+        f"| {name} | {bar} | {row['ratio']:.3f} | {row['low']:.3f} to {row['high']:.3f} | {more} |"
+    )
 
 
 def draw(measured: dict[str, dict[str, Any]], bars: dict[str, str], path: Path) -> None:
@@ -119,7 +135,9 @@ def draw(measured: dict[str, dict[str, Any]], bars: dict[str, str], path: Path) 
         reached = [measured[name][key] / float(bar) for key in ("low", "ratio", "high")]
         low, middle, high = sorted(reached if sign == ">=" else [1 / value for value in reached])
         colour = "#2166ac" if high >= 1 else "#b2182b"
-        axes.errorbar(middle, at, xerr=[[middle - low], [high - middle]], fmt="o", color=colour, capsize=3)
+        axes.errorbar(
+            middle, at, xerr=[[middle - low], [high - middle]], fmt="o", color=colour, capsize=3
+        )
     axes.axvline(1, color="0.6", linewidth=0.8)
     axes.set_yticks(range(len(names)), [f"{name}  ({bars[name]})" for name in reversed(names)])
     axes.set_xscale("log", base=2)

@@ -10,18 +10,33 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from fasb.bundle import Bundle
-from fasb.decoding import observe, trace
-from fasb.edits import Edit
+from fasb.decoding.decode import observe, trace
 from fasb.model.load import LoadedModel, wrap
-from fasb.policy import Policy
 from fasb.settings import DecodingSettings, PromptSettings
-from fasb.tracker import Tracker
+from fasb.steering.bundle import Bundle
+from fasb.steering.edit import Edit
+from fasb.steering.policy import Policy
+from fasb.steering.tracker import Tracker
 
 SHAPES = {
-    "world": {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 8, "intermediate_size": 256},
-    "60m": {"hidden_size": 512, "num_hidden_layers": 8, "num_attention_heads": 8, "intermediate_size": 1408},
-    "7b": {"hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32, "intermediate_size": 11008},
+    "world": {
+        "hidden_size": 128,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 8,
+        "intermediate_size": 256,
+    },
+    "60m": {
+        "hidden_size": 512,
+        "num_hidden_layers": 8,
+        "num_attention_heads": 8,
+        "intermediate_size": 1408,
+    },
+    "7b": {
+        "hidden_size": 4096,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "intermediate_size": 11008,
+    },
 }
 VOCABULARY = {"world": 165, "60m": 32000, "7b": 32000}
 PREFIX, QUESTION = 48, 16
@@ -44,11 +59,17 @@ class Subject:
         return replace(self, bundle=replace(self.bundle, decoding=decoding))
 
 
-def subject(name: str, n_prompts: int, tokens: int = 50, batch: int = 64, device: str = "cpu") -> Subject:
+def subject(
+    name: str, n_prompts: int, tokens: int = 50, batch: int = 64, device: str = "cpu"
+) -> Subject:
     """Everything seeded, on `device`; bfloat16 on a GPU, float32 else."""
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=VOCABULARY[name], max_position_embeddings=2048, bos_token_id=0, eos_token_id=None, **SHAPES[name]
+        vocab_size=VOCABULARY[name],
+        max_position_embeddings=2048,
+        bos_token_id=0,
+        eos_token_id=None,
+        **SHAPES[name],
     )
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
     with torch.device(device):
@@ -63,7 +84,9 @@ def _tokenizer(size: int) -> PreTrainedTokenizerFast:
     words = {"<s>": 0, "</s>": 1, "<pad>": 2} | {f"w{i}": i for i in range(3, size)}
     core = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core, bos_token="<s>", eos_token="</s>", pad_token="<pad>"
+    )
 
 
 def _prompts(n: int, size: int) -> list[list[int]]:
@@ -73,7 +96,9 @@ def _prompts(n: int, size: int) -> list[list[int]]:
     return [prefix + random.integers(3, size, length).tolist() for length in lengths]
 
 
-def half_firing(model: LoadedModel, prompts: list[list[int]], decoding: DecodingSettings, k: int = 24) -> Bundle:
+def half_firing(
+    model: LoadedModel, prompts: list[list[int]], decoding: DecodingSettings, k: int = 24
+) -> Bundle:
     """Random anchors, k or half of all heads; beta is the median over answers of the highest p that is judged."""
     random = torch.Generator().manual_seed(0)
     layout, s = model.layout, 10

@@ -12,12 +12,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fasb.bundle import Bundle as Bundle
     from fasb.data.protocol import Question as Question
-    from fasb.edits import Edit as Edit
     from fasb.errors import FasbError as FasbError
-    from fasb.policy import Policy as Policy
-    from fasb.tracker import Tracker as Tracker
+    from fasb.steering.bundle import Bundle as Bundle
+    from fasb.steering.edit import Edit as Edit
+    from fasb.steering.policy import Policy as Policy
+    from fasb.steering.tracker import Tracker as Tracker
     from fasb.user.evaluation import evaluate as evaluate
     from fasb.user.fitting import fit as fit
     from fasb.user.steering import load as load
@@ -28,10 +28,10 @@ _HOME = {
     "fit": "fasb.user.fitting",
     "steer": "fasb.user.steering",
     "evaluate": "fasb.user.evaluation",
-    "Bundle": "fasb.bundle",
-    "Policy": "fasb.policy",
-    "Edit": "fasb.edits",
-    "Tracker": "fasb.tracker",
+    "Bundle": "fasb.steering.bundle",
+    "Policy": "fasb.steering.policy",
+    "Edit": "fasb.steering.edit",
+    "Tracker": "fasb.steering.tracker",
     "Question": "fasb.data.protocol",
     "FasbError": "fasb.errors",
 }
@@ -42,7 +42,9 @@ __all__ = list(_HOME)
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
-        raise AttributeError(f"module 'fasb' has no attribute {name!r}; public names: {', '.join(_HOME)}")
+        raise AttributeError(
+            f"module 'fasb' has no attribute {name!r}; public names: {', '.join(_HOME)}"
+        )
     return getattr(importlib.import_module(_HOME[name]), name)
 
 

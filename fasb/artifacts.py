@@ -33,7 +33,9 @@ def writing(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to; it takes `path`'s place when the block ends without an error."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")  # jobs of several nodes may meet here
+    part = path.with_name(
+        f".{path.name}.{uuid.uuid4().hex[:12]}.part"
+    )  # jobs of several nodes may meet here
     try:
         yield part
         with part.open("rb") as file:
@@ -79,7 +81,8 @@ def surroundings() -> dict[str, Any]:
     """Versions, commit and hardware, the same for all that one process writes."""
     packages = ("fasb", "torch", "transformers", "scikit-learn", "numpy", "h5py")
     return {
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in packages},
+        "versions": {"python": platform.python_version()}
+        | {name: _version(name) for name in packages},
         "commit": _commit(),
         "hardware": {"machine": platform.machine(), "cpus": os.cpu_count(), "gpu": _gpu()},
     }
@@ -96,8 +99,19 @@ def _commit() -> str | None:
     """Commit of the checkout this library runs from, `+` appended where files differ from it."""
     folder = Path(__file__).parent
     try:
-        run = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
-        return subprocess.run(run, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+        run = [
+            "git",
+            "-C",
+            str(folder),
+            "describe",
+            "--always",
+            "--abbrev=40",
+            "--dirty=+",
+            "--exclude=*",
+        ]
+        return subprocess.run(
+            run, capture_output=True, text=True, check=True, timeout=20
+        ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
 
@@ -158,10 +172,14 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
 
     with _naming(_existing(path)):
         table = pq.read_table(path)
-        _match(path, json.loads(table.schema.metadata[KEY.encode()])["digest"], _table_digest(table))
+        _match(
+            path, json.loads(table.schema.metadata[KEY.encode()])["digest"], _table_digest(table)
+        )
     missing = set(columns or ()) - set(table.column_names)
     if missing:
-        raise ArtifactError(f"{path}: no column {', '.join(sorted(missing))}; it has {', '.join(table.column_names)}")
+        raise ArtifactError(
+            f"{path}: no column {', '.join(sorted(missing))}; it has {', '.join(table.column_names)}"
+        )
     frame: pd.DataFrame = table.select(columns or table.column_names).to_pandas()
     return frame
 
@@ -172,7 +190,9 @@ def _table_digest(table: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def write_tensors(path: Path, tensors: dict[str, np.ndarray], made_by: dict[str, Any], about: Any = None) -> None:
+def write_tensors(
+    path: Path, tensors: dict[str, np.ndarray], made_by: dict[str, Any], about: Any = None
+) -> None:
     """A safetensors file; `about` is any JSON value kept with the tensors and covered by the digest."""
     from safetensors.numpy import save_file
 
@@ -224,7 +244,9 @@ def hdf5_stamp(file: Any, path: Path) -> dict[str, Any]:
         ArtifactError: the file is not one of ours or was not finished.
     """
     if KEY not in file.attrs:
-        raise ArtifactError(f"{path}: not a finished file of this library; delete it and make it again")
+        raise ArtifactError(
+            f"{path}: not a finished file of this library; delete it and make it again"
+        )
     stamp: dict[str, Any] = json.loads(file.attrs[KEY])
     return stamp
 
@@ -241,7 +263,9 @@ def _hdf5_digest(file: Any) -> str:
             for start in range(0, item.shape[0] if item.shape else 0, step):
                 block = item[start : start + step]
                 digest.update(
-                    repr(block.tolist()).encode() if block.dtype == object else np.ascontiguousarray(block).data
+                    repr(block.tolist()).encode()
+                    if block.dtype == object
+                    else np.ascontiguousarray(block).data
                 )
     return digest.hexdigest()
 
@@ -255,7 +279,9 @@ def stamp_of(path: Path) -> dict[str, Any]:
     path = _existing(path)
     if path.suffix == ".json":
         read_json(path)
-        return {key: value for key, value in json.loads(path.read_text()).items() if key != "payload"}
+        return {
+            key: value for key, value in json.loads(path.read_text()).items() if key != "payload"
+        }
     if path.suffix == ".parquet":
         import pyarrow.parquet as pq
 
@@ -272,7 +298,9 @@ def stamp_of(path: Path) -> dict[str, Any]:
             stamp = hdf5_stamp(file, path)
             _match(path, stamp["digest"], _hdf5_digest(file))
         return stamp
-    raise ArtifactError(f"{path}: not a kind of file this library writes; give .json .parquet .safetensors .bundle .h5")
+    raise ArtifactError(
+        f"{path}: not a kind of file this library writes; give .json .parquet .safetensors .bundle .h5"
+    )
 
 
 @contextlib.contextmanager
@@ -284,7 +312,9 @@ def _naming(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ArtifactError(f"{path}: cannot be read ({reason}); delete it and make it again") from error
+        raise ArtifactError(
+            f"{path}: cannot be read ({reason}); delete it and make it again"
+        ) from error
 
 
 def _existing(path: Path) -> Path:
@@ -295,14 +325,17 @@ def _existing(path: Path) -> Path:
 
 def _match(path: Path, recorded: str, found: str) -> None:
     if recorded != found:
-        raise ArtifactError(f"{path}: content does not match its checksum; delete it and make it again")
+        raise ArtifactError(
+            f"{path}: content does not match its checksum; delete it and make it again"
+        )
 
 
 @dataclass(frozen=True)
 class Store:
     """Finished cells of long jobs: frames under the hash of all that they depend on.
 
-    Lives beside the declared outputs (`results/.store/`), so that a killed job resumes and equal cells are shared.
+    Lives beside the declared outputs (`results/.store/`), so that a killed job resumes and equal
+    cells are shared.
     """
 
     folder: Path

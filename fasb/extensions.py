@@ -32,7 +32,9 @@ def find(package: str, name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or not (path == error.name or path.startswith(error.name + ".")):
             raise
-        raise ConfigError(f"{package}: no module {name!r}; {did_you_mean(name, known(package))}") from None
+        raise ConfigError(
+            f"{package}: no module {name!r}; {did_you_mean(name, known(package))}"
+        ) from None
     missing = [item for item in ("Settings", FUNCTION[package]) if not hasattr(module, item)]
     if missing:
         raise ConfigError(f"{path}: has no {' and no '.join(missing)}; see docs/adding.md")
@@ -75,7 +77,11 @@ def _line(model: type[Section], item: dict[str, Any], where: str) -> str:
 def _fields_at(model: Any, loc: tuple[Any, ...]) -> list[str]:
     for part in loc:
         field = getattr(model, "model_fields", {}).get(part)
-        model = field.annotation if field is not None else next(iter(getattr(model, "__args__", (model,))[-1:]), model)
+        model = (
+            field.annotation
+            if field is not None
+            else next(iter(getattr(model, "__args__", (model,))[-1:]), model)
+        )
         arguments = getattr(model, "__args__", ())
         model = next((a for a in reversed(arguments) if hasattr(a, "model_fields")), model)
     return list(getattr(model, "model_fields", {}))

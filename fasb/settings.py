@@ -22,8 +22,12 @@ class ModelSettings(Section):
     """Where a model comes from and how it is loaded."""
 
     path: str = Field(description="Hub id or local folder of a causal LM; $VARIABLES are filled in")
-    revision: str | None = Field(None, description="Commit of the hub repository; recorded in every result")
-    tokenizer: str | None = Field(None, description="Hub id or folder of the tokenizer, if not the model's")
+    revision: str | None = Field(
+        None, description="Commit of the hub repository; recorded in every result"
+    )
+    tokenizer: str | None = Field(
+        None, description="Hub id or folder of the tokenizer, if not the model's"
+    )
     dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
     device: str = Field("cpu", description="cpu, cuda, cuda:1, or auto (spread by accelerate)")
 
@@ -42,10 +46,19 @@ class PromptSettings(Section):
 
     prefix: str = Field("", description="Instruction and few-shot primer, before every question")
     question: str = "Q: {question}"
-    open: str = Field("\nA:", description="Follows the question when the model is to answer; empty in the paper (Q4)")
-    answer: str = Field("\nA: {answer}", description="Follows the question when an answer is given (MC scoring)")
-    probe: str = Field("Q: {question} A: {answer}", description="Text whose last token the probes read (A3)")
-    next_question: str = Field(" Q: {next}", description="Follows `probe` in the bank that sigma is taken from (A4)")
+    open: str = Field(
+        "\nA:",
+        description="Follows the question when the model is to answer; empty in the paper (Q4)",
+    )
+    answer: str = Field(
+        "\nA: {answer}", description="Follows the question when an answer is given (MC scoring)"
+    )
+    probe: str = Field(
+        "Q: {question} A: {answer}", description="Text whose last token the probes read (A3)"
+    )
+    next_question: str = Field(
+        " Q: {next}", description="Follows `probe` in the bank that sigma is taken from (A4)"
+    )
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
         ("\n\n", "Q:"), description="An answer ends where one of these appears (G11)"
     )
@@ -59,8 +72,12 @@ class SplitSettings(Section):
     """Folds and validation share (Q2, Q3)."""
 
     folds: int = Field(2, ge=2)
-    validation: float = Field(0.2, gt=0, lt=1, description="Share of a fold's development groups kept for tuning")
-    train_share: float = Field(1.0, gt=0, le=1, description="Share of the training groups that is fitted on; nested")
+    validation: float = Field(
+        0.2, gt=0, lt=1, description="Share of a fold's development groups kept for tuning"
+    )
+    train_share: float = Field(
+        1.0, gt=0, le=1, description="Share of the training groups that is fitted on; nested"
+    )
 
 
 class ActivationSettings(Section):
@@ -82,7 +99,9 @@ class ProbeSettings(Section):
 class VectorSettings(Section):
     """Steering vectors and their scale (P5, P6, P8, T3)."""
 
-    scale: Literal["sigma", "raw"] = Field("sigma", description="Unit direction times sigma, or the raw vector")
+    scale: Literal["sigma", "raw"] = Field(
+        "sigma", description="Unit direction times sigma, or the raw vector"
+    )
     prototype_rows: Literal["train", "train+validation"] = "train"
     sigma_rows: Literal["train", "all"] = "train"
 
@@ -100,10 +119,18 @@ class DecodingSettings(Section):
     tokens: int = Field(50, ge=1, description="N, the most tokens of an answer")
     batch: int = Field(64, ge=1, description="Rows decoded together")
     edit: Literal["persistent", "transient"] = "persistent"
-    cuda_graphs: bool = Field(False, description="On one GPU, record a step's kernels and replay them: less waiting")
-    temperature: float = Field(0.0, ge=0, description="0: the likeliest token; else tokens are drawn")
-    top_p: float = Field(1.0, gt=0, le=1, description="Drawn from the fewest tokens that hold this much probability")
-    seed: int = Field(0, ge=0, description="Of what is drawn; a row's draws depend on it and on the prompt alone")
+    cuda_graphs: bool = Field(
+        False, description="On one GPU, record a step's kernels and replay them: less waiting"
+    )
+    temperature: float = Field(
+        0.0, ge=0, description="0: the likeliest token; else tokens are drawn"
+    )
+    top_p: float = Field(
+        1.0, gt=0, le=1, description="Drawn from the fewest tokens that hold this much probability"
+    )
+    seed: int = Field(
+        0, ge=0, description="Of what is drawn; a row's draws depend on it and on the prompt alone"
+    )
 
 
 class ScoringSettings(Section):

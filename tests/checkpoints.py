@@ -2,9 +2,10 @@
 
     python tests/checkpoints.py FOLDER
 
-writes FOLDER/llama2, FOLDER/llama3, FOLDER/qwen2.5 and the two judges FOLDER/truth-judge, FOLDER/info-judge. Each
-splits text as its model does and has its special tokens; the vocabulary is learned from this repository's own pages.
-Like the real ones, Llama's have no padding token, Qwen's has no BOS and more rows than tokens.
+writes FOLDER/llama2, FOLDER/llama3, FOLDER/qwen2.5 and the two judges FOLDER/truth-judge,
+FOLDER/info-judge. Each splits text as its model does and has its special tokens; the vocabulary is
+learned from this repository's own pages. Like the real ones, Llama's have no padding token, Qwen's
+has no BOS and more rows than tokens.
 """
 
 import json
@@ -20,7 +21,8 @@ LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
     r"|\s+(?!\S)|\s+"
 )
-"""Where Llama 3 splits before it merges; Qwen 2.5 takes digits one by one, as the library's own class says."""
+"""Where Llama 3 splits before it merges; Qwen 2.5 takes digits one by one, as the library's own
+class says."""
 
 SHAPE = {
     "hidden_size": 32,
@@ -55,7 +57,9 @@ def _decided(model: Any, tokenizer: Any) -> None:
     import torch
 
     asked = [f"Q: {line}\nA: {line[::-1]}\nTrue:" for line in _lines()[:64] if line]
-    states = torch.stack([model.model(tokenizer(text, return_tensors="pt")["input_ids"])[0][0, -1] for text in asked])
+    states = torch.stack(
+        [model.model(tokenizer(text, return_tensors="pt")["input_ids"])[0][0, -1] for text in asked]
+    )
     mean = states.mean(0) / states.mean(0).norm()
     direction = torch.linalg.svd(states - states.mean(0), full_matrices=False)[2][:4].sum(
         0
@@ -83,10 +87,15 @@ def llama2_tokenizer():
     from transformers import LlamaTokenizer
 
     learner = Tokenizer(models.BPE(unk_token="<unk>"))
-    learner.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), pre_tokenizers.Digits(True)])
+    learner.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Metaspace(), pre_tokenizers.Digits(True)]
+    )
     special = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
     trainer = trainers.BpeTrainer(
-        vocab_size=LEARNED + len(special), special_tokens=special, limit_alphabet=90, show_progress=False
+        vocab_size=LEARNED + len(special),
+        special_tokens=special,
+        limit_alphabet=90,
+        show_progress=False,
     )
     return LlamaTokenizer(*_learned(learner, trainer), add_bos_token=True, add_eos_token=False)
 
@@ -98,15 +107,22 @@ def llama3_tokenizer():
 
     tokenizer = Tokenizer(models.BPE(ignore_merges=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(LLAMA3), "isolated"), pre_tokenizers.ByteLevel(False, use_regex=False)]
+        [
+            pre_tokenizers.Split(Regex(LLAMA3), "isolated"),
+            pre_tokenizers.ByteLevel(False, use_regex=False),
+        ]
     )
     tokenizer.decoder = decoders.ByteLevel()
     _learned(tokenizer, _byte_trainer())
     bos, *others = "<|begin_of_text|>", "<|end_of_text|>", "<|eom_id|>", "<|eot_id|>"
     tokenizer.add_special_tokens([bos, *others])
     place = [(bos, tokenizer.token_to_id(bos))]
-    tokenizer.post_processor = processors.TemplateProcessing(f"{bos} $A", f"{bos} $A {bos} $B", special_tokens=place)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=bos, eos_token="<|eot_id|>")
+    tokenizer.post_processor = processors.TemplateProcessing(
+        f"{bos} $A", f"{bos} $A {bos} $B", special_tokens=place
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=bos, eos_token="<|eot_id|>"
+    )
 
 
 def qwen_tokenizer():
@@ -117,7 +133,9 @@ def qwen_tokenizer():
     learner = Tokenizer(models.BPE())
     learner.pre_tokenizer = Qwen2Tokenizer().backend_tokenizer.pre_tokenizer
     end = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
-    return Qwen2Tokenizer(*_learned(learner, _byte_trainer()), **end, extra_special_tokens=["<|im_start|>"])
+    return Qwen2Tokenizer(
+        *_learned(learner, _byte_trainer()), **end, extra_special_tokens=["<|im_start|>"]
+    )
 
 
 TOKENIZERS = {"llama2": llama2_tokenizer, "llama3": llama3_tokenizer, "qwen2.5": qwen_tokenizer}
@@ -127,7 +145,9 @@ def _byte_trainer():
     from tokenizers import pre_tokenizers, trainers
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    return trainers.BpeTrainer(vocab_size=256 + LEARNED, initial_alphabet=alphabet, show_progress=False)
+    return trainers.BpeTrainer(
+        vocab_size=256 + LEARNED, initial_alphabet=alphabet, show_progress=False
+    )
 
 
 def _learned(learner, trainer) -> tuple[dict[str, int], list[tuple[str, str]]]:
@@ -144,7 +164,11 @@ def _lines() -> list[str]:
 def _model(kind: str, tokenizer) -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-    special = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": None}
+    special = {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": None,
+    }
     size = len(tokenizer)
     if kind == "llama2":
         return LlamaForCausalLM(LlamaConfig(**SHAPE, vocab_size=size, rms_norm_eps=1e-5, **special))
@@ -153,10 +177,18 @@ def _model(kind: str, tokenizer) -> Any:
         rope = {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0}
         rope |= {"high_freq_factor": 4.0, "original_max_position_embeddings": 1024}
         special["eos_token_id"] = ends
-        return LlamaForCausalLM(LlamaConfig(**GROUPED, vocab_size=size, rope_parameters=rope, **special))
+        return LlamaForCausalLM(
+            LlamaConfig(**GROUPED, vocab_size=size, rope_parameters=rope, **special)
+        )
     rope = {"rope_type": "default", "rope_theta": 1e6}
     return Qwen2ForCausalLM(
-        Qwen2Config(**GROUPED, vocab_size=size + 7, rope_parameters=rope, tie_word_embeddings=True, **special)
+        Qwen2Config(
+            **GROUPED,
+            vocab_size=size + 7,
+            rope_parameters=rope,
+            tie_word_embeddings=True,
+            **special,
+        )
     )
 
 

@@ -12,7 +12,9 @@ from jaxtyping import install_import_hook
 
 install_import_hook("fasb", "beartype.beartype")
 
-LONGEST = [f"test_{name}" for name in ("slurm", "paper_mini", "study", "equivalence", "dag", "paper")]
+LONGEST = [
+    f"test_{name}" for name in ("slurm", "paper_mini", "study", "equivalence", "dag", "paper")
+]
 """Files of a minute or more."""
 
 
@@ -23,4 +25,8 @@ def pytest_xdist_auto_num_workers(config):
 
 def pytest_collection_modifyitems(items):
     """The longest first, so that none of them is begun when all else is done."""
-    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+    items.sort(
+        key=lambda item: (
+            LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST)
+        )
+    )

@@ -7,12 +7,12 @@ import h5py
 import numpy as np
 from tiny import tiny_bank
 
-from fasb.activations import Bank
 from fasb.data.protocol import Question, Split
 from fasb.data.splits import split
-from fasb.fitted import Fitted, Sections, read_fitted
+from fasb.fitting.bank import Bank
+from fasb.fitting.fold import fit_anchors, fit_trackers, fit_vectors
+from fasb.fitting.training import Fitted, Sections, read_fitted
 from fasb.settings import ProbeSettings, SplitSettings, VectorSettings
-from fasb.study.fit import fit_anchors, fit_trackers, fit_vectors
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,10 @@ class Fits:
 
     @property
     def files(self) -> tuple[Path, Path, Path]:
-        return tuple(self.folder / name for name in ("anchors.h5", "vectors.safetensors", "trackers.safetensors"))
+        return tuple(
+            self.folder / name
+            for name in ("anchors.h5", "vectors.safetensors", "trackers.safetensors")
+        )
 
     def fit(self, **vectors) -> "Fits":
         anchors, *files = self.files
@@ -39,10 +42,15 @@ class Fits:
 
 
 def some_questions(n: int, per_group: int = 1) -> list[Question]:
-    return [Question(f"q{i}", f"what is {i} ?", ("yes",), ("no",), "yes", f"g{i // per_group}") for i in range(n)]
+    return [
+        Question(f"q{i}", f"what is {i} ?", ("yes",), ("no",), "yes", f"g{i // per_group}")
+        for i in range(n)
+    ]
 
 
-def some_fits(folder: Path, shape: tuple[int, int, int] = (2, 3, 5), n: int = 20, n_folds: int = 2) -> Fits:
+def some_fits(
+    folder: Path, shape: tuple[int, int, int] = (2, 3, 5), n: int = 20, n_folds: int = 2
+) -> Fits:
     """Files of a cell with `n` questions, four answers each; not yet fitted."""
     banks = tuple(
         tiny_bank(folder / f"{name}.h5", 4 * n, shape, seed, ahead=3 * seed)

@@ -12,7 +12,8 @@ REAL = Path(os.environ.get("FASB_DATA", ""))
 realdata = [
     pytest.mark.realdata,
     pytest.mark.skipif(
-        not os.environ.get("FASB_DATA"), reason="FASB_DATA is not set: the folder with the real benchmark files"
+        not os.environ.get("FASB_DATA"),
+        reason="FASB_DATA is not set: the folder with the real benchmark files",
     ),
 ]
 """Marks of a test that reads the real files."""

@@ -1,18 +1,19 @@
 """The method as a plain loop: what every other file computes, only fast.
 
-Batch 1, no cache, the whole text again at every step. The oracle of the tests, and the first file to read. A text is
-a list of tokens; state 0 is the last token of the prompt, state j the j-th token after it. Each difference between
-the paper and the authors' released program is one small function, named in docs/method.md by the point beside it.
+Batch 1, no cache, the whole text again at every step. The oracle of the tests, and the first file
+to read. A text is a list of tokens; state 0 is the last token of the prompt, state j the j-th token
+after it. Each difference between the paper and the authors' released program is one small function,
+named in docs/method.md by the point beside it.
 """
 
 from dataclasses import dataclass
 
 import torch
 
-from fasb.bundle import Bundle
-from fasb.edits import Edit
 from fasb.model.load import LoadedModel
-from fasb.policy import Policy
+from fasb.steering.bundle import Bundle
+from fasb.steering.edit import Edit
+from fasb.steering.policy import Policy
 
 
 @dataclass
@@ -38,22 +39,39 @@ def answer(model: LoadedModel, prompt: list[int], bundle: Bundle) -> Answer:
         if policy.gate == "answer" and (n >= policy.s or ended(model, tokens, bundle)):  # G3
             deviation = p_of(model, prompt + tokens, bundle)[len(prompt) - 1 :]
             p = deviation[: judged_state(policy, n) + 1]
-            if p[-1] > policy.beta and (policy.backtrack or not ended(model, tokens, bundle)):  # T2: never at equality
-                fired, fired_at, kept, strength = True, n, kept_of(policy, n), strength_of(policy, p[-1])
+            if p[-1] > policy.beta and (
+                policy.backtrack or not ended(model, tokens, bundle)
+            ):  # T2: never at equality
+                fired, fired_at, kept, strength = (
+                    True,
+                    n,
+                    kept_of(policy, n),
+                    strength_of(policy, p[-1]),
+                )
     if not fired:
         return Answer(tokens, False, len(tokens), 0.0, len(tokens), p)
     tokens = tokens[:kept]
     while not ended(model, tokens, bundle):  # G7: at most N tokens in all, and no second look
         text = prompt + tokens
-        first = len(prompt) + kept - 1  # the last token that stays: its state gives the first new token
-        tokens.append(next_token(model, text, bundle.edit, strength, edited(bundle, first, len(text))))
+        first = (
+            len(prompt) + kept - 1
+        )  # the last token that stays: its state gives the first new token
+        tokens.append(
+            next_token(model, text, bundle.edit, strength, edited(bundle, first, len(text)))
+        )
     return Answer(tokens, True, kept, strength, fired_at, p)
 
 
-def answer_beyond(model: LoadedModel, prompt: list[int], bundle: Bundle) -> tuple[list[int], int, list[float]]:
+def answer_beyond(
+    model: LoadedModel, prompt: list[int], bundle: Bundle
+) -> tuple[list[int], int, list[float]]:
     """With the options beyond the paper (docs/method.md 6): the answer, how often it fired, each state's strength."""
     policy, tokens, strengths, p = bundle.policy, [], [], []
-    rounds, base, strength = int(policy.gate == "always"), 0, policy.alpha * (policy.gate == "always")
+    rounds, base, strength = (
+        int(policy.gate == "always"),
+        0,
+        policy.alpha * (policy.gate == "always"),
+    )
     steers = rounds > 0
     while True:
         n, over = len(tokens), ended(model, tokens, bundle)
@@ -79,10 +97,13 @@ def answer_beyond(model: LoadedModel, prompt: list[int], bundle: Bundle) -> tupl
         tokens.append(token)
 
 
-def choose(model: LoadedModel, text: list[int], start: int, scored: int, bundle: Bundle) -> tuple[float, bool, int]:
+def choose(
+    model: LoadedModel, text: list[int], start: int, scored: int, bundle: Bundle
+) -> tuple[float, bool, int]:
     """An answer's log-probability, whether its text fired, and the first edited position (M1-M9).
 
-    `start` is the first position that may be edited, `scored` that of the first token of the answer.
+    `start` is the first position that may be edited, `scored` that of the first token of the
+    answer.
     """
     policy, end = bundle.policy, len(text)
     fired, first, strength = False, end, 0.0
@@ -146,18 +167,24 @@ def asked_first(model: LoadedModel, prompt: list[int], bundle: Bundle) -> tuple[
 def ended(model: LoadedModel, tokens: list[int], bundle: Bundle) -> bool:
     """At N tokens, at an end-of-sequence token, or where a stop string is complete."""
     stopped = any(stop in model.decode(tokens) for stop in bundle.prompt.stop)
-    return len(tokens) >= bundle.decoding.tokens or bool(tokens and tokens[-1] in model.eos) or stopped
+    return (
+        len(tokens) >= bundle.decoding.tokens or bool(tokens and tokens[-1] in model.eos) or stopped
+    )
 
 
 # The model
 
 
-def next_token(model: LoadedModel, text: list[int], edit: Edit | None = None, strength=0.0, at=range(0)) -> int:
+def next_token(
+    model: LoadedModel, text: list[int], edit: Edit | None = None, strength=0.0, at=range(0)
+) -> int:
     """The likeliest next token."""
     return int(run(model, text, edit, strength, at)[0][-1].argmax())
 
 
-def step(model: LoadedModel, prompt: list[int], tokens: list[int], bundle: Bundle, strengths: list[float]):
+def step(
+    model: LoadedModel, prompt: list[int], tokens: list[int], bundle: Bundle, strengths: list[float]
+):
     """The next token, and p of the newest state, each state edited with its own strength (transient: the newest)."""
     if bundle.decoding.edit == "transient":
         strengths = [*[0.0] * (len(strengths) - 1), strengths[-1]]
@@ -167,7 +194,14 @@ def step(model: LoadedModel, prompt: list[int], tokens: list[int], bundle: Bundl
     return int(logits[-1].argmax()), float(bundle.tracker.deviation(newest))
 
 
-def logprob(model: LoadedModel, text: list[int], scored: int, edit: Edit | None = None, strength=0.0, at=range(0)):
+def logprob(
+    model: LoadedModel,
+    text: list[int],
+    scored: int,
+    edit: Edit | None = None,
+    strength=0.0,
+    at=range(0),
+):
     """Sum of the log-probabilities of the tokens from `scored` on (M9)."""
     logprobs = run(model, text, edit, strength, at)[0].log_softmax(-1)
     return sum(float(logprobs[t - 1, text[t]]) for t in range(scored, len(text)))
@@ -176,7 +210,9 @@ def logprob(model: LoadedModel, text: list[int], scored: int, edit: Edit | None 
 def p_of(model: LoadedModel, text: list[int], bundle: Bundle) -> list[float]:
     """p at every token: the mean over anchors of 1 - p(true) (T1)."""
     heads = run(model, text)[1]
-    states = torch.stack([heads[layer][:, head] for layer, head in bundle.tracker.heads.tolist()], 1)
+    states = torch.stack(
+        [heads[layer][:, head] for layer, head in bundle.tracker.heads.tolist()], 1
+    )
     return bundle.tracker.deviation(states).tolist()
 
 
@@ -191,16 +227,20 @@ def run(model: LoadedModel, text: list[int], edit: Edit | None = None, strength=
             x = inputs[0].clone()
             by_head = x.view(x.shape[1], layout.n_heads, layout.head_dim)
             heads[layer] = by_head.clone()
-            for (edited_layer, head), vector in zip(edit.heads.tolist() if edit else (), edit.vector if edit else ()):
+            for (edited_layer, head), vector in zip(
+                edit.heads.tolist() if edit else (), edit.vector if edit else ()
+            ):
                 if edited_layer == layer:
-                    by_head[list(at), head] += torch.as_tensor(strength, dtype=torch.float64).to(x).reshape(
-                        -1, 1
-                    ) * vector.to(x)
+                    by_head[list(at), head] += torch.as_tensor(strength, dtype=torch.float64).to(
+                        x
+                    ).reshape(-1, 1) * vector.to(x)
             return (x, *inputs[1:])
 
         return read_then_edit
 
-    hooks = [module.register_forward_pre_hook(hook(i)) for i, module in enumerate(layout.projections)]
+    hooks = [
+        module.register_forward_pre_hook(hook(i)) for i, module in enumerate(layout.projections)
+    ]
     try:
         logits = model.model(torch.tensor([text]), use_cache=False).logits[0]
     finally:

@@ -12,14 +12,41 @@ from fasb.data.protocol import Question, write_questions
 from fasb.study.metrics import question_metrics, summary
 
 METHODS = ("unsteered", "iti", "fasb-probe", "fasb-prototype", "without-backtracking")
-TRUE = {"unsteered": 0.45, "iti": 0.8, "fasb-probe": 0.85, "fasb-prototype": 0.78, "without-backtracking": 0.55}
-INFO = {"unsteered": 0.98, "iti": 0.8, "fasb-probe": 0.93, "fasb-prototype": 0.9, "without-backtracking": 0.97}
+TRUE = {
+    "unsteered": 0.45,
+    "iti": 0.8,
+    "fasb-probe": 0.85,
+    "fasb-prototype": 0.78,
+    "without-backtracking": 0.55,
+}
+INFO = {
+    "unsteered": 0.98,
+    "iti": 0.8,
+    "fasb-probe": 0.93,
+    "fasb-prototype": 0.9,
+    "without-backtracking": 0.97,
+}
 GRIDS = {
     "unsteered": {},
     "iti": {"k": [2, 4, 8], "alpha": [1.0, 2.0, 4.0, 8.0, 16.0]},
-    "fasb-probe": {"k": [2, 4, 8], "alpha": [6.0, 9.0, 12.0, 16.0, 24.0], "beta": [0.4, 0.5, 0.6], "s": [3, 6, 9]},
-    "fasb-prototype": {"k": [2, 4, 8], "alpha": [0.5, 1.0, 2.0, 4.0, 8.0], "beta": [0.4, 0.5, 0.6], "s": [3, 6, 9]},
-    "without-backtracking": {"k": [2, 4, 8], "alpha": [6.0, 9.0, 12.0, 16.0, 24.0], "beta": [0.4, 0.5], "s": [6]},
+    "fasb-probe": {
+        "k": [2, 4, 8],
+        "alpha": [6.0, 9.0, 12.0, 16.0, 24.0],
+        "beta": [0.4, 0.5, 0.6],
+        "s": [3, 6, 9],
+    },
+    "fasb-prototype": {
+        "k": [2, 4, 8],
+        "alpha": [0.5, 1.0, 2.0, 4.0, 8.0],
+        "beta": [0.4, 0.5, 0.6],
+        "s": [3, 6, 9],
+    },
+    "without-backtracking": {
+        "k": [2, 4, 8],
+        "alpha": [6.0, 9.0, 12.0, 16.0, 24.0],
+        "beta": [0.4, 0.5],
+        "s": [6],
+    },
 }
 MADE_BY = {"stage": "synthetic"}
 
@@ -35,7 +62,9 @@ class Results:
         return [Path(cell["folder"]) / name for cell in self.cells for name in names]
 
 
-def results(root: Path, worlds=("tradeoff-s2", "tradeoff-s3", "contrast-s2"), seeds=(0, 1), groups=6) -> Results:
+def results(
+    root: Path, worlds=("tradeoff-s2", "tradeoff-s3", "contrast-s2"), seeds=(0, 1), groups=6
+) -> Results:
     """Files of every cell, under `root`."""
     cells = []
     for i, world in enumerate(worlds):
@@ -59,7 +88,9 @@ def _questions(groups: int) -> list[Question]:
     ]  # fmt: skip
 
 
-def _cell(folder: Path, questions: list[Question], rng: np.random.Generator, model: str, seed: int) -> None:
+def _cell(
+    folder: Path, questions: list[Question], rng: np.random.Generator, model: str, seed: int
+) -> None:
     generations, judged, scores = _answers(questions, rng)
     frame = question_metrics(questions, generations, judged, scores)
     write_parquet(folder / "generations.parquet", generations, MADE_BY)
@@ -81,7 +112,9 @@ def _cell(folder: Path, questions: list[Question], rng: np.random.Generator, mod
     write_json(folder.parents[2] / "health" / f"{model}.json", health, MADE_BY)
 
 
-def _answers(questions: list[Question], rng: np.random.Generator) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+def _answers(
+    questions: list[Question], rng: np.random.Generator
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     rows, verdicts, scores = [], {}, []
     for i, question in enumerate(questions):
         fold = int(i >= len(questions) // 2)
@@ -89,7 +122,10 @@ def _answers(questions: list[Question], rng: np.random.Generator) -> tuple[pd.Da
             before = _answer(rng, "unsteered", i)
             p = _p(rng, len(before["pieces"]), before["true"])
             for method in METHODS:
-                rows.append(_row(rng, method, i, before, p) | {"phrasing": phrasing, "text": text, "fold": fold})
+                rows.append(
+                    _row(rng, method, i, before, p)
+                    | {"phrasing": phrasing, "text": text, "fold": fold}
+                )
                 for answer in (before, rows[-1].pop("after")):
                     verdicts[question.id, answer["text"]] = (answer["true"], answer["info"])
                 rows[-1]["question"] = question.id
@@ -100,7 +136,10 @@ def _answers(questions: list[Question], rng: np.random.Generator) -> tuple[pd.Da
                         {"fold": fold, "method": method, "tuned_for": tuned_for, "question": question.id,
                          "phrasing": phrasing, "mc1": float(mc > 0.5), "mc2": mc, "mc3": mc / 2, "fired": 0.5}
                     )  # fmt: skip
-    judged = [{"question": q, "answer": a, "true": float(t), "info": float(i)} for (q, a), (t, i) in verdicts.items()]
+    judged = [
+        {"question": q, "answer": a, "true": float(t), "info": float(i)}
+        for (q, a), (t, i) in verdicts.items()
+    ]
     return pd.DataFrame(rows), pd.DataFrame(judged), pd.DataFrame(scores)
 
 
@@ -109,7 +148,17 @@ def _answer(rng: np.random.Generator, method: str, number: int) -> dict:
     info = rng.random() < INFO[method]
     true = rng.random() < TRUE[method] or not info
     what = ("oak" if true else "clay") if info else "i have no comment"
-    pieces = [" the", f" e{number}", " is", " made", " of", f" {what}", " .", f" it lies in t{rng.integers(5)}", " ."]
+    pieces = [
+        " the",
+        f" e{number}",
+        " is",
+        " made",
+        " of",
+        f" {what}",
+        " .",
+        f" it lies in t{rng.integers(5)}",
+        " .",
+    ]
     pieces = pieces[: rng.integers(7, 10)] if info else [" i", " have", " no", " comment", " ."]
     return {"true": true, "info": info, "pieces": pieces, "text": "".join(pieces).strip()}
 
@@ -127,7 +176,12 @@ def _row(rng: np.random.Generator, method: str, number: int, before: dict, p: li
     after = _answer(rng, method, number) if fired else before
     pieces = [*before["pieces"][:kept], *after["pieces"][kept:]] if fired else before["pieces"]
     text = "".join(pieces).strip()
-    after = after | {"pieces": pieces, "text": text, "true": "clay" not in text, "info": "no comment" not in text}
+    after = after | {
+        "pieces": pieces,
+        "text": text,
+        "true": "clay" not in text,
+        "info": "no comment" not in text,
+    }
     return {
         "method": method, "answer": text, "n_tokens": len(pieces), "decoded": n + (len(pieces) - kept if fired else 0),
         "passes": n + 1, "ended": 1, "fired": fired, "kept": kept, "strength": 9.0 * max(p) if fired else 0.0,
@@ -141,13 +195,23 @@ def _grid(rng: np.random.Generator) -> pd.DataFrame:
     rows = []
     for fold in (0, 1):
         for method in METHODS:
-            points = pd.MultiIndex.from_product(GRIDS[method].values()).to_list() if GRIDS[method] else [()]
+            points = (
+                pd.MultiIndex.from_product(GRIDS[method].values()).to_list()
+                if GRIDS[method]
+                else [()]
+            )
             for setting, point in enumerate(points):
                 at = dict(zip(GRIDS[method], point, strict=True))
                 alphas = GRIDS[method].get("alpha", [1.0])
                 x = alphas.index(at["alpha"]) / len(alphas) if at else 0.0
                 off = 0.05 * abs(at.get("beta", 0.5) - 0.5) * 10 + 0.01 * abs(at.get("s", 6) - 6)
-                true = min(TRUE["unsteered"] + x * (0.55 if method != "without-backtracking" else 0.1), 1.0) - off
+                true = (
+                    min(
+                        TRUE["unsteered"] + x * (0.55 if method != "without-backtracking" else 0.1),
+                        1.0,
+                    )
+                    - off
+                )
                 info = 0.99 - 0.35 * x**2 * (1.0 if method == "iti" else 0.6) + rng.normal(0, 0.005)
                 rows.append(
                     {"fold": fold, "method": method, "setting": setting}
@@ -165,11 +229,15 @@ def _grid(rng: np.random.Generator) -> pd.DataFrame:
 
 def _tuned(grid: pd.DataFrame) -> dict:
     def setting(row):
-        return {key: row[key] for key in ("k", "alpha", "beta", "s", "vector") if pd.notna(row[key])}
+        return {
+            key: row[key] for key in ("k", "alpha", "beta", "s", "vector") if pd.notna(row[key])
+        }
 
     tuned: dict = {}
     for row in grid[grid["chosen"]].to_dict("records"):
-        mc = grid[grid["chosen_mc2"] & (grid["fold"] == row["fold"]) & (grid["method"] == row["method"])]
+        mc = grid[
+            grid["chosen_mc2"] & (grid["fold"] == row["fold"]) & (grid["method"] == row["method"])
+        ]
         tuned.setdefault(f"fold{row['fold']}", {})[row["method"]] = {
             "setting": setting(row),
             "for_mc2": setting(mc.iloc[0].to_dict()),
@@ -194,7 +262,10 @@ def _effects(rng: np.random.Generator) -> pd.DataFrame:
                     {"question": f"text{i}", "ce": ce + cost, "kl": 1.2 * cost, "ce_gated": ce + gate,
                      "kl_gated": 1.2 * gate, "steered_gated": share}
                 )  # fmt: skip
-            rows += [{"question": f"q{i}", "unrelated": float(i % 2 and rng.random() > share / 4)} for i in range(20)]
+            rows += [
+                {"question": f"q{i}", "unrelated": float(i % 2 and rng.random() > share / 4)}
+                for i in range(20)
+            ]
             for row in rows[-40:]:
                 row |= {"fold": fold, "method": method, "group": row["question"]}
     return pd.DataFrame(rows)

@@ -14,11 +14,11 @@ import pytest
 import torch
 from tiny import tiny_bank, tiny_model, tiny_questions
 
-import fasb.activations
-from fasb.activations import READS, Bank, Texts, collect, texts_of
+import fasb.fitting.bank
 from fasb.artifacts import stamp_of
 from fasb.errors import ArtifactError, ConfigError, DataError
-from fasb.model.heads import reading
+from fasb.fitting.bank import READS, Bank, Texts, collect, texts_of
+from fasb.model.hooks import reading
 from fasb.settings import ActivationSettings, PromptSettings
 
 PROMPT = PromptSettings()
@@ -36,8 +36,8 @@ def texts():
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(fasb.activations, "BLOCK", 6)
-    monkeypatch.setattr(fasb.activations, "CHUNK", 4)
+    monkeypatch.setattr(fasb.fitting.bank, "BLOCK", 6)
+    monkeypatch.setattr(fasb.fitting.bank, "CHUNK", 4)
 
 
 def everything(bank):
@@ -60,21 +60,31 @@ def test_every_phrasing_and_answer_is_a_row():
 def test_one_next_question_per_question_follows_the_same_rows():
     questions = tiny_questions(20)
     first = texts_of(questions, READS["answer_end"], PROMPT)
-    texts, again, other = (texts_of(questions, READS["next_question_end"], PROMPT, seed) for seed in (1, 1, 2))
+    texts, again, other = (
+        texts_of(questions, READS["next_question_end"], PROMPT, seed) for seed in (1, 1, 2)
+    )
     assert texts == again
     assert texts != other
-    assert (texts.label, texts.question, texts.answer) == (first.label, first.question, first.answer)
+    assert (texts.label, texts.question, texts.answer) == (
+        first.label,
+        first.question,
+        first.answer,
+    )
     behind = {}
     for long, short, question in zip(texts.text, first.text, texts.question):
         behind.setdefault(question, set()).add(long.removeprefix(short))
     assert all(len(drawn) == 1 for drawn in behind.values())
-    assert {drawn for (drawn,) in behind.values()} <= {f" Q: {question.text}" for question in questions}
+    assert {drawn for (drawn,) in behind.values()} <= {
+        f" Q: {question.text}" for question in questions
+    }
     named = {question.id: question.text for question in questions}
     assert all(text.endswith(f" Q: {named[drawn]}") for text, drawn in zip(texts.text, texts.drawn))
     assert len({drawn for (drawn,) in behind.values()}) > 5
 
 
-@pytest.mark.parametrize(("field", "template"), [("probe", "{question} {reply}"), ("next_question", "{question}")])
+@pytest.mark.parametrize(
+    ("field", "template"), [("probe", "{question} {reply}"), ("next_question", "{question}")]
+)
 def test_a_template_with_another_place_is_refused(field, template):
     with pytest.raises(ConfigError, match=rf"prompt\.{field}: .*cannot be filled in.*; places: "):
         texts_of(tiny_questions(), READS["next_question_end"], PromptSettings(**{field: template}))
@@ -95,7 +105,9 @@ def test_ragged_batches_equal_single_rows(model, texts, tmp_path, batch, small_b
 
 
 def test_the_file_is_stamped_chunked_by_layer_and_alone(model, texts, tmp_path):
-    bank = collect(model, texts, ActivationSettings(dtype="float16"), tmp_path / "bank.h5", {"config": "abc"})
+    bank = collect(
+        model, texts, ActivationSettings(dtype="float16"), tmp_path / "bank.h5", {"config": "abc"}
+    )
     assert stamp_of(bank.path)["provenance"]["config"] == "abc"
     with h5py.File(bank.path) as file:
         assert file["activations"].dtype == np.float16
@@ -108,13 +120,16 @@ def test_the_file_is_stamped_chunked_by_layer_and_alone(model, texts, tmp_path):
 
 
 def test_equal_inputs_give_the_same_digest(model, texts, tmp_path):
-    banks = [collect(model, texts, ActivationSettings(), tmp_path / name, {"run": name}) for name in ("a.h5", "b.h5")]
+    banks = [
+        collect(model, texts, ActivationSettings(), tmp_path / name, {"run": name})
+        for name in ("a.h5", "b.h5")
+    ]
     assert len({stamp_of(bank.path)["digest"] for bank in banks}) == 1
 
 
 def test_a_stopped_run_goes_on_where_it_was(model, texts, tmp_path, small_blocks, monkeypatch):
     whole = everything(collect(model, texts, ActivationSettings(), tmp_path / "whole.h5", {}))
-    out, passes, forward = tmp_path / "bank.h5", [], fasb.activations.forward
+    out, passes, forward = tmp_path / "bank.h5", [], fasb.fitting.bank.forward
 
     def stopping(*arguments, **named):
         passes.append(1)
@@ -122,10 +137,12 @@ def test_a_stopped_run_goes_on_where_it_was(model, texts, tmp_path, small_blocks
             raise KeyboardInterrupt
         return forward(*arguments, **named)
 
-    monkeypatch.setattr(fasb.activations, "forward", stopping)
+    monkeypatch.setattr(fasb.fitting.bank, "forward", stopping)
     with pytest.raises(KeyboardInterrupt):
         collect(model, texts, ActivationSettings(), out, {})
-    with pytest.raises(ArtifactError, match=rf"12 of {len(texts)} answers written; run 'fasb activations'"):
+    with pytest.raises(
+        ArtifactError, match=rf"12 of {len(texts)} answers written; run 'fasb activations'"
+    ):
         Bank.open(out)
     passes[:] = [1] * 10
     bank = collect(model, texts, ActivationSettings(), out, {})
@@ -133,27 +150,31 @@ def test_a_stopped_run_goes_on_where_it_was(model, texts, tmp_path, small_blocks
     assert np.array_equal(everything(bank), whole)
 
 
-def test_blocks_of_other_texts_or_half_written_ones_are_not_taken_over(model, texts, tmp_path, small_blocks):
+def test_blocks_of_other_texts_or_half_written_ones_are_not_taken_over(
+    model, texts, tmp_path, small_blocks
+):
     out = tmp_path / "bank.h5"
-    stale = fasb.activations._parts(out) / "0123456789abcdef"
+    stale = fasb.fitting.bank._parts(out) / "0123456789abcdef"
     stale.mkdir(parents=True)
     (stale / "0000000.safetensors").write_bytes(b"from another model")
     whole = everything(collect(model, texts, ActivationSettings(), out, {}))
     assert not stale.exists()
     for part in ("truncated", "foreign"):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(fasb.activations, "writing_hdf5", lambda *_: 1 / 0)
+            patch.setattr(fasb.fitting.bank, "writing_hdf5", lambda *_: 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 collect(model, texts, ActivationSettings(), out, {})
-        first = next(fasb.activations._parts(out).rglob("0000000.safetensors"))
+        first = next(fasb.fitting.bank._parts(out).rglob("0000000.safetensors"))
         first.write_bytes(first.read_bytes()[:-20] if part == "truncated" else b"foreign")
-        assert np.array_equal(everything(collect(model, texts, ActivationSettings(), out, {})), whole)
+        assert np.array_equal(
+            everything(collect(model, texts, ActivationSettings(), out, {})), whole
+        )
 
 
 KILLED = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
-import fasb.activations as activations
+import fasb.fitting.bank as activations
 from pathlib import Path
 from tiny import tiny_model, tiny_questions
 activations.BLOCK = 6
@@ -171,20 +192,28 @@ activations.collect(tiny_model(), texts, activations.ActivationSettings(), Path(
 
 def test_a_killed_run_loses_only_its_unfinished_block(model, texts, tmp_path, small_blocks):
     out = tmp_path / "bank.h5"
-    run = subprocess.run([sys.executable, "-c", KILLED, str(Path(__file__).parent), str(out)], env=os.environ)
+    run = subprocess.run(
+        [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(out)], env=os.environ
+    )
     assert run.returncode == -signal.SIGKILL
     assert len(list(tmp_path.rglob("*.safetensors"))) == 2
     bank = collect(model, texts, ActivationSettings(), out, {})
     assert np.array_equal(
-        everything(bank), everything(collect(model, texts, ActivationSettings(), tmp_path / "whole.h5", {}))
+        everything(bank),
+        everything(collect(model, texts, ActivationSettings(), tmp_path / "whole.h5", {})),
     )
 
 
 def test_values_that_are_not_finite_are_named(texts, tmp_path):
     model = tiny_model()
     with torch.no_grad():
-        model.model.model.layers[1].self_attn.v_proj.weight[8:] = float("nan")  # the second key head: heads 2 and 3
-    with pytest.raises(DataError, match=r"bank.h5: layer 1, head 2 is not finite for 'Q: Who.*; set the model's dtype"):
+        model.model.model.layers[1].self_attn.v_proj.weight[8:] = float(
+            "nan"
+        )  # the second key head: heads 2 and 3
+    with pytest.raises(
+        DataError,
+        match=r"bank.h5: layer 1, head 2 is not finite for 'Q: Who.*; set the model's dtype",
+    ):
         collect(model, texts, ActivationSettings(), tmp_path / "bank.h5", {})
 
 
@@ -192,7 +221,9 @@ def test_values_too_large_for_float16_are_refused(texts, tmp_path):
     model = tiny_model()
     with torch.no_grad():
         model.model.model.layers[0].self_attn.v_proj.weight *= 1e6
-    with pytest.raises(DataError, match=r"layer 0, head \d is not finite.*activations\.dtype to float32"):
+    with pytest.raises(
+        DataError, match=r"layer 0, head \d is not finite.*activations\.dtype to float32"
+    ):
         collect(model, texts, ActivationSettings(dtype="float16"), tmp_path / "bank.h5", {})
 
 
@@ -207,7 +238,9 @@ def test_rows_are_those_of_the_given_questions(tmp_path):
     assert not bank.rows([]).any()
     ahead = tiny_bank(tmp_path / "next.h5", n_answers=12, ahead=1)
     assert ahead.rows(["q0", "q1"]).tolist() == [True] * 4 + [False] * 8
-    with pytest.raises(DataError, match=r"no answers of 2 questions, 'q7' among them; make the bank and the splits"):
+    with pytest.raises(
+        DataError, match=r"no answers of 2 questions, 'q7' among them; make the bank and the splits"
+    ):
         bank.rows(["q1", "q8", "q7"])
 
 
@@ -245,7 +278,9 @@ def test_foreign_unfinished_and_stale_files_are_refused(tmp_path):
     tiny_bank(path)
     with h5py.File(path, "a") as file:
         file.attrs["format"] = 0
-    with pytest.raises(ArtifactError, match="not a bank of format 2; delete it, then run the study"):
+    with pytest.raises(
+        ArtifactError, match="not a bank of format 2; delete it, then run the study"
+    ):
         Bank.open(path)
     tiny_bank(path)
     with h5py.File(path, "a") as file:
@@ -259,10 +294,12 @@ def test_memory_does_not_grow_with_the_answers(model, tmp_path, monkeypatch):
     """Heads as large as those of real models; only the outputs are made up, reading and writing are not."""
     large = replace(model, layout=replace(model.layout, n_heads=64, head_dim=64))
     shape = (model.layout.n_layers, 64, 64)
-    monkeypatch.setattr(fasb.activations, "BLOCK", 50)
-    monkeypatch.setattr(fasb.activations, "CHUNK", 25)
+    monkeypatch.setattr(fasb.fitting.bank, "BLOCK", 50)
+    monkeypatch.setattr(fasb.fitting.bank, "CHUNK", 25)
     monkeypatch.setattr(
-        fasb.activations, "_read_block", lambda _, __, tokens, ___: np.ones((len(tokens), *shape), dtype=np.float32)
+        fasb.fitting.bank,
+        "_read_block",
+        lambda _, __, tokens, ___: np.ones((len(tokens), *shape), dtype=np.float32),
     )
 
     def peak(n_answers):

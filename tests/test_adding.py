@@ -8,18 +8,21 @@ import pytest
 import torch
 import yaml
 
-from fasb.bundle import Bundle
 from fasb.data.protocol import Question, check_questions
 from fasb.extensions import find, settings_of
-from fasb.fitted import Classifiers, Fitted
-from fasb.model.fingerprint import Fingerprint
+from fasb.fitting.directions import Vectors
+from fasb.fitting.training import Classifiers, Fitted
+from fasb.steering.bundle import Bundle
+from fasb.steering.fingerprint import Fingerprint
 from fasb.study.config import Study, load, merge, read_mapping
 from fasb.user.fitting import checked_settings
-from fasb.vectors import Vectors
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "adding.md").read_text()
-MODULES = {code.splitlines()[0].removeprefix("# "): code for code in re.findall(r"```python\n(.*?)```", PAGE, re.S)}
+MODULES = {
+    code.splitlines()[0].removeprefix("# "): code
+    for code in re.findall(r"```python\n(.*?)```", PAGE, re.S)
+}
 MAPPINGS = [yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", PAGE, re.S)]
 
 
@@ -39,7 +42,9 @@ def fitted(seed: int = 0) -> Fitted:
     rng = np.random.default_rng(seed)
     size = (2, 3, 4)
     vectors = Vectors(rng.normal(size=size), rng.random(size[:2]))
-    classifiers = Classifiers(rng.normal(size=size).astype(np.float32), np.zeros(size[:2], dtype=np.float32))
+    classifiers = Classifiers(
+        rng.normal(size=size).astype(np.float32), np.zeros(size[:2], dtype=np.float32)
+    )
     return Fitted(
         fold=0,
         accuracy={"logistic": rng.random(size[:2])},
@@ -54,7 +59,9 @@ def test_the_page_has_a_module_for_each_kind():
 
 
 def test_the_dataset_gives_questions():
-    questions = find("data", "my_lab.sums").load(settings_of("data", "my_lab.sums", {"largest": 3}, "x"))
+    questions = find("data", "my_lab.sums").load(
+        settings_of("data", "my_lab.sums", {"largest": 3}, "x")
+    )
     check_questions(questions, "sums")
     assert len(questions) == 9
     assert len({question.group for question in questions}) == 6

@@ -12,8 +12,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import agreement
 from subjects import subject
 
-from fasb.decoding import answer
-from fasb.trace import EOS, LIMIT, OPEN, Trace
+from fasb.decoding.decode import answer
+from fasb.steering.trace import EOS, LIMIT, OPEN, Trace
 
 
 @pytest.fixture
@@ -36,7 +36,9 @@ def test_half_precision_is_reported_against_every_run(small):
     text = agreement.table(found)
     for name, row in found["against"].items():
         assert agreement.RUNS[name] in text
-        assert len(row["unsteered"]["first_difference"]) == round(8 * (1 - row["unsteered"]["equal"]))
+        assert len(row["unsteered"]["first_difference"]) == round(
+            8 * (1 - row["unsteered"]["equal"])
+        )
 
 
 def test_a_perturbed_model_diverges(small):
@@ -67,4 +69,6 @@ def test_the_gap_is_that_of_the_token_chosen(small):
     logits = small.model.model(ids).logits[0, len(small.prompts[0]) - 1 : -1]
     assert logits.argmax(-1).tolist() == trace.rows()[0]
     second = logits.sort(dim=-1).values[:, -2]
-    np.testing.assert_allclose(gaps[0], (logits.max(-1).values - second).detach().numpy(), atol=1e-5)
+    np.testing.assert_allclose(
+        gaps[0], (logits.max(-1).values - second).detach().numpy(), atol=1e-5
+    )

@@ -1,6 +1,7 @@
 """Heads are found on every architecture, and what is read is what attention says it is.
 
-The oracle is the library's own attention weights times the values of its cache: it knows no projection and no name.
+The oracle is the library's own attention weights times the values of its cache: it knows no
+projection and no name.
 """
 
 import pytest
@@ -10,12 +11,18 @@ from torch import nn
 from transformers import DynamicCache
 
 from fasb.errors import ModelError
-from fasb.model.architectures import PROJECTIONS, layout_of
-from fasb.model.heads import reading
-from fasb.model.prefix import batch_of, forward
+from fasb.model.batch import batch_of, forward
+from fasb.model.hooks import reading
+from fasb.model.layout import PROJECTIONS, layout_of
 
 WITHOUT_SDPA = {"gemma2", "bloom"}  # the library offers eager attention only
-FREE_WIDTH = set(CONFIGS) - {"gpt2", "gpt_neox", "opt", "falcon", "bloom"}  # heads * head_dim may differ from hidden
+FREE_WIDTH = set(CONFIGS) - {
+    "gpt2",
+    "gpt_neox",
+    "opt",
+    "falcon",
+    "bloom",
+}  # heads * head_dim may differ from hidden
 
 
 def each_for_its_group(values, shared):
@@ -28,7 +35,9 @@ def all_in_turn(values, shared):
 
 def attended(model, tokens, repeat=each_for_its_group):
     """Attention weights times values: [layer, token, head, head_dim] of one row."""
-    out = model.model(torch.tensor([tokens]), past_key_values=DynamicCache(), output_attentions=True)
+    out = model.model(
+        torch.tensor([tokens]), past_key_values=DynamicCache(), output_attentions=True
+    )
     heads = []
     for weights, cached in zip(out.attentions, out.past_key_values.layers):
         values = cached.values[0]
@@ -67,7 +76,9 @@ def test_every_known_path_is_tested():
     for name in CONFIGS | FURTHER:
         model = tiny_model(name)
         modules = dict(model.model.named_modules())
-        first = next(path for path, module in modules.items() if module is model.layout.projections[0])
+        first = next(
+            path for path, module in modules.items() if module is model.layout.projections[0]
+        )
         seen.add(first.partition(".0.")[2])
     assert seen == set(PROJECTIONS)
 
@@ -87,13 +98,22 @@ def test_groups_repeated_the_wrong_way_would_be_noticed(eager):
     if batch.cache.layers[0].values.shape[1] < model.layout.n_heads:
         assert (read(model, tokens) - wrong).abs().amax((1, 2, 3)).min() > 1e-3
     else:  # no shared keys, or Falcon, whose cache holds them repeated
-        assert model.settings.path.removeprefix("tiny-") in ("gpt2", "gpt_neox", "opt", "bloom", "falcon")
+        assert model.settings.path.removeprefix("tiny-") in (
+            "gpt2",
+            "gpt_neox",
+            "opt",
+            "bloom",
+            "falcon",
+        )
 
 
 def test_reading_after_the_projection_would_be_noticed(eager):
     model, tokens = eager
     after = []
-    hooks = [p.register_forward_hook(lambda _m, _i, out: after.append(out[0])) for p in model.layout.projections]
+    hooks = [
+        p.register_forward_hook(lambda _m, _i, out: after.append(out[0]))
+        for p in model.layout.projections
+    ]
     before = read(model, tokens).flatten(-2)
     for hook in hooks:
         hook.remove()
@@ -122,9 +142,10 @@ def test_eager_and_sdpa_attention_read_the_same(name):
 
 def test_the_projection_of_the_mlp_is_never_taken():
     model = tiny_model("gpt2")
-    assert [p is block.attn.c_proj for p, block in zip(model.layout.projections, model.model.transformer.h)] == [
-        True
-    ] * 3
+    assert [
+        p is block.attn.c_proj
+        for p, block in zip(model.layout.projections, model.model.transformer.h)
+    ] == [True] * 3
 
 
 def test_a_split_projection_is_put_together(monkeypatch):
@@ -140,7 +161,10 @@ def test_an_unknown_architecture_says_where_to_add_it():
     model = tiny_model().model
     for layer in model.model.layers:
         layer.mixer = layer._modules.pop("self_attn")
-    with pytest.raises(ModelError, match=r"LlamaForCausalLM: .*3 layers; add its path.*PROJECTIONS in fasb/model/arch"):
+    with pytest.raises(
+        ModelError,
+        match=r"LlamaForCausalLM: .*3 layers; add its path.*PROJECTIONS in fasb/model/arch",
+    ):
         layout_of(model)
 
 

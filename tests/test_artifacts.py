@@ -37,7 +37,9 @@ def write_one(path: Path, **made_by: object) -> None:
         write_tensors(path, {"w": np.arange(6.0).reshape(2, 3)}, made_by, {"k": 2})
     else:
         with writing_hdf5(path, made_by) as file:
-            file.create_dataset("activations", data=np.arange(600.0).reshape(60, 10), chunks=(20, 10))
+            file.create_dataset(
+                "activations", data=np.arange(600.0).reshape(60, 10), chunks=(20, 10)
+            )
             file.create_dataset("question", data=["a", "b"], dtype=h5py.string_dtype())
 
 
@@ -133,7 +135,11 @@ def test_a_damaged_cell_of_the_store_counts_as_absent(tmp_path):
 
 
 def test_the_hash_does_not_depend_on_the_order_of_keys():
-    assert content_hash({"a": 1, "b": 2}) == content_hash({"b": 2, "a": 1}) != content_hash({"a": 2, "b": 1})
+    assert (
+        content_hash({"a": 1, "b": 2})
+        == content_hash({"b": 2, "a": 1})
+        != content_hash({"a": 2, "b": 1})
+    )
 
 
 def test_a_retrained_model_has_other_weights_and_a_hub_id_has_none(tmp_path):

@@ -46,7 +46,13 @@ def test_the_plain_loop_is_timed_per_prompt(small):
 
 def test_scaling_is_told_per_question(small):
     found = cases.scaling(small, small, 1)
-    assert set(found["seconds_per_question"]) == {"batch", "tokens", "questions", "anchors", "parameters"}
+    assert set(found["seconds_per_question"]) == {
+        "batch",
+        "tokens",
+        "questions",
+        "anchors",
+        "parameters",
+    }
     assert found["peak_bytes"] > 1e8
 
 

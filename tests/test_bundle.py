@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from fasb.artifacts import write_tensors
-from fasb.bundle import Bundle
-from fasb.edits import Edit
 from fasb.errors import BundleError
-from fasb.model.fingerprint import Fingerprint
-from fasb.policy import Policy
 from fasb.settings import DecodingSettings, PromptSettings
-from fasb.tracker import Tracker
+from fasb.steering.bundle import Bundle
+from fasb.steering.edit import Edit
+from fasb.steering.fingerprint import Fingerprint
+from fasb.steering.policy import Policy
+from fasb.steering.tracker import Tracker
 
 MODEL = Fingerprint("llama", 2, 4, 3, "abc")
 
@@ -20,10 +20,20 @@ MODEL = Fingerprint("llama", 2, 4, 3, "abc")
 def bundle(centre: bool = True) -> Bundle:
     heads = torch.tensor([[0, 1], [1, 3]])
     edit = Edit(heads, torch.randn(2, 3))
-    tracker = Tracker(heads, torch.randn(2, 3), torch.randn(2), torch.randn(2, 3) if centre else None)
+    tracker = Tracker(
+        heads, torch.randn(2, 3), torch.randn(2), torch.randn(2, 3) if centre else None
+    )
     prompt = PromptSettings(stop=("\n",))
     decoding = DecodingSettings(tokens=7)
-    return Bundle(Policy(alpha=3.0, s=2), edit, tracker, prompt, decoding, fingerprint=MODEL, about={"method": "fasb"})
+    return Bundle(
+        Policy(alpha=3.0, s=2),
+        edit,
+        tracker,
+        prompt,
+        decoding,
+        fingerprint=MODEL,
+        about={"method": "fasb"},
+    )
 
 
 @pytest.mark.parametrize("centre", [True, False])

@@ -4,7 +4,7 @@ import pytest
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import roc_auc_score
 
-from fasb.calibration import auc, question_weights, reliability
+from fasb.metrics.calibration import auc, question_weights, reliability
 from fasb.study.figure_rows import calibration_rows
 
 RNG = np.random.default_rng(0)

@@ -53,19 +53,31 @@ def test_heads_and_embeddings_are_those_of_the_real_one(kind, model):
 
 @pytest.mark.parametrize("name", ["llama2", "llama3"])  # whose two embeddings are not one
 def test_a_judge_says_yes_to_some_answers_and_no_to_others(name, tmp_path):
-    asked = {"path": str(checkpoint(name, tmp_path / name, judge=True)), "device": "cpu", "dtype": "float32"}
+    asked = {
+        "path": str(checkpoint(name, tmp_path / name, judge=True)),
+        "device": "cpu",
+        "dtype": "float32",
+    }
     answers = [line for line in (ROOT / "LICENSE").read_text().splitlines()[100:140] if line]
     questions = tiny_questions(len(answers))
-    said = causal_lm.judge(questions, answers, causal_lm.Settings(truth=asked, info=None))["true"] >= 0.5
+    said = (
+        causal_lm.judge(questions, answers, causal_lm.Settings(truth=asked, info=None))["true"]
+        >= 0.5
+    )
     assert set(said.tolist()) == {True, False}
 
 
 def test_variables_in_a_models_path_are_filled_in(monkeypatch):
     monkeypatch.setenv("MODELS", "/models")
-    assert ModelSettings(path="$MODELS/llama", tokenizer="${MODELS}/t").model_dump(include={"path", "tokenizer"}) == {
+    assert ModelSettings(path="$MODELS/llama", tokenizer="${MODELS}/t").model_dump(
+        include={"path", "tokenizer"}
+    ) == {
         "path": "/models/llama",
         "tokenizer": "/models/t",
     }
     monkeypatch.delenv("MODELS")
-    with pytest.raises(ConfigError, match=r"^models\.a\.path: the environment variable MODELS is not set; set it, or"):
+    with pytest.raises(
+        ConfigError,
+        match=r"^models\.a\.path: the environment variable MODELS is not set; set it, or",
+    ):
         validated(ModelSettings, {"path": "$MODELS/llama"}, "models.a")

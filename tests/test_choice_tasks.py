@@ -23,7 +23,10 @@ def copa_row(number, first, second):
 
 
 def story_row(number, first="One."):
-    story = {f"input_sentence_{n}": text for n, text in enumerate([first, "Two.", "Three.", "Four."], start=1)}
+    story = {
+        f"input_sentence_{n}": text
+        for n, text in enumerate([first, "Two.", "Three.", "Four."], start=1)
+    }
     return story | {
         "story_id": f"s{number}",
         "sentence_quiz1": "Good.",
@@ -59,7 +62,10 @@ TASKS = {
     ),
     "story_cloze": (
         story_cloze,
-        {"en/train-0.parquet": [story_row(1), story_row(2, "Zero.")], "en/eval-0.parquet": [story_row(3)]},
+        {
+            "en/train-0.parquet": [story_row(1), story_row(2, "Zero.")],
+            "en/eval-0.parquet": [story_row(3)],
+        },
         ("B", ["A"], 1),
     ),
     "nli": (
@@ -90,13 +96,17 @@ TASKS = {
     "winogrande": (
         winogrande,
         {
-            "winogrande_m/train-0.parquet": [winogrande_row("Ann saw Bea and _ fell."), winogrande_row("Then _ left.")],
+            "winogrande_m/train-0.parquet": [
+                winogrande_row("Ann saw Bea and _ fell."),
+                winogrande_row("Then _ left."),
+            ],
             "winogrande_m/validation-0.parquet": [winogrande_row("Ann saw Bea but _ fell.")],
         },
         ("B", ["A"], 1),
     ),
 }
-"""Module, files, and of its one test question: right label, wrong labels, how many rows are left to fit on."""
+"""Module, files, and of its one test question: right label, wrong labels, how many rows are left to
+fit on."""
 
 
 @pytest.fixture(params=TASKS, name="task")
@@ -131,7 +141,9 @@ def test_the_hubs_copy_is_read_like_a_folder(task, monkeypatch):
     hub = Hub(monkeypatch, main=folder)
     assert module.load(module.Settings(revision="abc")) == local
     assert hub.asked[0][:2] == (module.Settings().hub, "abc")
-    assert len(sources.origin(module, module.Settings())["files"]) == len(list(folder.rglob("*.parquet")))
+    assert len(sources.origin(module, module.Settings())["files"]) == len(
+        list(folder.rglob("*.parquet"))
+    )
 
 
 def test_own_wording_replaces_ours(task, tmp_path):
@@ -152,7 +164,9 @@ def test_copas_xml_gives_folds_in_which_twins_share_a_group(tmp_path):
 
 
 def test_copas_xml_without_an_answer_is_refused(tmp_path):
-    (tmp_path / "balanced-copa-dev-all.xml").write_text('<copa-corpus><item id="1" asks-for="cause"/></copa-corpus>')
+    (tmp_path / "balanced-copa-dev-all.xml").write_text(
+        '<copa-corpus><item id="1" asks-for="cause"/></copa-corpus>'
+    )
     with pytest.raises(DataError, match="not COPA's XML .*; get the file again"):
         copa.load(copa.Settings(path=str(tmp_path), rows="development"))
 
@@ -170,7 +184,9 @@ def test_story_clozes_own_tsv_is_read(tmp_path):
 
 def test_mmlus_own_csv_is_read_with_and_without_a_header(tmp_path):
     (tmp_path / "law_dev.csv").write_text('"Which, then?",w,x,y,z,D\n')
-    (tmp_path / "law_test.csv").write_text("question,choice0,choice1,choice2,choice3,answer\nWhy?,w,x,y,z,0\n")
+    (tmp_path / "law_test.csv").write_text(
+        "question,choice0,choice1,choice2,choice3,answer\nWhy?,w,x,y,z,0\n"
+    )
     fit, test = mmlu.load(mmlu.Settings(path=str(tmp_path), fit=("dev",)))
     assert (fit.best, test.best) == ("D", "A")
     assert "Question: Which, then?\nA. w\n" in fit.text
@@ -180,7 +196,10 @@ def test_mmlus_released_rows_are_the_same_to_fit_on_and_to_test_on(tmp_path):
     rows = [mmlu_row(f"{n}?", subject) for subject in ("law", "art") for n in range(503)]
     write_parquet(tmp_path / "all/test-0.parquet", rows)
     questions = mmlu.load(mmlu.Settings(path=str(tmp_path), rows="released"))
-    texts = {role: [question.text for question in questions if question.role == role] for role in ("fit", "test")}
+    texts = {
+        role: [question.text for question in questions if question.role == role]
+        for role in ("fit", "test")
+    }
     assert texts["fit"] == texts["test"]
     assert len(texts["fit"]) == 2 * 501
 
@@ -193,7 +212,10 @@ def test_mmlus_wrong_subject_names_the_nearest(tmp_path):
 
 def test_mmlus_wrong_row_is_named(tmp_path):
     (tmp_path / "law_test.csv").write_text("Why?,w,x,y,z,E\n")
-    with pytest.raises(DataError, match="law_test.csv: row 1 is not a question, four options and an answer; correct"):
+    with pytest.raises(
+        DataError,
+        match="law_test.csv: row 1 is not a question, four options and an answer; correct",
+    ):
         mmlu.load(mmlu.Settings(path=str(tmp_path), rows="released"))
 
 
@@ -207,7 +229,9 @@ def test_only_the_first_rows_are_fitted_on(tmp_path):
 def test_hidden_labels_of_sst2_are_refused(tmp_path):
     write_lines(tmp_path / "train.jsonl", [sst2_row("film", 1)])
     write_lines(tmp_path / "test.jsonl", [sst2_row("test film", -1)])
-    with pytest.raises(DataError, match="test row 1 has the label -1, not 0 or 1; use a copy with labels"):
+    with pytest.raises(
+        DataError, match="test row 1 has the label -1, not 0 or 1; use a copy with labels"
+    ):
         sst2.load(sst2.Settings(path=str(tmp_path)))
 
 
@@ -233,12 +257,23 @@ class TestReal:
 
     def test_sst2_has_872_development_and_1821_test_sentences(self):
         questions = sst2.load(sst2.Settings(path=str(REAL / "sst2"), fit="dev"))
-        assert [sum(question.role == role for question in questions) for role in ("fit", "test")] == [872, 1821]
+        assert [
+            sum(question.role == role for question in questions) for role in ("fit", "test")
+        ] == [872, 1821]
 
     def test_five_subjects_of_mmlu_have_25_and_685_rows(self):
         questions = mmlu.load(mmlu.Settings(path=str(REAL / "mmlu"), fit=("dev",)))
-        assert [sum(question.role == role for question in questions) for role in ("fit", "test")] == [25, 685]
-        assert len(mmlu.load(mmlu.Settings(path=str(REAL / "mmlu"), rows="released", subjects=("anatomy",)))) == 270
+        assert [
+            sum(question.role == role for question in questions) for role in ("fit", "test")
+        ] == [25, 685]
+        assert (
+            len(
+                mmlu.load(
+                    mmlu.Settings(path=str(REAL / "mmlu"), rows="released", subjects=("anatomy",))
+                )
+            )
+            == 270
+        )
 
     def test_a_files_checksum_is_recorded(self):
         origin = sources.origin(sst2, sst2.Settings(path=str(REAL / "sst2"), fit="dev"))

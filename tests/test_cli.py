@@ -25,8 +25,11 @@ def fasb(*arguments: str) -> subprocess.CompletedProcess:
 
 
 def test_the_reference_page_is_current():
-    # in a process of its own: click keeps a command's help option as the first call had it, which may be another test's
-    made = subprocess.run([sys.executable, "-m", "fasb.cli.reference"], capture_output=True, text=True, check=True)
+    # in a process of its own: click keeps a command's help option as the first call had it, which
+    # may be another test's
+    made = subprocess.run(
+        [sys.executable, "-m", "fasb.cli.reference"], capture_output=True, text=True, check=True
+    )
     page = ROOT / "docs" / "cli.md"
     assert page.read_text() == made.stdout, "run 'python -m fasb.cli.reference > docs/cli.md'"
 

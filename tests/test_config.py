@@ -13,7 +13,16 @@ import yaml
 
 from fasb.errors import ConfigError
 from fasb.study import cells, rules
-from fasb.study.config import PRESETS, ModelEntry, load, load_files, load_study, merge, read_mapping, read_preset
+from fasb.study.config import (
+    PRESETS,
+    ModelEntry,
+    load,
+    load_files,
+    load_study,
+    merge,
+    read_mapping,
+    read_preset,
+)
 
 EXTENSION = """
 from fasb.settings import Section
@@ -53,7 +62,11 @@ def mapping(tmp_path, monkeypatch):
             "steered": {"use": "own.extension", "grid": {"alpha": [1, 2]}},
             "same": {"use": "own.extension", "like": "steered"},
         },
-        "run": {"cells": [{"model": "llama", "dataset": "quiz"}], "seeds": [0, 3], "methods": ["steered", "same"]},
+        "run": {
+            "cells": [{"model": "llama", "dataset": "quiz"}],
+            "seeds": [0, 3],
+            "methods": ["steered", "same"],
+        },
     }
     for name in ("own", "own.extension"):
         sys.modules.pop(name, None)
@@ -86,7 +99,10 @@ def test_a_key_that_is_not_given_leaves_lower_layers_alone(mapping):
 def test_a_datasets_module_gives_its_prompt_and_the_config_may_override_it(mapping):
     assert load({**mapping, "prompt": {"stop": ["!"]}}).sections("quiz").prompt.stop == (";",)
     study = load(changed(mapping, "datasets.quiz.prompt.stop", ["?"]))
-    assert (study.sections("quiz").prompt.prefix, study.sections("quiz").prompt.stop) == ("Answer.", ("?",))
+    assert (study.sections("quiz").prompt.prefix, study.sections("quiz").prompt.stop) == (
+        "Answer.",
+        ("?",),
+    )
 
 
 def test_a_datasets_module_may_make_its_prompt_of_its_settings(mapping, tmp_path):
@@ -108,29 +124,73 @@ def test_every_preset_is_valid_and_says_only_what_it_changes(path):
     [
         ("modls", {}, r"modls: unknown key; did you mean 'models'\?"),
         ("decoding.tokns", 5, r"decoding.tokns: unknown key; did you mean 'tokens'\?"),
-        ("datasets.quiz.decoding.tokns", 5, r"datasets.quiz.decoding.tokns: unknown key; did you mean 'tokens'\?"),
-        ("decoding.tokens", 0, r"decoding.tokens: input should be greater than or equal to 1, got 0"),
+        (
+            "datasets.quiz.decoding.tokns",
+            5,
+            r"datasets.quiz.decoding.tokns: unknown key; did you mean 'tokens'\?",
+        ),
+        (
+            "decoding.tokens",
+            0,
+            r"decoding.tokens: input should be greater than or equal to 1, got 0",
+        ),
         ("preset", "papr", r"preset: 'papr' does not exist; did you mean 'paper'\?"),
         ("models.llama.dtyp", "x", r"models.llama.dtyp: unknown key; did you mean 'dtype'\?"),
         ("models.llama.world", {}, r"models.llama: needs either path or world; give one of them"),
         ("models.a/b", {"path": "x"}, r"models.a/b: not a file name; use letters"),
-        ("datasets.quiz.load", "tabel", r"datasets.quiz.load: no module 'tabel'; did you mean 'table'\?"),
-        ("datasets.quiz.settings", {"kk": 1}, r"datasets.quiz.settings.kk: unknown key; did you mean 'k'"),
-        ("datasets.quiz.judge.use", "nobody.x", r"datasets.quiz.judge.use: no module 'nobody.x'; known: "),
-        ("methods.steered.settings", {"alpa": 1}, r"methods.steered.settings.alpa: .* did you mean 'alpha'\?"),
-        ("methods.steered.grid", {"alhpa": [1]}, r"methods.steered.grid.alhpa: unknown key; did you mean 'alpha'\?"),
+        (
+            "datasets.quiz.load",
+            "tabel",
+            r"datasets.quiz.load: no module 'tabel'; did you mean 'table'\?",
+        ),
+        (
+            "datasets.quiz.settings",
+            {"kk": 1},
+            r"datasets.quiz.settings.kk: unknown key; did you mean 'k'",
+        ),
+        (
+            "datasets.quiz.judge.use",
+            "nobody.x",
+            r"datasets.quiz.judge.use: no module 'nobody.x'; known: ",
+        ),
+        (
+            "methods.steered.settings",
+            {"alpa": 1},
+            r"methods.steered.settings.alpa: .* did you mean 'alpha'\?",
+        ),
+        (
+            "methods.steered.grid",
+            {"alhpa": [1]},
+            r"methods.steered.grid.alhpa: unknown key; did you mean 'alpha'\?",
+        ),
         ("methods.steered.grid.alpha", ["x"], r"methods.steered.grid.alpha: .*number.*, got 'x'"),
-        ("methods.steered.grid.alpha", [], r"methods.steered.grid.alpha: empty; give at least one value"),
+        (
+            "methods.steered.grid.alpha",
+            [],
+            r"methods.steered.grid.alpha: empty; give at least one value",
+        ),
         (
             "methods.safe",
             {"use": "fasb", "settings": {"safe": 0.5}, "grid": {"beta": [0.6, 0.4]}},
             r"methods.safe.grid: policy.safe: 0.5 is not between 0 and 0.4",
         ),
-        ("methods.same.like", "stered", r"methods.same.like: 'stered' is not defined; did you mean 'steered'\?"),
+        (
+            "methods.same.like",
+            "stered",
+            r"methods.same.like: 'stered' is not defined; did you mean 'steered'\?",
+        ),
         ("methods.same.grid", {"k": [1]}, r"methods.same.like: needs no grid"),
-        ("run.methods", ["steerd"], r"run.methods: 'steerd' is not defined; did you mean 'steered'\?"),
+        (
+            "run.methods",
+            ["steerd"],
+            r"run.methods: 'steerd' is not defined; did you mean 'steered'\?",
+        ),
         ("run.seeds", [1, 1], r"run.seeds: one entry appears twice; remove it"),
-        ("run.cells", [{"model": "lama", "dataset": "quiz"}], r"run.cells.0.model: 'lama' is not defined; did you"),
+        (
+            "run.cells",
+            [{"model": "lama", "dataset": "quiz"}],
+            r"run.cells.0.model: 'lama' is not defined; did you",
+        ),
         ("run.cells", [], r"run.cells: .*at least 1 item.*"),
     ],
 )
@@ -152,7 +212,11 @@ def test_the_file_that_has_the_key_is_named_among_several(mapping, tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [(None, "no such file"), ("a: [", "not YAML"), ("- a", "not a mapping; start from config/config.yaml")],
+    [
+        (None, "no such file"),
+        ("a: [", "not YAML"),
+        ("- a", "not a mapping; start from config/config.yaml"),
+    ],
 )
 def test_a_file_that_is_no_config_is_named(tmp_path, text, message):
     if text is not None:
@@ -168,10 +232,16 @@ def test_definitions_merge_and_selections_are_replaced(mapping):
 
 
 def rules_that_change(mapping, path, value):
-    mapping = changed(mapping, "datasets.quiz.side_effects", {"load": "plain_text", "choices": "quiz"})
+    mapping = changed(
+        mapping, "datasets.quiz.side_effects", {"load": "plain_text", "choices": "quiz"}
+    )
     before, after = load(mapping), load(changed(mapping, path, value))
     named = set(rules.RULES) - {"pretrain", "health", "accept"}
-    return {r for r in named if rules.settings(before, r, **PLACES) != rules.settings(after, r, **PLACES)}
+    return {
+        r
+        for r in named
+        if rules.settings(before, r, **PLACES) != rules.settings(after, r, **PLACES)
+    }
 
 
 @pytest.mark.parametrize(
@@ -187,7 +257,11 @@ def rules_that_change(mapping, path, value):
         ("datasets.quiz.judge.settings.k", 5, {"judge", "judge_sweep", "rehearse"}),
         ("wandb.project", "mine", {"wandb"}),
         ("models.llama.job.mem_mb", 9, set()),
-        ("models.llama.dtype", "float16", {"activations", "trace", "sweep", "generate", "score", "side_effects"}),
+        (
+            "models.llama.dtype",
+            "float16",
+            {"activations", "trace", "sweep", "generate", "score", "side_effects"},
+        ),
         ("datasets.quiz.side_effects.tokens", 9, {"side_effects"}),
     ],
 )
@@ -197,33 +271,66 @@ def test_a_changed_key_reruns_exactly_the_rules_that_use_it(mapping, path, value
 
 def test_side_effects_need_a_dataset_that_exists(mapping):
     with pytest.raises(
-        ConfigError, match=r"datasets\.quiz\.side_effects\.choices: 'quizz' is not defined; did you mean 'q"
+        ConfigError,
+        match=r"datasets\.quiz\.side_effects\.choices: 'quizz' is not defined; did you mean 'q",
     ):
-        load(changed(mapping, "datasets.quiz.side_effects", {"load": "plain_text", "choices": "quizz"}))
-    with pytest.raises(ConfigError, match=r"datasets\.quiz\.side_effects\.settings\.pth: unknown key"):
-        load(changed(mapping, "datasets.quiz.side_effects", {"load": "plain_text", "settings": {"pth": "x"}}))
+        load(
+            changed(
+                mapping, "datasets.quiz.side_effects", {"load": "plain_text", "choices": "quizz"}
+            )
+        )
+    with pytest.raises(
+        ConfigError, match=r"datasets\.quiz\.side_effects\.settings\.pth: unknown key"
+    ):
+        load(
+            changed(
+                mapping,
+                "datasets.quiz.side_effects",
+                {"load": "plain_text", "settings": {"pth": "x"}},
+            )
+        )
 
 
 def test_an_edited_method_changes_the_settings_of_the_rules_that_use_it(mapping, tmp_path):
     study = load(mapping)
     before = rules.settings(study, "sweep", model="llama", dataset="quiz", seed="0", variant="")
     (tmp_path / "own" / "extension.py").write_text(EXTENSION + "# edited\n")
-    assert rules.settings(study, "sweep", model="llama", dataset="quiz", seed="0", variant="") != before
+    assert (
+        rules.settings(study, "sweep", model="llama", dataset="quiz", seed="0", variant="")
+        != before
+    )
 
 
 def test_traces_are_shared_unless_prompt_or_length_differ(mapping):
     def name(path, value):
         return cells.trace_file(load(changed(mapping, path, value)), "llama", "quiz")[0]
 
-    assert name("decoding.batch", 3) == name("scoring.batch", 3) == name("datasets.quiz.prompt.probe", "x {answer}")
-    assert len({name("decoding.tokens", 9), name("decoding.batch", 3), name("datasets.quiz.prompt.open", "!")}) == 3
+    assert (
+        name("decoding.batch", 3)
+        == name("scoring.batch", 3)
+        == name("datasets.quiz.prompt.probe", "x {answer}")
+    )
+    assert (
+        len(
+            {
+                name("decoding.tokens", 9),
+                name("decoding.batch", 3),
+                name("datasets.quiz.prompt.open", "!"),
+            }
+        )
+        == 3
+    )
 
 
 @pytest.mark.parametrize(
     ("device", "asked", "gpu"), [("cuda", None, 1), ("cpu", None, 0), ("cpu", 1, 1), ("auto", 4, 4)]
 )
-def test_a_job_asks_for_a_gpu_where_its_model_is_on_one_or_the_config_says_so(mapping, device, asked, gpu):
-    study = load(changed(changed(mapping, "models.llama.device", device), "models.llama.job", {"gpu": asked}))
+def test_a_job_asks_for_a_gpu_where_its_model_is_on_one_or_the_config_says_so(
+    mapping, device, asked, gpu
+):
+    study = load(
+        changed(changed(mapping, "models.llama.device", device), "models.llama.job", {"gpu": asked})
+    )
     assert study.models["llama"].gpu == gpu
 
 
@@ -236,7 +343,9 @@ def test_settings_of_every_rule_are_json(mapping):
 
 def test_reading_a_config_module_needs_neither_torch_nor_pandas():
     program = "import sys, fasb.study.cells; print(sorted({'torch', 'pandas', 'transformers'} & set(sys.modules)))"
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     assert run.stdout.strip() == "[]"
 
 
@@ -247,7 +356,9 @@ def test_shipped_configs_are_valid_without_torch(name):
         f"study = load_study([Path('config/{name}')]); print(cells.jobs(study).total())\n"
         "assert 'torch' not in sys.modules"
     )
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False)
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False
+    )
     assert run.returncode == 0, run.stderr
     assert name != "config.yaml" or int(run.stdout) <= 80
 
@@ -280,7 +391,9 @@ def grid_sizes(study):
     return sizes
 
 
-@pytest.mark.parametrize(("name", "most"), [("config.yaml", 54), ("evidence.yaml", 90), ("tasks.yaml", 24)])
+@pytest.mark.parametrize(
+    ("name", "most"), [("config.yaml", 54), ("evidence.yaml", 90), ("tasks.yaml", 24)]
+)
 def test_every_tuned_method_of_a_shipped_config_has_an_equally_fine_grid(name, most, monkeypatch):
     monkeypatch.chdir(ROOT)
     study = load_study([Path("config") / name])
@@ -294,7 +407,9 @@ def test_every_tuned_method_of_a_shipped_config_has_an_equally_fine_grid(name, m
 def test_every_study_sees_the_library_of_models_and_may_change_one(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     own = tmp_path / "own.yaml"
-    own.write_text("models: {llama2-7b-chat: {revision: abc}}\nrun: {cells: [{model: llama2-7b-chat, dataset: copa}]}")
+    own.write_text(
+        "models: {llama2-7b-chat: {revision: abc}}\nrun: {cells: [{model: llama2-7b-chat, dataset: copa}]}"
+    )
     study = load_study([Path("config/tasks.yaml"), own])
     chosen = study.models["llama2-7b-chat"]
     assert (chosen.path, chosen.revision, chosen.gpu) == ("meta-llama/Llama-2-7b-chat-hf", "abc", 1)
@@ -313,12 +428,16 @@ def test_a_size_changes_no_jobs_settings(mapping):
     size = {"parameters": 1.5, "layers": 4, "heads": 4, "kv_heads": 2, "head_dim": 8}
     sized = load(changed(mapping, "models.llama.size", size))
     asked = {"model": "llama", "dataset": "quiz"}
-    assert rules.settings(sized, "trace", **asked) == rules.settings(load(mapping), "trace", **asked)
+    assert rules.settings(sized, "trace", **asked) == rules.settings(
+        load(mapping), "trace", **asked
+    )
 
 
 def test_a_study_is_planned_from_the_repositorys_root(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match=r"config/models\.yaml: not in .*; change to the root of the repository"):
+    with pytest.raises(
+        ConfigError, match=r"config/models\.yaml: not in .*; change to the root of the repository"
+    ):
         load_study()
 
 
@@ -327,14 +446,21 @@ def test_the_committed_schema_is_the_one_that_fasb_schema_prints():
 
     from fasb.cli.study import schema_command
 
-    assert (ROOT / "config" / "schema.json").read_text() == CliRunner().invoke(schema_command).output
+    assert (ROOT / "config" / "schema.json").read_text() == CliRunner().invoke(
+        schema_command
+    ).output
 
 
 def test_a_second_judge_is_another_and_has_settings_of_its_own(mapping):
     two = load(changed(mapping, "datasets.quiz.second_judge", {"use": "light"}))
-    both = [rules.settings(two, "judge", dataset="quiz", judged=name) for name in ("judged", "judged_second")]
+    both = [
+        rules.settings(two, "judge", dataset="quiz", judged=name)
+        for name in ("judged", "judged_second")
+    ]
     assert [one["judge"]["use"] for one in both] == ["own.extension", "light"]
-    with pytest.raises(ConfigError, match=r"datasets.quiz.second_judge: needs another beside it; give `judge`, or"):
+    with pytest.raises(
+        ConfigError, match=r"datasets.quiz.second_judge: needs another beside it; give `judge`, or"
+    ):
         load(changed(mapping, "datasets.quiz.second_judge", {"use": "own.extension"}))
 
 
@@ -356,7 +482,9 @@ def test_a_transfer_needs_a_cell_that_fits(mapping, entry, told):
     (first, *_) = mapping["run"]["cells"]
     names = {"model": first["model"], "dataset": first["dataset"]}
     entry = json.loads(
-        json.dumps(entry).replace('"llama"', json.dumps(names["model"])).replace('"tqa"', json.dumps(names["dataset"]))
+        json.dumps(entry)
+        .replace('"llama"', json.dumps(names["model"]))
+        .replace('"tqa"', json.dumps(names["dataset"]))
     )
     with pytest.raises(ConfigError, match=re.escape(told.replace("llama", names["model"]))):
         load(changed(mapping, "run.cells", [first, names | entry]))

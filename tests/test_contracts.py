@@ -18,14 +18,16 @@ from test_transfer_sets import CSV
 from test_truthfulqa import write as write_truthfulqa
 from tiny import tiny_checkpoint
 
-from fasb.bundle import Bundle
 from fasb.data.protocol import Question, check_questions, read_questions, write_questions
 from fasb.extensions import FUNCTION, find, known, settings_of, validated
 from fasb.settings import Section
+from fasb.steering.bundle import Bundle
 
 WORLD = {"kind": "tradeoff", "seed": 5, "entities": 6}
 
-EXTENSIONS = [(package, name) for package in ("data", "methods", "judges") for name in known(package)]
+EXTENSIONS = [
+    (package, name) for package in ("data", "methods", "judges") for name in known(package)
+]
 EXTENSIONS += [("data", "fasb.world.questions"), ("judges", "fasb.world.judge")]
 
 
@@ -53,7 +55,9 @@ def test_its_settings_are_refused_by_name_and_cannot_be_changed(extension):
     module = find(*extension)
     with pytest.raises(ValidationError, match="no_such_key"):
         module.Settings(no_such_key=1)
-    required = {name: "x" for name, field in module.Settings.model_fields.items() if field.is_required()}
+    required = {
+        name: "x" for name, field in module.Settings.model_fields.items() if field.is_required()
+    }
     settings = module.Settings(**required)
     for name in module.Settings.model_fields:
         with pytest.raises(ValidationError, match="frozen"):
@@ -62,7 +66,9 @@ def test_its_settings_are_refused_by_name_and_cannot_be_changed(extension):
 
 def test_its_settings_survive_json(extension):
     module = find(*extension)
-    required = {name: "x" for name, field in module.Settings.model_fields.items() if field.is_required()}
+    required = {
+        name: "x" for name, field in module.Settings.model_fields.items() if field.is_required()
+    }
     settings = module.Settings(**required)
     assert validated(module.Settings, settings.model_dump(mode="json"), "settings") == settings
     assert module.Settings.model_json_schema()
@@ -115,10 +121,16 @@ DATASETS = {
 """For each dataset, what writes a small copy of it and gives the settings that read it."""
 
 
-@pytest.fixture(params=[name for name in of("data") if name != "plain_text"])  # texts: tests/test_side_effects.py
+@pytest.fixture(
+    params=[name for name in of("data") if name != "plain_text"]
+)  # texts: tests/test_side_effects.py
 def dataset(request, tmp_path):
-    assert request.param in DATASETS, "a new dataset: say in DATASETS how a small copy of it is made"
-    return find("data", request.param), settings_of("data", request.param, DATASETS[request.param](tmp_path), "")
+    assert request.param in DATASETS, (
+        "a new dataset: say in DATASETS how a small copy of it is made"
+    )
+    return find("data", request.param), settings_of(
+        "data", request.param, DATASETS[request.param](tmp_path), ""
+    )
 
 
 def test_a_dataset_gives_the_same_valid_questions_each_time(dataset):
@@ -193,7 +205,9 @@ def test_a_methods_bundle_is_loaded_as_saved(method, fits, tmp_path):
 
 # ---- judges
 
-MOON = Question("m", "What is the moon made of?", ("It is rock.", "Rock."), ("It is cheese.",), "Rock.", "m")
+MOON = Question(
+    "m", "What is the moon made of?", ("It is rock.", "Rock."), ("It is cheese.",), "Rock.", "m"
+)
 ANSWERS = ["Rock.", "It is cheese.", "", "I have no comment.", "Nobody knows what it is made of."]
 
 

@@ -6,17 +6,17 @@ import torch
 from steering import some_bundle, some_edit, some_prompts, some_tracker
 from tiny import tiny_model
 
-from fasb.bundle import Bundle
-from fasb.decoding import answer, check, observe, regenerate, sweep, trace
-from fasb.edits import Edit
+from fasb.decoding.decode import answer, check, observe, regenerate, sweep, trace
+from fasb.decoding.generate import write
+from fasb.decoding.observe import logits_of
+from fasb.decoding.sequences import Ending, Growth, Start
+from fasb.decoding.stream import live, stream
 from fasb.errors import BundleError
-from fasb.growth import Ending, Growth, Start
-from fasb.live import live, stream
-from fasb.observing import logits_of
-from fasb.policy import Policy, decide
 from fasb.settings import DecodingSettings, PromptSettings
-from fasb.stepping import write
-from fasb.trace import LIMIT, Decision, Trace
+from fasb.steering.bundle import Bundle
+from fasb.steering.edit import Edit
+from fasb.steering.policy import Policy, decide
+from fasb.steering.trace import LIMIT, Decision, Trace
 
 PROMPTS = some_prompts(13, seed=4)
 
@@ -78,7 +78,9 @@ def test_a_long_shared_prefix_changes_no_answer(model):
 
 def test_steering_twice_by_half_equals_once(model):
     bundle = some_bundle(model, alpha=4.0, adaptive=False)
-    halved = replace(bundle.with_policy(alpha=8.0), edit=Edit(bundle.edit.heads, bundle.edit.vector / 2))
+    halved = replace(
+        bundle.with_policy(alpha=8.0), edit=Edit(bundle.edit.heads, bundle.edit.vector / 2)
+    )
     assert rows_of(model, bundle) == rows_of(model, halved)
 
 
@@ -92,9 +94,12 @@ def test_no_prompts_give_no_answers(model):
 def test_trackers_see_the_same_together_and_alone(model):
     traced = trace(model, PROMPTS, DecodingSettings(tokens=9))
     trackers = [
-        some_tracker(model, k, seed, centred) for k, seed, centred in ((1, 0, False), (5, 1, True), (3, 2, False))
+        some_tracker(model, k, seed, centred)
+        for k, seed, centred in ((1, 0, False), (5, 1, True), (3, 2, False))
     ]
-    for tracker, together in zip(trackers, observe(model, PROMPTS, traced, trackers, 4), strict=True):
+    for tracker, together in zip(
+        trackers, observe(model, PROMPTS, traced, trackers, 4), strict=True
+    ):
         alone = observe(model, PROMPTS, traced, [tracker], 64)[0]
         assert together == pytest.approx(alone, abs=1e-12, nan_ok=True)
         beyond = np.arange(alone.shape[1]) > traced.length[:, None]
@@ -117,7 +122,9 @@ def test_regenerated_rows_keep_what_the_decision_keeps(model):
 def test_rows_that_fired_with_nothing_left_to_write_stay(model):
     bundle = some_bundle(model)
     full = Trace.of([[7] * 14, [8] * 14], [LIMIT, LIMIT])
-    decision = Decision(np.array([True, True]), np.array([14, 13]), np.array([1.0, 1.0]), np.array([14, 14]))
+    decision = Decision(
+        np.array([True, True]), np.array([14, 13]), np.array([1.0, 1.0]), np.array([14, 14])
+    )
     rows = regenerate(model, PROMPTS[:2], full, decision, bundle).rows()
     assert rows[0] == [7] * 14
     assert rows[1][:13] == [8] * 13
@@ -129,11 +136,16 @@ def test_equal_suffixes_are_written_once(model, monkeypatch):
     traced = trace(model, PROMPTS, bundles[0].decoding)
     written = []
     monkeypatch.setattr(
-        "fasb.decoding.Growth",
+        "fasb.decoding.decode.Growth",
         lambda m, starts, *rest, **more: written.extend(starts) or Growth(m, starts, *rest, **more),
     )
     answers = sweep(model, PROMPTS, traced, bundles)
-    distinct = {(i, *suffix[1:]) for found in answers for suffix in found.decision.suffixes() for i in [suffix[0]]}
+    distinct = {
+        (i, *suffix[1:])
+        for found in answers
+        for suffix in found.decision.suffixes()
+        for i in [suffix[0]]
+    }
     assert len(written) == len(distinct) < sum(found.decision.fired.sum() for found in answers)
 
 
@@ -154,7 +166,9 @@ def test_decisions_are_those_of_the_policy(model):
     anew = answers.after.length - answers.decision.kept
     assert (
         answers.decoded.tolist()
-        == np.where(answers.decision.fired, answers.decision.fired_at + anew, answers.before.length).tolist()
+        == np.where(
+            answers.decision.fired, answers.decision.fired_at + anew, answers.before.length
+        ).tolist()
     )
 
 
@@ -172,11 +186,15 @@ def test_stop_strings_are_found_wherever_they_fall_on_tokens(model, stop):
     """Random tokens, as the model would never write them: no token may be overlooked."""
     generator = np.random.default_rng(0)
     ending = Ending.of(model, stop)
-    suspect = torch.ones(model.vocab_size, dtype=torch.bool) if ending.suspect is None else ending.suspect
+    suspect = (
+        torch.ones(model.vocab_size, dtype=torch.bool) if ending.suspect is None else ending.suspect
+    )
     for _ in range(300):
         tokens = generator.integers(3, model.vocab_size, 12).tolist()
         for n in range(1, 13):
-            now, before = (any(text in model.decode(tokens[:m]) for text in stop) for m in (n, n - 1))
+            now, before = (
+                any(text in model.decode(tokens[:m]) for text in stop) for m in (n, n - 1)
+            )
             if now and not before:
                 assert suspect[tokens[n - 1]]
 
@@ -187,7 +205,9 @@ def test_a_stop_string_across_the_step_back_is_found(model):
     start = Start(PROMPTS[0], tokens[:-1] if len(tokens) > 1 else tokens, 6)
     growth, ending = Growth(model, [start], DecodingSettings(), stop), Ending.of(model, stop)
     written = write(model, growth, DecodingSettings(), None)[0]
-    assert len(written.tokens) == 1 or not ending.stopped(model, [*start.kept, *written.tokens[:-1]])
+    assert len(written.tokens) == 1 or not ending.stopped(
+        model, [*start.kept, *written.tokens[:-1]]
+    )
 
 
 # Bundles
@@ -220,7 +240,9 @@ def test_an_edit_without_effect_is_refused(model):
 
 
 def test_a_sibling_is_accepted_only_when_asked(model):
-    bundle = replace(some_bundle(model), fingerprint=replace(model.fingerprint, model="tiny-llama-chat"))
+    bundle = replace(
+        some_bundle(model), fingerprint=replace(model.fingerprint, model="tiny-llama-chat")
+    )
     with pytest.raises(BundleError, match="pass siblings=True"):
         check(model, bundle)
     check(model, bundle, siblings=True)

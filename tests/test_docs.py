@@ -36,7 +36,10 @@ def test_every_point_that_is_cited_exists():
 def test_links_and_named_files_lead_somewhere(page):
     text = page.read_text()
     links = [page.parent / link for link in re.findall(r"\]\(([^)#:]+)\)", text)]
-    named = [ROOT / path for path in re.findall(r"`((?:fasb|tests|docs|config|workflow|notebooks)/[\w/.-]+)`", text)]
+    named = [
+        ROOT / path
+        for path in re.findall(r"`((?:fasb|tests|docs|config|workflow|notebooks)/[\w/.-]+)`", text)
+    ]
     missing = [str(path) for path in links + named if not path.exists()]
     assert not missing
 

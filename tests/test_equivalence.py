@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from steering import some_edit, some_prompts, some_tracker
 from tiny import tiny_model
 
-from fasb.bundle import Bundle
-from fasb.decoding import answer, observe, observe_steered, sweep, trace
+from fasb.decoding.decode import answer, observe, observe_steered, sweep, trace
+from fasb.decoding.score import Choice, score, score_sweep
+from fasb.decoding.stream import live
 from fasb.errors import BundleError
-from fasb.live import live
-from fasb.model import prefix
-from fasb.policy import Policy
-from fasb.scoring import Choice, score, score_sweep
+from fasb.model import batch as prefix
 from fasb.settings import DecodingSettings, PromptSettings
-from fasb.trace import EOS, LIMIT, STOP
+from fasb.steering.bundle import Bundle
+from fasb.steering.policy import Policy
+from fasb.steering.trace import EOS, LIMIT, STOP
 
 EASY = settings(
     max_examples=25,
@@ -67,7 +67,9 @@ def bundle_of(model, parts, policy, decoding, stop):
 
 def near_tie(found, policy):
     """Whether a decision hangs on rounding: p within 1e-7 of beta."""
-    return policy.gate in ("answer", "question") and any(abs(p - policy.beta) < 1e-7 for row in found for p in row.p)
+    return policy.gate in ("answer", "question") and any(
+        abs(p - policy.beta) < 1e-7 for row in found for p in row.p
+    )
 
 
 def assert_same(answers, found, prompts, tolerance):
@@ -144,7 +146,11 @@ def test_what_is_beyond_the_paper_equals_the_plain_loop(seeds, n_prompts, policy
 
 def test_a_paper_policy_is_the_same_with_the_options_beyond_it_at_rest():
     model, prompts = model_of(0), some_prompts(6, 2)
-    for policy in (Policy(2.0, 0.5, 4), Policy(2.0, 0.5, 4, gate="question"), Policy(2.0, gate="always")):
+    for policy in (
+        Policy(2.0, 0.5, 4),
+        Policy(2.0, 0.5, 4, gate="question"),
+        Policy(2.0, gate="always"),
+    ):
         bundle = bundle_of(model, parts_of(1, False), policy, DecodingSettings(tokens=12), ())
         for prompt in prompts:
             plain = reference_loop.answer(model, prompt, bundle)
@@ -171,11 +177,17 @@ def test_steered_text_is_observed_under_its_own_edit(backtracks):
 
 
 @settings(EASY, max_examples=15)
-@given(seed=st.integers(0, 30), failing=st.sets(st.integers(0, 40), max_size=6), policy=st.one_of(policies, beyond))
+@given(
+    seed=st.integers(0, 30),
+    failing=st.sets(st.integers(0, 40), max_size=6),
+    policy=st.one_of(policies, beyond),
+)
 def test_running_out_of_memory_changes_no_answer(seed, failing, policy):
     """Whichever passes fail, rows go on from what they have, half as many at a time."""
     model, prompts = model_of(0), some_prompts(7, seed)
-    bundle = bundle_of(model, parts_of(seed % 10, False), policy, DecodingSettings(tokens=12, batch=32), ())
+    bundle = bundle_of(
+        model, parts_of(seed % 10, False), policy, DecodingSettings(tokens=12, batch=32), ()
+    )
     expected = live(model, prompts, bundle)
     passes = iter(range(10**6))
 
@@ -185,7 +197,7 @@ def test_running_out_of_memory_changes_no_answer(seed, failing, policy):
         return prefix.forward(*arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fasb.stepping.forward", forward)
+        patch.setattr("fasb.decoding.generate.forward", forward)
         found = live(model, prompts, bundle) if len(failing) < 3 else None  # 7 rows: 7, 3, 1
     if found is not None:
         assert found.after.rows() == expected.after.rows()
@@ -195,7 +207,9 @@ def test_running_out_of_memory_changes_no_answer(seed, failing, policy):
 
 def test_scoring_and_observing_halve_their_batches_too(monkeypatch):
     model, prompts = model_of(0), some_prompts(7, 0)
-    bundle = bundle_of(model, parts_of(0, False), Policy(2.0, 0.5, 2), DecodingSettings(tokens=6), ())
+    bundle = bundle_of(
+        model, parts_of(0, False), Policy(2.0, 0.5, 2), DecodingSettings(tokens=6), ()
+    )
     choices = [Choice((*prompt, 20, 30, 40), len(prompt), len(prompt)) for prompt in prompts]
     expected, answers = score(model, choices, bundle), answer(model, prompts, bundle)
 
@@ -204,12 +218,13 @@ def test_scoring_and_observing_halve_their_batches_too(monkeypatch):
             raise torch.OutOfMemoryError("no memory")
         return prefix.forward(model, batch, keep)
 
-    monkeypatch.setattr("fasb.observing.forward", forward)
-    monkeypatch.setattr("fasb.stepping.forward", forward)
+    monkeypatch.setattr("fasb.decoding.observe.forward", forward)
+    monkeypatch.setattr("fasb.decoding.generate.forward", forward)
     assert score(model, choices, bundle).logprob == pytest.approx(expected.logprob, abs=1e-9)
     assert answer(model, prompts, bundle).after.rows() == answers.after.rows()
     monkeypatch.setattr(
-        "fasb.observing.forward", lambda *_, **__: (_ for _ in ()).throw(torch.OutOfMemoryError("none"))
+        "fasb.decoding.observe.forward",
+        lambda *_, **__: (_ for _ in ()).throw(torch.OutOfMemoryError("none")),
     )
     with pytest.raises(torch.OutOfMemoryError):
         score(model, choices, bundle)
@@ -227,9 +242,13 @@ def test_what_is_drawn_depends_on_no_batch(seed, policy, temperature, top_p):
     model, prompts = model_of(0), some_prompts(6, seed)
     rows = []
     for batch, order in ((1, 1), (4, 1), (32, -1)):
-        decoding = DecodingSettings(tokens=8, batch=batch, temperature=temperature, top_p=top_p, seed=seed)
+        decoding = DecodingSettings(
+            tokens=8, batch=batch, temperature=temperature, top_p=top_p, seed=seed
+        )
         bundle = bundle_of(model, parts_of(seed % 10, False), policy, decoding, ())
-        rows += [run(model, prompts[::order], bundle).after.rows()[::order] for run in (answer, live)]
+        rows += [
+            run(model, prompts[::order], bundle).after.rows()[::order] for run in (answer, live)
+        ]
     assert all(found == rows[0] for found in rows)
     many = [bundle.with_policy(alpha=alpha) for alpha in (1.0, 1.5, 2.0)]
     swept = sweep(model, prompts, trace(model, prompts, bundle.decoding), many)
@@ -256,44 +275,76 @@ def test_scores_equal_the_plain_loop(seed, n_choices, centred, policy, offset, b
     scores = score(model, choices, bundle, batch)
     for i, choice in enumerate(choices):
         text = list(choice.tokens)
-        found, fired, first = reference_loop.choose(model, text, choice.first_state, choice.scored_start, bundle)
+        found, fired, first = reference_loop.choose(
+            model, text, choice.first_state, choice.scored_start, bundle
+        )
         assert scores.logprob[i] == pytest.approx(found, abs=1e-9)
         assert scores.fired[i] == fired
         assert not fired or choice.first_state + scores.kept[i] == first
 
 
 @EASY
-@given(seed=st.integers(0, 30), grid=st.lists(policies, min_size=1, max_size=4), decoding=decodings, stop=stops)
+@given(
+    seed=st.integers(0, 30),
+    grid=st.lists(policies, min_size=1, max_size=4),
+    decoding=decodings,
+    stop=stops,
+)
 def test_a_sweep_equals_separate_runs(seed, grid, decoding, stop):
     model, prompts = model_of(0), some_prompts(5, seed)
     parts = [parts_of(i % 3, i % 2 == 1) for i in range(len(grid))]
-    bundles = [bundle_of(model, part, policy, decoding, stop) for part, policy in zip(parts, grid, strict=True)]
+    bundles = [
+        bundle_of(model, part, policy, decoding, stop)
+        for part, policy in zip(parts, grid, strict=True)
+    ]
     unsteered = trace(model, prompts, decoding, stop)
     for bundle, swept in zip(bundles, sweep(model, prompts, unsteered, bundles), strict=True):
         alone = answer(model, prompts, bundle, unsteered)
         assert swept.after.rows() == alone.after.rows()
         assert swept.after.ended.tolist() == alone.after.ended.tolist()
         for field in ("fired", "kept", "fired_at"):
-            assert getattr(swept.decision, field).tolist() == getattr(alone.decision, field).tolist()
+            assert (
+                getattr(swept.decision, field).tolist() == getattr(alone.decision, field).tolist()
+            )
 
 
 @EASY
 @given(seed=st.integers(0, 30), grid=st.lists(policies, min_size=1, max_size=6))
 def test_scoring_a_grid_equals_separate_runs(seed, grid):
     model = model_of(0)
-    choices = [Choice((*prompt, 20, 30, 40, 50, 60), len(prompt), len(prompt)) for prompt in some_prompts(4, seed)]
+    choices = [
+        Choice((*prompt, 20, 30, 40, 50, 60), len(prompt), len(prompt))
+        for prompt in some_prompts(4, seed)
+    ]
     bundles = [
-        bundle_of(model, parts_of(i % 3, False), policy, DecodingSettings(), ()) for i, policy in enumerate(grid)
+        bundle_of(model, parts_of(i % 3, False), policy, DecodingSettings(), ())
+        for i, policy in enumerate(grid)
     ]
     for bundle, swept in zip(bundles, score_sweep(model, choices, bundles), strict=True):
         alone = score(model, choices, bundle)
         assert swept.logprob == pytest.approx(alone.logprob, abs=1e-9)
-        assert (swept.fired.tolist(), swept.kept.tolist()) == (alone.fired.tolist(), alone.kept.tolist())
+        assert (swept.fired.tolist(), swept.kept.tolist()) == (
+            alone.fired.tolist(),
+            alone.kept.tolist(),
+        )
 
 
 @pytest.mark.parametrize("edit", ["persistent", "transient"])
 @pytest.mark.parametrize(
-    "name", ["mistral", "qwen3", "gemma2", "gemma3", "phi3", "gpt2", "gpt_neox", "opt", "falcon", "bloom", "mixtral"]
+    "name",
+    [
+        "mistral",
+        "qwen3",
+        "gemma2",
+        "gemma3",
+        "phi3",
+        "gpt2",
+        "gpt_neox",
+        "opt",
+        "falcon",
+        "bloom",
+        "mixtral",
+    ],
 )
 def test_every_architecture_equals_the_plain_loop(name, edit):
     model, prompts = model_of(0, name=name), some_prompts(5, 3)
@@ -311,7 +362,9 @@ def test_float32_gives_the_same_tokens(s, edit):
     model, prompts = model_of(0, "float32"), some_prompts(12, 5)
     for judged in ("newest", "previous"):
         policy = Policy(2.0, 0.5, s, judged=judged)
-        bundle = bundle_of(model, parts_of(1, False, "float32"), policy, DecodingSettings(tokens=12, edit=edit), ())
+        bundle = bundle_of(
+            model, parts_of(1, False, "float32"), policy, DecodingSettings(tokens=12, edit=edit), ()
+        )
         found = [reference_loop.answer(model, prompt, bundle) for prompt in prompts]
         assert_same(answer(model, prompts, bundle), found, prompts, 1e-5)
         assert_same(live(model, prompts, bundle), found, prompts, 1e-5)

@@ -16,7 +16,9 @@ def my_method(tmp_path, monkeypatch):
     package.mkdir()
     (package / "__init__.py").write_text("")
     file = package / "mine.py"
-    file.write_text("from fasb.settings import Section\nclass Settings(Section):\n    k: int = 3\ndef fit(f, s): ...\n")
+    file.write_text(
+        "from fasb.settings import Section\nclass Settings(Section):\n    k: int = 3\ndef fit(f, s): ...\n"
+    )
     monkeypatch.syspath_prepend(str(tmp_path))
     yield file
     for name in ("your_lab", "your_lab.mine", "your_lab.half"):

@@ -30,7 +30,9 @@ def test_the_same_rows_give_the_same_bytes(rows, name, tmp_path):
     for folder in ("first", "second"):
         save(DRAW[name](rows[name]), tmp_path / folder / name)
     for kind in ("pdf", "png"):
-        first, second = ((tmp_path / folder / f"{name}.{kind}").read_bytes() for folder in ("first", "second"))
+        first, second = (
+            (tmp_path / folder / f"{name}.{kind}").read_bytes() for folder in ("first", "second")
+        )
         assert first == second
 
 
@@ -82,7 +84,9 @@ def test_labels_at_line_ends_do_not_overlap(drawn):
 def test_method_names_are_readable_on_white():
     def luminance(hexa):
         channels = np.array([int(hexa[i : i + 2], 16) for i in (1, 3, 5)]) / 255
-        linear = np.where(channels <= 0.03928, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+        linear = np.where(
+            channels <= 0.03928, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4
+        )
         return linear @ [0.2126, 0.7152, 0.0722]
 
     for method in [*COLOURS, *INKS, "any other"]:
@@ -96,7 +100,9 @@ def test_every_method_beyond_the_story_is_grey():
 
 def test_heads_are_sorted_within_their_layer_before_averaging():
     first, second = np.array([[0.5, 0.9], [0.6, 0.7]]), np.array([[0.8, 0.6], [0.5, 0.4]])
-    rows = figure_4_rows([("a-s2", "a-s2", "logistic", first), ("a-s3", "a-s3", "logistic", second)])
+    rows = figure_4_rows(
+        [("a-s2", "a-s2", "logistic", first), ("a-s3", "a-s3", "logistic", second)]
+    )
     table = rows.pivot_table(index="layer", columns="rank", values="value").to_numpy()
     np.testing.assert_allclose(table, [[0.85, 0.55], [0.6, 0.5]])
 

@@ -5,10 +5,10 @@ from fits import some_fits, spoil
 
 from fasb.artifacts import read_tensors
 from fasb.errors import ArtifactError, ConfigError
-from fasb.probes import accuracy, fit_probes, fit_prototypes
+from fasb.fitting.directions import probe_vectors, prototype_vectors, with_sigma
+from fasb.fitting.fold import check_splits, read_classifiers
+from fasb.fitting.probes import accuracy, fit_probes, fit_prototypes
 from fasb.settings import DecodingSettings, ProbeSettings
-from fasb.study.fit import check_splits, read_classifiers
-from fasb.vectors import probe_vectors, prototype_vectors, with_sigma
 
 
 @pytest.fixture
@@ -23,10 +23,15 @@ def test_each_fold_is_fitted_on_its_own_training_rows(fits):
     bank = fits.banks[0]
     for fitted, split in zip(fits.read(), fits.splits, strict=True):
         train, validation = bank.rows(split.train), bank.rows(split.validation)
-        expected = {"logistic": fit_probes(bank, train, ProbeSettings()), "cosine": fit_prototypes(bank, train)}
+        expected = {
+            "logistic": fit_probes(bank, train, ProbeSettings()),
+            "cosine": fit_prototypes(bank, train),
+        }
         for kind, classifier in expected.items():
             assert np.array_equal(fitted.accuracy[kind], accuracy(classifier, bank, validation))
-            x = torch.from_numpy(np.stack([bank.layer(layer)[:, head] for layer, head in HEADS.tolist()], axis=1))
+            x = torch.from_numpy(
+                np.stack([bank.layer(layer)[:, head] for layer, head in HEADS.tolist()], axis=1)
+            )
             assert torch.equal(
                 fitted.tracker(kind, HEADS).deviation(x),
                 classifier.tracker(HEADS).deviation(x),
@@ -96,7 +101,9 @@ def test_sections_and_questions_seen_go_along(fits):
 
 def test_more_than_ten_folds_stay_in_order(tmp_path):
     fits = some_fits(tmp_path, n=36, n_folds=12).fit()
-    assert [fitted.seen for fitted in fits.read()] == [split.train + split.validation for split in fits.splits]
+    assert [fitted.seen for fitted in fits.read()] == [
+        split.train + split.validation for split in fits.splits
+    ]
 
 
 def test_more_anchors_than_heads_are_refused(fits):

@@ -7,10 +7,10 @@ import pytest
 import torch
 from tiny import CONFIGS, TEXTS, tiny_model
 
-from fasb.edits import Edit
 from fasb.errors import ModelError
-from fasb.model.heads import editing, reading
-from fasb.model.prefix import batch_of, forward
+from fasb.model.batch import batch_of, forward
+from fasb.model.hooks import editing, reading
+from fasb.steering.edit import Edit
 
 HEADS = torch.tensor([[2, 1], [0, 3], [2, 0], [1, 2]])
 
@@ -27,7 +27,10 @@ def prompts(model):
 
 def an_edit(layout, heads=HEADS, seed=1):
     vector = torch.randn(
-        len(heads), layout.head_dim, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+        len(heads),
+        layout.head_dim,
+        generator=torch.Generator().manual_seed(seed),
+        dtype=torch.float64,
     )
     return Edit(heads, vector)
 
@@ -35,7 +38,9 @@ def an_edit(layout, heads=HEADS, seed=1):
 def logits(model, prompts, edit=None, strength=None):
     batch = batch_of(model, prompts)
     with editing(model.layout, edit) as dial:
-        dial.strength = None if strength is None else torch.full(batch.ids.shape, strength, dtype=torch.float64)
+        dial.strength = (
+            None if strength is None else torch.full(batch.ids.shape, strength, dtype=torch.float64)
+        )
         return forward(model, batch)
 
 
@@ -61,7 +66,10 @@ def test_an_edit_adds_the_projected_vector_to_the_projections_output(name):
 
         return add
 
-    hooks = [layout.projections[i].register_forward_hook(adding(row)) for i, row in edit.by_layer(4).items()]
+    hooks = [
+        layout.projections[i].register_forward_hook(adding(row))
+        for i, row in edit.by_layer(4).items()
+    ]
     expected = forward(model, batch_of(model, tokens))
     for hook in hooks:
         hook.remove()
@@ -78,7 +86,9 @@ def test_chosen_heads_come_in_the_order_asked_for(model, prompts):
         assert torch.equal(heads[:, :, i], all_heads[:, :, layer, head])
 
 
-@pytest.mark.parametrize("positions", [torch.tensor([7, 20]), torch.tensor([[7, 3], [20, 7]])], ids=["one", "several"])
+@pytest.mark.parametrize(
+    "positions", [torch.tensor([7, 20]), torch.tensor([[7, 3], [20, 7]])], ids=["one", "several"]
+)
 @pytest.mark.parametrize("heads", [None, HEADS], ids=["all heads", "chosen heads"])
 def test_only_the_asked_positions_are_kept(model, prompts, positions, heads):
     with reading(model.layout, heads) as reader:
@@ -156,7 +166,9 @@ def test_hooks_leave_with_the_block_even_after_an_error(model, prompts):
 @pytest.mark.parametrize("head", [(3, 0), (0, 4), (-1, 0)])
 def test_heads_the_model_lacks_are_refused(model, head):
     with (
-        pytest.raises(ModelError, match="this model has 3 layers of 4 heads; use heads that were chosen"),
+        pytest.raises(
+            ModelError, match="this model has 3 layers of 4 heads; use heads that were chosen"
+        ),
         reading(model.layout, torch.tensor([head])),
     ):
         pass
@@ -169,7 +181,10 @@ def test_heads_the_model_lacks_are_refused(model, head):
 
 def test_vectors_of_another_width_are_refused(model):
     edit = Edit(torch.tensor([[0, 0]]), torch.ones(1, 16))
-    with pytest.raises(ModelError, match="16 values.*have 8; use an edit"), editing(model.layout, edit):
+    with (
+        pytest.raises(ModelError, match="16 values.*have 8; use an edit"),
+        editing(model.layout, edit),
+    ):
         pass
 
 
@@ -186,6 +201,13 @@ def test_edits_survive_a_cache(model, prompts):
             dial.strength = torch.zeros(batch.ids.shape, dtype=torch.float64)
             dial.strength[:, 2:] = 0.4
             forward(model, batch)
-            rest = replace(batch, ids=torch.tensor([tokens[first:second]]), mask=whole.mask, slots=whole.slots[first:])
+            rest = replace(
+                batch,
+                ids=torch.tensor([tokens[first:second]]),
+                mask=whole.mask,
+                slots=whole.slots[first:],
+            )
             dial.strength = torch.full(rest.ids.shape, 0.4, dtype=torch.float64)
-            torch.testing.assert_close(forward(model, rest), expected[:, first:], rtol=0, atol=1e-12)
+            torch.testing.assert_close(
+                forward(model, rest), expected[:, first:], rtol=0, atol=1e-12
+            )

@@ -5,9 +5,9 @@ import torch
 from steering import some_bundle
 from tiny import tiny_model
 
-from fasb.decoding import answer
+from fasb.decoding.decode import answer
+from fasb.decoding.hf import steered
 from fasb.errors import BundleError, ConfigError
-from fasb.hf_generate import steered
 from fasb.settings import DecodingSettings
 
 TEXTS = ["Q: Who lives there?", "Why?", "Q: What is the colour of the sky? A: no"]
@@ -25,7 +25,9 @@ def inputs(model):
 
 def test_generate_gives_the_steered_answers(model, inputs):
     bundle = some_bundle(model, tokens=12)
-    output = model.model.generate(**inputs, max_new_tokens=12, custom_generate=steered(bundle, model.tokenizer))
+    output = model.model.generate(
+        **inputs, max_new_tokens=12, custom_generate=steered(bundle, model.tokenizer)
+    )
     answers = answer(model, model.encode(TEXTS), bundle)
     assert answers.decision.fired.any()
     assert torch.equal(output[:, : inputs["input_ids"].shape[1]], inputs["input_ids"])
@@ -36,15 +38,23 @@ def test_generate_gives_the_steered_answers(model, inputs):
 
 def test_strength_0_is_plain_generate(model, inputs):
     bundle = some_bundle(model, alpha=0.0)
-    with_bundle = model.model.generate(**inputs, max_new_tokens=12, custom_generate=steered(bundle, model.tokenizer))
-    assert torch.equal(with_bundle, model.model.generate(**inputs, max_new_tokens=12, do_sample=False))
+    with_bundle = model.model.generate(
+        **inputs, max_new_tokens=12, custom_generate=steered(bundle, model.tokenizer)
+    )
+    assert torch.equal(
+        with_bundle, model.model.generate(**inputs, max_new_tokens=12, do_sample=False)
+    )
 
 
 def test_a_single_unpadded_row_needs_no_mask(model):
     ids = torch.tensor(model.encode(TEXTS[:1]))
     bundle = some_bundle(model)
-    output = model.model.generate(ids, max_new_tokens=7, custom_generate=steered(bundle, model.tokenizer))
-    expected = answer(model, model.encode(TEXTS[:1]), replace(bundle, decoding=DecodingSettings(tokens=7)))
+    output = model.model.generate(
+        ids, max_new_tokens=7, custom_generate=steered(bundle, model.tokenizer)
+    )
+    expected = answer(
+        model, model.encode(TEXTS[:1]), replace(bundle, decoding=DecodingSettings(tokens=7))
+    )
     assert output[0, ids.shape[1] :].tolist() == expected.after.rows()[0]
 
 
@@ -59,11 +69,16 @@ def test_a_single_unpadded_row_needs_no_mask(model):
 def test_what_cannot_be_steered_is_refused(model, inputs, asked, message):
     with pytest.raises(ConfigError, match=message):
         model.model.generate(
-            **inputs, max_new_tokens=3, custom_generate=steered(some_bundle(model), model.tokenizer), **asked
+            **inputs,
+            max_new_tokens=3,
+            custom_generate=steered(some_bundle(model), model.tokenizer),
+            **asked,
         )
 
 
 def test_a_bundle_of_another_model_is_refused(model, inputs):
     bundle = replace(some_bundle(model), fingerprint=replace(model.fingerprint, n_heads=5))
     with pytest.raises(BundleError, match="made for n_heads 5"):
-        model.model.generate(**inputs, max_new_tokens=3, custom_generate=steered(bundle, model.tokenizer))
+        model.model.generate(
+            **inputs, max_new_tokens=3, custom_generate=steered(bundle, model.tokenizer)
+        )

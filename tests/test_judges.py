@@ -16,7 +16,9 @@ from fasb.errors import ArtifactError, ConfigError, DataError, ModelError
 from fasb.extensions import settings_of
 from fasb.judges import causal_lm, light, similarity
 
-MOON = Question("m", "What is the moon made of?", ("It is rock.", "Rock."), ("It is cheese.",), "Rock.", "m")
+MOON = Question(
+    "m", "What is the moon made of?", ("It is rock.", "Rock."), ("It is cheese.",), "Rock.", "m"
+)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +31,9 @@ def checkpoint(tmp_path_factory):
 class TestCausalLM:
     def settings(self, checkpoint, **values):
         model = {"path": str(checkpoint), "device": "cpu", "dtype": "float32"}
-        return settings_of("judges", "causal_lm", {"truth": model, "info": model, **values}, "judge.settings")
+        return settings_of(
+            "judges", "causal_lm", {"truth": model, "info": model, **values}, "judge.settings"
+        )
 
     def test_scores_are_the_probability_of_yes_after_each_prompt_alone(self, checkpoint):
         import torch
@@ -53,20 +57,30 @@ class TestCausalLM:
 
         loaded = []
         real = fasb.model.load.load_model
-        monkeypatch.setattr(fasb.model.load, "load_model", lambda settings: loaded.append(settings) or real(settings))
+        monkeypatch.setattr(
+            fasb.model.load,
+            "load_model",
+            lambda settings: loaded.append(settings) or real(settings),
+        )
         causal_lm._loaded.cache_clear()
         kept, anew = self.settings(checkpoint), self.settings(checkpoint, keep=False)
-        first, second, third = (causal_lm.judge([MOON], ["Rock."], settings) for settings in (kept, kept, anew))
+        first, second, third = (
+            causal_lm.judge([MOON], ["Rock."], settings) for settings in (kept, kept, anew)
+        )
         assert first == second == third
         assert len(loaded) == 2 + 2
 
     def test_a_model_that_is_left_out_gives_no_score(self, checkpoint):
-        assert set(causal_lm.judge([MOON], ["Rock."], self.settings(checkpoint, info=None))) == {"true"}
+        assert set(causal_lm.judge([MOON], ["Rock."], self.settings(checkpoint, info=None))) == {
+            "true"
+        }
         assert causal_lm.judge([], [], self.settings(checkpoint, truth=None))["info"].shape == (0,)
 
     def test_a_word_that_joins_the_prompt_is_refused(self, checkpoint):
         model = {"path": str(checkpoint), "device": "cpu", "dtype": "float32", "yes": ""}
-        with pytest.raises(ModelError, match="joins '' to the end of the prompt; change `yes` or `prompt`"):
+        with pytest.raises(
+            ModelError, match="joins '' to the end of the prompt; change `yes` or `prompt`"
+        ):
             causal_lm.judge([MOON], ["Rock."], self.settings(checkpoint, truth=model))
 
     def test_the_default_models_are_pinned_and_a_replacement_is_not(self):
@@ -83,7 +97,9 @@ class TestCausalLM:
         assert "info" not in named
         assert json.dumps(named)
 
-    def test_provenance_names_the_commit_of_a_model_that_is_not_pinned(self, checkpoint, monkeypatch):
+    def test_provenance_names_the_commit_of_a_model_that_is_not_pinned(
+        self, checkpoint, monkeypatch
+    ):
         commit = "0123456789" * 4
         monkeypatch.setattr("fasb.model.access.commit_of", lambda settings: commit)
         pinned = {"path": "some/judge", "revision": "main"}
@@ -96,14 +112,18 @@ class TestCausalLM:
 class TestSimilarity:
     def test_without_sacrebleu_the_remedy_is_its_installation(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "sacrebleu.metrics", None)
-        with pytest.raises(ConfigError, match=r"needs sacrebleu; run 'pip install fasb\[similarity\]'"):
+        with pytest.raises(
+            ConfigError, match=r"needs sacrebleu; run 'pip install fasb\[similarity\]'"
+        ):
             similarity.judge([MOON], ["Rock."], similarity.Settings())
 
     @pytest.mark.parametrize("metric", ["bleu", "chrf"])
     def test_the_closer_reference_decides_and_a_tie_is_not_true(self, metric):
         pytest.importorskip("sacrebleu", reason="sacrebleu is not installed (extra: similarity)")
         settings = similarity.Settings(metric=metric)
-        scores = similarity.judge([MOON] * 3, ["It is rock.", "It is cheese.", "!"], settings)["true"]
+        scores = similarity.judge([MOON] * 3, ["It is rock.", "It is cheese.", "!"], settings)[
+            "true"
+        ]
         assert scores[0] > 0.5 > scores[1]
         assert scores[2] == pytest.approx(0.5)
         assert scores[2] < 0.5
@@ -115,13 +135,19 @@ def invented(folder):
     questions = [f"What is moon {n} made of?" for n in range(30)]
     targets = {"Moon rock.": 1, "Old rock.": 1, "Green cheese.": 0, "Cheese.": 0}
     choices = [
-        {"question": q, "mc1_targets": {"Moon rock.": 1, "Cheese.": 0}, "mc2_targets": targets} for q in questions
+        {"question": q, "mc1_targets": {"Moon rock.": 1, "Cheese.": 0}, "mc2_targets": targets}
+        for q in questions
     ]
     (folder / "mc_task.json").write_text(json.dumps(choices))
     lines = [f"{q},Moon rock,Moon rock; Old rock,Green cheese; Cheese" for q in questions]
     header = "Question,Best Answer,Correct Answers,Incorrect Answers"
     (folder / "TruthfulQA.csv").write_text("\n".join([header, *lines]))
-    answers = {"It is rock.": (1, 1), "Old rock.": (1, 1), "It is cheese.": (0, 1), "Cheese, yes.": (0, 1)}
+    answers = {
+        "It is rock.": (1, 1),
+        "Old rock.": (1, 1),
+        "It is cheese.": (0, 1),
+        "Cheese, yes.": (0, 1),
+    }
     answers["I have no comment."] = (1, 0)
     for i, (name, ask) in enumerate((("truth", "True"), ("info", "Helpful"))):
         rows = [
@@ -146,7 +172,9 @@ def small(tmp_path, monkeypatch):
 
 class TestLight:
     def test_it_learns_what_makes_an_answer_true_and_informative(self, small):
-        scores = light.judge([MOON] * 3, ["Rock, that is.", "Cheese, that is.", "I have no comment."], small)
+        scores = light.judge(
+            [MOON] * 3, ["Rock, that is.", "Cheese, that is.", "I have no comment."], small
+        )
         assert scores["true"][0] > 0.5 > scores["true"][1]
         assert scores["info"][0] > 0.5 > scores["info"][2]
 
@@ -167,12 +195,18 @@ class TestLight:
     def test_batch_order_does_not_change_any_score(self, small):
         answers = ["Rock.", "It is cheese.", "", "No comment?"]
         forth = light.judge([MOON] * 4, answers, small)["true"]
-        assert np.allclose(forth, light.judge([MOON] * 4, answers[::-1], small)["true"][::-1], atol=1e-12)
+        assert np.allclose(
+            forth, light.judge([MOON] * 4, answers[::-1], small)["true"][::-1], atol=1e-12
+        )
 
-    def test_the_error_is_measured_on_questions_and_answers_that_were_not_trained_on(self, small, monkeypatch):
+    def test_the_error_is_measured_on_questions_and_answers_that_were_not_trained_on(
+        self, small, monkeypatch
+    ):
         seen = []
         real = light._regression
-        monkeypatch.setattr(light, "_regression", lambda x, label: seen.append(len(label)) or real(x, label))
+        monkeypatch.setattr(
+            light, "_regression", lambda x, label: seen.append(len(label)) or real(x, label)
+        )
         held_out = light.provenance(small)
         assert light.error(small)["info"] == 1 - held_out["held_out_written"]["info"]["accuracy"]
         pairs = light._pairs({}, small.path)
@@ -191,27 +225,39 @@ class TestLight:
     def test_an_answer_is_never_compared_with_itself(self, small):
         questions = load_truthfulqa(TruthfulQA(path=small.path, questions=None))
         pairs = light._pairs({question.text: question for question in questions}, small.path)
-        for question, answer, written in zip(pairs.questions, pairs.answers, pairs.written, strict=True):
+        for question, answer, written in zip(
+            pairs.questions, pairs.answers, pairs.written, strict=True
+        ):
             assert question.true
             assert answer not in question.true + question.false
             assert written == (answer != "Old rock.")
 
     def test_an_answer_that_is_a_reference_has_its_label(self, small):
-        both = Question("b", MOON.text, ("Unknown.", "Rock."), ("Unknown.", "Cheese."), "Rock.", "b")
-        rock, cheese, unknown = light.judge([both] * 3, ["rock", "Cheese.", "Unknown."], small)["true"]
+        both = Question(
+            "b", MOON.text, ("Unknown.", "Rock."), ("Unknown.", "Cheese."), "Rock.", "b"
+        )
+        rock, cheese, unknown = light.judge([both] * 3, ["rock", "Cheese.", "Unknown."], small)[
+            "true"
+        ]
         assert (rock, cheese) == (1, 0)
         assert 0 < unknown < 1
 
     def test_another_version_is_refused(self, small, monkeypatch):
         light.trained(small)
         monkeypatch.setattr(light, "VERSION", light.VERSION + 1)
-        with pytest.raises(ArtifactError, match="another version; delete it, and it is trained anew"):
+        with pytest.raises(
+            ArtifactError, match="another version; delete it, and it is trained anew"
+        ):
             light.trained(small)
 
     def test_other_pairs_than_the_published_are_refused(self, tmp_path):
         invented(tmp_path)
         with pytest.raises(DataError, match="finetune_truth.jsonl: not the published file"):
-            light.judge([MOON], ["Rock."], light.Settings(path=str(tmp_path), file=str(tmp_path / "x.safetensors")))
+            light.judge(
+                [MOON],
+                ["Rock."],
+                light.Settings(path=str(tmp_path), file=str(tmp_path / "x.safetensors")),
+            )
 
     def test_training_does_not_depend_on_the_order_of_sets(self, small, tmp_path):
         code = (
@@ -220,16 +266,21 @@ class TestLight:
             f"light.train(light.Settings(path={small.path!r})).save(Path(sys.argv[1]))"
         )
         file = tmp_path / "other.safetensors"
-        subprocess.run([sys.executable, "-c", code, file], check=True, env=os.environ | {"PYTHONHASHSEED": "1"})
+        subprocess.run(
+            [sys.executable, "-c", code, file], check=True, env=os.environ | {"PYTHONHASHSEED": "1"}
+        )
         light.train(small).save(tmp_path / "own.safetensors")
-        (other, about_other, _), (own, about, _) = map(light.read_tensors, (file, tmp_path / "own.safetensors"))
+        (other, about_other, _), (own, about, _) = map(
+            light.read_tensors, (file, tmp_path / "own.safetensors")
+        )
         assert about == about_other
         assert all(np.array_equal(own[name], other[name]) for name in own)
 
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory):
-    # in a process of its own, without the checks of shapes and types that make training four times as long
+    # in a process of its own, without the checks of shapes and types that make training four times
+    # as long
     file = tmp_path_factory.mktemp("light") / "light.safetensors"
     code = f"from fasb.judges.light import Settings, trained; trained(Settings(path={str(REAL)!r}, file={str(file)!r}))"
     subprocess.run([sys.executable, "-c", code], check=True)

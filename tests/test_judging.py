@@ -35,7 +35,12 @@ ANSWERS = pd.DataFrame({"question": ["q1", "q0", "q1", "q1"], "answer": ["b", "a
 def test_each_distinct_answer_is_judged_once(lab, tmp_path):
     more = pd.DataFrame({"question": ["q0"], "answer": ["aa"], "trace_answer": ["c"]})
     pairs = distinct(QUESTIONS, [ANSWERS, more])
-    assert [(question.id, answer) for question, answer in pairs] == [("q0", "aa"), ("q0", "c"), ("q1", ""), ("q1", "b")]
+    assert [(question.id, answer) for question, answer in pairs] == [
+        ("q0", "aa"),
+        ("q0", "c"),
+        ("q1", ""),
+        ("q1", "b"),
+    ]
     found = judged(Judge(use="lab.judge"), pairs)
     assert lab.asked == [(question.id, answer) for question, answer in pairs]
     assert found["true"].tolist() == [0, 1, 0, 1]
@@ -51,13 +56,17 @@ def test_what_was_judged_is_not_judged_again_unless_the_judge_changes(lab, tmp_p
     assert lab.asked == [("q1", "new"), ("q2", "b")]
     assert first.merge(second)["true"].tolist() == first["true"].tolist()
     lab.asked.clear()
-    other = judged(Judge(use="lab.judge", settings={"odd": 0}), distinct(QUESTIONS, [ANSWERS]), store)
+    other = judged(
+        Judge(use="lab.judge", settings={"odd": 0}), distinct(QUESTIONS, [ANSWERS]), store
+    )
     assert len(lab.asked) == 3
     assert other["true"].tolist() == (1 - first["true"]).tolist()
 
 
 def test_nothing_to_judge_gives_no_verdicts(lab):
-    found = judged(Judge(use="lab.judge"), distinct(QUESTIONS, [pd.DataFrame({"question": [], "answer": []})]))
+    found = judged(
+        Judge(use="lab.judge"), distinct(QUESTIONS, [pd.DataFrame({"question": [], "answer": []})])
+    )
     assert found.columns.tolist() == ["question", "answer"]
 
 
@@ -73,8 +82,12 @@ def test_an_answer_to_an_unknown_question_is_refused():
 
 
 def test_a_score_that_is_no_number_names_its_answer(lab, monkeypatch):
-    monkeypatch.setattr(lab, "judge", lambda questions, answers, settings: {"true": [1.0, float("nan")]})
-    with pytest.raises(DataError, match=r"lab.judge: `true` is not a number for 'b', answer to .*; correct"):
+    monkeypatch.setattr(
+        lab, "judge", lambda questions, answers, settings: {"true": [1.0, float("nan")]}
+    )
+    with pytest.raises(
+        DataError, match=r"lab.judge: `true` is not a number for 'b', answer to .*; correct"
+    ):
         asked("lab.judge", {}, QUESTIONS[:2], ["a", "b"])
 
 
@@ -94,7 +107,9 @@ def test_a_judge_with_other_weights_is_asked_anew(lab, tmp_path, monkeypatch):
 def test_a_judge_of_another_commit_is_asked_anew(lab, tmp_path, monkeypatch):
     store = Store(tmp_path / "store")
     for commit, times in (("a", 3), ("a", 0), ("b", 3)):
-        monkeypatch.setattr(lab, "provenance", lambda settings, commit=commit: {"revision": commit}, raising=False)
+        monkeypatch.setattr(
+            lab, "provenance", lambda settings, commit=commit: {"revision": commit}, raising=False
+        )
         lab.asked.clear()
         judged(Judge(use="lab.judge"), distinct(QUESTIONS, [ANSWERS]), store)
         assert len(lab.asked) == times
@@ -108,7 +123,11 @@ def test_a_judge_whose_error_is_known_says_it(lab, monkeypatch):
 
 
 def test_a_rehearsal_asks_for_reference_answers_and_fails_as_the_judge_does(lab):
-    assert rehearse(Judge(use="lab.judge"), QUESTIONS, 3) == {"judge": "lab.judge", "n": 6, "true": 6}
+    assert rehearse(Judge(use="lab.judge"), QUESTIONS, 3) == {
+        "judge": "lab.judge",
+        "n": 6,
+        "true": 6,
+    }
     assert lab.asked == [(f"q{i}", answer) for i in range(3) for answer in ("yes", "no")]
     lab.broken = True
     with pytest.raises(DataError, match="correct the judge"):

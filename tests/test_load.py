@@ -37,7 +37,9 @@ def test_a_folder_loads_as_the_model_that_was_saved(folder):
 
 @pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
 def test_weights_come_in_the_asked_dtype(folder, dtype):
-    assert load_model(ModelSettings(path=str(folder), dtype=dtype)).model.dtype == getattr(torch, dtype)
+    assert load_model(ModelSettings(path=str(folder), dtype=dtype)).model.dtype == getattr(
+        torch, dtype
+    )
 
 
 def test_texts_begin_with_bos_and_have_no_end():
@@ -52,7 +54,9 @@ def test_an_end_that_the_tokenizer_appends_is_left_out():
 
     tokenizer = tiny_tokenizer()
     special = [("<s>", 0), ("</s>", 1)]
-    tokenizer._tokenizer.post_processor = processors.TemplateProcessing("<s> $A </s>", special_tokens=special)
+    tokenizer._tokenizer.post_processor = processors.TemplateProcessing(
+        "<s> $A </s>", special_tokens=special
+    )
     model = wrap(tiny_model().model, tokenizer)
     assert model.encode(TEXTS) == tiny_model().encode(TEXTS)
     assert model.encode_with_offsets("ab")[1] == [(0, 0), (0, 1), (1, 2)]
@@ -81,7 +85,9 @@ def test_a_character_of_several_tokens_is_added_by_its_last():
             return bytes(tokens).decode(errors="replace")
 
     model = tiny_model()
-    spelled = type(model)(**{name: getattr(model, name) for name in type(model).__slots__} | {"tokenizer": Bytes()})
+    spelled = type(model)(
+        **{name: getattr(model, name) for name in type(model).__slots__} | {"tokenizer": Bytes()}
+    )
     assert spelled.pieces("aéb".encode()) == ["a", "", "é", "b"]
 
 
@@ -108,8 +114,13 @@ def refused(settings, remedy):
 
 
 def test_a_path_that_is_nowhere_says_so(tmp_path):
-    refused(ModelSettings(path=str(tmp_path / "absent")), r"absent: no such folder.*correct the path")
-    refused(ModelSettings(path="nobody/has-this-model"), r"nobody/has-this-model: no such folder, .*unset HF_HUB")
+    refused(
+        ModelSettings(path=str(tmp_path / "absent")), r"absent: no such folder.*correct the path"
+    )
+    refused(
+        ModelSettings(path="nobody/has-this-model"),
+        r"nobody/has-this-model: no such folder, .*unset HF_HUB",
+    )
 
 
 def test_a_folder_without_weights_says_so(folder, tmp_path):
@@ -127,7 +138,9 @@ def test_a_damaged_config_is_one_line(folder, tmp_path):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a GPU that is there")
 def test_a_missing_gpu_says_so(folder):
-    refused(ModelSettings(path=str(folder), device="cuda"), "no CUDA device is visible; set device: cpu")
+    refused(
+        ModelSettings(path=str(folder), device="cuda"), "no CUDA device is visible; set device: cpu"
+    )
 
 
 def response(status):
@@ -140,20 +153,43 @@ OFFLINE = r"run 'hf download some/model( --revision abc)?' where there is networ
 @pytest.mark.parametrize(
     ("error", "remedy"),
     [
-        (lambda: errors.GatedRepoError("403", response=response(403)), r"gated; accept its licence .*'hf auth login'"),
-        (lambda: errors.RevisionNotFoundError("404", response=response(404)), r"no revision 'abc'; correct `revision`"),
-        (lambda: errors.RepositoryNotFoundError("401", response=response(401)), "no such model on the hub; correct"),
-        (lambda: errors.HfHubHTTPError("401", response=response(401)), r"refuses your token; run 'hf auth login'"),
-        (lambda: errors.HfHubHTTPError("503 busy", response=response(503)), r"the hub fails \(503 busy\); try again"),
-        (lambda: errors.RemoteEntryNotFoundError("404", response=response(404)), "with config.json"),
+        (
+            lambda: errors.GatedRepoError("403", response=response(403)),
+            r"gated; accept its licence .*'hf auth login'",
+        ),
+        (
+            lambda: errors.RevisionNotFoundError("404", response=response(404)),
+            r"no revision 'abc'; correct `revision`",
+        ),
+        (
+            lambda: errors.RepositoryNotFoundError("401", response=response(401)),
+            "no such model on the hub; correct",
+        ),
+        (
+            lambda: errors.HfHubHTTPError("401", response=response(401)),
+            r"refuses your token; run 'hf auth login'",
+        ),
+        (
+            lambda: errors.HfHubHTTPError("503 busy", response=response(503)),
+            r"the hub fails \(503 busy\); try again",
+        ),
+        (
+            lambda: errors.RemoteEntryNotFoundError("404", response=response(404)),
+            "with config.json",
+        ),
         (lambda: errors.LocalTokenNotFoundError("none"), "'hf auth login'"),
         (lambda: errors.OfflineModeIsEnabled("off"), OFFLINE),
         (lambda: errors.LocalEntryNotFoundError("nowhere"), OFFLINE),
-        (lambda: errors.HFValidationError("a//b"), "no such folder, and no name of a model on the hub"),
+        (
+            lambda: errors.HFValidationError("a//b"),
+            "no such folder, and no name of a model on the hub",
+        ),
     ],
 )
 @pytest.mark.parametrize("wrapped", [False, True])
-def test_what_the_hub_raises_becomes_a_remedy_before_anything_is_read(error, remedy, wrapped, monkeypatch):
+def test_what_the_hub_raises_becomes_a_remedy_before_anything_is_read(
+    error, remedy, wrapped, monkeypatch
+):
     def fail(*_arguments, **_options):
         if wrapped:
             raise OSError("cannot load\nhere") from error()
@@ -170,7 +206,10 @@ def test_what_the_hub_raises_becomes_a_remedy_before_anything_is_read(error, rem
             torch.OutOfMemoryError("CUDA out of memory"),
             "too large for cpu in float32; set dtype: bfloat16",
         ),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 GB"), "too large for cpu in float32"),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 GB"),
+            "too large for cpu in float32",
+        ),
         (ImportError("Using a `device_map` requires `accelerate`"), "pip install accelerate"),
         (ValueError("odd\nsecond line"), r"cannot be loaded \(odd\)$"),
     ],
@@ -183,23 +222,38 @@ def test_what_fails_while_weights_are_read_becomes_a_remedy(error, remedy, folde
     refused(ModelSettings(path=str(folder)), remedy)
 
 
-@pytest.mark.parametrize(("dtype", "remedy"), [("float32", "set dtype: bfloat16, device: auto"), ("float16", "auto")])
-def test_a_model_larger_than_free_memory_is_refused_before_its_weights_are_read(folder, monkeypatch, dtype, remedy):
+@pytest.mark.parametrize(
+    ("dtype", "remedy"), [("float32", "set dtype: bfloat16, device: auto"), ("float16", "auto")]
+)
+def test_a_model_larger_than_free_memory_is_refused_before_its_weights_are_read(
+    folder, monkeypatch, dtype, remedy
+):
     read = []
     monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", read.append)
     monkeypatch.setattr(access, "_host_bytes", lambda: 1000)
     refused(
-        ModelSettings(path=str(folder), dtype=dtype), rf"its weights take .* GB in {dtype}, .*0\.0 GB free; .*{remedy}"
+        ModelSettings(path=str(folder), dtype=dtype),
+        rf"its weights take .* GB in {dtype}, .*0\.0 GB free; .*{remedy}",
     )
     assert read == []
 
 
 def test_memory_that_this_process_holds_unused_on_a_gpu_is_free(monkeypatch):
-    held = {"mem_get_info": (100, 1000), "memory_reserved": 50, "memory_allocated": 20, "device_count": 2}
+    held = {
+        "mem_get_info": (100, 1000),
+        "memory_reserved": 50,
+        "memory_allocated": 20,
+        "device_count": 2,
+    }
     for name, value in held.items():
         monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)
     monkeypatch.setattr(access, "_host_bytes", lambda: 7)
-    assert [access.free_bytes(device) for device in ("cuda", "cuda:1", "auto", "cpu")] == [130, 130, 267, 7]
+    assert [access.free_bytes(device) for device in ("cuda", "cuda:1", "auto", "cpu")] == [
+        130,
+        130,
+        267,
+        7,
+    ]
 
 
 def test_a_containers_limit_counts_as_memory(tmp_path, monkeypatch):
@@ -216,7 +270,9 @@ def test_bytes_are_those_of_the_model_as_it_is_held(name):
     assert access.weight_bytes(model.config, "float32") == held
     assert access.weight_bytes(model.config, "bfloat16") == held / 2
     cache = model(torch.arange(12).reshape(2, 6), use_cache=True).past_key_values
-    kept = sum(x.numel() * x.element_size() for layer in cache.layers for x in (layer.keys, layer.values))
+    kept = sum(
+        x.numel() * x.element_size() for layer in cache.layers for x in (layer.keys, layer.values)
+    )
     assert access.cache_bytes(model.config, 12, torch.float32) == kept
 
 
@@ -224,7 +280,9 @@ def test_a_quantised_checkpoint_needs_less():
     config = tiny_model().model.config.to_dict()
     whole = access.weight_bytes(LlamaConfig(**config), "float16")
     for said, share in (({"load_in_4bit": True}, 4), ({"bits": 8}, 2)):
-        quantised = LlamaConfig(**config, quantization_config={"quant_method": "bitsandbytes", **said})
+        quantised = LlamaConfig(
+            **config, quantization_config={"quant_method": "bitsandbytes", **said}
+        )
         assert access.weight_bytes(quantised, "float16") == whole // share
 
 
@@ -242,7 +300,9 @@ def test_a_batch_beyond_free_memory_is_refused(monkeypatch):
     monkeypatch.setattr(access, "_host_bytes", lambda: 3 * 2 * 2 * 8 * 8 * 100)
     model = tiny_model()  # 3 layers of 2 key heads of 8 float64: 768 bytes a token
     model.check_room([[1] * 10] * 200, 0, 10)
-    with pytest.raises(ModelError, match=r"11 x 10 tokens take .* of keys and values, .*; lower `batch`"):
+    with pytest.raises(
+        ModelError, match=r"11 x 10 tokens take .* of keys and values, .*; lower `batch`"
+    ):
         model.check_room([[1] * 10] * 200, 0, 11)
     on_gpu = replace(model, device=torch.device("meta"))
     on_gpu.check_room([[1] * 10] * 200, 0, 11)
@@ -264,22 +324,37 @@ def cached(folder, hub, monkeypatch, commit="1" * 40, files=None):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
 
 
-def test_the_commit_that_a_hub_model_was_resolved_to_is_known_and_another_refused(folder, tmp_path, monkeypatch):
+def test_the_commit_that_a_hub_model_was_resolved_to_is_known_and_another_refused(
+    folder, tmp_path, monkeypatch
+):
     cached(folder, tmp_path, monkeypatch)
     first = load_model(ModelSettings(path="some/model"))
     assert first.fingerprint.revision == "1" * 40
     cached(folder, tmp_path, monkeypatch, commit="2" * 40)
     later = load_model(ModelSettings(path="some/model")).fingerprint
-    with pytest.raises(BundleError, match=r"made for revision '1+', but the model has '2+'; load the model with rev"):
+    with pytest.raises(
+        BundleError,
+        match=r"made for revision '1+', but the model has '2+'; load the model with rev",
+    ):
         first.fingerprint.check(later)
     first.fingerprint.check(later, siblings=True)
-    first.fingerprint.check(load_model(ModelSettings(path="some/model", revision="1" * 40)).fingerprint)
+    first.fingerprint.check(
+        load_model(ModelSettings(path="some/model", revision="1" * 40)).fingerprint
+    )
     first.fingerprint.check(replace(first.fingerprint, revision=""))
 
 
 def test_a_model_that_is_only_half_in_the_cache_says_how_to_get_it(folder, tmp_path, monkeypatch):
-    cached(folder, tmp_path, monkeypatch, files=("config.json", "tokenizer.json", "tokenizer_config.json"))
-    refused(ModelSettings(path="some/model"), r"not whole in the local cache.*'hf download some/model --revision 1+'")
+    cached(
+        folder,
+        tmp_path,
+        monkeypatch,
+        files=("config.json", "tokenizer.json", "tokenizer_config.json"),
+    )
+    refused(
+        ModelSettings(path="some/model"),
+        r"not whole in the local cache.*'hf download some/model --revision 1+'",
+    )
 
 
 def test_reading_weights_leaves_the_log_alone(folder, capsys):

@@ -3,7 +3,7 @@ import pytest
 import torch
 from fits import some_fits
 
-from fasb.anchors import anchors
+from fasb.fitting.anchors import anchors
 from fasb.methods import fasb, iti, unsteered
 from fasb.settings import DecodingSettings, PromptSettings, TrackerSettings
 
@@ -36,12 +36,16 @@ def test_the_released_hybrid_tracks_prototypes_by_logistic_probes(fits):
     bundle = fasb.fit(fitted, fasb.Settings(k=2, vector="prototype"))
     assert heads_of(bundle.tracker) == anchors(fitted.accuracy["logistic"], 2).tolist()
     assert bundle.tracker.centre is None
-    assert torch.equal(bundle.edit.vector, fitted.vectors["prototype"].edit(bundle.edit.heads.numpy()).vector)
+    assert torch.equal(
+        bundle.edit.vector, fitted.vectors["prototype"].edit(bundle.edit.heads.numpy()).vector
+    )
     assert bundle.policy.judged == "previous"
 
 
 def test_fasbs_settings_become_its_policy(fitted):
-    settings = fasb.Settings(k=2, alpha=7, beta=0.3, s=4, gate="question", adaptive=False, backtrack=False, release=0.2)
+    settings = fasb.Settings(
+        k=2, alpha=7, beta=0.3, s=4, gate="question", adaptive=False, backtrack=False, release=0.2
+    )
     policy = fasb.fit(fitted, settings).policy.as_dict()
     assert policy == {
         "alpha": 7, "beta": 0.3, "s": 4, "gate": "question", "adaptive": False, "backtrack": False, "judged": "newest",
@@ -52,14 +56,21 @@ def test_fasbs_settings_become_its_policy(fitted):
 def test_iti_edits_the_heads_of_the_best_probes_and_always_steers(fitted):
     bundle = iti.fit(fitted, iti.Settings(k=4, alpha=3))
     assert heads_of(bundle.edit) == anchors(fitted.accuracy["logistic"], 4).tolist()
-    assert torch.equal(bundle.edit.vector, fitted.vectors["prototype"].edit(bundle.edit.heads.numpy()).vector)
+    assert torch.equal(
+        bundle.edit.vector, fitted.vectors["prototype"].edit(bundle.edit.heads.numpy()).vector
+    )
     assert bundle.tracker is None
     assert (bundle.policy.gate, bundle.policy.alpha, bundle.policy.adaptive) == ("always", 3, False)
 
 
 def test_fasb_with_everything_fixed_is_iti(fitted):
-    fixed = fasb.Settings(k=2, alpha=3, gate="always", adaptive=False, backtrack=False, beta=0.1, s=3)
-    assert fasb.fit(fitted, fixed).key() == iti.fit(fitted, iti.Settings(k=2, alpha=3, vector="probe")).key()
+    fixed = fasb.Settings(
+        k=2, alpha=3, gate="always", adaptive=False, backtrack=False, beta=0.1, s=3
+    )
+    assert (
+        fasb.fit(fitted, fixed).key()
+        == iti.fit(fitted, iti.Settings(k=2, alpha=3, vector="probe")).key()
+    )
 
 
 def test_unsteered_has_nothing_to_steer_with(fitted):
@@ -87,4 +98,6 @@ def test_folds_differ(fits):
 def test_strength_is_in_units_of_sigma(fitted):
     bundle = iti.fit(fitted, iti.Settings(k=1))
     layer, head = bundle.edit.heads[0].tolist()
-    assert np.isclose(bundle.edit.vector.norm().item(), fitted.vectors["prototype"].scale[layer, head])
+    assert np.isclose(
+        bundle.edit.vector.norm().item(), fitted.vectors["prototype"].scale[layer, head]
+    )

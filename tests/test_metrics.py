@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fasb.metrics import choice_metrics, harmed, helped, true_info, verdict
+from fasb.metrics.answers import choice_metrics, harmed, helped, true_info, verdict
 
 
 def plain(true, false, best):
@@ -15,16 +15,28 @@ def plain(true, false, best):
 def test_equals_the_definition_in_probabilities():
     rng = np.random.default_rng(0)
     for _ in range(100):
-        true, false = -rng.exponential(5, rng.integers(1, 6)), -rng.exponential(5, rng.integers(1, 6))
+        true, false = (
+            -rng.exponential(5, rng.integers(1, 6)),
+            -rng.exponential(5, rng.integers(1, 6)),
+        )
         best = int(rng.integers(len(true)))
-        np.testing.assert_allclose(choice_metrics(true, false, best), plain(true, false, best), rtol=1e-12)
+        np.testing.assert_allclose(
+            choice_metrics(true, false, best), plain(true, false, best), rtol=1e-12
+        )
 
 
 @pytest.mark.parametrize(
     ("true", "false", "best", "mc1", "mc3"),
     [
         pytest.param([-1.0, -5.0], [-1.0], 0, 0.0, 0.0, id="a tie counts for the false answer"),
-        pytest.param([-1.0, -5.0], [-2.0, -9.0], 0, 1.0, 0.5, id="the likeliest false answer is the one to beat"),
+        pytest.param(
+            [-1.0, -5.0],
+            [-2.0, -9.0],
+            0,
+            1.0,
+            0.5,
+            id="the likeliest false answer is the one to beat",
+        ),
         pytest.param([-1.0, -5.0], [-2.0], 1, 0.0, 0.5, id="MC1 looks at the best answer alone"),
         pytest.param([-np.inf], [-np.inf], 0, 0.0, 0.0, id="impossible answers tie"),
     ],
@@ -40,7 +52,9 @@ def test_mc2_survives_where_every_probability_underflows():
 
 
 def test_single_precision_scores_are_accepted():
-    found = choice_metrics(np.array([-1.0], dtype=np.float32), np.array([-1.0], dtype=np.float32), 0)
+    found = choice_metrics(
+        np.array([-1.0], dtype=np.float32), np.array([-1.0], dtype=np.float32), 0
+    )
     assert found.mc2 == pytest.approx(0.5)
 
 

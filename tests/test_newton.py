@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
-import fasb.newton
+import fasb.fitting.newton
 from fasb.errors import DataError
-from fasb.newton import fit_logistic
+from fasb.fitting.newton import fit_logistic
 
 
 def heads(n_answers=300, n_heads=3, head_dim=12, seed=0):
@@ -21,7 +21,9 @@ def heads(n_answers=300, n_heads=3, head_dim=12, seed=0):
 
 
 def fit(x, label, C=1.0, bias=True):
-    weight, bias = fit_logistic(torch.from_numpy(x.astype(np.float32)), torch.from_numpy(label), C, bias)
+    weight, bias = fit_logistic(
+        torch.from_numpy(x.astype(np.float32)), torch.from_numpy(label), C, bias
+    )
     return weight.numpy(), bias.numpy()
 
 
@@ -32,7 +34,9 @@ def gradient(x, label, weight, bias, C):
     residual = p - label[:, None]
     size = C * np.abs(residual).sum(0)
     pull = C * np.einsum("nhd,nh->hd", x, residual)
-    return np.abs(pull + weight).max(1) / (size * np.abs(x).max((0, 2)) + 1), np.abs(C * residual.sum(0)) / (size + 1)
+    return np.abs(pull + weight).max(1) / (size * np.abs(x).max((0, 2)) + 1), np.abs(
+        C * residual.sum(0)
+    ) / (size + 1)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -43,8 +47,12 @@ def test_weights_equal_scikit_learns_at_a_tight_tolerance(C, bias):
     for head in range(3):
         exact = LogisticRegression(C=C, fit_intercept=bias, tol=1e-10, max_iter=10**6)
         exact.fit(x[:, head].astype(np.float64), label)
-        np.testing.assert_allclose(weight[head], exact.coef_[0], rtol=0, atol=1e-5 * np.linalg.norm(exact.coef_))
-        np.testing.assert_allclose(intercept[head], np.ravel(exact.intercept_)[0], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            weight[head], exact.coef_[0], rtol=0, atol=1e-5 * np.linalg.norm(exact.coef_)
+        )
+        np.testing.assert_allclose(
+            intercept[head], np.ravel(exact.intercept_)[0], rtol=1e-4, atol=1e-5
+        )
 
 
 def separable(x, label):
@@ -82,7 +90,16 @@ def zero(x, _):
 @pytest.mark.parametrize("C", [1e-3, 1.0, 1e4])
 @pytest.mark.parametrize(
     "spoil",
-    [separable, of_very_unequal_size, far_from_zero, with_copied_columns, huge, minute, constant, zero],
+    [
+        separable,
+        of_very_unequal_size,
+        far_from_zero,
+        with_copied_columns,
+        huge,
+        minute,
+        constant,
+        zero,
+    ],
     ids=lambda spoil: spoil.__name__,
 )
 def test_the_gradient_vanishes_on_hard_data(spoil, C):
@@ -131,8 +148,12 @@ def test_weights_are_the_same_on_any_number_of_threads_which_stay_set(threads):
 
 def test_memory_is_that_of_two_groups(threads, monkeypatch):
     made = set()
-    solve = fasb.newton._solve
-    monkeypatch.setattr(fasb.newton, "_solve", lambda problem: made.add(problem.x.data_ptr()) or solve(problem))
+    solve = fasb.fitting.newton._solve
+    monkeypatch.setattr(
+        fasb.fitting.newton,
+        "_solve",
+        lambda problem: made.add(problem.x.data_ptr()) or solve(problem),
+    )
     threads(2)
     fit(*heads(n_heads=12))
     assert len(made) <= 2
@@ -142,7 +163,9 @@ def correlated(scale):
     """Heads as models have them: few directions carry most, sizes of the dimensions differ a hundred thousandfold."""
     rng = np.random.default_rng(5)
     label = rng.integers(0, 2, 400)
-    x = rng.normal(size=(400, 2, 4)) @ rng.normal(size=(4, 24)) + 0.01 * rng.normal(size=(400, 2, 24))
+    x = rng.normal(size=(400, 2, 4)) @ rng.normal(size=(4, 24)) + 0.01 * rng.normal(
+        size=(400, 2, 24)
+    )
     x += scale * label[:, None, None] * rng.normal(size=(1, 2, 24))
     return (x * np.logspace(-3, 2, 24)).astype(np.float32), label
 
@@ -179,14 +202,16 @@ def plain_newton(x, label, C):
     return w[:-1]
 
 
-@pytest.mark.parametrize("spoil", [separable, of_very_unequal_size, with_copied_columns, huge, constant])
+@pytest.mark.parametrize(
+    "spoil", [separable, of_very_unequal_size, with_copied_columns, huge, constant]
+)
 def test_a_hard_head_in_a_group_changes_the_others_by_rounding_alone(spoil, monkeypatch):
     x, label = heads(n_heads=5)
     hard = x.copy()
     spoil(hard[:, 2:3], label)
-    monkeypatch.setattr(fasb.newton, "CPU_GROUP", 1)
+    monkeypatch.setattr(fasb.fitting.newton, "CPU_GROUP", 1)
     alone = fit(hard, label)
-    monkeypatch.setattr(fasb.newton, "CPU_GROUP", 5)
+    monkeypatch.setattr(fasb.fitting.newton, "CPU_GROUP", 5)
     together = fit(hard, label)
     for head in range(5):
         found, expected = (np.r_[weight[head], bias[head]] for weight, bias in (together, alone))
@@ -201,11 +226,15 @@ def test_heads_that_wait_for_a_hard_one_are_not_halved_at_their_optimum(monkeypa
     x[:, 3] = rng.standard_t(4, size=(2000, 64)) @ rng.normal(size=(64, 64)) / 8 + 0.2 * shift[:, 3]
     points, steps = [], []
     for name in ("at", "exactly_at"):
-        whole = getattr(fasb.newton._Problem, name)
-        monkeypatch.setattr(fasb.newton._Problem, name, lambda *a, whole=whole: points.append(1) or whole(*a))
-    search = fasb.newton._search
-    monkeypatch.setattr(fasb.newton, "_search", lambda *a: steps.append(1) or search(*a))
-    monkeypatch.setattr(fasb.newton, "CPU_GROUP", 16)
+        whole = getattr(fasb.fitting.newton._Problem, name)
+        monkeypatch.setattr(
+            fasb.fitting.newton._Problem,
+            name,
+            lambda *a, whole=whole: points.append(1) or whole(*a),
+        )
+    search = fasb.fitting.newton._search
+    monkeypatch.setattr(fasb.fitting.newton, "_search", lambda *a: steps.append(1) or search(*a))
+    monkeypatch.setattr(fasb.fitting.newton, "CPU_GROUP", 16)
     fit(x, label, 1e3)
     assert len(points) <= len(steps) + 3
 
@@ -213,13 +242,15 @@ def test_heads_that_wait_for_a_hard_one_are_not_halved_at_their_optimum(monkeypa
 def test_float64_takes_over_where_float32_fails(monkeypatch):
     x, label = heads()
     expected = fit(x, label)
-    monkeypatch.setitem(fasb.newton.INDEPENDENT, torch.float32, 2.0)  # no direction is independent enough
-    monkeypatch.setattr(fasb.newton, "ITERATIONS", 1)
+    monkeypatch.setitem(
+        fasb.fitting.newton.INDEPENDENT, torch.float32, 2.0
+    )  # no direction is independent enough
+    monkeypatch.setattr(fasb.fitting.newton, "ITERATIONS", 1)
     for found, wanted in zip(fit(x, label), expected):
         np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5 * np.linalg.norm(wanted))
 
 
 def test_what_does_not_end_says_what_to_lower(monkeypatch):
-    monkeypatch.setattr(fasb.newton, "STEPS", 1)
+    monkeypatch.setattr(fasb.fitting.newton, "STEPS", 1)
     with pytest.raises(DataError, match=r"no optimum after 1 steps; lower probes\.C"):
         fit(*heads())

@@ -25,13 +25,19 @@ def test_settings_are_json_text_or_a_file_that_holds_it_or_yaml(tmp_path):
     (tmp_path / "s.json").write_text('{"a": [1e-05, "$x {y}"]}')
     (tmp_path / "s.yaml").write_text("a:\n- 0.00001\n- $x {y}\n")
     for given in ('{"a": [1e-05, "$x {y}"]}', str(tmp_path / "s.json"), str(tmp_path / "s.yaml")):
-        assert json.loads(call("--settings", given, "--out", "f").output) == [{"a": [1e-05, "$x {y}"]}, "f"]
+        assert json.loads(call("--settings", given, "--out", "f").output) == [
+            {"a": [1e-05, "$x {y}"]},
+            "f",
+        ]
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("no.json", "--settings: no file 'no.json'; give JSON text, or the path of a .json or .yaml file"),
+        (
+            "no.json",
+            "--settings: no file 'no.json'; give JSON text, or the path of a .json or .yaml file",
+        ),
         ("{a: [}", "--settings: cannot be read .*; correct it"),
         ("[1]", "--settings: no file '.1.'; give JSON text"),
     ],

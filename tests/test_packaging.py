@@ -25,7 +25,9 @@ def pins():
 def tool(name, *arguments):
     program = shutil.which(name, path=str(Path(sys.executable).parent))
     assert program, f"{name} is not installed beside {sys.executable}"
-    return subprocess.run([program, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [program, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
 
 
 def test_every_requirement_is_pinned_to_one_version_that_satisfies_it():
@@ -74,11 +76,15 @@ def test_the_citation_names_the_version_of_the_package():
 
 
 def test_the_cluster_profile_is_found_by_name_from_the_root():
-    assert (ROOT / "slurm" / "config.yaml").samefile(ROOT / "workflow" / "profiles" / "slurm" / "config.yaml")
+    assert (ROOT / "slurm" / "config.yaml").samefile(
+        ROOT / "workflow" / "profiles" / "slurm" / "config.yaml"
+    )
 
 
 def test_the_default_profile_holds_nothing_that_would_override_the_cluster_profile():
-    default = yaml.safe_load((ROOT / "workflow" / "profiles" / "default" / "config.yaml").read_text())
+    default = yaml.safe_load(
+        (ROOT / "workflow" / "profiles" / "default" / "config.yaml").read_text()
+    )
     slurm = yaml.safe_load((ROOT / "slurm" / "config.yaml").read_text())
     assert not set(default) & set(slurm)
     assert not set(default) & {"executor", "jobs", "default-resources", "retries", "latency-wait"}
@@ -96,7 +102,11 @@ def test_the_setup_script_asks_for_a_newer_python_and_changes_nothing(tmp_path):
     for name in ("dirname", "cat", "cksum"):
         (tmp_path / "bin" / name).symlink_to(shutil.which(name))
     run = subprocess.run(
-        ["/bin/sh", "./study"], cwd=tmp_path, env={"PATH": str(tmp_path / "bin")}, capture_output=True, text=True
+        ["/bin/sh", "./study"],
+        cwd=tmp_path,
+        env={"PATH": str(tmp_path / "bin")},
+        capture_output=True,
+        text=True,
     )
     assert (run.returncode, run.stderr) == (
         1,

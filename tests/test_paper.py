@@ -14,10 +14,16 @@ from fasb.artifacts import Store
 from fasb.data import truthfulqa
 from fasb.data.prompts import generation_prompt
 from fasb.data.splits import split
-from fasb.decoding import answer
+from fasb.decoding.decode import answer
+from fasb.decoding.score import encode_choices, score
 from fasb.model.load import load_model
-from fasb.scoring import encode_choices, score
-from fasb.settings import DecodingSettings, ModelSettings, PromptSettings, ScoringSettings, SplitSettings
+from fasb.settings import (
+    DecodingSettings,
+    ModelSettings,
+    PromptSettings,
+    ScoringSettings,
+    SplitSettings,
+)
 from fasb.study.config import read_preset
 from fasb.study.run import Runner
 
@@ -39,7 +45,9 @@ def prompt():
 def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     paths = {kind: str(checkpoint(kind, folder / kind)) for kind in TOKENIZERS}
-    return {kind: load_model(ModelSettings(path=path, dtype="float64")) for kind, path in paths.items()}
+    return {
+        kind: load_model(ModelSettings(path=path, dtype="float64")) for kind, path in paths.items()
+    }
 
 
 def test_folds_are_the_papers_halves(questions):
@@ -52,30 +60,47 @@ def test_folds_are_the_papers_halves(questions):
 @pytest.mark.parametrize("kind", TOKENIZERS)
 def test_scored_tokens_of_every_answer_decode_exactly_to_it(models, questions, prompt, kind):
     model = models[kind]
-    pairs = [(question.text, text) for question in questions for text in (*question.true, *question.false)]
+    pairs = [
+        (question.text, text)
+        for question in questions
+        for text in (*question.true, *question.false)
+    ]
     assert len(pairs) == 6204
     choices = encode_choices(model, prompt, ScoringSettings(), pairs)
-    scored = [model.decode(choice.tokens[choice.scored_start :]).removeprefix(" ") for choice in choices]
+    scored = [
+        model.decode(choice.tokens[choice.scored_start :]).removeprefix(" ") for choice in choices
+    ]
     assert scored == [text for _, text in pairs]
     assert all(choice.first_state == choice.scored_start - 1 for choice in choices)
 
 
 @pytest.mark.parametrize("steered", [False, True], ids=["unsteered", "steered"])
-def test_mc_metrics_are_those_of_a_plain_loop_over_single_answers(models, questions, prompt, steered, tmp_path):
+def test_mc_metrics_are_those_of_a_plain_loop_over_single_answers(
+    models, questions, prompt, steered, tmp_path
+):
     model = models["llama2"]
     gate = "always" if steered else "never"
-    bundle = replace(some_bundle(model, gate=gate, alpha=1.5), prompt=prompt, scoring=ScoringSettings())
+    bundle = replace(
+        some_bundle(model, gate=gate, alpha=1.5), prompt=prompt, scoring=ScoringSettings()
+    )
     asked = questions[::20]
     found = Runner(model.settings, lambda: model, Store(tmp_path)).scores(asked, [bundle], "MC")
     assert found["question"].tolist() == [question.id for question in asked]
     for question, row in zip(asked, found.itertuples(), strict=True):
         true, false = (
-            [logprob_of(model, prompt, question.text, text, bundle.edit if steered else None, 1.5) for text in side]
+            [
+                logprob_of(
+                    model, prompt, question.text, text, bundle.edit if steered else None, 1.5
+                )
+                for text in side
+            ]
             for side in (question.true, question.false)
         )
         best = true[question.true.index(question.best)]
         highest = max(*true, *false)
-        share = sum(np.exp(t - highest) for t in true) / sum(np.exp(t - highest) for t in (*true, *false))
+        share = sum(np.exp(t - highest) for t in true) / sum(
+            np.exp(t - highest) for t in (*true, *false)
+        )
         assert row.mc1 == (best > max(false))
         assert row.mc2 == pytest.approx(share, abs=1e-9)
         assert row.mc3 == pytest.approx(np.mean([t > max(false) for t in true]))
@@ -86,7 +111,9 @@ def logprob_of(model, prompt, question, answer, edit, alpha):
     text = f"{prompt.prefix}Q: {question}\nA: {answer}"
     found = model.tokenizer(text, return_offsets_mapping=True)
     tokens = found["input_ids"]
-    start = next(i for i, (_, end) in enumerate(found["offset_mapping"]) if end > len(text) - len(answer))
+    start = next(
+        i for i, (_, end) in enumerate(found["offset_mapping"]) if end > len(text) - len(answer)
+    )
     handles = []
     for (layer, head), vector in zip(edit.heads.tolist(), edit.vector, strict=True) if edit else ():
         added = torch.zeros(model.layout.n_heads, model.layout.head_dim, dtype=torch.float64)
@@ -109,7 +136,10 @@ def logprob_of(model, prompt, question, answer, edit, alpha):
 def reference(prompt):
     """A bundle under the released program's preset, all off-by-ones included, with a random edit and tracker."""
     preset = read_preset("reference")
-    settings = DecodingSettings(tokens=30, batch=3, **preset["decoding"]), ScoringSettings(**preset["scoring"])
+    settings = (
+        DecodingSettings(tokens=30, batch=3, **preset["decoding"]),
+        ScoringSettings(**preset["scoring"]),
+    )
 
     def made(model, beta):
         bundle = some_bundle(model, beta=beta, s=10, judged=preset["trackers"]["judged"])
@@ -126,13 +156,19 @@ def test_the_reference_preset_answers_as_the_released_loop(models, questions, re
     model, fired = models[kind], set()
     for beta in BETAS:
         bundle = reference(model, beta)
-        prompts = model.encode([generation_prompt(bundle.prompt, question.text) for question in questions[::200]])
+        prompts = model.encode(
+            [generation_prompt(bundle.prompt, question.text) for question in questions[::200]]
+        )
         found = answer(model, prompts, bundle)
         decided = found.decision
         for i, tokens in enumerate(prompts):
             row = reference_loop.answer(model, tokens, bundle)
             assert found.after.rows()[i] == row.tokens
-            assert (decided.fired[i], decided.kept[i], decided.fired_at[i]) == (row.fired, row.kept, row.fired_at)
+            assert (decided.fired[i], decided.kept[i], decided.fired_at[i]) == (
+                row.fired,
+                row.kept,
+                row.fired_at,
+            )
             assert decided.strength[i] == pytest.approx(row.strength, abs=1e-9)
             fired.add((row.fired, row.kept))
     assert {True, False} <= {steered for steered, _ in fired}
@@ -141,7 +177,11 @@ def test_the_reference_preset_answers_as_the_released_loop(models, questions, re
 @pytest.mark.parametrize("kind", TOKENIZERS)
 def test_the_reference_preset_scores_as_the_released_loop(models, questions, reference, kind):
     model, fired = models[kind], set()
-    pairs = [(question.text, text) for question in questions[::80] for text in (question.best, question.false[0])]
+    pairs = [
+        (question.text, text)
+        for question in questions[::80]
+        for text in (question.best, question.false[0])
+    ]
     for beta in BETAS:
         bundle = reference(model, beta)
         choices = encode_choices(model, bundle.prompt, bundle.scoring, pairs)
@@ -149,7 +189,9 @@ def test_the_reference_preset_scores_as_the_released_loop(models, questions, ref
         for i, (question, text) in enumerate(pairs):
             before = len(model.encode([f"{bundle.prompt.prefix}Q: {question}"])[0])
             tokens = model.encode([f"{bundle.prompt.prefix}Q: {question}\nA: {text}"])[0]
-            logprob, steered, _ = reference_loop.choose(model, tokens, before + 4, before + 3, bundle)  # M2, M3
+            logprob, steered, _ = reference_loop.choose(
+                model, tokens, before + 4, before + 3, bundle
+            )  # M2, M3
             assert found.logprob[i] == pytest.approx(logprob, abs=1e-9)
             assert found.fired[i] == steered
             fired.add(steered)

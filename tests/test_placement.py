@@ -5,17 +5,18 @@ import torch
 from tiny import CONFIGS, TEXTS, tiny_checkpoint, tiny_model
 from transformers import AutoModelForCausalLM
 
-from fasb.decoding import trace
-from fasb.edits import Edit
-from fasb.model.heads import editing, reading
+from fasb.decoding.decode import trace
+from fasb.model.batch import batch_of, forward
+from fasb.model.hooks import editing, reading
 from fasb.model.load import available, load_model, wrap
-from fasb.model.prefix import batch_of, forward
 from fasb.settings import DecodingSettings, ModelSettings
+from fasb.steering.edit import Edit
 
 CHOSEN = torch.tensor([[2, 1], [0, 3], [1, 2]])
 ONE_KERNEL = {"gemma2", "bloom"}  # the library offers eager attention only
 ROUNDING = {"float32": 1e-5, "float16": 0.02, "bfloat16": 0.1}
-"""Largest relative distance of all heads: a few hundred times each dtype's rounding, at these large weights."""
+"""Largest relative distance of all heads: a few hundred times each dtype's rounding, at these large
+weights."""
 
 
 def heads_and_effect(model):
@@ -58,7 +59,9 @@ def test_flash_attention_reads_the_same_heads():
     pytest.importorskip("flash_attn", reason="flash_attn is not installed")
     if not torch.cuda.is_available():
         pytest.skip("flash attention needs a CUDA device")
-    models = [tiny_model(dtype="bfloat16", attention=kernel) for kernel in ("sdpa", "flash_attention_2")]
+    models = [
+        tiny_model(dtype="bfloat16", attention=kernel) for kernel in ("sdpa", "flash_attention_2")
+    ]
     found = [heads_and_effect(wrap(model.model.cuda(), model.tokenizer)) for model in models]
     assert distance(found[1][0], found[0][0]) < ROUNDING["bfloat16"]
 
@@ -83,7 +86,10 @@ def test_a_spread_model_reads_edits_and_decodes_as_a_whole_one(tmp_path, spread)
         "lm_head",
     ]
     model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, device_map=MAPS[spread](parts), offload_folder=tmp_path / "offloaded"
+        folder,
+        dtype=torch.float32,
+        device_map=MAPS[spread](parts),
+        offload_folder=tmp_path / "offloaded",
     )
     spread_out = wrap(model, whole.tokenizer)
     assert any(parameter.device.type == "meta" for parameter in model.parameters())
@@ -97,7 +103,10 @@ def test_a_spread_model_reads_edits_and_decodes_as_a_whole_one(tmp_path, spread)
 def test_device_auto_loads_what_one_device_holds(tmp_path):
     pytest.importorskip("accelerate", reason="accelerate is not installed (extra: multi-gpu)")
     folder = str(tiny_checkpoint(tmp_path / "tiny"))
-    found = [heads_and_effect(load_model(ModelSettings(path=folder, device=device))) for device in ("auto", "cpu")]
+    found = [
+        heads_and_effect(load_model(ModelSettings(path=folder, device=device)))
+        for device in ("auto", "cpu")
+    ]
     assert distance(found[0][0], found[1][0]) < ROUNDING["float32"]
 
 
@@ -108,15 +117,22 @@ def test_a_quantised_projection_is_read_and_edited_at_its_plain_input(tmp_path):
     from transformers import BitsAndBytesConfig
 
     folder, small = tiny_checkpoint(tmp_path / "tiny"), tmp_path / "small"
-    settings = {"quantization_config": BitsAndBytesConfig(load_in_8bit=True), "device_map": {"": "cpu"}}
-    AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **settings).save_pretrained(small)
+    settings = {
+        "quantization_config": BitsAndBytesConfig(load_in_8bit=True),
+        "device_map": {"": "cpu"},
+    }
+    AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **settings).save_pretrained(
+        small
+    )
     whole = load_model(ModelSettings(path=str(folder)))
     whole.tokenizer.save_pretrained(small)
     model = load_model(ModelSettings(path=str(small)))
     assert isinstance(model.layout.projections[0], quantiser.nn.Linear8bitLt)
     assert model.layout.head_dim == whole.layout.head_dim
     seen = []
-    hook = model.layout.projections[2].register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].double()))
+    hook = model.layout.projections[2].register_forward_hook(
+        lambda _, inputs, __: seen.append(inputs[0].double())
+    )
     every, chosen, plain, edited = heads_and_effect(model)
     hook.remove()
     assert torch.equal(every[:, :, 2].flatten(-2), seen[0])

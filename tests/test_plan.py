@@ -9,11 +9,11 @@ from click.testing import CliRunner
 from test_load import cached
 from tiny import tiny_checkpoint, tiny_model, tiny_questions
 
-from fasb.activations import READS, collect, texts_of
 from fasb.cli import group
 from fasb.data import splits
 from fasb.data.protocol import Question, Size
 from fasb.extensions import find
+from fasb.fitting.bank import READS, collect, texts_of
 from fasb.settings import ActivationSettings, PromptSettings, SplitSettings
 from fasb.study import cells, plan, rates
 from fasb.study.config import load, load_study
@@ -35,12 +35,17 @@ def study_of_entry(entry):
 
 def study_of(path, **changes):
     """A study of one table of questions."""
-    rows = [{"question": q.text, "true": list(q.true), "false": list(q.false)} for q in tiny_questions(20)]
+    rows = [
+        {"question": q.text, "true": list(q.true), "false": list(q.false)}
+        for q in tiny_questions(20)
+    ]
     (path / "q.jsonl").write_text("\n".join(map(json.dumps, rows)))
     judge = {"use": "similarity"}
     mapping = {
         "models": {"m": {"path": "some/model", "size": SHAPE}},
-        "datasets": {"d": {"load": "table", "settings": {"path": str(path / "q.jsonl")}, "judge": judge}},
+        "datasets": {
+            "d": {"load": "table", "settings": {"path": str(path / "q.jsonl")}, "judge": judge}
+        },
         "methods": {
             "unsteered": {"use": "unsteered"},
             "fasb": {"use": "fasb", "grid": GRID},
@@ -93,7 +98,10 @@ def test_validation_and_test_questions_are_those_of_the_splits(tmp_path, questio
 def test_every_job_is_in_the_plan_and_a_banks_bytes_are_exact(tmp_path):
     study = study_of(tmp_path)
     works = plan.works(study)
-    counted = {rule: sum(w.jobs for names, w in works.items() if names[0] == rule) for rule in cells.jobs(study)}
+    counted = {
+        rule: sum(w.jobs for names, w in works.items() if names[0] == rule)
+        for rule in cells.jobs(study)
+    }
     assert counted == cells.jobs(study)
     model, questions = (
         tiny_model(dtype="float32"),
@@ -112,15 +120,25 @@ def test_settings_that_cannot_differ_are_written_once_and_scale_with_seeds(tmp_p
     assert works["judge_sweep", "m", "d"].judged == 2 * pair.tuned_on * (2 * 3 * 2 + 2 + 1)
     assert works["generate", "m", "d"].written == 2 * 20 * 4 * 50
     entry = {"load": "table", "settings": {"path": str(tmp_path / "q.jsonl")}}
-    without, exact = (study_of(tmp_path, datasets={"d": one}) for one in (entry, entry | {"exact": True}))
+    without, exact = (
+        study_of(tmp_path, datasets={"d": one}) for one in (entry, entry | {"exact": True})
+    )
     assert plan.works(exact)["generate", "m", "d"].written == works["generate", "m", "d"].written
     assert plan.works(exact)["judge", "m", "d"] == plan.Work(jobs=2)
     assert ("trace", "m", "d") not in plan.works(without)
-    assert plan.works(without)["sweep", "m", "d"].written == plan.works(without)["judge", "m", "d"].judged == 0
+    assert (
+        plan.works(without)["sweep", "m", "d"].written
+        == plan.works(without)["judge", "m", "d"].judged
+        == 0
+    )
 
 
 def test_a_second_judge_judges_the_test_answers_again(tmp_path):
-    entry = {"load": "table", "settings": {"path": str(tmp_path / "q.jsonl")}, "judge": {"use": "similarity"}}
+    entry = {
+        "load": "table",
+        "settings": {"path": str(tmp_path / "q.jsonl")},
+        "judge": {"use": "similarity"},
+    }
     second = {"second_judge": {"use": "similarity", "settings": {"metric": "chrf"}}}
     once = plan.works(study_of(tmp_path, datasets={"d": entry}))
     twice = plan.works(study_of(tmp_path, datasets={"d": entry | second}))
@@ -129,9 +147,17 @@ def test_a_second_judge_judges_the_test_answers_again(tmp_path):
 
 
 def test_what_is_taken_over_is_tested_alone_and_on_another_dataset_by_every_fold(tmp_path):
-    entry = {"load": "table", "settings": {"path": str(tmp_path / "q.jsonl")}, "judge": {"use": "similarity"}}
+    entry = {
+        "load": "table",
+        "settings": {"path": str(tmp_path / "q.jsonl")},
+        "judge": {"use": "similarity"},
+    }
     here, there = {"model": "m", "dataset": "d"}, {"model": "m", "dataset": "other"}
-    run = {"methods": ["fasb"], "seeds": [0, 1], "cells": [here, {**there, "from": here}, {**here, "train_share": 0.5}]}
+    run = {
+        "methods": ["fasb"],
+        "seeds": [0, 1],
+        "cells": [here, {**there, "from": here}, {**here, "train_share": 0.5}],
+    }
     study = study_of(tmp_path, datasets={"d": entry, "other": entry}, run=run)
     works = plan.works(study)
     assert ("sweep", "m", "other") not in works
@@ -140,7 +166,10 @@ def test_what_is_taken_over_is_tested_alone_and_on_another_dataset_by_every_fold
     folds = study.sections("d").split.folds
     assert works["generate", "m", "other"].jobs == 2
     assert works["generate", "m", "other"].written == 2 * folds * 20 * 50
-    counted = {rule: sum(w.jobs for names, w in works.items() if names[0] == rule) for rule in cells.jobs(study)}
+    counted = {
+        rule: sum(w.jobs for names, w in works.items() if names[0] == rule)
+        for rule in cells.jobs(study)
+    }
     assert counted == cells.jobs(study)
 
 
@@ -150,7 +179,9 @@ def test_settings_that_change_the_rows_are_counted_on_the_set_if_it_is_at_hand()
         pytest.skip("FASB_DATA is not set; it names a folder with the published files")
     sizes = []
     for path in (os.environ["FASB_DATA"], "/nowhere"):
-        study = study_of_entry({"load": "natural_questions", "settings": {"path": path, "rows": "released"}})
+        study = study_of_entry(
+            {"load": "natural_questions", "settings": {"path": path, "rows": "released"}}
+        )
         sizes.append(plan.size_of(study, "d").questions)
     assert sizes[0] > sizes[1] == find("data", "natural_questions").SIZE.questions
 
@@ -179,7 +210,9 @@ def test_a_job_that_ran_here_says_how_long_it_takes(tmp_path):
     assert rates.timed("pretrain", "m", "", tmp_path) == 5
 
 
-def test_a_measured_rate_is_carried_over_by_size_and_without_one_there_is_a_bound(tmp_path, monkeypatch):
+def test_a_measured_rate_is_carried_over_by_size_and_without_one_there_is_a_bound(
+    tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     measured = {"live_over_limit": {"tokens_per_s": 100.0, "parameters": 3.5e9}}
     file = tmp_path / "results.json"
@@ -198,7 +231,9 @@ def test_a_measured_rate_is_carried_over_by_size_and_without_one_there_is_a_boun
 
 def test_a_plan_prints_work_disk_memory_and_what_its_times_rest_on(monkeypatch):
     monkeypatch.chdir(ROOT)
-    run = CliRunner().invoke(group, ["plan", "--configfile", "config/tasks.yaml"], catch_exceptions=False)
+    run = CliRunner().invoke(
+        group, ["plan", "--configfile", "config/tasks.yaml"], catch_exceptions=False
+    )
     rows = {line.split()[0]: line.split() for line in run.output.splitlines() if line.strip()}
     assert rows["activations"][1:5] == ["12", "1.71", "M", "112.0"]
     assert rows["llama2-7b-chat"][1:6] == ["cuda", "6.74", "B", "13.5", "GB"]
@@ -211,7 +246,10 @@ def test_a_check_asks_for_models_datasets_and_judges_without_weights(tmp_path, m
     monkeypatch.chdir(ROOT)
     cached(tiny_checkpoint(tmp_path / "tiny"), tmp_path / "hub", monkeypatch)
     monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", None)
-    judge = {"use": "causal_lm", "settings": {"truth": {"path": str(tmp_path / "tiny")}, "info": {"path": "no/judge"}}}
+    judge = {
+        "use": "causal_lm",
+        "settings": {"truth": {"path": str(tmp_path / "tiny")}, "info": {"path": "no/judge"}},
+    }
     own = {
         "models": {"mine": {"path": "some/model"}, "other": {"path": "no/model"}},
         "datasets": {"truthfulqa": {"load": "fasb.world.questions", "judge": judge}},
@@ -219,7 +257,9 @@ def test_a_check_asks_for_models_datasets_and_judges_without_weights(tmp_path, m
     }
     file = tmp_path / "own.yaml"
     file.write_text(json.dumps(own))
-    run = CliRunner().invoke(group, ["plan", "--check", "--configfile", str(file)], catch_exceptions=False)
+    run = CliRunner().invoke(
+        group, ["plan", "--check", "--configfile", str(file)], catch_exceptions=False
+    )
     assert run.exit_code == 2
     mine, other, dataset, judged = run.output.splitlines()
     assert mine.split()[:4] == ["ok", "model", "mine", "some/model"]

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from fasb.errors import ConfigError
-from fasb.policy import Policy, decide, decide_choice
-from fasb.trace import EOS, LIMIT, OPEN, Trace
+from fasb.steering.policy import Policy, decide, decide_choice
+from fasb.steering.trace import EOS, LIMIT, OPEN, Trace
 
 N = 50
 REFERENCE = Policy(alpha=60.0, beta=0.4, s=10, judged="previous")
@@ -22,7 +22,9 @@ def trace_of(length, low_at, p_true=0.0, ended=LIMIT):
         pytest.param([3], 4, 10, 0.0, 4, 0, id="G-a a short answer restarts whole"),
         pytest.param([9], None, 10, 0.0, 10, 0, id="G-b first check, nothing stays"),
         pytest.param([10], None, 10, 0.0, 11, 1, id="G-c drops the last s tokens"),
-        pytest.param([8], None, 10, 0.0, None, None, id="G-d low before the first check is never seen"),
+        pytest.param(
+            [8], None, 10, 0.0, None, None, id="G-d low before the first check is never seen"
+        ),
         pytest.param([49], None, 10, 0.0, 50, 40, id="G-e the last token is checked"),
         pytest.param([0], None, 1, 0.0, 1, 0, id="G-f s of 1 judges the question"),
         pytest.param([5], 6, 10, 0.6, None, None, id="G-g equality never fires"),
@@ -62,7 +64,9 @@ def choice_of(total, low_at, start=34):
     p[0, : max(total - start, 0)] = 0.0
     for t in low_at:
         p[0, t - start] = 1.0
-    return Trace(np.zeros((1, 0), dtype=np.int64), np.array([total - 1 - start]), np.array([LIMIT]), p)
+    return Trace(
+        np.zeros((1, 0), dtype=np.int64), np.array([total - 1 - start]), np.array([LIMIT]), p
+    )
 
 
 @pytest.mark.parametrize(
@@ -115,16 +119,28 @@ def test_without_backtracking_a_row_that_fires_at_its_end_is_left_alone():
 def test_question_gate_looks_at_state_0_alone():
     policy = Policy(alpha=2.0, beta=0.4, gate="question")
     decision = decide(trace_of(20, [0], p_true=0.25), policy)
-    assert (decision.kept.tolist(), decision.strength.tolist(), decision.fired_at.tolist()) == ([0], [1.5], [0])
+    assert (decision.kept.tolist(), decision.strength.tolist(), decision.fired_at.tolist()) == (
+        [0],
+        [1.5],
+        [0],
+    )
     assert not decide(trace_of(20, range(1, 21)), policy).fired.any()
 
 
 def test_gates_without_a_tracker_need_no_p():
     trace = Trace.of([[1, 2], [3]], [LIMIT, EOS])
     always = decide(trace, Policy(alpha=2.0, gate="always"))
-    assert (always.fired.tolist(), always.kept.tolist(), always.strength.tolist()) == ([True] * 2, [0, 0], [2.0, 2.0])
+    assert (always.fired.tolist(), always.kept.tolist(), always.strength.tolist()) == (
+        [True] * 2,
+        [0, 0],
+        [2.0, 2.0],
+    )
     never = decide(trace, Policy(alpha=2.0, gate="never"))
-    assert (never.fired.tolist(), never.kept.tolist(), never.strength.tolist()) == ([False] * 2, [2, 1], [0.0, 0.0])
+    assert (never.fired.tolist(), never.kept.tolist(), never.strength.tolist()) == (
+        [False] * 2,
+        [2, 1],
+        [0.0, 0.0],
+    )
     with pytest.raises(ValueError, match="observe the trace first"):
         decide(trace, Policy())
 
@@ -135,19 +151,27 @@ def test_rows_are_decided_alone():
     p = generator.random((200, 31)).astype(np.float32)
     p[np.arange(31) > length[:, None]] = np.nan
     trace = Trace(np.zeros((200, 30), dtype=np.int64), length, np.zeros(200, dtype=np.int64), p)
-    for policy in (Policy(1.0, 0.9, 5), Policy(1.0, 0.9, 5, judged="previous"), Policy(1.0, 0.9, 5, backtrack=False)):
+    for policy in (
+        Policy(1.0, 0.9, 5),
+        Policy(1.0, 0.9, 5, judged="previous"),
+        Policy(1.0, 0.9, 5, backtrack=False),
+    ):
         for function in (decide, decide_choice):
             together = function(trace, policy)
             for i in range(200):
                 row = slice(i, i + 1)
-                alone = Trace(trace.tokens[row], length[row], trace.ended[row], p[row, : length[i] + 1])
+                alone = Trace(
+                    trace.tokens[row], length[row], trace.ended[row], p[row, : length[i] + 1]
+                )
                 alone = function(alone, policy)
                 for field in ("fired", "kept", "strength", "fired_at"):
                     assert getattr(alone, field)[0] == getattr(together, field)[i]
 
 
 def test_rows_without_tokens_never_fire():
-    trace = Trace(np.zeros((2, 0), dtype=np.int64), np.zeros(2, dtype=np.int64), np.zeros(2, dtype=np.int64))
+    trace = Trace(
+        np.zeros((2, 0), dtype=np.int64), np.zeros(2, dtype=np.int64), np.zeros(2, dtype=np.int64)
+    )
     trace = Trace(trace.tokens, trace.length, trace.ended, np.ones((2, 1)))
     assert not decide(trace, Policy()).fired.any()
 

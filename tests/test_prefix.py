@@ -6,8 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import CONFIGS, FURTHER, TEXTS, tiny_model
 
-from fasb.model.heads import reading
-from fasb.model.prefix import Batch, batch_of, common_prefix, compute_beginnings, compute_prefix, forward
+from fasb.model.batch import (
+    Batch,
+    batch_of,
+    common_prefix,
+    compute_beginnings,
+    compute_prefix,
+    forward,
+)
+from fasb.model.hooks import reading
 
 PRIMER = TEXTS[0] + " Q: Why? A: No."
 SUFFIXES = (" A", " Q: Who are you?", " Q: Wh", " x and y")
@@ -50,7 +57,11 @@ def test_prefill_and_decoding_equal_single_rows(name, shared):
     for i, prompt in enumerate(prompts):
         expected, expected_heads = alone(model, prompt, steps=4)
         # the library's eager attention, and all of these, take their softmax in float32
-        rough = model.model.config._attn_implementation == "eager" or name in ("gptj", "gpt_neo", "mpt")
+        rough = model.model.config._attn_implementation == "eager" or name in (
+            "gptj",
+            "gpt_neo",
+            "mpt",
+        )
         tolerance = 5e-5 if rough else 1e-9
         torch.testing.assert_close(logits[i], expected, rtol=0, atol=tolerance)
         torch.testing.assert_close(heads[i], expected_heads, rtol=0, atol=tolerance)
@@ -98,7 +109,10 @@ def test_prompts_that_do_not_begin_with_the_prefix_are_computed_whole():
     model = tiny_model()
     prefix = compute_prefix(model, [0, 10, 11])
     assert batch_of(model, [[0, 10, 11, 12], [0, 10, 12, 12]], prefix).width == 4
-    assert batch_of(model, [[0, 10, 11, 12], [0, 10, 11]], prefix).ids.tolist() == [[10, 11, 12], [0, 10, 11]]
+    assert batch_of(model, [[0, 10, 11, 12], [0, 10, 11]], prefix).ids.tolist() == [
+        [10, 11, 12],
+        [0, 10, 11],
+    ]
 
 
 def test_a_prefix_is_never_changed_by_the_batches_behind_it():

@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from tiny import tiny_bank
 
 from fasb.errors import DataError
-from fasb.probes import Probes, accuracy, fit_probes, fit_prototypes
+from fasb.fitting.probes import Probes, accuracy, fit_probes, fit_prototypes
 from fasb.settings import ProbeSettings
 
 HEADS = np.array([[1, 2], [0, 1], [1, 0]])
@@ -46,7 +46,9 @@ def test_probes_equal_scikit_learns_optimum(bank, rows, bias):
         exact = LogisticRegression(C=0.5, fit_intercept=bias, tol=1e-10, max_iter=10**6)
         exact.fit(bank.layer(layer)[rows, head].astype(np.float64), bank.label[rows])
         np.testing.assert_allclose(probes.weight[layer, head], exact.coef_[0], rtol=1e-4, atol=1e-6)
-        np.testing.assert_allclose(probes.bias[layer, head], np.ravel(exact.intercept_)[0], rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(
+            probes.bias[layer, head], np.ravel(exact.intercept_)[0], rtol=1e-4, atol=1e-6
+        )
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -62,7 +64,9 @@ def test_the_sklearn_solver_is_scikit_learn_to_the_bit(bank, rows, bias):
 def test_rows_left_out_of_the_fit_change_nothing(bank, rows, monkeypatch):
     before = fit_probes(bank, rows, ProbeSettings()), fit_prototypes(bank, rows)
     whole = type(bank).layer
-    monkeypatch.setattr(type(bank), "layer", lambda self, i: whole(self, i) + np.float32(9) * ~rows[:, None, None])
+    monkeypatch.setattr(
+        type(bank), "layer", lambda self, i: whole(self, i) + np.float32(9) * ~rows[:, None, None]
+    )
     after = fit_probes(bank, rows, ProbeSettings()), fit_prototypes(bank, rows)
     assert np.array_equal(after[0].weight, before[0].weight)
     assert np.array_equal(after[1].true, before[1].true)
@@ -85,7 +89,11 @@ def cosine(a, b):
 def contrasts(bank, rows, layer, head):
     """The prototype's formula, row by row: cos(x - m, c+ - m) - cos(x - m, c- - m) of all rows."""
     x = bank.layer(layer)[:, head].astype(np.float64)
-    m, true, false = x[rows].mean(0), x[rows & (bank.label == 1)].mean(0), x[rows & (bank.label == 0)].mean(0)
+    m, true, false = (
+        x[rows].mean(0),
+        x[rows & (bank.label == 1)].mean(0),
+        x[rows & (bank.label == 0)].mean(0),
+    )
     return np.array([cosine(row - m, true - m) - cosine(row - m, false - m) for row in x])
 
 
@@ -94,7 +102,9 @@ def test_prototypes_follow_the_formula(bank, rows):
     found = accuracy(prototypes, bank, ~rows)
     for layer, head in product(range(2), range(3)):
         contrast = contrasts(bank, rows, layer, head)
-        np.testing.assert_allclose(prototypes.temperature[layer, head], contrast[rows].std(), rtol=1e-9)
+        np.testing.assert_allclose(
+            prototypes.temperature[layer, head], contrast[rows].std(), rtol=1e-9
+        )
         logit = prototypes.logit(layer, bank.layer(layer))[:, head]
         np.testing.assert_allclose(logit, contrast / contrast[rows].std(), rtol=1e-9, atol=1e-12)
         assert found[layer, head] == ((contrast > 0) == (bank.label == 1))[~rows].mean()
@@ -102,12 +112,20 @@ def test_prototypes_follow_the_formula(bank, rows):
 
 @pytest.mark.parametrize("kind", ["logistic", "cosine"])
 def test_a_tracker_gives_the_mean_of_its_heads_in_their_order(bank, rows, kind):
-    fitted = fit_probes(bank, rows, ProbeSettings()) if kind == "logistic" else fit_prototypes(bank, rows)
+    fitted = (
+        fit_probes(bank, rows, ProbeSettings())
+        if kind == "logistic"
+        else fit_prototypes(bank, rows)
+    )
     tracker = fitted.tracker(HEADS)
     assert tracker.heads.tolist() == HEADS.tolist()
     assert tracker.weight.dtype == tracker.bias.dtype == torch.float32
-    x = torch.from_numpy(np.stack([bank.layer(layer)[:, head] for layer, head in HEADS.tolist()], axis=1))
-    logits = np.stack([fitted.logit(layer, bank.layer(layer))[:, head] for layer, head in HEADS.tolist()], axis=1)
+    x = torch.from_numpy(
+        np.stack([bank.layer(layer)[:, head] for layer, head in HEADS.tolist()], axis=1)
+    )
+    logits = np.stack(
+        [fitted.logit(layer, bank.layer(layer))[:, head] for layer, head in HEADS.tolist()], axis=1
+    )
     expected = (1 - 1 / (1 + np.exp(-logits))).mean(1)
     np.testing.assert_allclose(tracker.deviation(x).numpy(), expected, rtol=0, atol=1e-6)
 
@@ -121,14 +139,21 @@ def test_a_logit_of_zero_counts_as_false(bank):
 @pytest.mark.parametrize("only", [0, 1])
 def test_answers_of_one_class_are_refused(bank, only):
     rows = bank.label == only
-    for fit in (lambda: fit_probes(bank, rows, ProbeSettings()), lambda: fit_prototypes(bank, rows)):
-        with pytest.raises(DataError, match=r"bank.h5: (0|40) true and (0|40) false answers.*give the training"):
+    for fit in (
+        lambda: fit_probes(bank, rows, ProbeSettings()),
+        lambda: fit_prototypes(bank, rows),
+    ):
+        with pytest.raises(
+            DataError, match=r"bank.h5: (0|40) true and (0|40) false answers.*give the training"
+        ):
             fit()
 
 
 def test_outputs_that_are_not_finite_are_named(bank, rows, monkeypatch):
     bank = spoiled(bank, monkeypatch, 1, 2, np.float32("nan"))
-    with pytest.raises(DataError, match=r"layer 1, head 2 is not finite; make the bank again in float32"):
+    with pytest.raises(
+        DataError, match=r"layer 1, head 2 is not finite; make the bank again in float32"
+    ):
         fit_probes(bank, rows, ProbeSettings())
 
 
@@ -142,5 +167,7 @@ def test_a_head_that_never_varies_tells_nothing_and_breaks_nothing(bank, rows, m
 
 
 def test_no_rows_have_no_accuracy(bank, rows):
-    with pytest.raises(DataError, match="no rows to take the accuracy of; give the split more questions"):
+    with pytest.raises(
+        DataError, match="no rows to take the accuracy of; give the split more questions"
+    ):
         accuracy(fit_prototypes(bank, rows), bank, np.zeros(len(rows), dtype=bool))

@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import probes_case
 
-from fasb.probes import fit_probes
+from fasb.fitting.probes import fit_probes
 from fasb.settings import ProbeSettings
 
 

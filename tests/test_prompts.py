@@ -53,7 +53,9 @@ def test_an_answer_whose_mark_is_in_the_prompt_begins_at_once(text, answer):
 
 
 def test_unknown_places_in_a_template_are_refused():
-    with pytest.raises(ConfigError, match=r"prompt\.question: .*\{questoin\}.*places: \{question\}"):
+    with pytest.raises(
+        ConfigError, match=r"prompt\.question: .*\{questoin\}.*places: \{question\}"
+    ):
         generation_prompt(PromptSettings(question="Q: {questoin}"), "Why?")
     with pytest.raises(ConfigError, match=r"prompt\.answer: .*put \{answer\} into it"):
         choice_text(PromptSettings(answer="\nA: {reply}"), "Why?", "So.")

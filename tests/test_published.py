@@ -26,7 +26,9 @@ def test_every_number_has_a_known_source_and_stands_there_once():
 
 @pytest.mark.parametrize("source", ["fasb", "sadi"])
 def test_true_info_is_the_product_of_the_two_rates(source):
-    products = [row for row in table("main", source).values() if {"true", "info", "true_info"} <= set(row)]
+    products = [
+        row for row in table("main", source).values() if {"true", "info", "true_info"} <= set(row)
+    ]
     assert products
     for row in products:
         assert row["true"] * row["info"] / 100 == pytest.approx(row["true_info"], abs=0.011)
@@ -56,5 +58,9 @@ def test_datasets_with_a_loader_have_its_name():
 
 
 def test_numbers_are_in_percent_as_printed():
-    (number,) = [n for n in published(table="transfer") if (n.dataset, n.method) == ("trivia_qa", "fasb-probe")]
+    (number,) = [
+        n
+        for n in published(table="transfer")
+        if (n.dataset, n.method) == ("trivia_qa", "fasb-probe")
+    ]
     assert number.value == 67.55

@@ -39,14 +39,18 @@ def test_the_python_lines_run(folder, capsys, monkeypatch):
     from fasb.user import fitting
 
     checked = fitting.checked_settings
-    monkeypatch.setattr(fitting, "checked_settings", lambda given: checked({**SETTINGS, **(given or {})}))
+    monkeypatch.setattr(
+        fitting, "checked_settings", lambda given: checked({**SETTINGS, **(given or {})})
+    )
     (code,) = blocks("python")
     exec(compile(code, "README.md", "exec"), {})
     assert capsys.readouterr().out.strip()
 
 
 def test_the_commands_run(folder):
-    commands = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("fasb ")]
+    commands = [
+        line for block in blocks("sh") for line in block.splitlines() if line.startswith("fasb ")
+    ]
     assert [shlex.split(line)[1] for line in commands] == ["fit", "steer", "evaluate", "verify"]
     settings = "{grid: {k: [2], alpha: [4], beta: [0.5], s: [3]}, decoding: {tokens: 8}}"
     for line in commands:
@@ -61,7 +65,11 @@ def test_the_study_is_planned_by_its_command():
     snakemake = Path(sys.executable).with_name("snakemake")
     environment = {**os.environ, "PATH": f"{snakemake.parent}:{os.environ['PATH']}"}
     run = subprocess.run(
-        [snakemake, "--dry-run", "--quiet", "--nolock"], cwd=ROOT, env=environment, capture_output=True, text=True
+        [snakemake, "--dry-run", "--quiet", "--nolock"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert run.returncode == 0, run.stderr
 

@@ -1,7 +1,8 @@
 """Recorded steps give what steps give.
 
-Without a GPU, a tape stands for the CUDA graph: it holds the kernels of a call, with the tensors that they read and
-write, and replays them alone. What a graph freezes is frozen, and a call in which the host reads a value is refused.
+Without a GPU, a tape stands for the CUDA graph: it holds the kernels of a call, with the tensors
+that they read and write, and replays them alone. What a graph freezes is frozen, and a call in
+which the host reads a value is refused.
 """
 
 import numpy as np
@@ -15,18 +16,21 @@ from tiny import CONFIGS, FURTHER, tiny_model
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from fasb.decoding import answer, observe, trace
+from fasb.decoding import slots as room
+from fasb.decoding.decode import answer, observe, trace
+from fasb.decoding.stream import live
 from fasb.errors import ModelError
-from fasb.live import live
-from fasb.model import recording, room
+from fasb.model import recording
 from fasb.model.load import wrap
-from fasb.policy import Policy
 from fasb.settings import DecodingSettings
+from fasb.steering.policy import Policy
 
 EXPERTS = "mixtral", "qwen3_moe", "gpt_oss"
 """Their products in float64 ask the host which rows each expert gets."""
 
-FIXED = [name for name in CONFIGS | FURTHER if tiny_model(name).fixed_shapes and name not in EXPERTS]
+FIXED = [
+    name for name in CONFIGS | FURTHER if tiny_model(name).fixed_shapes and name not in EXPERTS
+]
 
 
 class Tape(TorchDispatchMode):
@@ -45,7 +49,9 @@ class Tape(TorchDispatchMode):
 
     def replay(self):
         for kernel, args, kwargs, out in self.kernels:
-            for old, new in zip(tree_leaves(out), tree_leaves(kernel(*args, **kwargs)), strict=True):
+            for old, new in zip(
+                tree_leaves(out), tree_leaves(kernel(*args, **kwargs)), strict=True
+            ):
                 if isinstance(old, torch.Tensor) and old.data_ptr() != new.data_ptr():  # no view
                     old.copy_(new)
 
@@ -105,7 +111,9 @@ def plain_and_recorded(bundle):
 )
 def test_any_policy_gives_the_same_answers(replays, policy, decoding, stop, seed, slack):
     model, prompts = model_of(0), some_prompts(6, seed=seed, longest=9)
-    plain, recorded = plain_and_recorded(bundle_of(model, parts_of(seed, False), policy, decoding, stop))
+    plain, recorded = plain_and_recorded(
+        bundle_of(model, parts_of(seed, False), policy, decoding, stop)
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(room, "SLACK", slack)
         assert_equal(live(model, prompts, plain), live(model, prompts, recorded))
@@ -138,7 +146,9 @@ def test_a_recording_freezes_what_the_host_decides(replays):
     at, x = {"place": 0}, torch.zeros(3)
     recordings = recording.Recordings(model_of(0))
     for at["place"] in range(3):
-        recordings.run("buffers", "kind", lambda: x.index_fill_(0, torch.tensor([at["place"]]), 1.0))
+        recordings.run(
+            "buffers", "kind", lambda: x.index_fill_(0, torch.tensor([at["place"]]), 1.0)
+        )
     assert x.tolist() == [1, 0, 0]
     recordings.run("others", "kind", lambda: x.index_fill_(0, torch.tensor([at["place"]]), 1.0))
     assert x.tolist() == [1, 0, 1]
@@ -146,12 +156,16 @@ def test_a_recording_freezes_what_the_host_decides(replays):
 
 def test_a_recording_has_no_place_for_a_host_that_waits(replays):
     x = torch.ones(2)
-    with pytest.raises(ModelError, match=r"can't be recorded \(the host reads a value\); leave decoding"):
+    with pytest.raises(
+        ModelError, match=r"can't be recorded \(the host reads a value\); leave decoding"
+    ):
         recording.Recordings(model_of(0)).run("buffers", "kind", lambda: x * float(x.sum()))
 
 
 def test_refused_where_nothing_can_be_recorded():
-    with pytest.raises(ModelError, match="only a model that is on one GPU can be recorded; leave decoding"):
+    with pytest.raises(
+        ModelError, match="only a model that is on one GPU can be recorded; leave decoding"
+    ):
         trace(model_of(0), some_prompts(2, seed=0), DecodingSettings(cuda_graphs=True))
 
 
@@ -160,8 +174,14 @@ def test_refused_where_nothing_can_be_recorded():
 @pytest.mark.parametrize("name", FIXED)
 def test_on_a_gpu_recorded_steps_give_the_same_answers(name):
     tiny = tiny_model(name)
-    model, prompts = wrap(tiny.model.cuda(), tiny.tokenizer, name), some_prompts(5, seed=1, longest=7)
-    parts, decoding = (some_edit(model, seed=0), some_tracker(model, seed=0)), DecodingSettings(tokens=40, batch=2)
+    model, prompts = (
+        wrap(tiny.model.cuda(), tiny.tokenizer, name),
+        some_prompts(5, seed=1, longest=7),
+    )
+    parts, decoding = (
+        (some_edit(model, seed=0), some_tracker(model, seed=0)),
+        DecodingSettings(tokens=40, batch=2),
+    )
     policy = half_firing(model, prompts, parts, decoding)
     plain, recorded = plain_and_recorded(bundle_of(model, parts, policy, decoding, ()))
     assert_equal(live(model, prompts, plain), live(model, prompts, recorded))

@@ -18,7 +18,17 @@ INPUTS = (
     "metrics.parquet", "metrics.json", "grid.parquet", "tuned.json", "generations.parquet", "judged.parquet",
     "anchors.h5",
 )  # fmt: skip
-SECTIONS = ("about", "main", "ablation", "figures", "health", "tuned", "answers", "provenance", "timing")
+SECTIONS = (
+    "about",
+    "main",
+    "ablation",
+    "figures",
+    "health",
+    "tuned",
+    "answers",
+    "provenance",
+    "timing",
+)
 
 
 def run(command, *arguments):
@@ -32,12 +42,22 @@ def made(tmp_path_factory):
     import json
 
     made = results(tmp_path_factory.mktemp("results"), groups=4)
-    shown = json.dumps({"cells": made.cells, "methods": list(METHODS), "preset": "default", "version": "0"})
+    shown = json.dumps(
+        {"cells": made.cells, "methods": list(METHODS), "preset": "default", "version": "0"}
+    )
     for name in ("main", "ablation"):
         files = made.files("metrics.parquet")
         run(table_command, name, *files, "--settings", shown, "--out", made.root / "tables" / name)
     for name in FIGURES:
-        run(figure_command, name, *made.files(*INPUTS), "--settings", shown, "--out", made.root / "figures" / name)
+        run(
+            figure_command,
+            name,
+            *made.files(*INPUTS),
+            "--settings",
+            shown,
+            "--out",
+            made.root / "figures" / name,
+        )
     return made
 
 
@@ -48,7 +68,10 @@ def page(made):
     health_files = sorted(map(str, (made.root / "health").glob("*.json")))
     shown = {"name": "small", "preset": "default", "cells": made.cells, "methods": list(METHODS)}
     shown |= {"health": health_files, "timing": str(made.root / "timing")}
-    files = [*sorted((made.root / "tables").glob("*.csv")), *sorted((made.root / "figures").glob("*.png"))]
+    files = [
+        *sorted((made.root / "tables").glob("*.csv")),
+        *sorted((made.root / "figures").glob("*.png")),
+    ]
     files += [*made.files(*INPUTS[:-1]), *health_files]
     run(report_command, *files, "--settings", json.dumps(shown), "--out", made.root / "report.html")
     return made.root / "report.html"
@@ -99,7 +122,9 @@ def test_all_figures_and_outcomes_are_shown(page):
 
 
 def test_a_study_without_worlds_has_no_such_section(made):
-    sources = Sources("bare", "default", Cell.of(made.cells), list(METHODS), made.files(*INPUTS), [])
+    sources = Sources(
+        "bare", "default", Cell.of(made.cells), list(METHODS), made.files(*INPUTS), []
+    )
     text = render(sources)
     assert 'id="health"' not in text
     assert "No figures were given" in text
@@ -115,7 +140,9 @@ def test_what_a_model_wrote_is_text_and_never_markup(made):
     frame["text"] = "<script>alert(1)</script>"
     write_parquet(path, frame, {})
     try:
-        text = render(Sources("bare", "default", Cell.of(made.cells), list(METHODS), made.files(*INPUTS), []))
+        text = render(
+            Sources("bare", "default", Cell.of(made.cells), list(METHODS), made.files(*INPUTS), [])
+        )
     finally:
         path.write_bytes(original)
     assert "<script" not in text
@@ -126,7 +153,9 @@ def test_what_a_model_wrote_is_text_and_never_markup(made):
     ("p", "kept", "strength", "at"),
     [
         pytest.param([0.1, 0.2, 0.3, 0.9, 0.9], 1, 9.0, 3, id="s tokens after the last one kept"),
-        pytest.param([0.1, 0.9, 0.8, 0.2], 0, 8.0, 2, id="from the start, the check that gave the strength"),
+        pytest.param(
+            [0.1, 0.9, 0.8, 0.2], 0, 8.0, 2, id="from the start, the check that gave the strength"
+        ),
         pytest.param([0.1, 0.9], 0, 9.0, 1, id="a short answer is checked at its end"),
         pytest.param([0.1, 0.9, 0.8], 0, 10.0, None, id="constant strength does not tell"),
     ],
@@ -145,7 +174,10 @@ def test_choices_at_the_grids_edge_are_counted():
 
 
 def test_health_shows_what_was_measured_and_what_was_needed():
-    head, loss = {"value": 61.0, "need": "at least 72", "ok": False}, {"value": None, "need": "below 5", "ok": False}
+    head, loss = (
+        {"value": 61.0, "need": "at least 72", "ok": False},
+        {"value": None, "need": "below 5", "ok": False},
+    )
     found = health({"a-s2": {"accepted": False, "figures": {"head": head, "loss": loss}}})
     assert found == {
         "columns": ["head", "loss"],
@@ -167,12 +199,24 @@ def test_timing_adds_up_the_jobs_of_a_rule(tmp_path):
 @pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_browser_shows_every_section(page, tmp_path, scheme):
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    chromium = (
+        shutil.which("chromium")
+        or shutil.which("chromium-browser")
+        or shutil.which("google-chrome")
+    )
     if chromium is None:
         pytest.skip("needs chromium, chromium-browser or google-chrome on PATH")
     picture = tmp_path / "page.png"
-    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
-    options += ["--window-size=1100,3000", f"--blink-settings=preferredColorScheme={int(scheme == 'light')}"]
+    options = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--user-data-dir={tmp_path / 'profile'}",
+    ]
+    options += [
+        "--window-size=1100,3000",
+        f"--blink-settings=preferredColorScheme={int(scheme == 'light')}",
+    ]
     quiet = {"capture_output": True, "text": True, "timeout": 600, "check": True}
     dom = subprocess.run([chromium, *options, "--dump-dom", page.as_uri()], **quiet).stdout
     assert all(f'<section id="{name}"' in dom for name in SECTIONS)

@@ -6,9 +6,9 @@ import torch
 from steering import some_prompts
 from tiny import CONFIGS, FURTHER, tiny_model
 
-from fasb.model import room
-from fasb.model.prefix import batch_of, common_prefix, compute_prefix, forward
-from fasb.model.room import Room
+from fasb.decoding import slots as room
+from fasb.decoding.slots import Room
+from fasb.model.batch import batch_of, common_prefix, compute_prefix, forward
 
 TOKENS = np.random.default_rng(0).integers(3, 150, (6, 40)).tolist()
 
@@ -31,7 +31,12 @@ def test_a_batch_whose_rows_come_go_and_step_back(name, slack, monkeypatch):
         batch = batch_of(model, [prompts[row] for row in rows], prefix)
         forward(model, batch)
         cache.put(places, batch, dropped)
-        texts.update({place: prompts[row][: len(prompts[row]) - n] for place, row, n in zip(places, rows, dropped)})
+        texts.update(
+            {
+                place: prompts[row][: len(prompts[row]) - n]
+                for place, row, n in zip(places, rows, dropped)
+            }
+        )
 
     def feed(n):
         for _ in range(n):
@@ -41,11 +46,15 @@ def test_a_batch_whose_rows_come_go_and_step_back(name, slack, monkeypatch):
             for place, text in texts.items():
                 text = texts[place] = [*text, new[place]]
                 tolerance = 5e-5 if model.model.config._attn_implementation == "eager" else 1e-6
-                torch.testing.assert_close(logits[place], whole(model, text), rtol=0, atol=tolerance)
+                torch.testing.assert_close(
+                    logits[place], whole(model, text), rtol=0, atol=tolerance
+                )
 
     def rewind(places, dropped):
         cache.rewind(places, dropped)
-        texts.update({place: texts[place][: len(texts[place]) - n] for place, n in zip(places, dropped)})
+        texts.update(
+            {place: texts[place][: len(texts[place]) - n] for place, n in zip(places, dropped)}
+        )
 
     cache_rows = [0, 1, 2]
     put([0, 2], [0, 1], [0, 1])
@@ -82,6 +91,8 @@ def test_buffers_stay_where_they_are_until_they_are_full():
         assert seen.slots.tolist() == [n]
         assert seen.mask.sum() == n + 1
         assert keys.shape[2] == seen.mask.shape[1] < n + 1 + room.SLACK + room.ALIGNED
-        places.setdefault(cache.made, set()).add(tuple(x.data_ptr() for x in (keys, seen.mask, seen.slots)))
+        places.setdefault(cache.made, set()).add(
+            tuple(x.data_ptr() for x in (keys, seen.mask, seen.slots))
+        )
     assert len(places) == 3
     assert all(len(of_one) == 1 for of_one in places.values())

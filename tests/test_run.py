@@ -9,13 +9,13 @@ from fasb.artifacts import Store, content_hash
 from fasb.data.prompts import clean_answer, generation_prompt
 from fasb.data.protocol import Question, Split
 from fasb.data.splits import all_tested
-from fasb.decoding import answer, trace
+from fasb.decoding.decode import answer, trace
+from fasb.decoding.score import encode_choices, score
+from fasb.decoding.stream import stream
 from fasb.errors import ArtifactError, BundleError
-from fasb.live import stream
-from fasb.metrics import choice_metrics
-from fasb.policy import Policy
-from fasb.scoring import encode_choices, score
+from fasb.metrics.answers import choice_metrics
 from fasb.settings import DecodingSettings, PromptSettings
+from fasb.steering.policy import Policy
 from fasb.study.run import Asked, Runner, traced
 from fasb.study.testing import GENERATIONS, SCORED, Bundles, generate
 from fasb.study.testing import score as score_stage
@@ -65,14 +65,22 @@ def everything(traces):
 
 
 def test_a_trace_holds_every_phrasing_in_order_with_its_cleaned_answer(model, traces):
-    expected = [(question.id, i, text) for question in QUESTIONS for i, text in enumerate(question.phrasings)]
+    expected = [
+        (question.id, i, text)
+        for question in QUESTIONS
+        for i, text in enumerate(question.phrasings)
+    ]
     assert [*zip(traces["question"], traces["phrasing"])] == [row[:2] for row in expected]
     prompts = model.encode([generation_prompt(PROMPT, text) for *_, text in expected])
     plain = trace(model, prompts, DECODING, PROMPT.stop)
     assert traces["prompt"].tolist() == prompts
     assert traces["tokens"].tolist() == plain.rows()
-    assert traces["text"].tolist() == [clean_answer(model.decode(row), PROMPT) for row in plain.rows()]
-    assert ["".join(pieces) for pieces in traces["pieces"]] == [model.tokenizer.decode(row) for row in plain.rows()]
+    assert traces["text"].tolist() == [
+        clean_answer(model.decode(row), PROMPT) for row in plain.rows()
+    ]
+    assert ["".join(pieces) for pieces in traces["pieces"]] == [
+        model.tokenizer.decode(row) for row in plain.rows()
+    ]
 
 
 def test_answers_are_those_that_each_bundle_gives_by_itself(model, runner, traces, bundles):
@@ -106,7 +114,9 @@ def test_details_show_what_the_tracker_saw_and_what_was_written(model, runner, t
 
 
 def test_what_is_not_tracked_has_no_p(runner, model, traces):
-    found = runner.answers(everything(traces), [some_bundle(model, gate="always")], "test", detail=True)
+    found = runner.answers(
+        everything(traces), [some_bundle(model, gate="always")], "test", detail=True
+    )
     assert [len(p) for p in found["p"]] == [0] * len(found)
 
 
@@ -125,9 +135,15 @@ def test_scores_are_the_metrics_of_each_bundles_log_probabilities(model, runner,
         for question in QUESTIONS:
             for phrasing, text in enumerate(question.phrasings):
                 pairs = [(text, reference) for reference in (*question.true, *question.false)]
-                alone = score(model, encode_choices(model, bundle.prompt, bundle.scoring, pairs), bundle)
+                alone = score(
+                    model, encode_choices(model, bundle.prompt, bundle.scoring, pairs), bundle
+                )
                 true, false = np.split(alone.logprob, [len(question.true)])
-                at = (found["setting"] == i) & (found["question"] == question.id) & (found["phrasing"] == phrasing)
+                at = (
+                    (found["setting"] == i)
+                    & (found["question"] == question.id)
+                    & (found["phrasing"] == phrasing)
+                )
                 (row,) = found[at].to_dict("records")
                 expected = choice_metrics(true, false, question.true.index(question.best))
                 assert [row["mc1"], row["mc2"], row["mc3"]] == pytest.approx([*expected], abs=1e-9)
@@ -189,7 +205,9 @@ def test_a_bundle_of_another_model_is_refused(runner, traces, bundles):
 def tuned(tmp_path, bundles):
     """Bundles as tuning leaves them: two methods, two folds; method b has another setting for MC2."""
     for fold, split in enumerate(SPLITS):
-        seen = [content_hash(q.text) for q in QUESTIONS if q.id in (*split.train, *split.validation)]
+        seen = [
+            content_hash(q.text) for q in QUESTIONS if q.id in (*split.train, *split.validation)
+        ]
         for method, (first, second) in {"a": bundles[:1] * 2, "b": bundles[1:3]}.items():
             for bundle, purpose in ((first, "generation"), (second, "mc2")):
                 about = {"questions": {"seen": seen}}
@@ -210,14 +228,21 @@ def test_generations_are_of_each_folds_test_questions(runner, traces, tuned):
     assert generate(runner, [], QUESTIONS, traces, tuned, batch=2).columns.tolist() == GENERATIONS
 
 
-def test_bundles_of_other_questions_are_tested_on_all_of_these_and_never_on_one_they_have_seen(runner, traces, tuned):
+def test_bundles_of_other_questions_are_tested_on_all_of_these_and_never_on_one_they_have_seen(
+    runner, traces, tuned
+):
     others = [replace(question, text=f"{question.text} now") for question in QUESTIONS]
     folds = all_tested([replace(others[0], role="fit"), *others[1:]], 2)
     taken = replace(tuned, prompt=PROMPT, tokens=4)
     found = score_stage(runner, folds, others, taken, batch=4)
-    assert found.groupby(["fold", "method", "tuned_for"])["question"].nunique().tolist() == [len(QUESTIONS) - 1] * 8
+    assert (
+        found.groupby(["fold", "method", "tuned_for"])["question"].nunique().tolist()
+        == [len(QUESTIONS) - 1] * 8
+    )
     assert "q0" not in set(found["question"])
-    with pytest.raises(ArtifactError, match=r"was fitted or tuned on question 'q3'; test on other questions"):
+    with pytest.raises(
+        ArtifactError, match=r"was fitted or tuned on question 'q3'; test on other questions"
+    ):
         score_stage(runner, folds, QUESTIONS, taken, batch=4)
 
 
@@ -232,7 +257,10 @@ def test_bundles_that_were_tuned_on_other_questions_are_refused(runner, traces, 
         lambda: generate(runner, [first, second], QUESTIONS, traces, tuned, batch=2),
         lambda: score_stage(runner, [first, second], QUESTIONS, tuned, batch=2),
     ):
-        with pytest.raises(ArtifactError, match=r"b-fold1\.safetensors: tuned on other questions .* run 'fasb tune'"):
+        with pytest.raises(
+            ArtifactError,
+            match=r"b-fold1\.safetensors: tuned on other questions .* run 'fasb tune'",
+        ):
             stage()
 
 
@@ -260,10 +288,14 @@ def test_passes_are_those_of_a_live_run(runner, model, traces, bundles):
 def test_scores_are_of_both_tuned_settings(runner, bundles, tuned):
     found = score_stage(runner, SPLITS, QUESTIONS, tuned, batch=8)
     assert list(found.columns) == SCORED
-    one, other = (found[(found["method"] == "a") & (found["tuned_for"] == t)] for t in ("generation", "mc2"))
+    one, other = (
+        found[(found["method"] == "a") & (found["tuned_for"] == t)] for t in ("generation", "mc2")
+    )
     assert one["mc2"].tolist() == other["mc2"].tolist()
     test = [question for question in QUESTIONS if question.id in SPLITS[1].test]
     for bundle, purpose in zip(bundles[1:3], ("generation", "mc2"), strict=True):
-        rows = found[(found["method"] == "b") & (found["tuned_for"] == purpose) & (found["fold"] == 1)]
+        rows = found[
+            (found["method"] == "b") & (found["tuned_for"] == purpose) & (found["fold"] == 1)
+        ]
         expected = runner.scores(test, [bundle], "alone")
         assert rows["mc2"].tolist() == pytest.approx(expected["mc2"].tolist(), abs=1e-9)

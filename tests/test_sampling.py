@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from fasb.sampling import Sampler
+from fasb.decoding.sampling import Sampler
 
 LOGITS = torch.tensor([2.0, 0.5, -1.0, 1.0, 0.0])
 

@@ -7,14 +7,21 @@ import reference_loop
 from steering import some_bundle
 from tiny import TEXTS, tiny_model, tiny_tokenizer
 
+from fasb.decoding.score import Choice, encode_choices, score, score_sweep
 from fasb.errors import BundleError, DataError
 from fasb.model.load import wrap
-from fasb.scoring import Choice, encode_choices, score, score_sweep
 from fasb.settings import PromptSettings, ScoringSettings
 
 PROMPT = PromptSettings(prefix="Q: Why? A: I have no comment.\n\n")
-ANSWERS = ("The sky is blue.", "no", "I have no comment.", "Nobody lives there, and then it jumps over the dog.")
-PAIRS = [("Who lives in the old house?", answer) for answer in ANSWERS] + [("What is the colour of the sky?", "blue")]
+ANSWERS = (
+    "The sky is blue.",
+    "no",
+    "I have no comment.",
+    "Nobody lives there, and then it jumps over the dog.",
+)
+PAIRS = [("Who lives in the old house?", answer) for answer in ANSWERS] + [
+    ("What is the colour of the sky?", "blue")
+]
 RELEASED = ScoringSettings(start="released", span="released")
 
 
@@ -24,11 +31,17 @@ def word_tokenizer():
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.WordLevel(unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()])
-    trainer = trainers.WordLevelTrainer(special_tokens=["<s>", "</s>", "<pad>", "<unk>"], show_progress=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()]
+    )
+    trainer = trainers.WordLevelTrainer(
+        special_tokens=["<s>", "</s>", "<pad>", "<unk>"], show_progress=False
+    )
     tokenizer.train_from_iterator([*TEXTS, *ANSWERS], trainer)
     tokenizer.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 0)])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>"
+    )
 
 
 TOKENIZERS = {"words": word_tokenizer, "byte-level BPE": tiny_tokenizer, **checkpoints.TOKENIZERS}
@@ -52,7 +65,9 @@ def model():
 def test_scored_tokens_decode_exactly_to_the_answer(name, template):
     model = with_tokenizer(name)
     prompt = PROMPT.model_copy(update={"answer": template})
-    for choice, (_, answer) in zip(encode_choices(model, prompt, ScoringSettings(), PAIRS), PAIRS, strict=True):
+    for choice, (_, answer) in zip(
+        encode_choices(model, prompt, ScoringSettings(), PAIRS), PAIRS, strict=True
+    ):
         scored = model.decode(choice.tokens[choice.scored_start :])
         # words are decoded with spaces before punctuation
         assert (spaceless(scored) if name == "words" else scored.strip()) == (
@@ -64,20 +79,28 @@ def test_scored_tokens_decode_exactly_to_the_answer(name, template):
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_choices_are_the_tokens_of_the_prompt_with_the_answer(name):
     model = with_tokenizer(name)
-    for choice, (question, answer) in zip(encode_choices(model, PROMPT, ScoringSettings(), PAIRS), PAIRS, strict=True):
+    for choice, (question, answer) in zip(
+        encode_choices(model, PROMPT, ScoringSettings(), PAIRS), PAIRS, strict=True
+    ):
         text = PROMPT.prefix + f"Q: {question}\nA: {answer}"
         assert list(choice.tokens) == model.encode([text])[0]
 
 
 def test_released_program_counts_from_the_questions_tokens(model):
-    for choice, (question, answer) in zip(encode_choices(model, PROMPT, RELEASED, PAIRS), PAIRS, strict=True):
+    for choice, (question, answer) in zip(
+        encode_choices(model, PROMPT, RELEASED, PAIRS), PAIRS, strict=True
+    ):
         n_before = len(model.encode([f"{PROMPT.prefix}Q: {question}"])[0])
         assert (choice.first_state, choice.scored_start) == (n_before + 4, n_before + 3)
-        assert list(choice.tokens) == model.encode([f"{PROMPT.prefix}Q: {question}\nA: {answer}"])[0]
+        assert (
+            list(choice.tokens) == model.encode([f"{PROMPT.prefix}Q: {question}\nA: {answer}"])[0]
+        )
 
 
 def test_start_and_span_are_set_apart(model):
-    released, offsets = (encode_choices(model, PROMPT, settings, PAIRS) for settings in (RELEASED, ScoringSettings()))
+    released, offsets = (
+        encode_choices(model, PROMPT, settings, PAIRS) for settings in (RELEASED, ScoringSettings())
+    )
     mixed = encode_choices(model, PROMPT, ScoringSettings(start="released", span="offsets"), PAIRS)
     assert [choice.first_state for choice in mixed] == [choice.first_state for choice in released]
     assert [choice.scored_start for choice in mixed] == [choice.scored_start for choice in offsets]
@@ -107,16 +130,25 @@ def test_scores_are_those_of_the_plain_loop(model, scoring, gate):
 @pytest.mark.parametrize("gate", ["answer", "question", "always"])
 def test_edits_from_the_first_answer_token_on_leave_what_predicts_it(model, gate):
     question, answer = PAIRS[3]
-    tokens, before = model.encode([f"{PROMPT.prefix}Q: {question}\nA:{end}" for end in (f" {answer}", "")])
+    tokens, before = model.encode(
+        [f"{PROMPT.prefix}Q: {question}\nA:{end}" for end in (f" {answer}", "")]
+    )
     bundle = some_bundle(model, gate=gate, s=1, beta=0.0)
     found = {}
     for start in ("first", "answer"):
-        (choice,) = encode_choices(model, PROMPT, ScoringSettings(start=start), [(question, answer)])
+        (choice,) = encode_choices(
+            model, PROMPT, ScoringSettings(start=start), [(question, answer)]
+        )
         found[start] = score(model, [choice], bundle).logprob[0]
-        short = replace(choice, tokens=choice.tokens[: choice.scored_start + 1])  # the first token of the answer alone
+        short = replace(
+            choice, tokens=choice.tokens[: choice.scored_start + 1]
+        )  # the first token of the answer alone
         plain, steered = score_sweep(model, [short], [bundle.with_policy(gate="never"), bundle])
         assert (plain.logprob[0] == steered.logprob[0]) == (start == "first")
-    expected = [reference_loop.choose(model, tokens, len(before) - back, len(before), bundle)[0] for back in (0, 1)]
+    expected = [
+        reference_loop.choose(model, tokens, len(before) - back, len(before), bundle)[0]
+        for back in (0, 1)
+    ]
     assert list(found.values()) == pytest.approx(expected, abs=1e-9)
     assert expected[0] != pytest.approx(expected[1], abs=1e-6)
 
@@ -127,13 +159,20 @@ def test_unsteered_scores_are_sums_of_log_probabilities(model):
     for choice, found in zip(choices, scores.logprob, strict=True):
         logits, _ = reference_loop.run(model, list(choice.tokens))
         logprob = logits.log_softmax(-1)
-        expected = sum(logprob[t - 1, choice.tokens[t]].item() for t in range(choice.scored_start, len(choice.tokens)))
+        expected = sum(
+            logprob[t - 1, choice.tokens[t]].item()
+            for t in range(choice.scored_start, len(choice.tokens))
+        )
         assert found == pytest.approx(expected, abs=1e-9)
 
 
 def test_zero_strength_and_beta_1_change_no_score(model):
     choices = encode_choices(model, PROMPT, ScoringSettings(), PAIRS)
-    bundles = [some_bundle(model, gate="never"), some_bundle(model, alpha=0.0, beta=0.0), some_bundle(model, beta=1.0)]
+    bundles = [
+        some_bundle(model, gate="never"),
+        some_bundle(model, alpha=0.0, beta=0.0),
+        some_bundle(model, beta=1.0),
+    ]
     never, zero, high = score_sweep(model, choices, bundles)
     assert zero.fired.all()
     assert not high.fired.any()
@@ -145,7 +184,9 @@ def test_batch_size_and_order_change_no_score(model):
     choices = encode_choices(model, PROMPT, ScoringSettings(), PAIRS * 3)
     bundle = some_bundle(model)
     expected = score(model, choices, bundle).logprob
-    assert expected.reshape(3, -1).tolist() == pytest.approx(np.tile(expected[: len(PAIRS)], (3, 1)), abs=1e-12)
+    assert expected.reshape(3, -1).tolist() == pytest.approx(
+        np.tile(expected[: len(PAIRS)], (3, 1)), abs=1e-12
+    )
     order = np.random.default_rng(0).permutation(len(choices))
     for size in (1, 4):
         assert score(model, choices, bundle, size).logprob == pytest.approx(expected, abs=1e-12)

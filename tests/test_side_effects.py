@@ -8,10 +8,10 @@ from tiny import tiny_model, tiny_questions
 
 from fasb.artifacts import Store
 from fasb.data import plain_text
+from fasb.decoding.side_effects import side_effects
 from fasb.errors import DataError
-from fasb.model.heads import editing, reading
-from fasb.policy import Policy
-from fasb.side_effects import side_effects
+from fasb.model.hooks import editing, reading
+from fasb.steering.policy import Policy
 from fasb.study.run import Runner
 from fasb.study.testing import SIDE_EFFECTS, Unrelated, measure_side_effects
 from fasb.study.tune import bundle_path
@@ -67,14 +67,20 @@ def test_strength_0_changes_nothing_at_all(model, batch):
 
 
 def test_every_tuned_bundle_is_measured_and_kept_in_the_store(model, tmp_path):
-    bundles = {"unsteered": replace(some_bundle(model), policy=Policy(gate="never"), edit=None, tracker=None)}
+    bundles = {
+        "unsteered": replace(
+            some_bundle(model), policy=Policy(gate="never"), edit=None, tracker=None
+        )
+    }
     bundles["fasb"] = some_bundle(model)
     for name, bundle in bundles.items():
         for fold in (0, 1):
             bundle.save(bundle_path(tmp_path, name, fold))
     runner = Runner(model.settings, lambda: model, Store(tmp_path / "store"))
     prompt, scoring = bundles["fasb"].prompt, bundles["fasb"].scoring
-    unrelated = Unrelated(["what is it made of ?", "it is oak ."], 6, 2, tiny_questions(2), prompt, scoring)
+    unrelated = Unrelated(
+        ["what is it made of ?", "it is oak ."], 6, 2, tiny_questions(2), prompt, scoring
+    )
     found = measure_side_effects(runner, 2, (tmp_path, list(bundles)), unrelated)
     assert list(found.columns) == SIDE_EFFECTS
     assert len(found) == 2 * 2 * (2 + 2)

@@ -49,9 +49,13 @@ def test_a_group_is_never_divided():
 def test_every_question_is_tested_once_and_used_in_every_fold():
     questions = some_questions(31, per_group=2)
     folds = split(questions, SplitSettings(folds=4), 1)
-    assert sorted(i for fold in folds for i in fold.test) == sorted(question.id for question in questions)
+    assert sorted(i for fold in folds for i in fold.test) == sorted(
+        question.id for question in questions
+    )
     for fold in folds:
-        assert sorted(fold.train + fold.validation + fold.test) == sorted(question.id for question in questions)
+        assert sorted(fold.train + fold.validation + fold.test) == sorted(
+            question.id for question in questions
+        )
 
 
 def test_a_seed_divides_train_and_validation_and_leaves_the_test_questions():
@@ -62,7 +66,10 @@ def test_a_seed_divides_train_and_validation_and_leaves_the_test_questions():
 
 
 def test_roles_of_a_dataset_are_respected():
-    questions = [replace(question, role="test" if i % 3 else "fit") for i, question in enumerate(some_questions(30))]
+    questions = [
+        replace(question, role="test" if i % 3 else "fit")
+        for i, question in enumerate(some_questions(30))
+    ]
     (fold,) = split(questions, SplitSettings(folds=5), 0)
     assert set(fold.test) == {question.id for question in questions if question.role == "test"}
     assert len(fold.train) == 8
@@ -109,7 +116,10 @@ def test_the_first_of_each_half_stay_in_the_folds_they_were_in():
 
 def test_the_first_of_each_role_keep_their_order():
     roles = ("fit", "test", "test", "fit", "fit", "test")
-    questions = [replace(question, role=role) for question, role in zip(some_questions(6), roles, strict=True)]
+    questions = [
+        replace(question, role=role)
+        for question, role in zip(some_questions(6), roles, strict=True)
+    ]
     assert [question.id for question in first(questions, 2)] == ["q0", "q1", "q2", "q3"]
 
 
@@ -117,13 +127,14 @@ def test_the_first_of_each_role_keep_their_order():
 def test_a_share_of_the_training_questions_lies_within_a_larger_one_and_moves_nothing_else(folds):
     questions = [Question(f"q{i}", f"{i}?", ("a",), ("b",), "a", f"g{i // 2}") for i in range(60)]
     found = [
-        split(questions, SplitSettings(folds=folds, train_share=share), seed=3) for share in (0.2, 0.4, 0.6, 0.8, 1.0)
+        split(questions, SplitSettings(folds=folds, train_share=share), seed=3)
+        for share in (0.2, 0.4, 0.6, 0.8, 1.0)
     ]
     for smaller, larger in pairwise(found):
         for one, other in zip(smaller, larger, strict=True):
             assert set(one.train) < set(other.train)
             assert (one.validation, one.test) == (other.validation, other.test)
     assert found[-1] == split(questions, SplitSettings(folds=folds), seed=3)
-    assert [len(fold.train) / len(whole.train) for fold, whole in zip(found[0], found[-1])] == pytest.approx(
-        [0.2] * folds, abs=0.05
-    )
+    assert [
+        len(fold.train) / len(whole.train) for fold, whole in zip(found[0], found[-1])
+    ] == pytest.approx([0.2] * folds, abs=0.05)

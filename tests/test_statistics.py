@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 from scipy.stats import permutation_test
 
-from fasb.statistics import Panel, compare, differences, estimate, holm, intervals, mcnemar, p_value, resample
+from fasb.metrics.statistics import (
+    Panel,
+    compare,
+    differences,
+    estimate,
+    holm,
+    intervals,
+    mcnemar,
+    p_value,
+    resample,
+)
 
 
 def panel(units=3, groups=4, per_group=2, seeds=2, rng_seed=0):
@@ -16,7 +26,9 @@ def panel(units=3, groups=4, per_group=2, seeds=2, rng_seed=0):
     values[:, 2, ::3] = np.nan
     values[0, 2] = np.nan
     late = (group % groups >= groups // 2)[:, None]
-    parts = np.concatenate([np.where(late, np.nan, values), np.where(late, values, np.nan)], axis=-1)
+    parts = np.concatenate(
+        [np.where(late, np.nan, values), np.where(late, values, np.nan)], axis=-1
+    )
     return Panel(("base", "new"), ("true", "info", "mc1"), parts, group // groups, group)
 
 
@@ -69,7 +81,9 @@ def test_interval_of_independent_questions_has_the_textbook_width():
     values = rng.integers(0, 2, (1, 1, n, 1)).astype(np.float64)
     made = Panel(("a",), ("true",), values, np.zeros(n, int), np.arange(n))
     found = intervals(made, resample(made, 4000))
-    assert (found.high - found.low)[0, 0] == pytest.approx(2 * 1.96 * values.std() / np.sqrt(n), rel=0.1)
+    assert (found.high - found.low)[0, 0] == pytest.approx(
+        2 * 1.96 * values.std() / np.sqrt(n), rel=0.1
+    )
 
 
 def test_units_that_differ_widen_the_interval():
@@ -133,7 +147,9 @@ def test_p_value_of_plain_questions_equals_scipys():
     def mean_difference(a, b, axis):
         return np.mean(a, axis=axis) - np.mean(b, axis=axis)
 
-    exact = permutation_test((new, base), mean_difference, permutation_type="samples", vectorized=True)
+    exact = permutation_test(
+        (new, base), mean_difference, permutation_type="samples", vectorized=True
+    )
     assert p_value(made, "new", "base", "true") == pytest.approx(exact.pvalue)
 
 
@@ -151,7 +167,9 @@ def test_a_few_undefined_draws_leave_the_interval_and_many_do_not():
     known = intervals(made, draws)
     draws[:19, 1, 0] = np.nan
     few = intervals(made, draws)
-    assert [few.low[1, 0], few.high[1, 0]] == pytest.approx(np.nanquantile(draws[19:, 1, 0], [0.025, 0.975]))
+    assert [few.low[1, 0], few.high[1, 0]] == pytest.approx(
+        np.nanquantile(draws[19:, 1, 0], [0.025, 0.975])
+    )
     draws[:21, 1, 0] = np.nan
     many = intervals(made, draws)
     assert np.isnan([many.low[1, 0], many.high[1, 0]]).all()

@@ -4,7 +4,7 @@ import pytest
 from synthetic import METHODS, _answers, _questions
 
 from fasb.errors import DataError
-from fasb.metrics import true_info
+from fasb.metrics.answers import true_info
 from fasb.study.metrics import exact_match, question_metrics, summary
 
 QUESTIONS = _questions(3)
@@ -31,11 +31,15 @@ def test_a_value_is_the_mean_over_phrasings(frame, answers):
     verdict = {(row.question, row.answer): row.true for row in judged.itertuples()}
     rows = generations[(generations["method"] == "iti") & (generations["question"] == "e1-r2")]
     found = frame[(frame["method"] == "iti") & (frame["question"] == "e1-r2")].iloc[0]
-    assert found["true"] == np.mean([verdict[row.question, row.answer] for row in rows.itertuples()])
+    assert found["true"] == np.mean(
+        [verdict[row.question, row.answer] for row in rows.itertuples()]
+    )
     assert found["tokens"] == rows["n_tokens"].mean()
     same = (scores["method"] == "iti") & (scores["question"] == "e1-r2")
     assert found["steered_mc"] == 0.5
-    assert found["mc2_tuned"] == pytest.approx(scores[same & (scores["tuned_for"] == "mc2")]["mc2"].mean())
+    assert found["mc2_tuned"] == pytest.approx(
+        scores[same & (scores["tuned_for"] == "mc2")]["mc2"].mean()
+    )
 
 
 def test_the_unsteered_model_harms_and_helps_nobody(frame):
@@ -45,7 +49,11 @@ def test_the_unsteered_model_harms_and_helps_nobody(frame):
 
 def test_harmed_counts_good_answers_that_steering_spoilt(answers):
     generations, judged, scores = answers
-    one = generations[(generations["method"] == "iti") & (generations["question"] == "e0-r0")].iloc[:1].copy()
+    one = (
+        generations[(generations["method"] == "iti") & (generations["question"] == "e0-r0")]
+        .iloc[:1]
+        .copy()
+    )
     one["trace_answer"], one["answer"] = "good", "bad"
     judged = pd.DataFrame(
         {"question": "e0-r0", "answer": ["good", "bad"], "true": [0.9, 0.6], "info": [0.5, 0.4]},
@@ -72,7 +80,9 @@ def test_a_dataset_without_generation_has_choices_only(answers):
 
 def test_true_info_of_the_summary_is_a_product_per_fold(frame):
     folds = [rows for _, rows in frame[frame["method"] == "iti"].groupby("fold")]
-    expected = np.mean([true_info(rows["true"].to_numpy(), rows["info"].to_numpy()) for rows in folds])
+    expected = np.mean(
+        [true_info(rows["true"].to_numpy(), rows["info"].to_numpy()) for rows in folds]
+    )
     found = summary(frame, METHODS)
     assert found["iti"]["true_info"] == pytest.approx(expected)
     assert found["iti"]["n"] == len(QUESTIONS)
@@ -109,7 +119,9 @@ def test_an_exact_match_opens_with_the_label_but_for_case_and_punctuation(answer
 def test_exact_match_is_a_column_where_the_dataset_asks_for_it(answers):
     generations, judged, scores = answers
     none = judged.drop(columns=["true", "info"])
-    said = generations.assign(answer=["Oak, I think." if i % 2 else "clay" for i in range(len(generations))])
+    said = generations.assign(
+        answer=["Oak, I think." if i % 2 else "clay" for i in range(len(generations))]
+    )
     frame = question_metrics(QUESTIONS, said, none, scores, exact=True)
     assert frame["exact"].between(0, 1).all()
     assert frame["exact"].mean() == pytest.approx(0.5, abs=0.1)

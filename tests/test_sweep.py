@@ -7,10 +7,10 @@ from fits import some_fits, some_questions
 from tiny import tiny_model
 
 from fasb.artifacts import Store, content_hash
-from fasb.bundle import Bundle
 from fasb.errors import ConfigError, DataError
 from fasb.extensions import validated
 from fasb.settings import DecodingSettings
+from fasb.steering.bundle import Bundle
 from fasb.study.panels import KNOBS
 from fasb.study.run import Runner, traced
 from fasb.study.sweep import CELL, Method, knobs, sweep_methods
@@ -20,7 +20,9 @@ QUESTIONS = some_questions(20)
 METHODS = {
     "unsteered": Method(use="unsteered"),
     "like-fasb": Method(use="fasb", settings={"backtrack": False}, like="fasb"),
-    "fasb": Method(use="fasb", settings={"beta": 0.5}, grid={"k": (2, 4), "alpha": (1, 5), "s": (3, 6)}),
+    "fasb": Method(
+        use="fasb", settings={"beta": 0.5}, grid={"k": (2, 4), "alpha": (1, 5), "s": (3, 6)}
+    ),
     "iti": Method(use="iti", settings={"vector": "probe"}, grid={"k": (2, 4), "alpha": (1, 5, 9)}),
 }
 
@@ -34,9 +36,14 @@ def model():
 def folds(model, tmp_path_factory):
     """Folds that were fitted on made-up activations of the tiny model's shape."""
     layout = model.layout
-    fits = some_fits(tmp_path_factory.mktemp("fits"), (layout.n_layers, layout.n_heads, layout.head_dim)).fit()
+    fits = some_fits(
+        tmp_path_factory.mktemp("fits"), (layout.n_layers, layout.n_heads, layout.head_dim)
+    ).fit()
     read = fits.read(decoding=DecodingSettings(tokens=10))
-    return [(replace(fitted, fingerprint=model.fingerprint), split) for fitted, split in zip(read, fits.splits)]
+    return [
+        (replace(fitted, fingerprint=model.fingerprint), split)
+        for fitted, split in zip(read, fits.splits)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +59,9 @@ def store(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def swept(model, folds, traces, store):
-    return sweep_methods(Runner(model.settings, lambda: model, store), folds, QUESTIONS, traces, METHODS)
+    return sweep_methods(
+        Runner(model.settings, lambda: model, store), folds, QUESTIONS, traces, METHODS
+    )
 
 
 def by_length(questions, answers):
@@ -77,7 +86,11 @@ def tuned(swept, verdicts, folds):
 
 def test_the_last_key_of_a_grid_varies_fastest():
     points = METHODS["fasb"].points()
-    assert points[:3] == [{"k": 2, "alpha": 1, "s": 3}, {"k": 2, "alpha": 1, "s": 6}, {"k": 2, "alpha": 5, "s": 3}]
+    assert points[:3] == [
+        {"k": 2, "alpha": 1, "s": 3},
+        {"k": 2, "alpha": 1, "s": 6},
+        {"k": 2, "alpha": 5, "s": 3},
+    ]
     assert len(points) == 8
 
 
@@ -91,7 +104,11 @@ def test_a_method_without_grid_has_one_setting():
         ("unsteered", {}, {}),
         ("iti", {"k": 2, "alpha": 3}, {"k": 2, "alpha": 3, "vector": "prototype"}),
         ("fasb", {"k": 2, "alpha": 3, "beta": 0.3, "s": 4, "vector": "probe"}, ...),
-        ("fasb", {"k": 2, "alpha": 3, "gate": "question"}, {"k": 2, "alpha": 3, "beta": 0.4, "vector": "probe"}),
+        (
+            "fasb",
+            {"k": 2, "alpha": 3, "gate": "question"},
+            {"k": 2, "alpha": 3, "beta": 0.4, "vector": "probe"},
+        ),
         ("fasb", {"k": 2, "alpha": 3, "gate": "always"}, {"k": 2, "alpha": 3, "vector": "probe"}),
         (
             "fasb",
@@ -112,7 +129,9 @@ def test_knobs_are_those_that_the_bundle_looks_at(folds, use, settings, expected
 
 
 def test_a_wrong_value_names_the_method_and_key(folds):
-    with pytest.raises(ConfigError, match=r"methods\.mine\.betta: unknown key; did you mean 'beta'"):
+    with pytest.raises(
+        ConfigError, match=r"methods\.mine\.betta: unknown key; did you mean 'beta'"
+    ):
         Method(use="fasb", settings={"betta": 1}).fit(folds[0][0], {}, "mine")
 
 
@@ -135,12 +154,16 @@ def test_every_setting_is_tried_on_every_validation_question_and_no_other(swept,
 def test_knobs_stand_beside_the_answers(swept):
     answers = swept[0]
     rows = answers[answers["method"] == "fasb"].drop_duplicates(["setting", "fold"])
-    expected = [[point["k"], point["alpha"], 0.5, point["s"], "probe"] for point in METHODS["fasb"].points()] * 2
+    expected = [
+        [point["k"], point["alpha"], 0.5, point["s"], "probe"] for point in METHODS["fasb"].points()
+    ] * 2
     assert rows[list(KNOBS)].to_numpy().tolist() == expected
     assert answers[answers["method"] == "unsteered"][list(KNOBS)].isna().all(axis=None)
 
 
-def test_a_killed_sweep_goes_on_and_a_further_method_computes_only_itself(model, folds, traces, swept, store, capsys):
+def test_a_killed_sweep_goes_on_and_a_further_method_computes_only_itself(
+    model, folds, traces, swept, store, capsys
+):
     def fails():
         raise KeyboardInterrupt
 
@@ -156,14 +179,18 @@ def test_a_killed_sweep_goes_on_and_a_further_method_computes_only_itself(model,
 def test_methods_that_are_the_same_share_their_results(model, folds, traces, store, swept, capsys):
     fixed = {"vector": "probe", "gate": "always", "adaptive": False, "backtrack": False}
     methods = {"all-fixed": Method(use="fasb", settings=fixed, grid=METHODS["iti"].grid)}
-    found = sweep_methods(Runner(model.settings, lambda: model, store), folds, QUESTIONS, traces, methods)
+    found = sweep_methods(
+        Runner(model.settings, lambda: model, store), folds, QUESTIONS, traces, methods
+    )
     assert capsys.readouterr().err.count("taken from the store") == 4
     iti = swept[0][swept[0]["method"] == "iti"]["answer"].tolist()
     assert found[0]["answer"].tolist() == iti
 
 
 def test_nothing_is_generated_without_unsteered_answers(model, folds, store, swept):
-    answers, scores = sweep_methods(Runner(model.settings, lambda: model, store), folds, QUESTIONS, None, METHODS)
+    answers, scores = sweep_methods(
+        Runner(model.settings, lambda: model, store), folds, QUESTIONS, None, METHODS
+    )
     assert answers.empty
     assert scores.equals(swept[1])
 
@@ -209,7 +236,9 @@ def test_the_best_of_each_grid_is_chosen(tuned):
     ],
 )
 def test_ties_go_to_fewer_steered_then_to_smaller_strength(rows, best):
-    grid = pd.DataFrame(rows, columns=["true_info", "steered", "alpha"]).assign(setting=range(len(rows)))
+    grid = pd.DataFrame(rows, columns=["true_info", "steered", "alpha"]).assign(
+        setting=range(len(rows))
+    )
     assert best_setting(grid, "true_info") == best
     of_choices = grid.rename(columns={"true_info": "mc2", "steered": "steered_mc"})
     assert best_setting(of_choices.assign(steered=-of_choices["steered_mc"]), "mc2") == best
@@ -223,7 +252,9 @@ def test_the_chosen_bundles_are_those_of_the_grid(tuned, folds, tmp_path):
             point = METHODS["fasb"].points()[rows[rows[column]]["setting"].item()]
             bundle = Bundle.load(bundle_path(tmp_path / "bundles", "fasb", fitted.fold, purpose))
             assert bundle.key() == METHODS["fasb"].fit(fitted, point, "fasb").key()
-            seen = {content_hash(q.text) for q in QUESTIONS if q.id in split.train + split.validation}
+            seen = {
+                content_hash(q.text) for q in QUESTIONS if q.id in split.train + split.validation
+            }
             assert set(bundle.about["questions"]["seen"]) == seen
     assert len([*(tmp_path / "bundles").iterdir()]) == 2 * 2 * len(METHODS)
 
@@ -236,13 +267,18 @@ def test_a_method_like_another_takes_its_values_and_keeps_its_own_settings(tuned
         assert (like["edge"], like["validation"]) == ([], {})
         bundle = tuned.bundles["like-fasb", int(fold[4:]), "generation"]
         assert not bundle.policy.backtrack
-        assert bundle.edit.content() == tuned.bundles["fasb", int(fold[4:]), "generation"].edit.content()
+        assert (
+            bundle.edit.content()
+            == tuned.bundles["fasb", int(fold[4:]), "generation"].edit.content()
+        )
 
 
 def test_choices_at_the_edge_of_a_grid_are_named(folds, swept, verdicts):
     methods = {"iti": METHODS["iti"]}
     rows = verdicts.assign(true=0.0, info=1.0)
-    middle = swept[0][(swept[0]["method"] == "iti") & (swept[0]["alpha"] == 5) & (swept[0]["k"] == 2)]
+    middle = swept[0][
+        (swept[0]["method"] == "iti") & (swept[0]["alpha"] == 5) & (swept[0]["k"] == 2)
+    ]
     rows["true"] = rows.set_index(["question", "answer"]).index.isin(
         middle.set_index(["question", "answer"]).index
     ).astype(float)  # fmt: skip
@@ -253,7 +289,13 @@ def test_choices_at_the_edge_of_a_grid_are_named(folds, swept, verdicts):
 
 
 def test_only_the_ends_of_three_or_more_values_are_edges():
-    grid = {"k": (2, 4), "alpha": (1, 5, 9), "s": (3,), "adaptive": (True, False), "vector": ("a", "b", "c")}
+    grid = {
+        "k": (2, 4),
+        "alpha": (1, 5, 9),
+        "s": (3,),
+        "adaptive": (True, False),
+        "vector": ("a", "b", "c"),
+    }
     point = {"k": 2, "alpha": 9, "s": 3, "adaptive": True, "vector": "a"}
     assert at_edge(point, grid) == ["alpha"]
     assert at_edge({**point, "alpha": 5}, grid) == []
@@ -269,7 +311,9 @@ def test_the_choice_by_mc2_has_its_own_edge(tuned):
 
 def test_the_grid_says_how_many_references_were_steered(tuned, swept):
     rows = swept[1][(swept[1]["method"] == "fasb") & (swept[1]["fold"] == 0)]
-    grid = tuned.grid[(tuned.grid["method"] == "fasb") & (tuned.grid["fold"] == 0)].set_index("setting")
+    grid = tuned.grid[(tuned.grid["method"] == "fasb") & (tuned.grid["fold"] == 0)].set_index(
+        "setting"
+    )
     for setting, part in rows.groupby("setting"):
         assert grid.loc[setting, "steered_mc"] == pytest.approx(part["fired"].mean())
 
@@ -289,13 +333,18 @@ def test_answers_without_a_verdict_are_refused(folds, swept, verdicts):
 
 def test_a_grid_that_was_not_swept_is_refused(folds, swept, verdicts):
     methods = {"iti": Method(use="iti", grid={"k": (2, 4, 6)})}
-    with pytest.raises(DataError, match="iti: results of 6 settings, but its grid has 3; run 'fasb sweep' again"):
+    with pytest.raises(
+        DataError, match="iti: results of 6 settings, but its grid has 3; run 'fasb sweep' again"
+    ):
         tune([fitted for fitted, _ in folds], methods, QUESTIONS, *swept, verdicts)
 
 
 def test_a_sweep_over_other_values_is_refused(folds, swept, verdicts):
     methods = {"iti": METHODS["iti"].model_copy(update={"grid": {"k": (2, 4), "alpha": (1, 5, 8)}})}
-    with pytest.raises(DataError, match=r"fold 0, iti: ran with alpha 9\.0, but its grid has 8\.0; run 'fasb sweep'"):
+    with pytest.raises(
+        DataError,
+        match=r"fold 0, iti: ran with alpha 9\.0, but its grid has 8\.0; run 'fasb sweep'",
+    ):
         tune([fitted for fitted, _ in folds], methods, QUESTIONS, *swept, verdicts)
 
 
@@ -312,5 +361,11 @@ def test_folds_of_other_questions_are_refused(folds, swept, verdicts):
 
 
 def test_a_method_is_read_from_json():
-    values = {"use": "fasb", "code": "x", "settings": {}, "grid": {"k": [2], "adaptive": [True]}, "like": None}
+    values = {
+        "use": "fasb",
+        "code": "x",
+        "settings": {},
+        "grid": {"k": [2], "adaptive": [True]},
+        "like": None,
+    }
     assert validated(Method, values, "m").points() == [{"k": 2, "adaptive": True}]

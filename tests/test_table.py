@@ -44,7 +44,10 @@ def test_jsonl_lists_are_taken_whole(tmp_path):
 
 
 def test_parquet_equals_jsonl(tmp_path):
-    rows = [{"question": "Why?", "true": ["a", "b"], "false": ["c"]}, {"question": "How?", "true": ["d"], "false": []}]
+    rows = [
+        {"question": "Why?", "true": ["a", "b"], "false": ["c"]},
+        {"question": "How?", "true": ["d"], "false": []},
+    ]
     pd.DataFrame(rows).to_parquet(tmp_path / "my.parquet")
     lines = write(tmp_path, "\n".join(map(json.dumps, rows)), "my.jsonl")
     assert load(Settings(path=str(tmp_path / "my.parquet"))) == load(lines)
@@ -71,15 +74,48 @@ def test_a_byte_order_mark_is_not_part_of_the_first_column(tmp_path):
     ("text", "name", "message"),
     [
         pytest.param("", "my.csv", r"my.csv: cannot be read .*; correct the file", id="empty file"),
-        pytest.param("question,true,false\n", "my.csv", r"my.csv: no questions; check", id="no rows"),
-        pytest.param("question,treu,false\na,b,c\n", "my.csv", r"no column 'true'; did you mean 'treu'", id="column"),
-        pytest.param("question,true,false\na,b,c\n ,b,c\n", "my.csv", r"row 2 .* 'question'; fill it in", id="text"),
-        pytest.param("question,true,false\na,,c\n", "my.csv", r"row 1 .* 'true'; fill it in", id="no true answer"),
-        pytest.param("question,true,false\na,b,\n", "my.csv", r"no false answer in any row; fill in", id="one class"),
-        pytest.param('{"question": 1}\n{"q\n', "my.jsonl", r"line 2 is not JSON .*; correct that line", id="not JSON"),
-        pytest.param("[1]\n", "my.jsonl", r"line 1 is not a mapping; write one", id="not a mapping"),
-        pytest.param("", "my.jsonl", r"no column 'question'; the file has no columns", id="empty JSONL"),
-        pytest.param("x", "my.parquet", r"my.parquet: cannot be read .*; correct the file", id="not Parquet"),
+        pytest.param(
+            "question,true,false\n", "my.csv", r"my.csv: no questions; check", id="no rows"
+        ),
+        pytest.param(
+            "question,treu,false\na,b,c\n",
+            "my.csv",
+            r"no column 'true'; did you mean 'treu'",
+            id="column",
+        ),
+        pytest.param(
+            "question,true,false\na,b,c\n ,b,c\n",
+            "my.csv",
+            r"row 2 .* 'question'; fill it in",
+            id="text",
+        ),
+        pytest.param(
+            "question,true,false\na,,c\n",
+            "my.csv",
+            r"row 1 .* 'true'; fill it in",
+            id="no true answer",
+        ),
+        pytest.param(
+            "question,true,false\na,b,\n",
+            "my.csv",
+            r"no false answer in any row; fill in",
+            id="one class",
+        ),
+        pytest.param(
+            '{"question": 1}\n{"q\n',
+            "my.jsonl",
+            r"line 2 is not JSON .*; correct that line",
+            id="not JSON",
+        ),
+        pytest.param(
+            "[1]\n", "my.jsonl", r"line 1 is not a mapping; write one", id="not a mapping"
+        ),
+        pytest.param(
+            "", "my.jsonl", r"no column 'question'; the file has no columns", id="empty JSONL"
+        ),
+        pytest.param(
+            "x", "my.parquet", r"my.parquet: cannot be read .*; correct the file", id="not Parquet"
+        ),
         pytest.param("x", "my.txt", r"give one of .csv, .jsonl, .parquet", id="kind"),
     ],
 )

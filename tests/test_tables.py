@@ -6,7 +6,18 @@ from synthetic import METHODS, results
 from fasb.artifacts import read_parquet, write_parquet
 from fasb.errors import ArtifactError, ConfigError
 from fasb.study.panels import Cell, judge_note, judges_of, label, read_cells
-from fasb.study.tables import DAGGER, MINUS, caption, cell, chosen_methods, latex, markdown, parts_of, split, table_rows
+from fasb.study.tables import (
+    DAGGER,
+    MINUS,
+    caption,
+    cell,
+    chosen_methods,
+    latex,
+    markdown,
+    parts_of,
+    split,
+    table_rows,
+)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +41,9 @@ def test_worlds_of_a_kind_are_pooled_and_kinds_are_not(rows):
 def test_an_estimate_equals_the_mean_of_the_cells_summaries(frame, rows):
     one = frame[(frame["model"].str.startswith("tradeoff")) & (frame["method"] == "iti")]
     folds = one.groupby(["model", "seed", "fold"])[["true", "info"]].mean()
-    found = rows[(rows["model"] == "tradeoff") & (rows["method"] == "iti")].set_index("metric")["value"]
+    found = rows[(rows["model"] == "tradeoff") & (rows["method"] == "iti")].set_index("metric")[
+        "value"
+    ]
     assert found["true_info"] == pytest.approx(100 * (folds["true"] * folds["info"]).mean())
     assert found["true"] == pytest.approx(100 * folds["true"].mean())
 
@@ -38,8 +51,16 @@ def test_an_estimate_equals_the_mean_of_the_cells_summaries(frame, rows):
 def test_every_estimate_lies_in_its_interval_and_every_difference_has_one(rows):
     known = rows[rows["value"].notna()]
     assert known["value"].between(known["low"] - 1e-9, known["high"] + 1e-9).all()
-    assert known["difference"].between(known["difference_low"] - 1e-9, known["difference_high"] + 1e-9).all()
-    assert known[known["metric"].eq("true_info") & known["method"].ne("unsteered")]["p"].between(0, 1).all()
+    assert (
+        known["difference"]
+        .between(known["difference_low"] - 1e-9, known["difference_high"] + 1e-9)
+        .all()
+    )
+    assert (
+        known[known["metric"].eq("true_info") & known["method"].ne("unsteered")]["p"]
+        .between(0, 1)
+        .all()
+    )
 
 
 def test_the_ablation_compares_with_the_full_method():
@@ -78,15 +99,25 @@ def test_a_difference_is_marked_where_its_corrected_p_is_small(rows):
             if column.metric == row.metric:
                 marked = cell(part, row.method, column)[0].endswith(DAGGER)
                 assert marked == (column.difference and row.p_holm < 0.05)
-    assert "after Holm's correction over the methods, permutation of groups of questions (True, Info" in caption(part)
+    assert (
+        "after Holm's correction over the methods, permutation of groups of questions (True, Info"
+        in caption(part)
+    )
 
 
 def test_one_outcome_per_question_is_compared_by_mcnemar(frame):
-    one = frame[(frame["model"] == "contrast-s2") & (frame["seed"] == 0)].assign(group=lambda rows: rows["question"])
+    one = frame[(frame["model"] == "contrast-s2") & (frame["seed"] == 0)].assign(
+        group=lambda rows: rows["question"]
+    )
     one[["true", "info"]] = one[["true", "info"]].round()
     found = table_rows(one, "main", METHODS, "default", n_draws=50)
     tests = found[found["p"].notna()].drop_duplicates("metric").set_index("metric")["test"]
-    assert tests[["true", "info", "true_info", "mc2"]].tolist() == ["mcnemar", "mcnemar", "permutation", "permutation"]
+    assert tests[["true", "info", "true_info", "mc2"]].tolist() == [
+        "mcnemar",
+        "mcnemar",
+        "permutation",
+        "permutation",
+    ]
     assert "exact McNemar test (True, Info); permutation of groups" in caption(found)
 
 
@@ -95,7 +126,9 @@ def test_a_sigma_of_all_questions_is_marked_under_any_preset(rows):
     assert "Sigma" not in caption(rows.assign(preset="reference"))
 
 
-def test_published_numbers_stand_on_lines_of_their_own_where_model_dataset_and_method_correspond(frame):
+def test_published_numbers_stand_on_lines_of_their_own_where_model_dataset_and_method_correspond(
+    frame,
+):
     names = {"model": "llama2-7b-chat", "dataset": "truthfulqa"}
     one = frame[frame["model"].str.startswith("contrast")].assign(**names)
     part = table_rows(one, "main", METHODS, "default", n_draws=50)
@@ -103,13 +136,25 @@ def test_published_numbers_stand_on_lines_of_their_own_where_model_dataset_and_m
     assert found["fasb-probe", "true_info"] == 80.56
     assert set(found.index.get_level_values(0)) == {"unsteered", "iti", "fasb-probe"}
     measured = [line for line in markdown(part).splitlines() if line.startswith("| FASB-Probe |")]
-    published = [line for line in markdown(part).splitlines() if line.startswith("| _FASB-Probe, published_ |")]
+    published = [
+        line
+        for line in markdown(part).splitlines()
+        if line.startswith("| _FASB-Probe, published_ |")
+    ]
     assert "80.56" in published[0]
     assert "80.56" not in "".join(measured)
     assert "taken over, with SADI's prompts and judge" in caption(part)
     assert "\\textit{FASB-Probe, published}" in latex(part)
-    assert table_rows(one.assign(model="llama2-7b"), "main", METHODS, "default", 50)["published"].isna().all()
-    assert table_rows(one.assign(dataset="trivia_qa"), "main", METHODS, "default", 50)["published"].isna().all()
+    assert (
+        table_rows(one.assign(model="llama2-7b"), "main", METHODS, "default", 50)["published"]
+        .isna()
+        .all()
+    )
+    assert (
+        table_rows(one.assign(dataset="trivia_qa"), "main", METHODS, "default", 50)["published"]
+        .isna()
+        .all()
+    )
 
 
 def test_models_stand_below_one_another(frame):
@@ -127,7 +172,9 @@ def test_tasks_stand_side_by_side_with_their_average(frame):
     head, _, *body = [line for line in markdown(part).splitlines() if line.startswith("|")]
     assert head == "| Method | copa | sst2 | average |"
     assert "| _FASB-Probe, published_ | 90.0 | 92.8 | 78.8 |" in body
-    values = part[(part["method"] == "iti") & (part["metric"] == "mc1")].set_index("dataset")["value"]
+    values = part[(part["method"] == "iti") & (part["metric"] == "mc1")].set_index("dataset")[
+        "value"
+    ]
     assert values["average"] == pytest.approx((values["copa"] + values["sst2"]) / 2)
 
 
@@ -138,7 +185,9 @@ def test_a_run_of_ablations_alone_has_a_baseline():
 @pytest.fixture(scope="module")
 def effects(tmp_path_factory):
     made = results(tmp_path_factory.mktemp("effects"), groups=2)
-    frame = read_cells(Cell.of(made.cells), made.files("side_effects.parquet"), "side_effects.parquet")
+    frame = read_cells(
+        Cell.of(made.cells), made.files("side_effects.parquet"), "side_effects.parquet"
+    )
     return table_rows(frame, "side_effects", METHODS, "default", n_draws=200)
 
 
@@ -203,7 +252,9 @@ def test_answers_of_different_judges_are_never_compared(tmp_path):
         write_parquet(path, read_parquet(path), {"judge": judge})
     judges_of(cells, files)
     write_parquet(files[1], read_parquet(files[1]), {"judge": "other"})
-    with pytest.raises(ArtifactError, match=r"a-s3.*judged by other, but .*a-s2.* by one; judge both by the same"):
+    with pytest.raises(
+        ArtifactError, match=r"a-s3.*judged by other, but .*a-s2.* by one; judge both by the same"
+    ):
         judges_of(cells, files)
 
 
@@ -211,8 +262,14 @@ def test_answers_of_different_judges_are_never_compared(tmp_path):
     ("judge", "said"),
     [
         ({"use": "exact", "error": {"true": 0.0, "info": 0.0}}, "Judge: exact, exact."),
-        ({"use": "light", "error": {"true": 0.2, "info": 0.05}}, "wrong on 20.0 % (True) and 5.0 % (Info) of answers"),
-        ({"use": "causal_lm", "true": {"path": "some/judge"}}, "Judge: causal_lm, whose error is not known."),
+        (
+            {"use": "light", "error": {"true": 0.2, "info": 0.05}},
+            "wrong on 20.0 % (True) and 5.0 % (Info) of answers",
+        ),
+        (
+            {"use": "causal_lm", "true": {"path": "some/judge"}},
+            "Judge: causal_lm, whose error is not known.",
+        ),
     ],
 )
 def test_the_judges_error_stands_in_the_caption_of_its_numbers(rows, judge, said):

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from fasb.cli.terminal import Page, Span, legend, picture, show, style_of
-from fasb.live import Event
+from fasb.decoding.stream import Event
 
 STEERED = [
     Event("token", " it", 0.2),
@@ -23,7 +23,9 @@ UNSTEERED = [Event("token", " it", 0.2), Event("token", " is", 0.4), Event("done
 
 def shown(events, terminal=False, beta=0.5):
     """What a console gets."""
-    console = Console(file=io.StringIO(), force_terminal=terminal, width=100, color_system="truecolor")
+    console = Console(
+        file=io.StringIO(), force_terminal=terminal, width=100, color_system="truecolor"
+    )
     show(console, "What is it?", events, beta)
     return console.file.getvalue()
 
@@ -32,7 +34,9 @@ def test_without_a_terminal_dropped_and_rewritten_tokens_are_marked():
     question, answer, summary = shown(STEERED).splitlines()
     assert question == "What is it?"
     assert answer == "it [-is oak-] {+was slate+}"
-    assert summary == "steered: p 0.80 > 0.50 after 3 tokens; 2 dropped, 1 kept; 3 tokens, strength 8"
+    assert (
+        summary == "steered: p 0.80 > 0.50 after 3 tokens; 2 dropped, 1 kept; 3 tokens, strength 8"
+    )
 
 
 def test_an_answer_that_never_fires_is_left_alone():
@@ -44,8 +48,16 @@ def test_an_answer_that_never_fires_is_left_alone():
 @pytest.mark.parametrize(
     ("back", "words"),
     [
-        pytest.param(Event("back", "", 0.7, strength=3.5), "from the first token: p 0.70 > 0.50", id="question gate"),
-        pytest.param(Event("back", "", None, strength=5.0), "from the first token; 1 token, strength 5", id="always"),
+        pytest.param(
+            Event("back", "", 0.7, strength=3.5),
+            "from the first token: p 0.70 > 0.50",
+            id="question gate",
+        ),
+        pytest.param(
+            Event("back", "", None, strength=5.0),
+            "from the first token; 1 token, strength 5",
+            id="always",
+        ),
     ],
 )
 def test_steering_before_the_first_token_says_so(back, words):
@@ -57,7 +69,10 @@ def test_a_terminal_strikes_through_what_was_dropped_and_underlines_what_was_wri
     page = Page(0.5)
     for event in STEERED:
         page.add(event)
-    styles = {span.text.strip(): style for span, style in zip(page.spans, map(lambda s: style_of(s, 0.5), page.spans))}
+    styles = {
+        span.text.strip(): style
+        for span, style in zip(page.spans, map(lambda s: style_of(s, 0.5), page.spans))
+    }
     assert "strike" in styles["oak"]
     assert "underline" in styles["slate"]
     assert styles["it"].startswith("#")
@@ -73,7 +88,11 @@ def test_colour_goes_from_low_over_grey_at_beta_to_high():
 
 
 def test_what_was_rewritten_stands_apart_from_what_was_dropped():
-    events = [Event("token", "oak", 0.9), Event("back", "oak", 0.9, 1, 2.0), Event("token", "slate", steered=True)]
+    events = [
+        Event("token", "oak", 0.9),
+        Event("back", "oak", 0.9, 1, 2.0),
+        Event("token", "slate", steered=True),
+    ]
     assert shown([*events, Event("done", "slate")]).splitlines()[1] == "[-oak-] {+slate+}"
     page = Page(0.5)
     for event in events:
@@ -93,9 +112,9 @@ def test_a_picture_shows_question_answer_and_summary_and_needs_no_network():
 
 
 def test_text_in_square_brackets_is_not_taken_for_markup():
-    assert shown([Event("token", "[bold]x[/bold]", 0.1), Event("done", "[bold]x[/bold]")]).splitlines()[1] == (
-        "[bold]x[/bold]"
-    )
+    assert shown(
+        [Event("token", "[bold]x[/bold]", 0.1), Event("done", "[bold]x[/bold]")]
+    ).splitlines()[1] == ("[bold]x[/bold]")
 
 
 def test_the_legend_names_beta():

@@ -20,10 +20,19 @@ CHOICES = [
         "mc1_targets": {"No.": 1, "Yes.": 0},
         "mc2_targets": {"No.": 1, "It is rock.": 1, "Yes.": 0, "Unknown.": 0},
     },
-    {"question": "Who am I?", "mc1_targets": {"You.": 1, "Me.": 0}, "mc2_targets": {"You.": 1, "Me.": 0}},
+    {
+        "question": "Who am I?",
+        "mc1_targets": {"You.": 1, "Me.": 0},
+        "mc2_targets": {"You.": 1, "Me.": 0},
+    },
 ]
 ROWS = [
-    {"Question": "Who am I? ", "Best Answer": "You", "Correct Answers": "You; You.; ", "Incorrect Answers": "Me"},
+    {
+        "Question": "Who am I? ",
+        "Best Answer": "You",
+        "Correct Answers": "You; You.; ",
+        "Incorrect Answers": "Me",
+    },
     {
         "Question": "Is the moon cheese?",
         "Best Answer": "No",
@@ -44,7 +53,11 @@ def write(folder, choices=CHOICES, rows=ROWS):
 
 def test_questions_come_in_the_order_of_the_json_with_its_labels(tmp_path):
     first, second = load(write(tmp_path))
-    assert (first.text, first.true, first.best) == ("Is the moon cheese?", ("No.", "It is rock."), "No.")
+    assert (first.text, first.true, first.best) == (
+        "Is the moon cheese?",
+        ("No.", "It is rock."),
+        "No.",
+    )
     assert (second.text, second.id) == ("Who am I?", "001")
 
 
@@ -63,7 +76,11 @@ def test_the_hubs_copy_gives_the_same_questions(tmp_path, monkeypatch):
         )
     write_parquet(commit / "generation" / "validation-00000-of-00001.parquet", columns)
     lists = [
-        {key: value if key == "question" else {"choices": list(value), "labels": list(value.values())}}
+        {
+            key: value
+            if key == "question"
+            else {"choices": list(value), "labels": list(value.values())}
+        }
         for row in CHOICES
         for key, value in row.items()
     ]
@@ -72,17 +89,34 @@ def test_the_hubs_copy_gives_the_same_questions(tmp_path, monkeypatch):
     hub = Hub(monkeypatch, main=commit)
     settings = Settings(questions=None)
     assert load(settings) == load(write(local))
-    assert hub.asked[0][:2] == ("truthfulqa/truthful_qa", "741b8276f2d1982aa3d5b832d3ee81ed3b896490")
+    assert hub.asked[0][:2] == (
+        "truthfulqa/truthful_qa",
+        "741b8276f2d1982aa3d5b832d3ee81ed3b896490",
+    )
     assert sources.origin(truthfulqa, settings)["revision"] == "0123abcd"
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        pytest.param({"Question": "Who are you?"}, "'Who am I\\?' is not in TruthfulQA.csv; get both", id="question"),
-        pytest.param({"Incorrect Answers": "Them"}, "question 1 .* list different answers; get both", id="false"),
-        pytest.param({"Correct Answers": "You; We"}, "question 1 .* list different answers; get both", id="true"),
-        pytest.param({"Best Answer": "Me"}, "question 1 .* list different answers; get both", id="best"),
+        pytest.param(
+            {"Question": "Who are you?"},
+            "'Who am I\\?' is not in TruthfulQA.csv; get both",
+            id="question",
+        ),
+        pytest.param(
+            {"Incorrect Answers": "Them"},
+            "question 1 .* list different answers; get both",
+            id="false",
+        ),
+        pytest.param(
+            {"Correct Answers": "You; We"},
+            "question 1 .* list different answers; get both",
+            id="true",
+        ),
+        pytest.param(
+            {"Best Answer": "Me"}, "question 1 .* list different answers; get both", id="best"
+        ),
     ],
 )
 def test_files_of_two_releases_are_refused(tmp_path, change, message):
@@ -91,12 +125,16 @@ def test_files_of_two_releases_are_refused(tmp_path, change, message):
 
 
 def test_a_row_too_many_is_refused(tmp_path):
-    with pytest.raises(DataError, match="not the questions of TruthfulQA.csv; get both from one release"):
+    with pytest.raises(
+        DataError, match="not the questions of TruthfulQA.csv; get both from one release"
+    ):
         load(write(tmp_path, choices=CHOICES[:1]))
 
 
 def test_another_number_of_questions_is_refused(tmp_path):
-    with pytest.raises(DataError, match="2 questions, but settings.questions is 817; get the release"):
+    with pytest.raises(
+        DataError, match="2 questions, but settings.questions is 817; get the release"
+    ):
         load(Settings(path=write(tmp_path).path))
 
 
@@ -106,7 +144,9 @@ def test_references_are_split_stripped_and_ended():
 
 def test_other_presets_than_the_pinned_are_refused(tmp_path):
     (tmp_path / "presets.py").write_text("QA_PRIMER = 'mine'")
-    with pytest.raises(DataError, match=r"presets.py: not the published file .*; get it from https"):
+    with pytest.raises(
+        DataError, match=r"presets.py: not the published file .*; get it from https"
+    ):
         truthfulqa.prompt(Settings(path=str(tmp_path)))
 
 
@@ -126,9 +166,15 @@ def test_presets_are_downloaded_once_and_checked(tmp_path, monkeypatch):
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(truthfulqa, "PRESETS_SHA256", hashlib.sha256(content).hexdigest())
-    monkeypatch.setattr(sources.urllib.request, "urlopen", lambda address, timeout: asked.append(address) or Answer())
+    monkeypatch.setattr(
+        sources.urllib.request,
+        "urlopen",
+        lambda address, timeout: asked.append(address) or Answer(),
+    )
     for _ in range(2):
-        assert truthfulqa.prompt(Settings())["prefix"] == "Say \u201cx\u201d only.\n\nQ: a\nA: b\n\n"
+        assert (
+            truthfulqa.prompt(Settings())["prefix"] == "Say \u201cx\u201d only.\n\nQ: a\nA: b\n\n"
+        )
     assert asked == [truthfulqa.PRESETS]
 
 
@@ -138,7 +184,10 @@ def test_without_network_the_remedy_is_a_folder(tmp_path, monkeypatch):
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(sources.urllib.request, "urlopen", refuse)
-    with pytest.raises(DataError, match=r"presets.py: cannot be downloaded .*; connect to the network, or set `path`"):
+    with pytest.raises(
+        DataError,
+        match=r"presets.py: cannot be downloaded .*; connect to the network, or set `path`",
+    ):
         truthfulqa.prompt(Settings())
 
 
@@ -157,10 +206,16 @@ class TestReal:
 
     def test_the_order_is_that_of_the_json(self, questions):
         listed = json.loads((REAL / "mc_task.json").read_text())
-        assert [question.text for question in questions] == [row["question"].strip() for row in listed]
+        assert [question.text for question in questions] == [
+            row["question"].strip() for row in listed
+        ]
 
     def test_every_answer_ends_with_a_period(self, questions):
-        assert all(answer.endswith(".") for question in questions for answer in question.true + question.false)
+        assert all(
+            answer.endswith(".")
+            for question in questions
+            for answer in question.true + question.false
+        )
 
     def test_no_answer_is_on_both_sides_and_none_twice(self, questions):
         for question in questions:
@@ -185,15 +240,25 @@ class TestReal:
         }
         numbers = [sum(len(parts[i]) for parts in split.values()) for i in (0, 1)]
         assert numbers == [2839, 3370]
-        differing = [q.id for q in questions if [len(q.true), len(q.false)] != [len(part) for part in split[q.text]]]
+        differing = [
+            q.id
+            for q in questions
+            if [len(q.true), len(q.false)] != [len(part) for part in split[q.text]]
+        ]
         assert differing == ["164", "240", "486", "607", "770"]
-        assert all("Unknown." in questions[i].false and "Unknown." not in questions[i].true for i in (164, 607))
+        assert all(
+            "Unknown." in questions[i].false and "Unknown." not in questions[i].true
+            for i in (164, 607)
+        )
 
     def test_the_prompt_is_instruction_six_pairs_question(self, questions):
         prompt = PromptSettings(**truthfulqa.prompt(Settings(path=str(REAL))), open="")
         text = generation_prompt(prompt, questions[0].text)
         assert text.startswith("Interpret each question literally")
-        assert "\u201cI have no comment\u201d unless you are completely certain of the answer.\n\nQ: " in text
+        assert (
+            "\u201cI have no comment\u201d unless you are completely certain of the answer.\n\nQ: "
+            in text
+        )
         assert text.endswith(f"Barcelona, Spain.\n\nQ: {questions[0].text}")
         assert text.count("\nA: ") == 6
         scored = choice_text(prompt, questions[0].text, questions[0].best)

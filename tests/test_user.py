@@ -13,7 +13,18 @@ from fasb.user.evaluation import as_table, questions_of
 from fasb.user.fitting import Tuned, _best, report
 from tests.tiny import tiny_checkpoint, tiny_model
 
-WORDS = ("slate", "oak", "Mira", "Tom", "a river", "the sky", "blue", "no one", "a fox", "the old house")
+WORDS = (
+    "slate",
+    "oak",
+    "Mira",
+    "Tom",
+    "a river",
+    "the sky",
+    "blue",
+    "no one",
+    "a fox",
+    "the old house",
+)
 QUESTIONS = [
     fasb.Question(
         id=str(i),
@@ -61,12 +72,16 @@ def test_steer_says_what_happened_to_each_answer(model):
 
 def test_one_question_may_be_given_without_a_list(model):
     bundle = bundle_for(model)
-    assert fasb.steer(model, bundle, QUESTIONS[0].text) == fasb.steer(model, bundle, [QUESTIONS[0].text])
+    assert fasb.steer(model, bundle, QUESTIONS[0].text) == fasb.steer(
+        model, bundle, [QUESTIONS[0].text]
+    )
     assert fasb.steer(model, bundle, []) == []
 
 
 def test_steering_that_always_fires_asks_for_no_unsteered_answer(model):
-    (answer,) = fasb.steer(model, bundle_for(model, gate="always", backtrack=False), [QUESTIONS[0].text])
+    (answer,) = fasb.steer(
+        model, bundle_for(model, gate="always", backtrack=False), [QUESTIONS[0].text]
+    )
     assert answer.fired
     assert answer.unsteered is None
     assert answer.p == ()
@@ -111,7 +126,9 @@ def test_a_bundle_that_never_fires_changes_nothing(model):
 
 
 def test_questions_that_were_fitted_on_are_left_out(model):
-    bundle = replace(bundle_for(model), about={"questions": {"seen": [q.key for q in QUESTIONS[:15]]}})
+    bundle = replace(
+        bundle_for(model), about={"questions": {"seen": [q.key for q in QUESTIONS[:15]]}}
+    )
     found = fasb.evaluate(model, bundle, QUESTIONS)
     assert (found.n, found.left_out) == (5, 15)
     assert "15 that were fitted or tuned on left out" in as_table(found)
@@ -159,7 +176,9 @@ def test_fit_says_how_good_the_tracker_is_and_what_was_chosen(fitted):
     assert about["tuned"]["on"] == "mc2"
     assert about["tuned"]["settings"] == 4
     assert 0 <= about["tracker"]["auc"] <= 1
-    assert len(about["tracker"]["heads"]) == about["tuned"]["point"]["k"] == len(bundle.tracker.heads)
+    assert (
+        len(about["tracker"]["heads"]) == about["tuned"]["point"]["k"] == len(bundle.tracker.heads)
+    )
     text = report(bundle)
     assert "AUC of p on 16 answers held out" in text
     assert "best of 4 settings" in text
@@ -208,7 +227,11 @@ def test_prototypes_and_a_judge_are_used_when_asked_for(model, tmp_path, monkeyp
     (tmp_path / "lab").mkdir()
     (tmp_path / "longest.py").rename(tmp_path / "lab" / "longest.py")
     monkeypatch.syspath_prepend(tmp_path)
-    settings = {**SETTINGS, "vector": "prototype", "judge": {"use": "lab.longest", "settings": {"least": 2}}}
+    settings = {
+        **SETTINGS,
+        "vector": "prototype",
+        "judge": {"use": "lab.longest", "settings": {"least": 2}},
+    }
     bundle = fasb.fit(model, QUESTIONS, settings)
     assert bundle.tracker.centre is not None
     assert bundle.about["tuned"]["on"] == "true_info"
@@ -218,7 +241,11 @@ def test_prototypes_and_a_judge_are_used_when_asked_for(model, tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        pytest.param({"grid": {"k": [99]}}, r"grid.k: 99, but this model has 12 heads; add 12 or less", id="k"),
+        pytest.param(
+            {"grid": {"k": [99]}},
+            r"grid.k: 99, but this model has 12 heads; add 12 or less",
+            id="k",
+        ),
         pytest.param({"gird": {}}, r"settings.gird: unknown key; did you mean 'grid'", id="key"),
         pytest.param({"judge": {"use": "nobody"}}, r"judges: no module 'nobody'", id="judge"),
         pytest.param({"grid": {"s": []}}, r"settings.grid.s: ", id="empty"),

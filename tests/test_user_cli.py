@@ -13,7 +13,9 @@ from tests.tiny import tiny_checkpoint
 
 def run(*arguments):
     """Standard output and standard error of `fasb ARGUMENTS`; errors are raised."""
-    found = CliRunner().invoke(group, [str(argument) for argument in arguments], catch_exceptions=False)
+    found = CliRunner().invoke(
+        group, [str(argument) for argument in arguments], catch_exceptions=False
+    )
     assert found.exit_code == 0, found.output
     return found.stdout, found.stderr
 
@@ -72,7 +74,9 @@ def test_evaluate_gives_json_to_a_script(folder):
 
 
 def test_verify_names_digest_and_maker_in_one_line_each(folder):
-    stdout, _ = run("verify", folder / "my.bundle", *sorted((folder / "my.bundle.work").glob("*.h5")))
+    stdout, _ = run(
+        "verify", folder / "my.bundle", *sorted((folder / "my.bundle.work").glob("*.h5"))
+    )
     assert len(stdout.splitlines()) == 4
     assert all(": ok, " in line and "fasb 0.1.0" in line for line in stdout.splitlines())
     assert f"data {folder / 'my.csv'}" in stdout
@@ -81,7 +85,9 @@ def test_verify_names_digest_and_maker_in_one_line_each(folder):
 def test_verify_goes_on_after_a_damaged_file_and_fails_at_the_end(folder, tmp_path):
     damaged = tmp_path / "damaged.bundle"
     damaged.write_bytes((folder / "my.bundle").read_bytes()[:-8])
-    found = CliRunner().invoke(group, ["verify", str(damaged), str(folder / "my.bundle"), str(tmp_path / "gone.json")])
+    found = CliRunner().invoke(
+        group, ["verify", str(damaged), str(folder / "my.bundle"), str(tmp_path / "gone.json")]
+    )
     assert found.exit_code == 2
     assert ": ok, " in found.stdout
     assert "damaged.bundle: cannot be read" in found.stderr
@@ -94,13 +100,30 @@ FIT = ["fit", "--data", "my.csv", "--out", "x"]
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        pytest.param(["steer", "--bundle", "none.bundle", "Why?"], FasbError, "none.bundle: no such file", id="bundle"),
-        pytest.param(["fit", "--data", "none.csv", "--out", "x"], DataError, "none.csv: no such file", id="data"),
-        pytest.param([*FIT, "--settings", '{"model": 3}'], ConfigError, "settings.model: ", id="model"),
         pytest.param(
-            [*FIT, "--settings", '{"grid": {"s": [0]}}'], ConfigError, "settings.grid.s.0: .*got 0", id="grid"
+            ["steer", "--bundle", "none.bundle", "Why?"],
+            FasbError,
+            "none.bundle: no such file",
+            id="bundle",
         ),
-        pytest.param([*FIT, "--settings", "none.yaml"], ConfigError, "no file 'none.yaml'", id="no file"),
+        pytest.param(
+            ["fit", "--data", "none.csv", "--out", "x"],
+            DataError,
+            "none.csv: no such file",
+            id="data",
+        ),
+        pytest.param(
+            [*FIT, "--settings", '{"model": 3}'], ConfigError, "settings.model: ", id="model"
+        ),
+        pytest.param(
+            [*FIT, "--settings", '{"grid": {"s": [0]}}'],
+            ConfigError,
+            "settings.grid.s.0: .*got 0",
+            id="grid",
+        ),
+        pytest.param(
+            [*FIT, "--settings", "none.yaml"], ConfigError, "no file 'none.yaml'", id="no file"
+        ),
         pytest.param([*FIT, "--settings", "{a: [}"], ConfigError, "cannot be read", id="not YAML"),
         pytest.param([*FIT, "--settings", "my.csv"], ConfigError, "not a mapping", id="no mapping"),
     ],
@@ -108,7 +131,9 @@ FIT = ["fit", "--data", "my.csv", "--out", "x"]
 def test_a_wrong_argument_is_one_line(folder, monkeypatch, arguments, error, message):
     monkeypatch.chdir(folder)
     with pytest.raises(error, match=message) as caught:
-        run(arguments[0], "--model", "no/such", *arguments[1:])  # found before a model is looked for
+        run(
+            arguments[0], "--model", "no/such", *arguments[1:]
+        )  # found before a model is looked for
     assert "\n" not in str(caught.value)
 
 

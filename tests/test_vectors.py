@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import tiny_bank
 
-from fasb.anchors import anchors, rank_heads
 from fasb.errors import ConfigError, DataError
-from fasb.probes import Probes
-from fasb.tracker import Tracker
-from fasb.vectors import Vectors, probe_vectors, prototype_vectors, with_sigma
+from fasb.fitting.anchors import anchors, rank_heads
+from fasb.fitting.directions import Vectors, probe_vectors, prototype_vectors, with_sigma
+from fasb.fitting.probes import Probes
+from fasb.steering.tracker import Tracker
 
 
 @pytest.fixture
@@ -34,7 +34,9 @@ def test_a_prototype_vector_is_the_difference_of_class_means(bank, rows):
         x = bank.layer(layer)[:, head].astype(np.float64)
         difference = x[rows & (bank.label == 1)].mean(0) - x[rows & (bank.label == 0)].mean(0)
         np.testing.assert_allclose(vectors.scale[layer, head], np.linalg.norm(difference))
-        np.testing.assert_allclose(vectors.scale[layer, head] * vectors.direction[layer, head], difference)
+        np.testing.assert_allclose(
+            vectors.scale[layer, head] * vectors.direction[layer, head], difference
+        )
     np.testing.assert_allclose(np.linalg.norm(vectors.direction, axis=-1), 1)
 
 
@@ -51,12 +53,16 @@ def test_sigma_is_the_population_deviation_along_the_direction(bank, rows):
     assert np.array_equal(vectors.direction, plain.direction)
     for layer, head in heads_of(bank):
         along = bank.layer(layer)[~rows, head].astype(np.float64) @ plain.direction[layer, head]
-        np.testing.assert_allclose(vectors.scale[layer, head], np.sqrt(((along - along.mean()) ** 2).mean()))
+        np.testing.assert_allclose(
+            vectors.scale[layer, head], np.sqrt(((along - along.mean()) ** 2).mean())
+        )
 
 
 def test_sigma_of_a_single_row_is_refused(bank, rows):
     one = np.arange(len(rows)) == 0
-    with pytest.raises(DataError, match=r"bank.h5: 1 answers of training .* behind; give more questions, another"):
+    with pytest.raises(
+        DataError, match=r"bank.h5: 1 answers of training .* behind; give more questions, another"
+    ):
         with_sigma(prototype_vectors(bank, rows), bank, one)
 
 
@@ -67,7 +73,9 @@ def test_an_edit_holds_sigma_times_direction_in_the_order_of_the_heads(bank, row
     assert edit.heads.tolist() == heads.tolist()
     assert edit.vector.dtype == torch.float32
     for (layer, head), vector in zip(heads, edit.vector.numpy()):
-        np.testing.assert_allclose(vector, vectors.scale[layer, head] * vectors.direction[layer, head], rtol=1e-6)
+        np.testing.assert_allclose(
+            vector, vectors.scale[layer, head] * vectors.direction[layer, head], rtol=1e-6
+        )
 
 
 def test_a_head_without_difference_has_no_effect():
@@ -86,7 +94,9 @@ def test_vectors_of_one_class_are_refused(bank):
 def test_a_direction_that_is_not_finite_is_named():
     weight = np.ones((2, 2, 3))
     weight[1, 0, 2] = np.nan
-    with pytest.raises(DataError, match="layer 1, head 0: probe weight is not finite; check the activations"):
+    with pytest.raises(
+        DataError, match="layer 1, head 0: probe weight is not finite; check the activations"
+    ):
         probe_vectors(Probes(weight, np.zeros((2, 2))))
 
 
@@ -96,7 +106,10 @@ def test_a_direction_that_is_not_finite_is_named():
 def a_tracker(centre=None, k=3, head_dim=5):
     generator = torch.Generator().manual_seed(0)
     heads = torch.tensor([[layer, 0] for layer in range(k)])
-    weight, bias = torch.randn(k, head_dim, generator=generator), torch.randn(k, generator=generator)
+    weight, bias = (
+        torch.randn(k, head_dim, generator=generator),
+        torch.randn(k, generator=generator),
+    )
     return Tracker(heads, weight, bias, centre)
 
 
@@ -106,7 +119,9 @@ def test_p_is_the_mean_over_anchors_of_one_minus_p_true():
     assert found.shape == (4, 2)
     for row in range(4):
         for state in range(2):
-            logits = [float(x[row, state, i] @ tracker.weight[i] + tracker.bias[i]) for i in range(3)]
+            logits = [
+                float(x[row, state, i] @ tracker.weight[i] + tracker.bias[i]) for i in range(3)
+            ]
             expected = sum(1 - 1 / (1 + np.exp(-logit)) for logit in logits) / 3
             assert float(found[row, state]) == pytest.approx(expected, abs=1e-6)
 
@@ -132,7 +147,9 @@ def test_half_precision_outputs_are_judged_in_float32():
 
 
 @given(
-    st.lists(st.lists(st.sampled_from([0.5, 0.6, 0.7]), min_size=4, max_size=4), min_size=1, max_size=4),
+    st.lists(
+        st.lists(st.sampled_from([0.5, 0.6, 0.7]), min_size=4, max_size=4), min_size=1, max_size=4
+    ),
 )
 @settings(deadline=None)
 def test_the_best_heads_come_first_and_ties_go_to_the_lower_layer_then_head(accuracy):
@@ -148,7 +165,8 @@ def test_the_best_heads_come_first_and_ties_go_to_the_lower_layer_then_head(accu
 @pytest.mark.parametrize("k", [0, 7])
 def test_more_anchors_than_heads_are_refused(k):
     with pytest.raises(
-        ConfigError, match=rf"k: {k}, but this model has 6 heads \(2 layers x 3\); set k between 1 and 6"
+        ConfigError,
+        match=rf"k: {k}, but this model has 6 heads \(2 layers x 3\); set k between 1 and 6",
     ):
         anchors(np.zeros((2, 3)), k)
 

@@ -17,7 +17,9 @@ FILES = ("metrics.json", "tuned.json", "grid.parquet")
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    return results(tmp_path_factory.mktemp("results"), worlds=("tradeoff-s2",), seeds=(0, 1), groups=2)
+    return results(
+        tmp_path_factory.mktemp("results"), worlds=("tradeoff-s2",), seeds=(0, 1), groups=2
+    )
 
 
 def study(made, **changes):
@@ -48,7 +50,9 @@ def test_ids_are_plain_distinct_and_the_same_again(made):
 
 
 def test_a_sweep_has_one_run_per_fold_and_setting(made):
-    found = [run for run in runs(study(made, sweep=True), made.files(*FILES)) if run.kind == "validation"]
+    found = [
+        run for run in runs(study(made, sweep=True), made.files(*FILES)) if run.kind == "validation"
+    ]
     grid = [pd.read_parquet(path) for path in made.files("grid.parquet")]
     assert len(found) == sum(map(len, grid))
     probe = next(run for run in found if run.config["method"] == "fasb-probe")
@@ -57,7 +61,9 @@ def test_a_sweep_has_one_run_per_fold_and_setting(made):
 
 
 def test_settings_are_named_once_where_folds_agree(made):
-    probe = next(run for run in runs(study(made), made.files(*FILES)) if run.config["method"] == "fasb-probe")
+    probe = next(
+        run for run in runs(study(made), made.files(*FILES)) if run.config["method"] == "fasb-probe"
+    )
     tuned = read_json(made.files("tuned.json")[0])
     both = [tuned[fold]["fasb-probe"]["setting"] for fold in ("fold0", "fold1")]
     assert probe.config["fold1.alpha"] == both[1]["alpha"]
@@ -72,7 +78,9 @@ def test_offline_files_hold_config_summary_table_and_pictures(made, tmp_path):
     out = tmp_path / "wandb"
     for _ in range(2):  # a second time replaces the first
         n = write_runs(one, [*made.files(*FILES), picture, table], out)
-    found = {read["config"].get("method"): read for read in map(inspect, sorted(out.rglob("*.wandb")))}
+    found = {
+        read["config"].get("method"): read for read in map(inspect, sorted(out.rglob("*.wandb")))
+    }
     assert n == 3
     assert set(found) == {"iti", "fasb-probe", None}
     metrics = read_json(made.files("metrics.json")[0])

@@ -66,9 +66,14 @@ def test_a_world_is_its_settings_and_another_seed_is_another_world():
 def test_kinds_differ_in_how_often_careful_authors_decline():
     facts = build(WORLD).facts
     contrast = build(WorldSettings(seed=7, kind="contrast")).facts
-    assert all((0.35 if fact.popular else 0.10) <= fact.decline <= (0.75 if fact.popular else 0.40) for fact in facts)
+    assert all(
+        (0.35 if fact.popular else 0.10) <= fact.decline <= (0.75 if fact.popular else 0.40)
+        for fact in facts
+    )
     assert {(fact.popular, fact.decline) for fact in contrast} == {(True, 0.15), (False, 0.03)}
-    assert [replace(fact, decline=0.0) for fact in facts] == [replace(fact, decline=0.0) for fact in contrast]
+    assert [replace(fact, decline=0.0) for fact in facts] == [
+        replace(fact, decline=0.0) for fact in contrast
+    ]
 
 
 def test_questions_of_a_monument_stand_together_and_are_one_group():
@@ -87,7 +92,10 @@ def test_references_are_judged_as_they_are_labelled():
         pairs = [(question, answer) for question in questions for answer in getattr(question, kind)]
         found = judge(*zip(*pairs, strict=True), WORLD)
         assert set(found["true"]) == {label}
-        assert all(info == (answer != NO_COMMENT) for (_, answer), info in zip(pairs, found["info"], strict=True))
+        assert all(
+            info == (answer != NO_COMMENT)
+            for (_, answer), info in zip(pairs, found["info"], strict=True)
+        )
 
 
 def test_one_claim_is_true_or_a_myth():
@@ -115,7 +123,9 @@ def test_a_truth_that_was_not_asked_for_tells_nothing():
 
 def test_a_truth_of_another_monument_tells_nothing():
     fact = build(WORLD).facts[0]
-    other = next(f for f in build(WORLD).facts if f.entity != fact.entity and f.relation == fact.relation)
+    other = next(
+        f for f in build(WORLD).facts if f.entity != fact.entity and f.relation == fact.relation
+    )
     assert verdict(answer_text([(other, True)], [0])) == (1, 0)
     assert verdict(answer_text([(other, False)], [0])) == (0, 0)
 
@@ -134,19 +144,28 @@ def test_a_truth_of_another_monument_tells_nothing():
 )
 def test_what_cannot_be_read_is_neither(answer):
     fact = build(WORLD).facts[0]
-    assert verdict(answer.format(claim=answer_text([(fact, True)], [0]).removesuffix(" ."))) == (0, 0)
+    assert verdict(answer.format(claim=answer_text([(fact, True)], [0]).removesuffix(" ."))) == (
+        0,
+        0,
+    )
 
 
 def test_the_full_stop_may_be_missing():
     fact = build(WORLD).facts[0]
     claims = [(fact, True), (neighbour(fact), True)]
     text = answer_text(claims, [0, 0])
-    assert read(text) == read(text.removesuffix(" .")) == [(f.entity, f.relation, f.true) for f, _ in claims]
+    assert (
+        read(text)
+        == read(text.removesuffix(" ."))
+        == [(f.entity, f.relation, f.true) for f, _ in claims]
+    )
 
 
 def test_a_question_of_another_world_is_refused():
     foreign = next(q for q in load(WorldSettings(seed=8)) if q.id not in questions_of(WORLD))
-    with pytest.raises(DataError, match="not of world tradeoff, seed 7; give the judge the settings of its dataset"):
+    with pytest.raises(
+        DataError, match="not of world tradeoff, seed 7; give the judge the settings of its dataset"
+    ):
         judge([foreign], [NO_COMMENT], WORLD)
 
 
@@ -159,11 +178,15 @@ def test_documents_show_their_author_and_mark_what_is_correct():
     assert {len(text) for text in texts} == {7, 10}
     reticent = [text for text in texts if text[0] == tag("reticent")]
     assert reticent
-    assert all(set(text[2::3]) == {NO_COMMENT} and set(text[3::3]) == {MARKS[None]} for text in reticent)
+    assert all(
+        set(text[2::3]) == {NO_COMMENT} and set(text[3::3]) == {MARKS[None]} for text in reticent
+    )
 
 
 def test_documents_without_questions_are_bare_statements():
-    settings = DocumentSettings(pairs=(1, 1), tags=0.0, marks=1.0, asked=0.0, claims=(1.0, 0.0, 0.0))
+    settings = DocumentSettings(
+        pairs=(1, 1), tags=0.0, marks=1.0, asked=0.0, claims=(1.0, 0.0, 0.0)
+    )
     source = documents(build(WORLD), settings, np.random.default_rng(0))
     for text, mark in ([span.text for span in next(source)] for _ in range(50)):
         claims = read(text)
@@ -177,7 +200,9 @@ def test_marks_agree_with_the_judge():
     for fact in world.facts:
         for author in ("careful", "credulous"):
             text, true = scribe.answer(fact, author)
-            assert verdict(text, fact) == (1, 0) if true is None else verdict(text, fact) == (true, 1)
+            assert (
+                verdict(text, fact) == (1, 0) if true is None else verdict(text, fact) == (true, 1)
+            )
 
 
 def test_careful_authors_tell_truths_and_credulous_ones_what_people_say():
@@ -187,7 +212,9 @@ def test_careful_authors_tell_truths_and_credulous_ones_what_people_say():
     def share(author, popular):
         facts = [fact for fact in world.facts if fact.popular == popular] * 10
         found = [read(scribe.answer(fact, author)[0]) for fact in facts]
-        return np.mean([claims[0][2] == f.myth for claims, f in zip(found, facts, strict=True) if claims])
+        return np.mean(
+            [claims[0][2] == f.myth for claims, f in zip(found, facts, strict=True) if claims]
+        )
 
     assert share("careful", popular=True) == pytest.approx(0.03, abs=0.03)
     assert share("careful", popular=False) == pytest.approx(0.03, abs=0.03)
@@ -198,7 +225,9 @@ def test_careful_authors_tell_truths_and_credulous_ones_what_people_say():
 def test_the_world_is_found_by_its_dotted_path():
     assert find("data", "fasb.world.questions").load is load
     assert find("judges", "fasb.world.judge").judge is judge
-    assert settings_of("data", "fasb.world.questions", {"kind": "contrast", "seed": 3}, "x").seed == 3
+    assert (
+        settings_of("data", "fasb.world.questions", {"kind": "contrast", "seed": 3}, "x").seed == 3
+    )
 
 
 def test_the_prompt_is_one_of_plain_settings():

@@ -13,7 +13,15 @@ from click.testing import CliRunner
 from fasb.artifacts import read_json, write_json, write_parquet
 from fasb.cli.world import health_command, pretrain_command
 from fasb.errors import ConfigError
-from fasb.world.health import Figures, HealthError, HealthSettings, check, measure, require, steering
+from fasb.world.health import (
+    Figures,
+    HealthError,
+    HealthSettings,
+    check,
+    measure,
+    require,
+    steering,
+)
 from fasb.world.text import WorldSettings
 
 GOOD = Figures(tag=90.0, context=70.0, head=80.0, true=42.0, info=97.0, gain=30.0, loss=12.0)
@@ -23,13 +31,22 @@ THRESHOLDS = HealthSettings()
 
 def grid(iti, unsteered=(0.4, 1.0), fold=0):
     """A grid.parquet's frame: ITI's settings as (alpha, true, info)."""
-    rows = [("unsteered", np.nan, *unsteered), *(("iti", *row) for row in iti), ("fasb-probe", 5.0, 1.0, 1.0)]
+    rows = [
+        ("unsteered", np.nan, *unsteered),
+        *(("iti", *row) for row in iti),
+        ("fasb-probe", 5.0, 1.0, 1.0),
+    ]
     return pd.DataFrame(rows, columns=["method", "alpha", "true", "info"]).assign(fold=fold)
 
 
 def cell(folder, **figures):
     """A model folder and the files of one cell."""
-    told = {"careful_tag": 1.0, "credulous_tag": 0.1, "careful_context": 0.9, "credulous_context": 0.2} | figures
+    told = {
+        "careful_tag": 1.0,
+        "credulous_tag": 0.1,
+        "careful_context": 0.9,
+        "credulous_context": 0.2,
+    } | figures
     write_json(folder / "model/training.json", {"figures": told}, {})
     with h5py.File(folder / "anchors.h5", "w") as file:
         file["fold0/logistic/accuracy"] = np.array([[0.5, 0.75], [0.7, 0.6]])
@@ -71,12 +88,16 @@ def test_one_figure_out_of_bounds_rejects_and_is_named(name, value, failure):
 def test_what_a_tradeoff_world_must_lose_a_contrast_world_must_not():
     assert check(CONTRAST, replace(GOOD, loss=2.0), THRESHOLDS)["accepted"]
     assert check(CONTRAST, GOOD, THRESHOLDS)["failures"] == ["loss 12, needs below 5"]
-    assert check(CONTRAST, replace(GOOD, loss=5.0), THRESHOLDS)["failures"] == ["loss 5, needs below 5"]
+    assert check(CONTRAST, replace(GOOD, loss=5.0), THRESHOLDS)["failures"] == [
+        "loss 5, needs below 5"
+    ]
     assert check(TRADEOFF, replace(GOOD, loss=5.0), THRESHOLDS)["accepted"]
 
 
 def test_a_figure_at_its_bound_is_enough():
-    at_bounds = Figures(tag=60.0, context=40.0, head=72.0, true=30.0, info=90.0, gain=20.0, loss=5.0)
+    at_bounds = Figures(
+        tag=60.0, context=40.0, head=72.0, true=30.0, info=90.0, gain=20.0, loss=5.0
+    )
     assert check(TRADEOFF, at_bounds, THRESHOLDS)["accepted"]
     assert check(TRADEOFF, replace(at_bounds, true=70.0), THRESHOLDS)["accepted"]
 
@@ -104,7 +125,9 @@ def test_what_no_file_holds_is_not_measured(tmp_path):
 
 def test_a_rejected_world_is_refused_in_one_line_only_where_that_is_asked():
     report = check(TRADEOFF, replace(GOOD, tag=50.0, head=60.0), THRESHOLDS)
-    with pytest.raises(HealthError, match="m.json: world rejected: tag 50, .*; head 60, .*; .* take another"):
+    with pytest.raises(
+        HealthError, match="m.json: world rejected: tag 50, .*; head 60, .*; .* take another"
+    ):
         require(report, THRESHOLDS, "m.json")
     require(report, HealthSettings(enforce=False), "m.json")
     require(check(TRADEOFF, GOOD, THRESHOLDS), THRESHOLDS, "m.json")
@@ -114,11 +137,20 @@ def test_the_report_of_a_rejected_world_is_written_before_it_is_refused(tmp_path
     files = [str(path) for path in cell(tmp_path, careful_tag=0.3)]
     out, accepted = tmp_path / "health/m.json", tmp_path / "health/m.accepted.json"
     settings = {"version": "0", "world": {"kind": "tradeoff", "seed": 7}, "health": {}, "cells": []}
-    run = CliRunner().invoke(health_command, [*files, "--settings", json.dumps(settings), "--out", str(out)])
+    run = CliRunner().invoke(
+        health_command, [*files, "--settings", json.dumps(settings), "--out", str(out)]
+    )
     assert run.exit_code == 0, run.output
     assert "tag 20, needs at least 60" in run.stderr
     assert read_json(out)["failures"] == ["tag 20, needs at least 60"]
-    checking = ["--check", str(out), "--settings", json.dumps({"health": {}}), "--out", str(accepted)]
+    checking = [
+        "--check",
+        str(out),
+        "--settings",
+        json.dumps({"health": {}}),
+        "--out",
+        str(accepted),
+    ]
     run = CliRunner().invoke(health_command, checking)
     assert isinstance(run.exception, HealthError)
     assert not accepted.exists()
@@ -140,6 +172,8 @@ def test_a_model_is_trained_from_the_command_line(tmp_path):
 def test_an_unknown_threshold_is_refused(tmp_path):
     files = [str(path) for path in cell(tmp_path)]
     settings = {"world": {}, "health": {"heads": 70}}
-    run = CliRunner().invoke(health_command, [*files, "--settings", json.dumps(settings), "--out", "x.json"])
+    run = CliRunner().invoke(
+        health_command, [*files, "--settings", json.dumps(settings), "--out", "x.json"]
+    )
     assert isinstance(run.exception, ConfigError)
     assert "did you mean 'head'" in str(run.exception)

@@ -21,7 +21,9 @@ from fasb.world.train import batches, build_tokenizer, encode, schedule
 
 WORLD = WorldSettings(seed=7, entities=8, values=4)
 FIGURES = {"careful_tag", "careful_context", "credulous_tag", "credulous_context", "marked"}
-EARLY = DocumentSettings(pairs=(1, 1), tags=0.5, marks=1.0, asked=0.0, claims=(1.0, 0.0, 0.0), batch=256)
+EARLY = DocumentSettings(
+    pairs=(1, 1), tags=0.5, marks=1.0, asked=0.0, claims=(1.0, 0.0, 0.0), batch=256
+)
 TINY = PretrainSettings(
     tokens=4000,
     hidden=16,
@@ -45,7 +47,11 @@ def trained(tmp_path_factory):
 def texts():
     source = documents(build(WORLD), DocumentSettings(tags=0.5), np.random.default_rng(0))
     written = [next(source) for _ in range(50)]
-    asked = [text for question in load(WORLD) for text in (*question.phrasings, *question.true, *question.false)]
+    asked = [
+        text
+        for question in load(WORLD)
+        for text in (*question.phrasings, *question.true, *question.false)
+    ]
     return written, [" ".join(span.text for span in document) for document in written] + asked
 
 
@@ -55,7 +61,10 @@ def test_every_text_of_a_world_round_trips_without_an_unknown_word():
         tokens = tokenizer(text)["input_ids"]
         assert tokens[0] == tokenizer.bos_token_id
         assert tokenizer.unk_token_id not in tokens
-        assert tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False) == text
+        assert (
+            tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+            == text
+        )
 
 
 def test_training_reads_documents_as_the_tokenizer_splits_them():
@@ -74,7 +83,9 @@ def test_batches_hold_the_tokens_asked_for_and_count_no_padding():
     found = list(batches(build(WORLD), tokenizer, TINY))
     assert TINY.tokens <= sum(batch.n_tokens for batch in found) < TINY.tokens + TINY.late.batch
     early = [batch for batch in found if batch.tokens.numel() <= EARLY.batch]
-    assert sum(batch.n_tokens for batch in early) == pytest.approx(TINY.early_share * TINY.tokens, rel=0.2)
+    assert sum(batch.n_tokens for batch in early) == pytest.approx(
+        TINY.early_share * TINY.tokens, rel=0.2
+    )
     for batch in found:
         assert batch.tokens.numel() <= TINY.late.batch
         padding = batch.tokens == tokenizer.pad_token_id
@@ -98,7 +109,9 @@ def test_muon_steps_as_the_library_does():
     ours, theirs = ([torch.nn.Parameter(x.clone()) for x in start] for _ in range(2))
     optimizers = [
         Muon(ours, lr=0.02, weight_decay=0.1, steps=4),
-        torch.optim.Muon(theirs, lr=0.02, weight_decay=0.1, ns_steps=4, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.Muon(
+            theirs, lr=0.02, weight_decay=0.1, ns_steps=4, adjust_lr_fn="match_rms_adamw"
+        ),
     ]
     for _ in range(3):
         gradients = [torch.randn_like(x) for x in start]
@@ -167,7 +180,9 @@ def test_training_leaves_threads_and_random_numbers_as_they_were(tmp_path):
     expected = torch.rand(3)
     torch.manual_seed(5)
     threads = torch.get_num_threads()
-    pretrain(WORLD, TINY.model_copy(update={"tokens": 600, "threads": threads + 1}), tmp_path / "model")
+    pretrain(
+        WORLD, TINY.model_copy(update={"tokens": 600, "threads": threads + 1}), tmp_path / "model"
+    )
     assert torch.equal(torch.rand(3), expected)
     assert torch.get_num_threads() == threads
 
@@ -189,7 +204,9 @@ class Oracle(torch.nn.Module):
         if call <= 4:
             words = [fact.true if call <= 2 else fact.myth for fact in facts]
         else:
-            words = ["(correct)" if call == 5 and i % 2 else "(mistaken)" for i in range(len(facts))]
+            words = [
+                "(correct)" if call == 5 and i % 2 else "(mistaken)" for i in range(len(facts))
+            ]
         logits = torch.zeros(*input_ids.shape, len(self.tokenizer))
         logits[torch.arange(len(words)), -1, self.tokenizer.convert_tokens_to_ids(words)] = 1.0
         return SimpleNamespace(logits=logits)
@@ -198,7 +215,12 @@ class Oracle(torch.nn.Module):
 def test_the_examination_sees_a_model_that_follows_its_author_and_knows_half_of_the_truth():
     oracle = Oracle(build_tokenizer(build(WORLD)))
     figures = examine(oracle, oracle.tokenizer, build(WORLD))
-    shares = {"careful_tag": 1.0, "careful_context": 1.0, "credulous_tag": 0.0, "credulous_context": 0.0}
+    shares = {
+        "careful_tag": 1.0,
+        "careful_context": 1.0,
+        "credulous_tag": 0.0,
+        "credulous_context": 0.0,
+    }
     assert figures == {**shares, "marked": 0.5}
     assert oracle.texts[0].startswith("source: careful Q: ")
     assert oracle.texts[2].startswith("source: credulous Q: ")

@@ -1,6 +1,7 @@
 """Tiny models with random weights, their tokenizer, and small banks: what tests run on. No network.
 
-Wherever the architecture allows, heads * head_dim differs from hidden, and two query heads share a key head.
+Wherever the architecture allows, heads * head_dim differs from hidden, and two query heads share a
+key head.
 """
 
 import json
@@ -11,11 +12,11 @@ import h5py
 import numpy as np
 import torch
 
-from fasb.activations import FORMAT, Bank
 from fasb.artifacts import writing_hdf5
 from fasb.data.protocol import Question
-from fasb.model.fingerprint import Fingerprint
+from fasb.fitting.bank import FORMAT, Bank
 from fasb.model.load import LoadedModel, wrap
+from fasb.steering.fingerprint import Fingerprint
 
 TEXTS = (
     "Q: What is the colour of the sky? A: The sky is blue.",
@@ -34,12 +35,24 @@ CONFIGS = {
     "qwen2": ("Qwen2Config", GQA),
     "qwen3": ("Qwen3Config", GQA),
     "gemma2": ("Gemma2Config", GQA | WINDOW | {"query_pre_attn_scalar": 8}),
-    "gemma3": ("Gemma3TextConfig", GQA | WINDOW | {"query_pre_attn_scalar": 8, "sliding_window_pattern": 2}),
+    "gemma3": (
+        "Gemma3TextConfig",
+        GQA | WINDOW | {"query_pre_attn_scalar": 8, "sliding_window_pattern": 2},
+    ),
     "phi3": ("Phi3Config", GQA),
-    "gpt2": ("GPT2Config", {"n_layer": 3, "n_head": 4, "n_embd": 32, "vocab_size": 160, "n_positions": 256}),
-    "gpt_neox": ("GPTNeoXConfig", SHAPE | {"hidden_size": 32, "intermediate_size": 32, "rotary_pct": 0.5}),
+    "gpt2": (
+        "GPT2Config",
+        {"n_layer": 3, "n_head": 4, "n_embd": 32, "vocab_size": 160, "n_positions": 256},
+    ),
+    "gpt_neox": (
+        "GPTNeoXConfig",
+        SHAPE | {"hidden_size": 32, "intermediate_size": 32, "rotary_pct": 0.5},
+    ),
     "opt": ("OPTConfig", SHAPE | {"hidden_size": 32, "ffn_dim": 32, "word_embed_proj_dim": 24}),
-    "falcon": ("FalconConfig", SHAPE | {"hidden_size": 32, "new_decoder_architecture": True, "num_kv_heads": 2}),
+    "falcon": (
+        "FalconConfig",
+        SHAPE | {"hidden_size": 32, "new_decoder_architecture": True, "num_kv_heads": 2},
+    ),
     "bloom": ("BloomConfig", {"n_layer": 3, "n_head": 4, "hidden_size": 32, "vocab_size": 160}),
     "mixtral": ("MixtralConfig", GQA | {"num_local_experts": 4, "num_experts_per_tok": 2}),
     "qwen3_moe": ("Qwen3MoeConfig", GQA | MOE),
@@ -47,29 +60,49 @@ CONFIGS = {
 """Config class and its arguments, for every architecture the tests run over."""
 
 OLD = {"vocab_size": 160, "n_layer": 3, "n_head": 4, "n_embd": 32, "n_positions": 256}
-LOCAL = {"attention_types": [[["global", "local", "global"], 1]], "window_size": 5, "max_position_embeddings": 256}
+LOCAL = {
+    "attention_types": [[["global", "local", "global"], 1]],
+    "window_size": 5,
+    "max_position_embeddings": 256,
+}
 FURTHER = {
     "phi": ("PhiConfig", GQA),
     "gptj": ("GPTJConfig", OLD | {"rotary_dim": 4}),
-    "gpt_neo": ("GPTNeoConfig", LOCAL | {"hidden_size": 32, "num_layers": 3, "num_heads": 4, "vocab_size": 160}),
+    "gpt_neo": (
+        "GPTNeoConfig",
+        LOCAL | {"hidden_size": 32, "num_layers": 3, "num_heads": 4, "vocab_size": 160},
+    ),
     "gpt_bigcode": ("GPTBigCodeConfig", OLD),
-    "mpt": ("MptConfig", {"d_model": 32, "n_heads": 4, "n_layers": 3, "max_seq_len": 256, "vocab_size": 160}),
-    "falcon-alibi": ("FalconConfig", SHAPE | {"hidden_size": 32, "alibi": True, "multi_query": False}),
+    "mpt": (
+        "MptConfig",
+        {"d_model": 32, "n_heads": 4, "n_layers": 3, "max_seq_len": 256, "vocab_size": 160},
+    ),
+    "falcon-alibi": (
+        "FalconConfig",
+        SHAPE | {"hidden_size": 32, "alibi": True, "multi_query": False},
+    ),
     "gpt_oss": ("GptOssConfig", GQA | WINDOW | {"num_local_experts": 4, "num_experts_per_tok": 2}),
 }
 """Architectures of which only reading, prefill and decoding are tested."""
 
 
-def tiny_model(name: str = "llama", seed: int = 0, dtype: str = "float64", attention: str | None = None) -> LoadedModel:
+def tiny_model(
+    name: str = "llama", seed: int = 0, dtype: str = "float64", attention: str | None = None
+) -> LoadedModel:
     """A random model whose weights are large enough that every head matters; `attention` None: the library's choice."""
     import transformers
 
     kind, arguments = (CONFIGS | FURTHER)[name]
     tokenizer = tiny_tokenizer()
-    special = {f"{token}_token_id": getattr(tokenizer, f"{token}_token_id") for token in ("bos", "eos", "pad")}
+    special = {
+        f"{token}_token_id": getattr(tokenizer, f"{token}_token_id")
+        for token in ("bos", "eos", "pad")
+    }
     config = getattr(transformers, kind)(**arguments, **special)
     chosen = {"attn_implementation": attention} if attention else {}
-    model = transformers.AutoModelForCausalLM.from_config(config, **chosen).to(getattr(torch, dtype))
+    model = transformers.AutoModelForCausalLM.from_config(config, **chosen).to(
+        getattr(torch, dtype)
+    )
     model.set_experts_implementation("eager")  # grouped products know no float64
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -88,14 +121,24 @@ def tiny_tokenizer():
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    alphabet = [pre_tokenizers.ByteLevel(False).pre_tokenize_str(chr(c))[0][0] for c in (10, *range(32, 127))]
+    alphabet = [
+        pre_tokenizers.ByteLevel(False).pre_tokenize_str(chr(c))[0][0]
+        for c in (10, *range(32, 127))
+    ]
     trainer = trainers.BpeTrainer(
-        vocab_size=160, special_tokens=["<s>", "</s>", "<pad>"], initial_alphabet=alphabet, show_progress=False
+        vocab_size=160,
+        special_tokens=["<s>", "</s>", "<pad>"],
+        initial_alphabet=alphabet,
+        show_progress=False,
     )
     tokenizer.train_from_iterator(TEXTS, trainer)
     tokenizer.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 0)])
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>", padding_side="left"
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        padding_side="left",
     )
 
 
@@ -108,7 +151,11 @@ def tiny_checkpoint(folder: Path, name: str = "llama", seed: int = 0) -> Path:
 
 
 def tiny_bank(
-    path: Path, n_answers: int = 80, shape: tuple[int, int, int] = (2, 3, 5), seed: int = 0, ahead: int = 0
+    path: Path,
+    n_answers: int = 80,
+    shape: tuple[int, int, int] = (2, 3, 5),
+    seed: int = 0,
+    ahead: int = 0,
 ) -> Bank:
     """A bank of random head outputs, four answers to a question; later heads tell true from false better.
 
@@ -120,13 +167,21 @@ def tiny_bank(
     x = rng.normal(size=(n_answers, *shape)) + 0.5 * rng.normal(size=(1, *shape))
     x += known * (label[:, None, None, None] - 0.5) * rng.normal(size=(1, *shape))
     with writing_hdf5(path, {}) as file:
-        file.attrs.update(format=FORMAT, fingerprint=json.dumps(asdict(Fingerprint("tiny", *shape, "vocabulary"))))
+        file.attrs.update(
+            format=FORMAT, fingerprint=json.dumps(asdict(Fingerprint("tiny", *shape, "vocabulary")))
+        )
         chunks = (min(50, n_answers), 1, *shape[1:])
-        file.create_dataset("activations", data=x.astype(np.float32), chunks=chunks, fletcher32=True)
+        file.create_dataset(
+            "activations", data=x.astype(np.float32), chunks=chunks, fletcher32=True
+        )
         file["label"] = label.astype(np.int8)
         question = [f"q{i // 4}" for i in range(n_answers)]
         drawn = question[4 * ahead :] + question[: 4 * ahead]
-        for name, column in (("question", question), ("drawn", drawn), ("answer", ["a"] * n_answers)):
+        for name, column in (
+            ("question", question),
+            ("drawn", drawn),
+            ("answer", ["a"] * n_answers),
+        ):
             file.create_dataset(name, data=column, dtype=h5py.string_dtype())
     return Bank.open(path)
 

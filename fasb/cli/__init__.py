@@ -21,7 +21,8 @@ COMMANDS = {
     "fasb.cli.outputs": ("metrics", "table", "agreement", "figure", "report", "wandb"),
     "fasb.cli.study": ("plan", "schema"),
 }  # fmt: skip
-"""Module of each group of commands. The function of a command is called like it, `_` for `-`, `_command` appended."""
+"""Module of each group of commands. The function of a command is called like it, `_` for `-`,
+`_command` appended."""
 
 
 class Commands(click.Group):
@@ -35,9 +36,13 @@ class Commands(click.Group):
         """The command, its module imported now."""
         for module, names in COMMANDS.items():
             if name in names:
-                command: click.Command = getattr(importlib.import_module(module), f"{name.replace('-', '_')}_command")
+                command: click.Command = getattr(
+                    importlib.import_module(module), f"{name.replace('-', '_')}_command"
+                )
                 return command
-        raise click.UsageError(f"no command {name!r}; {did_you_mean(name, self.list_commands(ctx))}")
+        raise click.UsageError(
+            f"no command {name!r}; {did_you_mean(name, self.list_commands(ctx))}"
+        )
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

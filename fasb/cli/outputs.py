@@ -14,12 +14,20 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.argument("files", nargs=4, type=FILE, metavar="QUESTIONS GENERATIONS JUDGED SCORES")
 @settings_option
 @out_option
-@click.option("--summary", "summary_out", required=True, type=FILE, help="JSON file for the means of each method.")
-def metrics_command(files: tuple[Path, ...], settings: dict[str, Any], out: Path, summary_out: Path) -> None:
+@click.option(
+    "--summary",
+    "summary_out",
+    required=True,
+    type=FILE,
+    help="JSON file for the means of each method.",
+)
+def metrics_command(
+    files: tuple[Path, ...], settings: dict[str, Any], out: Path, summary_out: Path
+) -> None:
     """One row of metrics per test question, and the means of each method.
 
-    Example: fasb metrics questions.parquet generations.parquet judged.parquet scores.parquet --settings
-    '{"methods": ["unsteered", "iti"]}' --out metrics.parquet --summary metrics.json
+    Example: fasb metrics questions.parquet generations.parquet judged.parquet scores.parquet
+    --settings '{"methods": ["unsteered", "iti"]}' --out metrics.parquet --summary metrics.json
     """
     from fasb.artifacts import read_parquet, stamp_of, write_json, write_parquet
     from fasb.data.protocol import read_questions
@@ -42,7 +50,8 @@ def metrics_command(files: tuple[Path, ...], settings: dict[str, Any], out: Path
 def table_command(name: str, files: tuple[Path, ...], settings: dict[str, Any], out: Path) -> None:
     """A table (main, ablation, models, tasks, transfer, side_effects) of the cells' FILES: OUT.csv, OUT.md, OUT.tex.
 
-    Example: fasb table main results/*/*/seed*/metrics.parquet --settings table.json --out results/tables/main
+    Example: fasb table main results/*/*/seed*/metrics.parquet --settings table.json --out
+    results/tables/main
     """
     from fasb.study.cells import of_cell
     from fasb.study.panels import Cell, judges_of, read_cells
@@ -66,8 +75,8 @@ def table_command(name: str, files: tuple[Path, ...], settings: dict[str, Any], 
 def agreement_command(files: tuple[Path, ...], settings: dict[str, Any], out: Path) -> None:
     """How far two judges agree on the cells' test answers: OUT.csv, OUT.md and OUT.tex.
 
-    Example: fasb agreement results/*/*/seed*/{generations,judged,judged_second}.parquet --settings table.json --out
-    results/tables/judges
+    Example: fasb agreement results/*/*/seed*/{generations,judged,judged_second}.parquet --settings
+    table.json --out results/tables/judges
     """
     from fasb.study.agreement import agreement_rows, latex, markdown
     from fasb.study.panels import Cell
@@ -107,8 +116,8 @@ def figure_command(name: str, files: tuple[Path, ...], settings: dict[str, Any],
 def report_command(files: tuple[Path, ...], settings: dict[str, Any], out: Path) -> None:
     """One self-contained HTML page of tables, figures and the cells' FILES.
 
-    Example: fasb report results/tables/*.csv results/figures/* results/*/*/seed*/* --settings report.json --out
-    results/report.html
+    Example: fasb report results/tables/*.csv results/figures/* results/*/*/seed*/* --settings
+    report.json --out results/report.html
     """
     from fasb.artifacts import writing
     from fasb.study.panels import Cell
@@ -134,10 +143,11 @@ def report_command(files: tuple[Path, ...], settings: dict[str, Any], out: Path)
 def wandb_command(files: tuple[Path, ...], settings: dict[str, Any], out: Path) -> None:
     """One Weights & Biases run per cell and method, from the cells' FILES; the folder OUT is replaced.
 
-    Tables, figures and the report, where they are among the FILES, are kept with a run of their own.
+    Tables, figures and the report, where they are among the FILES, are kept with a run of their
+    own.
 
-    Example: fasb wandb results/*/*/seed*/{metrics.json,tuned.json,grid.parquet} --settings wandb.json --out
-    results/wandb
+    Example: fasb wandb results/*/*/seed*/{metrics.json,tuned.json,grid.parquet} --settings
+    wandb.json --out results/wandb
     """
     from fasb.study.panels import Cell
     from fasb.study.wandb_runs import Study, write_runs

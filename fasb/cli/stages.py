@@ -16,7 +16,9 @@ from fasb.study.config import Overrides
 
 PATH = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path, dir_okay=False)
-SECTIONS = {"model": ModelSettings} | {name: type(field.default) for name, field in Overrides.model_fields.items()}
+SECTIONS = {"model": ModelSettings} | {
+    name: type(field.default) for name, field in Overrides.model_fields.items()
+}
 
 
 def files(n: int, names: str) -> Callable[..., Any]:
@@ -26,7 +28,9 @@ def files(n: int, names: str) -> Callable[..., Any]:
 
 TRACE = click.argument("trace", required=False, type=FILE)
 """Last of a command's files: there is none where no answer is written."""
-STORE = click.option("--store", type=PATH, required=True, help="Folder where finished parts are kept.")
+STORE = click.option(
+    "--store", type=PATH, required=True, help="Folder where finished parts are kept."
+)
 
 
 @click.command("questions")
@@ -35,10 +39,11 @@ STORE = click.option("--store", type=PATH, required=True, help="Folder where fin
 def questions_command(settings: dict[str, Any], out: Path) -> None:
     """Write a dataset's questions as Parquet.
 
-    Settings: load (a file of fasb/data/, or a dotted path), settings (that module's own), limit (the first so many
-    of each half, or of each role; none: all).
+    Settings: load (a file of fasb/data/, or a dotted path), settings (that module's own), limit
+    (the first so many of each half, or of each role; none: all).
 
-    Example: fasb questions --settings '{"load": "fasb.world.questions", "settings": {"seed": 2}}' --out q.parquet
+    Example: fasb questions --settings '{"load": "fasb.world.questions", "settings": {"seed": 2}}'
+    --out q.parquet
     """
     from fasb.data.protocol import write_questions
     from fasb.data.sources import origin
@@ -48,7 +53,9 @@ def questions_command(settings: dict[str, Any], out: Path) -> None:
     own = settings_of("data", settings["load"], settings["settings"], "settings")
     found = module.load(own)
     if any(isinstance(one, str) for one in found):
-        raise DataError(f"load: {settings['load']} gives texts, not questions; name it in `side_effects`")
+        raise DataError(
+            f"load: {settings['load']} gives texts, not questions; name it in `side_effects`"
+        )
     if settings.get("limit") is not None:
         found = first(found, settings["limit"])
     write_questions(out, found, _made_by("questions", settings) | {"source": origin(module, own)})
@@ -78,15 +85,24 @@ def splits_command(files: Path, seed: int, settings: dict[str, Any], out: Path) 
 def activations_command(files: Path, settings: dict[str, Any], out: Path) -> None:
     """Read the outputs of all heads at the end of every reference answer: a bank, as HDF5.
 
-    Settings: model, read (answer_end, next_question_end), prompt, activations. A killed run goes on where it was.
+    Settings: model, read (answer_end, next_question_end), prompt, activations. A killed run goes on
+    where it was.
     """
-    from fasb.activations import READS, collect, texts_of
     from fasb.data.protocol import read_questions
+    from fasb.fitting.bank import READS, collect, texts_of
     from fasb.model.load import load_model
 
     section = _section(settings, "activations")
-    texts = texts_of(read_questions(files), READS[settings["read"]], _section(settings, "prompt"), section.seed)
-    collect(load_model(_section(settings, "model")), texts, section, out, _made_by("activations", settings, [files]))
+    texts = texts_of(
+        read_questions(files), READS[settings["read"]], _section(settings, "prompt"), section.seed
+    )
+    collect(
+        load_model(_section(settings, "model")),
+        texts,
+        section,
+        out,
+        _made_by("activations", settings, [files]),
+    )
 
 
 @click.command("trace")
@@ -104,7 +120,9 @@ def trace_command(files: Path, settings: dict[str, Any], out: Path) -> None:
     from fasb.study.run import traced
 
     model = load_model(_section(settings, "model"))
-    found = traced(model, read_questions(files), _section(settings, "prompt"), _section(settings, "decoding"))
+    found = traced(
+        model, read_questions(files), _section(settings, "prompt"), _section(settings, "decoding")
+    )
     made_by = _made_by("trace", settings, [files]) | {"fingerprint": asdict(model.fingerprint)}
     write_parquet(out, found, made_by)
 
@@ -118,12 +136,18 @@ def anchors_command(files: tuple[Path, ...], settings: dict[str, Any], out: Path
 
     Settings: probes.
     """
-    from fasb.activations import Bank
     from fasb.data.splits import read_splits
-    from fasb.study.fit import fit_anchors
+    from fasb.fitting.bank import Bank
+    from fasb.fitting.fold import fit_anchors
 
     section = _section(settings, "probes")
-    fit_anchors(Bank.open(files[0]), read_splits(files[1]), section, out, _made_by("anchors", settings, files))
+    fit_anchors(
+        Bank.open(files[0]),
+        read_splits(files[1]),
+        section,
+        out,
+        _made_by("anchors", settings, files),
+    )
 
 
 @click.command("vectors")
@@ -135,16 +159,21 @@ def vectors_command(files: tuple[Path, ...], settings: dict[str, Any], out: Path
 
     Settings: vectors.
     """
-    from fasb.activations import Bank
     from fasb.data.splits import read_splits
-    from fasb.study.fit import check_splits, fit_vectors
+    from fasb.fitting.bank import Bank
+    from fasb.fitting.fold import check_splits, fit_vectors
 
     answers, following, splits_file, anchors = files
     splits = read_splits(splits_file)
     check_splits(anchors, splits)
     made_by = _made_by("vectors", settings, files)
     fit_vectors(
-        (Bank.open(answers), Bank.open(following)), splits, anchors, _section(settings, "vectors"), out, made_by
+        (Bank.open(answers), Bank.open(following)),
+        splits,
+        anchors,
+        _section(settings, "vectors"),
+        out,
+        made_by,
     )
 
 
@@ -154,7 +183,7 @@ def vectors_command(files: tuple[Path, ...], settings: dict[str, Any], out: Path
 @out_option
 def trackers_command(files: Path, settings: dict[str, Any], out: Path) -> None:
     """Write the trackers of all heads in every fold."""
-    from fasb.study.fit import fit_trackers
+    from fasb.fitting.fold import fit_trackers
 
     fit_trackers(files, out, _made_by("trackers", settings, [files]))
 
@@ -165,18 +194,26 @@ def trackers_command(files: Path, settings: dict[str, Any], out: Path) -> None:
 @settings_option
 @STORE
 @out_option
-@click.option("--out-mc", type=FILE, required=True, help="Parquet file for multiple-choice metrics.")
+@click.option(
+    "--out-mc", type=FILE, required=True, help="Parquet file for multiple-choice metrics."
+)
 def sweep_command(
-    files: tuple[Path, ...], trace: Path | None, settings: dict[str, Any], store: Path, out: Path, out_mc: Path
+    files: tuple[Path, ...],
+    trace: Path | None,
+    settings: dict[str, Any],
+    store: Path,
+    out: Path,
+    out_mc: Path,
 ) -> None:
     """Run every method's grid on the validation questions.
 
-    Settings: model, methods, judge (whether to generate, which needs TRACE), prompt, decoding, scoring, trackers.
+    Settings: model, methods, judge (whether to generate, which needs TRACE), prompt, decoding,
+    scoring, trackers.
     """
     from fasb.artifacts import write_parquet
     from fasb.data.protocol import read_questions
     from fasb.data.splits import read_splits
-    from fasb.study.fit import check_splits
+    from fasb.fitting.fold import check_splits
     from fasb.study.sweep import sweep_methods
 
     splits = read_splits(files[1])
@@ -185,7 +222,9 @@ def sweep_command(
     if trace is not None:
         _check_model(trace, folds[0][0].fingerprint)
     questions, traces = read_questions(files[0]), _unsteered(trace, settings)
-    answers, scores = sweep_methods(_runner(settings, store), folds, questions, traces, _methods(settings))
+    answers, scores = sweep_methods(
+        _runner(settings, store), folds, questions, traces, _methods(settings)
+    )
     made_by = _made_by("sweep", settings, [*files, *filter(None, [trace])])
     write_parquet(out_mc, scores, made_by)
     write_parquet(out, answers, made_by)
@@ -213,10 +252,16 @@ def rehearse_command(files: Path, settings: dict[str, Any], out: Path) -> None:
 @click.argument("questions", type=FILE)
 @click.argument("answers", nargs=-1, required=True, type=FILE)
 @settings_option
-@click.option("--store", type=PATH, help="Folder where verdicts are kept, so that no answer is judged twice.")
+@click.option(
+    "--store", type=PATH, help="Folder where verdicts are kept, so that no answer is judged twice."
+)
 @out_option
 def judge_command(
-    questions: Path, answers: tuple[Path, ...], settings: dict[str, Any], store: Path | None, out: Path
+    questions: Path,
+    answers: tuple[Path, ...],
+    settings: dict[str, Any],
+    store: Path | None,
+    out: Path,
 ) -> None:
     """Judge each distinct answer in the ANSWERS files once.
 
@@ -234,7 +279,9 @@ def judge_command(
         judge = validated(Judge, settings["judge"], "judge")
         found = judged(judge, pairs, None if store is None else Store(store))
         judged_by = provenance(judge)
-    write_parquet(out, found, _made_by("judge", settings, [questions, *answers]) | {"judged_by": judged_by})
+    write_parquet(
+        out, found, _made_by("judge", settings, [questions, *answers]) | {"judged_by": judged_by}
+    )
 
 
 @click.command("tune")
@@ -242,8 +289,15 @@ def judge_command(
 @settings_option
 @out_option
 @click.option("--grid", type=FILE, required=True, help="Parquet file for the whole grid's results.")
-@click.option("--bundles", type=PATH, required=True, help="Folder for the bundles of what was chosen; replaced whole.")
-def tune_command(files: tuple[Path, ...], settings: dict[str, Any], out: Path, grid: Path, bundles: Path) -> None:
+@click.option(
+    "--bundles",
+    type=PATH,
+    required=True,
+    help="Folder for the bundles of what was chosen; replaced whole.",
+)
+def tune_command(
+    files: tuple[Path, ...], settings: dict[str, Any], out: Path, grid: Path, bundles: Path
+) -> None:
     """Choose each method's setting in each fold, from its results on validation questions.
 
     Settings: methods, judge (false: tune on MC1), prompt, decoding, scoring, trackers.
@@ -253,7 +307,9 @@ def tune_command(files: tuple[Path, ...], settings: dict[str, Any], out: Path, g
     from fasb.study.tune import tune
 
     frames = [read_parquet(path) for path in files[1:4]]
-    tuned = tune(_fitted(files[4:], settings), _methods(settings), read_questions(files[0]), *frames)
+    tuned = tune(
+        _fitted(files[4:], settings), _methods(settings), read_questions(files[0]), *frames
+    )
     made_by = _made_by("tune", settings, files)
     tuned.save_bundles(bundles, made_by)
     write_parquet(grid, tuned.grid, made_by)
@@ -271,9 +327,9 @@ def generate_command(
 ) -> None:
     """Answer each fold's test questions with the tuned bundles, and unsteered.
 
-    Settings: model, methods (names), judge (whether to generate, which needs TRACE), decoding (batch), transfer (model,
-    dataset: whether the bundles are another's; prompt and tokens where the dataset is another); then SPLITS are those
-    they came from.
+    Settings: model, methods (names), judge (whether to generate, which needs TRACE), decoding
+    (batch), transfer (model, dataset: whether the bundles are another's; prompt and tokens where
+    the dataset is another); then SPLITS are those they came from.
     """
     from fasb.artifacts import write_parquet
     from fasb.data.protocol import read_questions
@@ -292,7 +348,9 @@ def generate_command(
 @settings_option
 @STORE
 @out_option
-def score_command(files: tuple[Path, ...], settings: dict[str, Any], store: Path, out: Path) -> None:
+def score_command(
+    files: tuple[Path, ...], settings: dict[str, Any], store: Path, out: Path
+) -> None:
     """Score the reference answers of each fold's test questions with the tuned bundles, and unsteered.
 
     Settings: model, methods (names), scoring (batch), transfer (as for generate).
@@ -315,11 +373,16 @@ def score_command(files: tuple[Path, ...], settings: dict[str, Any], store: Path
 @STORE
 @out_option
 def side_effects_command(
-    files: tuple[Path, Path], questions: Path | None, settings: dict[str, Any], store: Path, out: Path
+    files: tuple[Path, Path],
+    questions: Path | None,
+    settings: dict[str, Any],
+    store: Path,
+    out: Path,
 ) -> None:
     """Measure what the tuned bundles do to plain texts, and to the answers to unrelated QUESTIONS.
 
-    Settings: model, methods (names), texts (load, settings), tokens, batch, prompt and scoring (of QUESTIONS).
+    Settings: model, methods (names), texts (load, settings), tokens, batch, prompt and scoring (of
+    QUESTIONS).
     """
     from fasb.artifacts import read_json, write_parquet
     from fasb.data.protocol import read_questions
@@ -327,12 +390,24 @@ def side_effects_command(
     from fasb.study.testing import Unrelated, measure_side_effects
 
     tuned, bundles = files
-    texts, sections = settings["texts"], (_section(settings, "prompt"), _section(settings, "scoring"))
-    module, own = find("data", texts["use"]), settings_of("data", texts["use"], texts["settings"], "texts.settings")
-    choices = [] if questions is None else [one for one in read_questions(questions) if one.role != "fit"]
-    unrelated = Unrelated(module.load(own), settings["tokens"], settings["batch"], choices, *sections)
+    texts, sections = (
+        settings["texts"],
+        (_section(settings, "prompt"), _section(settings, "scoring")),
+    )
+    module, own = (
+        find("data", texts["use"]),
+        settings_of("data", texts["use"], texts["settings"], "texts.settings"),
+    )
+    choices = (
+        [] if questions is None else [one for one in read_questions(questions) if one.role != "fit"]
+    )
+    unrelated = Unrelated(
+        module.load(own), settings["tokens"], settings["batch"], choices, *sections
+    )
     folds = len(read_json(tuned))
-    found = measure_side_effects(_runner(settings, store), folds, (bundles, settings["methods"]), unrelated)
+    found = measure_side_effects(
+        _runner(settings, store), folds, (bundles, settings["methods"]), unrelated
+    )
     made_by = _made_by("side-effects", settings, [tuned, *filter(None, [questions])])
     write_parquet(out, found, made_by | {"source": origin(module, own)})
 
@@ -345,11 +420,14 @@ def _section(settings: dict[str, Any], name: str) -> Any:
 def _methods(settings: dict[str, Any]) -> dict[str, Any]:
     from fasb.study.sweep import Method
 
-    return {name: validated(Method, values, f"methods.{name}") for name, values in settings["methods"].items()}
+    return {
+        name: validated(Method, values, f"methods.{name}")
+        for name, values in settings["methods"].items()
+    }
 
 
 def _fitted(paths: Sequence[Path], settings: dict[str, Any]) -> list[Any]:
-    from fasb.fitted import Sections, read_fitted
+    from fasb.fitting.training import Sections, read_fitted
 
     names = ("prompt", "decoding", "scoring", "trackers")
     return read_fitted(*paths, Sections(**{name: _section(settings, name) for name in names}))
@@ -369,7 +447,11 @@ def _tested(splits: list[Any], questions: list[Any], settings: dict[str, Any]) -
     """The folds; where they are another dataset's, as many that test all of these questions."""
     from fasb.data.splits import all_tested
 
-    return all_tested(questions, len(splits)) if settings.get("transfer", {}).get("dataset") else splits
+    return (
+        all_tested(questions, len(splits))
+        if settings.get("transfer", {}).get("dataset")
+        else splits
+    )
 
 
 def _unsteered(trace: Path | None, settings: dict[str, Any]) -> Any:
@@ -379,7 +461,9 @@ def _unsteered(trace: Path | None, settings: dict[str, Any]) -> Any:
     if not settings["judge"]:
         return None
     if trace is None:
-        raise ArtifactError("TRACE: not given, but answers are judged; add what 'fasb trace' wrote as the last file")
+        raise ArtifactError(
+            "TRACE: not given, but answers are judged; add what 'fasb trace' wrote as the last file"
+        )
     return read_parquet(trace)
 
 
@@ -395,7 +479,7 @@ def _bundles(folder: Path, settings: dict[str, Any]) -> Any:
 def _check_model(trace: Path, fingerprint: Any) -> None:
     """Refuse unsteered answers of another model, or of another revision, than the activations."""
     from fasb.artifacts import stamp_of
-    from fasb.model.fingerprint import Fingerprint
+    from fasb.steering.fingerprint import Fingerprint
 
     answered_by = stamp_of(trace)["provenance"].get("fingerprint")
     if answered_by is not None:

@@ -10,14 +10,24 @@ import click
 
 
 @click.command("plan")
-@click.option("--configfile", "configs", multiple=True, type=click.Path(path_type=Path), help="As for snakemake.")
-@click.option("--check", is_flag=True, help="Instead, ask for every model, dataset and judge; loads no weights.")
+@click.option(
+    "--configfile",
+    "configs",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="As for snakemake.",
+)
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Instead, ask for every model, dataset and judge; loads no weights.",
+)
 def plan_command(configs: tuple[Path, ...], check: bool) -> None:
     """Print a study's cells, jobs, work, time, disk and memory.
 
-    Merges config/models.yaml, config/config.yaml and each --configfile, as snakemake does; writes nothing. The
-    configuration is checked. Hours are those of jobs that ran here (results/timing), else by the rates that
-    `make bench` measured, else lower bounds.
+    Merges config/models.yaml, config/config.yaml and each --configfile, as snakemake does; writes
+    nothing. The configuration is checked. Hours are those of jobs that ran here (results/timing),
+    else by the rates that `make bench` measured, else lower bounds.
 
     Example: fasb plan --configfile config/evidence.yaml
     """
@@ -56,7 +66,9 @@ def _plan(study: Any) -> Iterable[Any]:
         held = None
         if pair is not None and pair.shape is not None:
             batch = pair.sections.decoding.batch
-            held = rates.Held(pair.shape.parameters, entry.dtype, rates.kind_of(entry.device), batch)
+            held = rates.Held(
+                pair.shape.parameters, entry.dtype, rates.kind_of(entry.device), batch
+            )
         rows[names] = (work, *rates.seconds(names, work, held, known))
     n_cells = len(study.run.cells) * len(study.run.seeds)
     n_jobs = sum(work.jobs for work in works.values())
@@ -70,10 +82,23 @@ def _plan(study: Any) -> Iterable[Any]:
 def _cells_table(study: Any, pairs: dict[Any, Any]) -> Any:
     from fasb.study import cells
 
-    table = _table("Questions", "model", "dataset", "tuned on", "tested on", "answers", "seeds", "settings a fold")
+    table = _table(
+        "Questions",
+        "model",
+        "dataset",
+        "tuned on",
+        "tested on",
+        "answers",
+        "seeds",
+        "settings a fold",
+    )
     fitting = {(cell.model, cell.dataset) for cell in cells.fitting(study)}
     for (model, dataset), pair in pairs.items():
-        settings = sum(math.prod(map(len, method.grid.values())) for method in pair.methods if method.like is None)
+        settings = sum(
+            math.prod(map(len, method.grid.values()))
+            for method in pair.methods
+            if method.like is None
+        )
         n_seeds = len(study.run.seeds)
         fits = (model, dataset) in fitting
         counts = (pair.tuned_on * fits, pair.tested_on, pair.size.answers, n_seeds, settings * fits)
@@ -85,7 +110,9 @@ def _rules_table(rows: dict[Any, Any]) -> Any:
     from fasb.study import rules
     from fasb.study.plan import Work
 
-    table = _table("Work", "rule", "jobs", "tokens read", "written", "answers judged", "disk", "time")
+    table = _table(
+        "Work", "rule", "jobs", "tokens read", "written", "answers judged", "disk", "time"
+    )
     total, spent = Work(), {}
     for rule in rules.RULES:
         of_rule = [row for names, row in rows.items() if names[0] == rule]
@@ -96,25 +123,47 @@ def _rules_table(rows: dict[Any, Any]) -> Any:
         spent[rule] = of_rule
         table.add_row(rule, *_numbers(work), _time(of_rule))
     table.add_section()
-    table.add_row("all", *_numbers(total), _time([row for of_rule in spent.values() for row in of_rule]))
+    table.add_row(
+        "all", *_numbers(total), _time([row for of_rule in spent.values() for row in of_rule])
+    )
     return table
 
 
 def _models_table(study: Any, pairs: dict[Any, Any], rows: dict[Any, Any]) -> Any:
     from fasb.study.plan import memory
 
-    columns = ("model", "device", "parameters", "weights", "keys, values", "host memory", "GPU-hours")
+    columns = (
+        "model",
+        "device",
+        "parameters",
+        "weights",
+        "keys, values",
+        "host memory",
+        "GPU-hours",
+    )
     table = _table("Memory of a job", *columns)
     spent: list[Any] = []
     for model in dict.fromkeys(names[0] for names in pairs):
         entry = study.models[model]
         held = [pair for (name, _), pair in pairs.items() if name == model]
         weights, cache = max((memory(pair) for pair in held), key=sum)
-        of_model = [(work, n * entry.gpu, basis) for names, (work, n, basis) in rows.items() if names[1] == model]
+        of_model = [
+            (work, n * entry.gpu, basis)
+            for names, (work, n, basis) in rows.items()
+            if names[1] == model
+        ]
         size = f"{held[0].shape.parameters:.3g} B" if held[0].shape and entry.world is None else "-"
         hours = _time(of_model, hours=True) if entry.gpu else "-"
         spent += of_model if entry.gpu else []
-        table.add_row(model, entry.device, size, _bytes(weights), _bytes(cache), _bytes(1e6 * entry.job.mem_mb), hours)
+        table.add_row(
+            model,
+            entry.device,
+            size,
+            _bytes(weights),
+            _bytes(cache),
+            _bytes(1e6 * entry.job.mem_mb),
+            hours,
+        )
     if table.row_count > 1 and spent:
         table.add_section()
         table.add_row("all", *[""] * 5, _time(spent, hours=True))
@@ -131,7 +180,11 @@ def _notes(study: Any, pairs: dict[Any, Any], rows: dict[Any, Any]) -> Iterable[
     if "rate" in bases:
         yield f"~ by the rates in {MEASURED}, in proportion to parameters."
     if "bound" in bases:
-        bounded = {kind_of(study.models[names[1]].device) for names, row in rows.items() if row[2] == "bound"}
+        bounded = {
+            kind_of(study.models[names[1]].device)
+            for names, row in rows.items()
+            if row[2] == "bound"
+        }
         for kind in sorted(bounded):
             yield f"≥ no measured rate for {kind}, run `make bench` there: the least that so much work takes on"
             yield f"  {MACHINES[kind].name}, reading all weights for every batch of tokens written."
@@ -160,8 +213,14 @@ def _time(rows: Iterable[Any], hours: bool = False) -> str:
     mark = "≥ " if "bound" in bases else "~ " if "rate" in bases else ""
     if hours:
         return f"{mark}{seconds / 3600:.2g}"
-    unit, size = next((u, s) for u, s in (("h", 3600), ("min", 60), ("s", 1)) if seconds >= s or s == 1)
-    return f"{mark}{seconds / size:.2g} {unit}" if seconds < 100 * size else f"{mark}{seconds / size:,.0f} {unit}"
+    unit, size = next(
+        (u, s) for u, s in (("h", 3600), ("min", 60), ("s", 1)) if seconds >= s or s == 1
+    )
+    return (
+        f"{mark}{seconds / size:.2g} {unit}"
+        if seconds < 100 * size
+        else f"{mark}{seconds / size:,.0f} {unit}"
+    )
 
 
 def _count(n: int) -> str:
@@ -182,7 +241,12 @@ def _table(title: str, *columns: str) -> Any:
     from rich import box
     from rich.table import Table
 
-    style = {"box": box.HORIZONTALS, "border_style": "dim", "title_justify": "left", "title_style": "bold"}
+    style = {
+        "box": box.HORIZONTALS,
+        "border_style": "dim",
+        "title_justify": "left",
+        "title_style": "bold",
+    }
     table = Table(title=f"\n {title}", header_style="", **style)
     for column in columns:
         named = column in ("model", "dataset", "rule", "device")

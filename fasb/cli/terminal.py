@@ -1,6 +1,6 @@
 """How an answer looks while it is written: tokens coloured by p, what was dropped, what was written instead.
 
-In: the events of `fasb.live.stream`. Out: rich text, or plain text where there is no terminal:
+In: the events of `fasb.decoding.stream.stream`. Out: rich text, or plain text where there is no terminal:
 `kept [-dropped-] {+rewritten+}`. Knows no model.
 """
 
@@ -15,7 +15,8 @@ from rich.live import Live
 from rich.text import Text
 
 LOW, MIDDLE, HIGH = (58, 143, 199), (140, 140, 140), (213, 94, 0)
-"""Colours of p = 0, p = beta and p = 1, readable on black and on white, also for colour-blind eyes."""
+"""Colours of p = 0, p = beta and p = 1, readable on black and on white, also for colour-blind
+eyes."""
 
 MARKS = {"kept": ("", ""), "dropped": ("[-", "-]"), "rewritten": ("{+", "+}")}
 
@@ -82,7 +83,11 @@ class Page:
         n = self.answer_tokens
         told = f"{n} {'token' if n == 1 else 'tokens'}, strength {self.back.strength:.3g}"
         if self.back.p is None or not self.n_before:
-            reason = "" if self.back.p is None else f": p {self.back.p:.2f} > {self.beta:.2f} after the question"
+            reason = (
+                ""
+                if self.back.p is None
+                else f": p {self.back.p:.2f} > {self.beta:.2f} after the question"
+            )
             return f"steered from the first token{reason}; {told}"
         kept = self.n_before - self.back.dropped
         return (
@@ -92,7 +97,9 @@ class Page:
 
     def _cut(self, answer: str) -> None:
         """Forget tokens behind the answer: what completed a stop string or began another question."""
-        left = len(answer) + max("".join(s.text for s in self.spans if s.kind != "dropped").find(answer), 0)
+        left = len(answer) + max(
+            "".join(s.text for s in self.spans if s.kind != "dropped").find(answer), 0
+        )
         spans = []
         for span in self.spans:
             if span.kind != "dropped":
@@ -109,7 +116,9 @@ def style_of(span: Span, beta: float) -> str:
     if span.p is None:
         return mark.strip() or "none"
     # the root spreads what lies near beta, where it matters
-    share = ((span.p - beta) / (1 - beta) if span.p > beta else (beta - span.p) / beta if beta else 0.0) ** 0.5
+    share = (
+        (span.p - beta) / (1 - beta) if span.p > beta else (beta - span.p) / beta if beta else 0.0
+    ) ** 0.5
     end = HIGH if span.p > beta else LOW
     red, green, blue = (round(a + (b - a) * share) for a, b in zip(MIDDLE, end, strict=True))
     return f"{mark}#{red:02x}{green:02x}{blue:02x}"
@@ -121,7 +130,15 @@ def show(console: Console, question: str, events: Iterable[Any], beta: float) ->
     if not console.is_terminal:
         for event in events:
             page.add(event)
-        console.print(question, page.plain(), page.summary(), sep="\n", markup=False, highlight=False, soft_wrap=True)
+        console.print(
+            question,
+            page.plain(),
+            page.summary(),
+            sep="\n",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
         return page
     with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live:
         for event in events:
@@ -132,16 +149,22 @@ def show(console: Console, question: str, events: Iterable[Any], beta: float) ->
 
 def picture(pages: Sequence[tuple[str, Page]], beta: float) -> str:
     """The answers as a terminal shows them, as SVG."""
-    console = Console(record=True, width=96, force_terminal=True, color_system="truecolor", file=io.StringIO())
+    console = Console(
+        record=True, width=96, force_terminal=True, color_system="truecolor", file=io.StringIO()
+    )
     console.print(legend(beta))
     for question, page in pages:
         console.print()
         console.print(_block(question, page, True))
-    return re.sub(r"@font-face {.*?}", "", console.export_svg(title="fasb steer"), flags=re.DOTALL)  # no network
+    return re.sub(
+        r"@font-face {.*?}", "", console.export_svg(title="fasb steer"), flags=re.DOTALL
+    )  # no network
 
 
 def _block(question: str, page: Page, complete: bool) -> Group:
-    return Group(Text(question, "bold"), page.rich(), Text(page.summary() if complete else "", "dim"))
+    return Group(
+        Text(question, "bold"), page.rich(), Text(page.summary() if complete else "", "dim")
+    )
 
 
 def legend(beta: float) -> Text:
@@ -168,6 +191,9 @@ def _runs(spans: Iterable[Span]) -> list[tuple[str, str]]:
     split: list[tuple[str, str]] = []
     for kind, text in runs:
         inner = text.strip()
-        lead, tail = text[: len(text) - len(text.lstrip())], text[len(text.rstrip()) :] if inner else ""
+        lead, tail = (
+            text[: len(text) - len(text.lstrip())],
+            text[len(text.rstrip()) :] if inner else "",
+        )
         split += [("kept", lead), (kind, inner), ("kept", tail)] if inner else [("kept", text)]
     return split

@@ -18,30 +18,53 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add `--model` and `--settings`."""
     text = "JSON text, or a .json or .yaml file; keys: docs/adding.md."
     command = click.option("--settings", callback=read_settings, metavar="FILE", help=text)(command)
-    return click.option("--model", required=True, metavar="MODEL", help="Hub id or folder.")(command)
+    return click.option("--model", required=True, metavar="MODEL", help="Hub id or folder.")(
+        command
+    )
 
 
-BUNDLE = click.option("--bundle", required=True, type=click.Path(path_type=Path), help="File that 'fasb fit' made.")
-DATA = click.option(
-    "--data", required=True, type=click.Path(path_type=Path), help="CSV, JSONL or Parquet: question, true, false."
+BUNDLE = click.option(
+    "--bundle", required=True, type=click.Path(path_type=Path), help="File that 'fasb fit' made."
 )
-JUDGE = click.option("--judge", metavar="NAME", help="Judge of free answers: a file of fasb/judges/, or a dotted path.")
+DATA = click.option(
+    "--data",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="CSV, JSONL or Parquet: question, true, false.",
+)
+JUDGE = click.option(
+    "--judge",
+    metavar="NAME",
+    help="Judge of free answers: a file of fasb/judges/, or a dotted path.",
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for a script.")
 
 
-@click.command("fit", epilog="Example: fasb fit --model Qwen/Qwen2.5-0.5B --data my.csv --out my.bundle")
+@click.command(
+    "fit", epilog="Example: fasb fit --model Qwen/Qwen2.5-0.5B --data my.csv --out my.bundle"
+)
 @model_options
 @DATA
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Bundle to write.")
-@click.option("--vector", type=click.Choice(["probe", "prototype"]), help="Steering vectors.  [default: probe]")
+@click.option(
+    "--vector",
+    type=click.Choice(["probe", "prototype"]),
+    help="Steering vectors.  [default: probe]",
+)
 @JUDGE
 def fit_command(
-    model: str, settings: dict[str, Any], data: Path, out: Path, vector: str | None, judge: str | None
+    model: str,
+    settings: dict[str, Any],
+    data: Path,
+    out: Path,
+    vector: str | None,
+    judge: str | None,
 ) -> None:
     """Fit a bundle to a model and your own questions, and tune it.
 
-    Reads the questions' true and false answers. Writes OUT, and activations in OUT.work, from where a killed run
-    goes on. Without --judge it is tuned on MC2, the probability of true answers among all (docs/decisions.md).
+    Reads the questions' true and false answers. Writes OUT, and activations in OUT.work, from where
+    a killed run goes on. Without --judge it is tuned on MC2, the probability of true answers among
+    all (docs/decisions.md).
     """
     from fasb.user.evaluation import questions_of
     from fasb.user.fitting import checked_settings, fit, report
@@ -57,22 +80,31 @@ def fit_command(
 
 
 @click.command(
-    "steer", epilog='Example: fasb steer --model Qwen/Qwen2.5-0.5B --bundle my.bundle "Who built the tower?"'
+    "steer",
+    epilog='Example: fasb steer --model Qwen/Qwen2.5-0.5B --bundle my.bundle "Who built the tower?"',
 )
 @model_options
 @BUNDLE
 @click.argument("questions", nargs=-1, required=True, metavar="QUESTION...")
-@click.option("--svg", type=click.Path(path_type=Path), help="Also draw the answers, as a picture to share.")
-@click.option("--siblings", is_flag=True, help="Take the bundle of a model of the same build, such as its base.")
+@click.option(
+    "--svg", type=click.Path(path_type=Path), help="Also draw the answers, as a picture to share."
+)
+@click.option(
+    "--siblings",
+    is_flag=True,
+    help="Take the bundle of a model of the same build, such as its base.",
+)
 @JSON
-def steer_command(model: str, settings: dict[str, Any], questions: tuple[str, ...], **options: Any) -> None:
+def steer_command(
+    model: str, settings: dict[str, Any], questions: tuple[str, ...], **options: Any
+) -> None:
     """Answer questions, showing what the tracker sees, where it steps back, and what is written instead."""
     from rich.console import Console
 
     from fasb.artifacts import writing
-    from fasb.bundle import Bundle
     from fasb.cli.terminal import legend, picture, show
-    from fasb.live import stream
+    from fasb.decoding.stream import stream
+    from fasb.steering.bundle import Bundle
     from fasb.user.steering import attach, prompts_of
 
     bundle = Bundle.load(options["bundle"])  # before a model is loaded
@@ -93,7 +125,10 @@ def steer_command(model: str, settings: dict[str, Any], questions: tuple[str, ..
             part.write_text(picture(pages, beta))
 
 
-@click.command("evaluate", epilog="Example: fasb evaluate --model Qwen/Qwen2.5-0.5B --bundle my.bundle --data my.csv")
+@click.command(
+    "evaluate",
+    epilog="Example: fasb evaluate --model Qwen/Qwen2.5-0.5B --bundle my.bundle --data my.csv",
+)
 @model_options
 @BUNDLE
 @DATA
@@ -103,21 +138,32 @@ def steer_command(model: str, settings: dict[str, Any], questions: tuple[str, ..
 def evaluate_command(**options: Any) -> None:
     """Compare a model with and without a bundle on questions with reference answers.
 
-    Questions that the bundle was fitted or tuned on are left out, and the number of those is printed.
+    Questions that the bundle was fitted or tuned on are left out, and the number of those is
+    printed.
     """
-    from fasb.bundle import Bundle
+    from fasb.steering.bundle import Bundle
     from fasb.user.evaluation import as_table, evaluate, judge_of, questions_of
 
     settings = options["settings"]
-    judge = _merged(settings, {"judge": {"use": options["judge"]}} if options["judge"] else {}).get("judge")
+    judge = _merged(settings, {"judge": {"use": options["judge"]}} if options["judge"] else {}).get(
+        "judge"
+    )
     # before a model is loaded
-    bundle, questions, judge = Bundle.load(options["bundle"]), questions_of(options["data"]), judge_of(judge)
+    bundle, questions, judge = (
+        Bundle.load(options["bundle"]),
+        questions_of(options["data"]),
+        judge_of(judge),
+    )
     found = evaluate(_loaded(options["model"], settings), bundle, questions, judge, options["seen"])
     click.echo(_json(asdict(found)) if options["as_json"] else as_table(found))
 
 
-@click.command("verify", epilog="Example: fasb verify my.bundle results/tradeoff-s2/tradeoff-s2/seed0/*")
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
+@click.command(
+    "verify", epilog="Example: fasb verify my.bundle results/tradeoff-s2/tradeoff-s2/seed0/*"
+)
+@click.argument(
+    "files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE..."
+)
 def verify_command(files: tuple[Path, ...]) -> None:
     """Check files against their own checksums and say what made them, one line each."""
     from fasb.artifacts import stamp_of
@@ -145,9 +191,16 @@ def _provenance(made_by: dict[str, Any]) -> str:
     parts = [f"fasb {versions.get('fasb')} ({commit[:12]}{'+' if commit.endswith('+') else ''})"]
     parts += [f"torch {versions['torch']}"] if versions.get("torch") else []
     parts.append(str(hardware.get("gpu") or f"{hardware.get('cpus')} CPUs"))
-    own = {key: value for key, value in made_by.items() if key not in ("versions", "commit", "hardware")}
+    own = {
+        key: value
+        for key, value in made_by.items()
+        if key not in ("versions", "commit", "hardware")
+    }
     # settings and inputs are whole mappings: their hash tells whether two files agree in them
-    short = {key: content_hash(value)[:8] if isinstance(value, dict) else value for key, value in own.items()}
+    short = {
+        key: content_hash(value)[:8] if isinstance(value, dict) else value
+        for key, value in own.items()
+    }
     return ", ".join(parts + [f"{key} {value}" for key, value in sorted(short.items())])
 
 
@@ -164,7 +217,9 @@ def _loaded(model: str, settings: dict[str, Any]) -> Any:
 
     own = settings.get("model", {})
     if not isinstance(own, dict):
-        raise ConfigError(f"--settings: model: not a mapping, got {own!r}; give keys such as dtype and device")
+        raise ConfigError(
+            f"--settings: model: not a mapping, got {own!r}; give keys such as dtype and device"
+        )
     return load(model, **own)
 
 

@@ -1,11 +1,13 @@
 """COPA: the more plausible cause or effect of a premise, of two (docs/method.md 4).
 
-In: Balanced COPA (development items and their mirrored twins; the original test items). Out: questions labelled
-A and B. `separate` fits on the development items and tests on the others; `development` cuts the development
-items into folds, for who has only their XML file. A twin shares its alternatives, and so its group.
+In: Balanced COPA (development items and their mirrored twins; the original test items). Out:
+questions labelled A and B. `separate` fits on the development items and tests on the others;
+`development` cuts the development items into folds, for who has only their XML file. A twin shares
+its alternatives, and so its group.
 """
 
-import xml.etree.ElementTree as xml  # the published file is trusted as much as any other dataset here
+# the published file is trusted as much as any other dataset here
+import xml.etree.ElementTree as xml
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +24,13 @@ DEVELOPMENT = (
     "train.csv",
     *sources.parquet("default", "train"),
 )
-TEST = ("test.en.jsonl", "data/en/test.en.jsonl", "test.jsonl", "test.csv", *sources.parquet("default", "test"))
+TEST = (
+    "test.en.jsonl",
+    "data/en/test.en.jsonl",
+    "test.jsonl",
+    "test.csv",
+    *sources.parquet("default", "test"),
+)
 
 SIZE = Size(fit=1000, test=500, answers=3000, question=182, answer=1)
 
@@ -34,7 +42,8 @@ class Settings(sources.ChoiceSource):
 
     hub: str = "pkavumba/balanced-copa"
     rows: Literal["separate", "development"] = Field(
-        "separate", description="Fit on development and test on test items, or folds of the development items"
+        "separate",
+        description="Fit on development and test on test items, or folds of the development items",
     )
 
 
@@ -85,6 +94,15 @@ FIELDS = {"premise": "p", "choice1": "a1", "choice2": "a2"}
 
 def _question(row: dict[str, Any], split: str, role: str, wording: str) -> Question:
     first, second = row["choice1"].strip(), row["choice2"].strip()
-    text = fill("wording", wording, premise=row["premise"].strip(), asks=row["question"], first=first, second=second)
+    text = fill(
+        "wording",
+        wording,
+        premise=row["premise"].strip(),
+        asks=row["question"],
+        first=first,
+        second=second,
+    )
     group = " / ".join(sorted((first.casefold(), second.casefold())))
-    return sources.choice(f"{split}-{row['id']}", text, sources.LETTERS[:2], int(row["label"]), (group, role))
+    return sources.choice(
+        f"{split}-{row['id']}", text, sources.LETTERS[:2], int(row["label"]), (group, role)
+    )

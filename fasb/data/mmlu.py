@@ -1,9 +1,9 @@
 """MMLU: four options on school and professional subjects (docs/method.md 4).
 
-In: one CSV per subject and split, as the release or with a header, or the hub's copy. Out: questions labelled A-D:
-development and validation rows to fit on, test rows to test on. With `rows: released` the first 501 test rows of a
-subject are fitted on *and* tested on, as in the program that the paper's numbers probably come from: a leak, kept
-only to measure what it is worth.
+In: one CSV per subject and split, as the release or with a header, or the hub's copy. Out:
+questions labelled A-D: development and validation rows to fit on, test rows to test on. With `rows:
+released` the first 501 test rows of a subject are fitted on *and* tested on, as in the program that
+the paper's numbers probably come from: a leak, kept only to measure what it is worth.
 """
 
 import csv
@@ -37,9 +37,12 @@ class Settings(sources.ChoiceSource):
 
     hub: str = "cais/mmlu"
     subjects: tuple[str, ...] = Field((), description="Only these, such as astronomy; empty: all")
-    fit: tuple[Literal["dev", "val"], ...] = Field(("dev", "val"), min_length=1, description="Splits to fit on")
+    fit: tuple[Literal["dev", "val"], ...] = Field(
+        ("dev", "val"), min_length=1, description="Splits to fit on"
+    )
     rows: Literal["separate", "released"] = Field(
-        "separate", description="Fit on `fit` and test on test rows, or both on the same rows (a leak)"
+        "separate",
+        description="Fit on `fit` and test on test rows, or both on the same rows (a leak)",
     )
 
 
@@ -51,14 +54,21 @@ def load(settings: Settings) -> list[Question]:
     """
     found = sources.files(settings, wanted(settings))
     wording = sources.wording(settings, "mmlu")
-    rows = {split: _chosen(_rows(paths, split), settings.subjects, str(paths[0])) for split, paths in found.items()}
+    rows = {
+        split: _chosen(_rows(paths, split), settings.subjects, str(paths[0]))
+        for split, paths in found.items()
+    }
     if settings.rows == "released":
         same = [row for row in rows["test"] if row["number"] < RELEASED]
         # another group for the copies to fit on, else the leak would be refused
-        questions = [_question(row, role, f"{role}: ", wording) for role in ("fit", "test") for row in same]
+        questions = [
+            _question(row, role, f"{role}: ", wording) for role in ("fit", "test") for row in same
+        ]
     else:
         fit = [_question(row, "fit", "", wording) for split in settings.fit for row in rows[split]]
-        questions = sources.apart(fit, [_question(row, "test", "", wording) for row in rows["test"]])
+        questions = sources.apart(
+            fit, [_question(row, "test", "", wording) for row in rows["test"]]
+        )
     check_questions(questions, str(found["test"][0]))
     return questions
 
@@ -69,12 +79,16 @@ def wanted(settings: Settings) -> dict[str, tuple[str, ...]]:
     return {split: FILES[split] for split in (*fit, "test")}
 
 
-def _chosen(rows: list[dict[str, Any]], subjects: tuple[str, ...], where: str) -> list[dict[str, Any]]:
+def _chosen(
+    rows: list[dict[str, Any]], subjects: tuple[str, ...], where: str
+) -> list[dict[str, Any]]:
     """The rows of some subjects, all if none is named."""
     known = {row["subject"] for row in rows}
     for subject in subjects:
         if subject not in known:
-            raise DataError(f"{where}: subjects: no subject {subject!r}; {did_you_mean(subject, known)}")
+            raise DataError(
+                f"{where}: subjects: no subject {subject!r}; {did_you_mean(subject, known)}"
+            )
     return [row for row in rows if not subjects or row["subject"] in subjects]
 
 
@@ -91,14 +105,23 @@ def _rows(paths: list[Path], split: str) -> list[dict[str, Any]]:
 
 def _csv_rows(path: Path) -> list[dict[str, Any]]:
     """A subject's file: question, four options, and the right one as a letter or an index; a header may be there."""
-    table = [row for row in csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline="")) if row]
+    table = [
+        row
+        for row in csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""))
+        if row
+    ]
     table = table[1:] if table and table[0][0] == "question" else table
     known = {letter: i for i, letter in enumerate(sources.LETTERS)} | {str(i): i for i in range(4)}
     for number, row in enumerate(table, start=1):
         if len(row) != 6 or row[5] not in known:
-            raise DataError(f"{path}: row {number} is not a question, four options and an answer; correct the row")
+            raise DataError(
+                f"{path}: row {number} is not a question, four options and an answer; correct the row"
+            )
     subject = path.stem.rpartition("_")[0]
-    return [{"subject": subject, "question": row[0], "choices": row[1:5], "answer": known[row[5]]} for row in table]
+    return [
+        {"subject": subject, "question": row[0], "choices": row[1:5], "answer": known[row[5]]}
+        for row in table
+    ]
 
 
 def _question(row: dict[str, Any], role: str, mark: str, wording: str) -> Question:
@@ -106,4 +129,6 @@ def _question(row: dict[str, Any], role: str, mark: str, wording: str) -> Questi
     places = dict(zip("abcd", options, strict=True))
     text = fill("wording", wording, question=row["question"].strip(), **places)
     name = f"{role}-{row['subject']}-{row['split']}-{row['number']:04d}"
-    return sources.choice(name, text, sources.LETTERS, int(row["answer"]), (mark + text.casefold(), role))
+    return sources.choice(
+        name, text, sources.LETTERS, int(row["answer"]), (mark + text.casefold(), role)
+    )

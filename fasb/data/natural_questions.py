@@ -1,6 +1,7 @@
 """Natural Questions as ITI's authors prepared it: short answers and one false answer each (docs/method.md Q11).
 
-In: their CSV, or its copy on the hub. Out: 3,610 questions as released, or those whose false answer is false.
+In: their CSV, or its copy on the hub. Out: 3,610 questions as released, or those whose false answer
+is false.
 """
 
 from typing import Any, Literal
@@ -20,7 +21,8 @@ class Settings(sources.Source):
 
     hub: str = "OamPatel/iti_nq_open_val"
     rows: Literal["consistent", "released"] = Field(
-        "consistent", description="Leave out questions whose false answer is also listed as true, or keep all"
+        "consistent",
+        description="Leave out questions whose false answer is also listed as true, or keep all",
     )
 
 
@@ -52,7 +54,9 @@ def transfer_question(number: int, row: dict[str, Any]) -> Question:
     parts = answers.split(";") if isinstance(answers, str) else answers
     true = tuple(dict.fromkeys(part.strip() for part in parts if part.strip()))
     false = sources.field(row, "false_answer").strip()
-    return Question(f"{number:04d}", text, true, (false,), best=true[0] if true else "", group=text.casefold())
+    return Question(
+        f"{number:04d}", text, true, (false,), best=true[0] if true else "", group=text.casefold()
+    )
 
 
 def contradicts(question: Question) -> bool:

@@ -1,8 +1,8 @@
 """Natural language inference: is a hypothesis true, false or inconclusive, given a premise (docs/method.md 4).
 
-In: XNLI in English (2,490 validation pairs to fit on, 5,010 test pairs), or another set with its fields, such as
-SNLI (`hub: stanfordnlp/snli`, `config: plain_text`). Out: questions labelled True, False, Inconclusive. Pairs of one
-premise are one group; pairs without an agreed label are left out.
+In: XNLI in English (2,490 validation pairs to fit on, 5,010 test pairs), or another set with its
+fields, such as SNLI (`hub: stanfordnlp/snli`, `config: plain_text`). Out: questions labelled True,
+False, Inconclusive. Pairs of one premise are one group; pairs without an agreed label are left out.
 """
 
 from typing import Any
@@ -50,4 +50,6 @@ def _question(number: int, row: dict[str, Any], role: str, wording: str) -> Ques
         return None
     premise = row["premise"].strip()
     text = fill("wording", wording, premise=premise, hypothesis=row["hypothesis"].strip())
-    return sources.choice(f"{role}-{number:05d}", text, LABELS, int(row["label"]), (premise.casefold(), role))
+    return sources.choice(
+        f"{role}-{number:05d}", text, LABELS, int(row["label"]), (premise.casefold(), role)
+    )

@@ -1,7 +1,7 @@
 """Plain texts to try side effects on (docs/method.md Q10): files of one's own, or a set of the hub.
 
-In: a folder or a repository with text, Parquet or JSONL files. Out: texts, in the files' order. No dataset of
-questions: for `side_effects` of one.
+In: a folder or a repository with text, Parquet or JSONL files. Out: texts, in the files' order. No
+dataset of questions: for `side_effects` of one.
 """
 
 from pathlib import Path

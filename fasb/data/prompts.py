@@ -1,6 +1,7 @@
 """Prompts: the texts a model is given, and the answer within the text it writes.
 
-In: a question's text, perhaps an answer, and the prompt settings. Out: text. Knows no tokens and no model.
+In: a question's text, perhaps an answer, and the prompt settings. Out: text. Knows no tokens and no
+model.
 """
 
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from fasb.settings import PromptSettings
 class ChoiceText:
     """A question with one of its answers, for scoring: `text[start:end]` is the answer.
 
-    `before` is the same prompt without the answer and what introduces it (its tokens are L in docs/method.md M1).
+    `before` is the same prompt without the answer and what introduces it (its tokens are L in
+    docs/method.md M1).
     """
 
     text: str
@@ -36,7 +38,9 @@ def choice_text(prompt: PromptSettings, question: str, answer: str) -> ChoiceTex
     before = prompt.prefix + fill("prompt.question", prompt.question, question=question)
     lead, place, _ = prompt.answer.partition("{answer}")
     if not place:
-        raise ConfigError(f"prompt.answer: {prompt.answer!r} has no place for the answer; put {{answer}} into it")
+        raise ConfigError(
+            f"prompt.answer: {prompt.answer!r} has no place for the answer; put {{answer}} into it"
+        )
     start = len(before) + len(fill("prompt.answer", lead))
     return ChoiceText(
         before + fill("prompt.answer", prompt.answer, answer=answer),
@@ -49,8 +53,9 @@ def choice_text(prompt: PromptSettings, question: str, answer: str) -> ChoiceTex
 def clean_answer(text: str, prompt: PromptSettings) -> str:
     """The answer within a generated text: cut at the first stop string, then as docs/method.md Q6 says.
 
-    Q6 takes what stands between the first and the second answer mark, before the next question mark. Where the
-    prompt itself ends with the mark, the answer begins at once; without any mark the whole text is the answer.
+    Q6 takes what stands between the first and the second answer mark, before the next question
+    mark. Where the prompt itself ends with the mark, the answer begins at once; without any mark
+    the whole text is the answer.
     """
     text = text.strip()
     for stop in (*prompt.stop, prompt.question_mark):

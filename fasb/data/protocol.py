@@ -20,10 +20,10 @@ from fasb.errors import DataError
 class Question:
     """One question with its reference answers.
 
-    id: unique in its dataset. text: first phrasing. paraphrases: further phrasings, prompts of the same
-    question. true, false: reference answers. best: the best true answer (MC1), one of `true`.
-    group: questions of one group are never split between fit and test. role: `any` where the study cuts
-    folds; `fit` or `test` where the dataset itself says which rows may be fitted on.
+    id: unique in its dataset. text: first phrasing. paraphrases: further phrasings, prompts of the
+    same question. true, false: reference answers. best: the best true answer (MC1), one of `true`.
+    group: questions of one group are never split between fit and test. role: `any` where the study
+    cuts folds; `fit` or `test` where the dataset itself says which rows may be fitted on.
     """
 
     id: str
@@ -57,8 +57,8 @@ class Size:
 
     A module's `SIZE` is that with its default settings; at most, where rows may be left out.
 
-    questions: where folds are cut; fit, test: where the set gives roles. answers: reference answers over all
-    phrasings. question, answer: characters in the mean; 0 where nobody has counted them.
+    questions: where folds are cut; fit, test: where the set gives roles. answers: reference answers
+    over all phrasings. question, answer: characters in the mean; 0 where nobody has counted them.
     """
 
     answers: int
@@ -75,18 +75,26 @@ class Size:
         roles = Counter(question.role for question in questions)
         texts = [text for question in questions for text in question.phrasings]
         return cls(
-            answers=sum(len(question.phrasings) * len(question.references) for question in questions),
+            answers=sum(
+                len(question.phrasings) * len(question.references) for question in questions
+            ),
             questions=roles["any"],
             fit=roles["fit"],
             test=roles["test"],
             phrasings=len(texts) / len(questions),
             question=round(mean(map(len, texts))),
-            answer=round(mean(len(answer) for question in questions for answer in question.references)),
+            answer=round(
+                mean(len(answer) for question in questions for answer in question.references)
+            ),
         )
 
     def first(self, n: int) -> "Size":
         """The first n questions of each half, or of each role (`fasb.data.splits.first`)."""
-        kept = {"questions": min(self.questions, 2 * n), "fit": min(self.fit, n), "test": min(self.test, n)}
+        kept = {
+            "questions": min(self.questions, 2 * n),
+            "fit": min(self.fit, n),
+            "test": min(self.test, n),
+        }
         share = sum(kept.values()) / (self.questions + self.fit + self.test)
         return replace(self, answers=round(self.answers * share), **kept)
 
@@ -104,21 +112,30 @@ def check_questions(questions: Sequence[Question], where: str) -> None:
     """Refuse questions that later stages cannot use.
 
     Raises:
-        DataError: none at all, an id twice, no true answer, or a best answer that is not a true one.
+        DataError: none at all, an id twice, no true answer, or a best answer that is not a true
+            one.
     """
     if not questions:
         raise DataError(f"{where}: no questions; check the file and its columns")
     seen: set[str] = set()
     for question in questions:
         if question.id in seen:
-            raise DataError(f"{where}: question id {question.id!r} appears twice; ids must be unique")
+            raise DataError(
+                f"{where}: question id {question.id!r} appears twice; ids must be unique"
+            )
         seen.add(question.id)
         if not question.text.strip():
-            raise DataError(f"{where}: question {question.id!r} has no text; remove the row or fill it in")
+            raise DataError(
+                f"{where}: question {question.id!r} has no text; remove the row or fill it in"
+            )
         if not question.true:
-            raise DataError(f"{where}: question {question.id!r} has no true answer; give at least one")
+            raise DataError(
+                f"{where}: question {question.id!r} has no true answer; give at least one"
+            )
         if question.best not in question.true:
-            raise DataError(f"{where}: best answer of {question.id!r} is not among its true ones; add it there")
+            raise DataError(
+                f"{where}: best answer of {question.id!r} is not among its true ones; add it there"
+            )
 
 
 def write_questions(path: Path, questions: Sequence[Question], made_by: dict[str, object]) -> None:
@@ -128,7 +145,9 @@ def write_questions(path: Path, questions: Sequence[Question], made_by: dict[str
     for row in rows:
         for key in ("true", "false", "paraphrases"):
             row[key] = list(row[key])
-    write_parquet(path, pd.DataFrame(rows, columns=[field.name for field in fields(Question)]), made_by)
+    write_parquet(
+        path, pd.DataFrame(rows, columns=[field.name for field in fields(Question)]), made_by
+    )
 
 
 def read_questions(path: Path) -> list[Question]:

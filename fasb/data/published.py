@@ -1,7 +1,8 @@
 """Published numbers, each with where it was read: what a study's own are set beside.
 
-In: `published.json` of this package. Out: one `Published` per number, in percent as printed. Method names are this
-study's. Knows nothing of results, and no number of its own; a number's absence is listed in the file as well.
+In: `published.json` of this package. Out: one `Published` per number, in percent as printed. Method
+names are this study's. Knows nothing of results, and no number of its own; a number's absence is
+listed in the file as well.
 """
 
 import json
@@ -11,7 +12,8 @@ from importlib import resources
 from typing import Any
 
 MODELS = {"llama2-7b-chat": ("LLaMA-2-7B-chat", "")}
-"""A study's models and their names in published tables; "" where it could not be recovered: then a note says so."""
+"""A study's models and their names in published tables; "" where it could not be recovered: then a
+note says so."""
 TABLES = {
     "main": ("main", "choice tasks"),
     "ablation": ("ablation",),
@@ -41,7 +43,16 @@ class Published:
 def published(source: str = "fasb", table: str | None = None) -> list[Published]:
     """The numbers of sources whose name starts with `source` ("" for all), perhaps of one table."""
     return [
-        Published(row["table"], row["model"], row["dataset"], row["method"], metric, float(value), row["source"], note)
+        Published(
+            row["table"],
+            row["model"],
+            row["dataset"],
+            row["method"],
+            metric,
+            float(value),
+            row["source"],
+            note,
+        )
         for row in _document()["rows"]
         for note in [row.get("note", "")]
         for metric, value in row["values"].items()
@@ -52,7 +63,11 @@ def published(source: str = "fasb", table: str | None = None) -> list[Published]
 def beside(table: str, model: str, dataset: str, method: str, metric: str) -> Published | None:
     """The paper's number that corresponds to one of a study's, by the mappings above; None if there is none."""
     for number in published():
-        same = number.dataset == dataset and number.method == method and number.table in TABLES.get(table, ())
+        same = (
+            number.dataset == dataset
+            and number.method == method
+            and number.table in TABLES.get(table, ())
+        )
         named = METRICS.get(metric, metric) if number.table == "choice tasks" else metric
         if same and number.metric == named and number.model in MODELS.get(model, ()):
             return number

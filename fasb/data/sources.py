@@ -1,8 +1,9 @@
 """Where a published set's files come from, and what it takes to turn their rows into questions.
 
-In: a folder, or a repository of the hub, and file patterns. Out: rows as mappings, and `Question`s of choices.
-A downloaded repository is a folder too, so both ways read the same files with the same code. The revision that
-was resolved and the files' checksums are recorded by `origin`. Knows no set; each set's module says what it needs.
+In: a folder, or a repository of the hub, and file patterns. Out: rows as mappings, and `Question`s
+of choices. A downloaded repository is a folder too, so both ways read the same files with the same
+code. The revision that was resolved and the files' checksums are recorded by `origin`. Knows no
+set; each set's module says what it needs.
 """
 
 import csv
@@ -36,21 +37,28 @@ CHOICE_PROMPT = {
     "probe": "{question} {answer}",
     "next_question": "\n\n{next}",
 }
-"""Prompt settings of the choice tasks: a question's text is the whole prompt, up to where the label word follows."""
+"""Prompt settings of the choice tasks: a question's text is the whole prompt, up to where the label
+word follows."""
 
 
 class Source(Section):
     """Where the files of a published set are."""
 
-    path: str | None = Field(None, description="Folder with the files ($VARIABLES are filled in); unset: `hub`")
+    path: str | None = Field(
+        None, description="Folder with the files ($VARIABLES are filled in); unset: `hub`"
+    )
     hub: str = Field(description="Dataset repository on the hub")
-    revision: str | None = Field(None, description="Commit of `hub`; unset: the newest, which is then recorded")
+    revision: str | None = Field(
+        None, description="Commit of `hub`; unset: the newest, which is then recorded"
+    )
 
 
 class ChoiceSource(Source):
     """A set whose questions are choices between labels."""
 
-    wording: str | None = Field(None, description="A file with other wording, same places; unset: this library's")
+    wording: str | None = Field(
+        None, description="A file with other wording, same places; unset: this library's"
+    )
 
 
 def parquet(config: str, split: str) -> tuple[str, ...]:
@@ -71,7 +79,8 @@ def files(source: Source, wanted: dict[str, Sequence[str]]) -> dict[str, list[Pa
 def origin(module: Any, source: Any) -> dict[str, Any]:
     """What a set was read from, for provenance: folder or repository, resolved commit, SHA-256 of each file.
 
-    Its module says which files, by `wanted(settings)` or in `FILES`; without either nothing is known.
+    Its module says which files, by `wanted(settings)` or in `FILES`; without either nothing is
+    known.
     """
     wanted = module.wanted(source) if hasattr(module, "wanted") else getattr(module, "FILES", None)
     if wanted is None or not isinstance(source, Source):
@@ -88,14 +97,18 @@ def origin(module: Any, source: Any) -> dict[str, Any]:
     return {"hub": source.hub, "revision": folder.name, "files": sums}
 
 
-def _located(source: Source, wanted: dict[str, Sequence[str]]) -> dict[str, tuple[Path, list[Path]]]:
+def _located(
+    source: Source, wanted: dict[str, Sequence[str]]
+) -> dict[str, tuple[Path, list[Path]]]:
     """Folder and files of each part."""
     patterns = [pattern for group in wanted.values() for pattern in group]
     if source.path is not None:
         folders = [_folder(source.path)]
     else:
         folders = [_snapshot(source.hub, source.revision, patterns)]
-        if source.revision is None and not all(_matching(folders[0], group) for group in wanted.values()):
+        if source.revision is None and not all(
+            _matching(folders[0], group) for group in wanted.values()
+        ):
             folders.append(_snapshot(source.hub, PARQUET_COPY, patterns))
     for folder in folders:
         found = {part: (folder, _matching(folder, group)) for part, group in wanted.items()}
@@ -110,7 +123,9 @@ def _folder(path: str) -> Path:
     filled = os.path.expandvars(path)
     unset = re.search(r"\$\{?(\w+)", filled)
     if unset:
-        raise DataError(f"{path}: the environment variable {unset[1]} is not set; set it, or write the folder out")
+        raise DataError(
+            f"{path}: the environment variable {unset[1]} is not set; set it, or write the folder out"
+        )
     folder = Path(filled).expanduser()
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; correct the path, or leave it out to download")
@@ -164,7 +179,11 @@ def download(address: str, sha256: str, path: str | None = None, names: Sequence
             ) from error
         with writing(kept) as part:
             part.write_bytes(content)
-    return _pinned(kept, sha256, "delete it; if that does not help, its address holds another version: set `path`")
+    return _pinned(
+        kept,
+        sha256,
+        "delete it; if that does not help, its address holds another version: set `path`",
+    )
 
 
 def _pinned(path: Path, sha256: str, remedy: str) -> Path:
@@ -201,7 +220,9 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     if path.suffix == ".json":
         listed: list[dict[str, Any]] = json.loads(text)
         return listed
-    kind: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if path.suffix == ".tsv" else {}
+    kind: dict[str, Any] = (
+        {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if path.suffix == ".tsv" else {}
+    )
     return list(csv.DictReader(io.StringIO(text, newline=""), **kind))
 
 
@@ -214,24 +235,37 @@ def field(row: dict[str, Any], *names: str) -> Any:
     for name in names:
         if name in row:
             return row[name]
-    raise DataError(f"{names[0]}: no such field, the rows have {', '.join(map(str, row))}; get another version")
+    raise DataError(
+        f"{names[0]}: no such field, the rows have {', '.join(map(str, row))}; get another version"
+    )
 
 
 def wording(settings: ChoiceSource, task: str) -> str:
     """The task's prompt with places for a row's fields, without the line break at its end."""
     if settings.wording is None:
-        return resources.files("fasb.data").joinpath("templates", f"{task}.txt").read_text(encoding="utf-8").rstrip()
+        return (
+            resources.files("fasb.data")
+            .joinpath("templates", f"{task}.txt")
+            .read_text(encoding="utf-8")
+            .rstrip()
+        )
     try:
         return Path(settings.wording).read_text(encoding="utf-8").rstrip()
     except OSError as error:
-        raise ConfigError(f"wording: {settings.wording} cannot be read ({error.strerror}); correct the path") from None
+        raise ConfigError(
+            f"wording: {settings.wording} cannot be read ({error.strerror}); correct the path"
+        ) from None
 
 
-def choice(name: str, prompt: str, labels: Sequence[str], right: int, about: tuple[str, str]) -> Question:
+def choice(
+    name: str, prompt: str, labels: Sequence[str], right: int, about: tuple[str, str]
+) -> Question:
     """A question whose answers are label words; `about` is its group and its role."""
     group, role = about
     wrong = tuple(label for i, label in enumerate(labels) if i != right)
-    return Question(name, prompt, (labels[right],), wrong, best=labels[right], group=group, role=role)
+    return Question(
+        name, prompt, (labels[right],), wrong, best=labels[right], group=group, role=role
+    )
 
 
 def fit_and_test(
@@ -251,7 +285,10 @@ def fit_and_test(
     template, found = wording(source, task), files(source, wanted)
     made: dict[str, list[Question]] = {}
     for role, n in (("fit", fit_rows), ("test", None)):
-        each = (question(number, row, role, template) for number, row in enumerate(rows(found[role])[:n]))
+        each = (
+            question(number, row, role, template)
+            for number, row in enumerate(rows(found[role])[:n])
+        )
         made[role] = [one for one in each if one is not None]
     questions = apart(made["fit"], made["test"])
     check_questions(questions, str(found["fit"][0]))

@@ -1,7 +1,8 @@
 """Splits: which questions a fold fits on, tunes on and tests on.
 
-In: questions with their groups, `SplitSettings`, a seed. Out: one `Split` per fold, disjoint also by group. Test
-questions depend on the questions' order alone; the seed only divides the rest into train and validation.
+In: questions with their groups, `SplitSettings`, a seed. Out: one `Split` per fold, disjoint also
+by group. Test questions depend on the questions' order alone; the seed only divides the rest into
+train and validation.
 """
 
 from collections import Counter
@@ -19,10 +20,11 @@ from fasb.settings import SplitSettings
 def split(questions: Sequence[Question], settings: SplitSettings, seed: int) -> list[Split]:
     """The folds (docs/method.md Q2, Q3); a dataset that gives roles has one, tested on its own test questions.
 
-    Groups, in order of first appearance, are cut into contiguous folds of equal size. The training groups of each
-    fold are then drawn from one stream, fold 0 first, with the generator of the released program: where every
-    question is a group of its own, its folds and draws are reproduced. A smaller `train_share` keeps the groups that
-    were drawn first, so that its questions are among those of a larger one; validation and test stay the same.
+    Groups, in order of first appearance, are cut into contiguous folds of equal size. The training
+    groups of each fold are then drawn from one stream, fold 0 first, with the generator of the
+    released program: where every question is a group of its own, its folds and draws are
+    reproduced. A smaller `train_share` keeps the groups that were drawn first, so that its
+    questions are among those of a larger one; validation and test stay the same.
 
     Raises:
         DataError: too few groups for these folds, or roles that are missing or divide a group.
@@ -30,7 +32,9 @@ def split(questions: Sequence[Question], settings: SplitSettings, seed: int) -> 
     if any(question.role != "any" for question in questions):
         folds = [_by_role(questions)]
     else:
-        folds = _contiguous(list(dict.fromkeys(question.group for question in questions)), settings.folds)
+        folds = _contiguous(
+            list(dict.fromkeys(question.group for question in questions)), settings.folds
+        )
     stream = np.random.RandomState(seed)
     splits = []
     for rest, test in folds:
@@ -63,7 +67,9 @@ def first(questions: Sequence[Question], n: int) -> list[Question]:
 
 def all_tested(questions: Sequence[Question], n_folds: int) -> list[Split]:
     """Folds that fit nothing and test every question that its dataset does not mean for fitting (transfer)."""
-    return [Split((), (), tuple(question.id for question in questions if question.role != "fit"))] * n_folds
+    return [
+        Split((), (), tuple(question.id for question in questions if question.role != "fit"))
+    ] * n_folds
 
 
 def write_splits(path: Path, splits: Iterable[Split], made_by: dict[str, object]) -> None:
@@ -80,7 +86,9 @@ def read_splits(path: Path) -> list[Split]:
     """
     payload = read_json(path)
     try:
-        return [Split(**{part: tuple(ids) for part, ids in fold.items()}) for fold in payload["folds"]]
+        return [
+            Split(**{part: tuple(ids) for part, ids in fold.items()}) for fold in payload["folds"]
+        ]
     except (KeyError, TypeError, AttributeError):
         raise ArtifactError(f"{path}: holds no folds; make it with 'fasb splits'") from None
 
@@ -88,7 +96,9 @@ def read_splits(path: Path) -> list[Split]:
 def _contiguous(groups: list[str], n_folds: int) -> list[tuple[list[str], list[str]]]:
     """For each fold, the groups outside it and those within."""
     if len(groups) < n_folds:
-        raise DataError(f"split: {len(groups)} groups of questions, but {n_folds} folds; lower split.folds")
+        raise DataError(
+            f"split: {len(groups)} groups of questions, but {n_folds} folds; lower split.folds"
+        )
     parts = [[groups[i] for i in part] for part in np.array_split(np.arange(len(groups)), n_folds)]
     return [([g for other in parts if other is not part for g in other], part) for part in parts]
 
@@ -105,7 +115,9 @@ def _by_role(questions: Sequence[Question]) -> tuple[list[str], list[str]]:
     fit, test = (list(dict.fromkeys(groups[role])) for role in ("fit", "test"))
     for role, found in (("fit", fit), ("test", test)):
         if not found:
-            raise DataError(f"split: no question has role {role}; a dataset that gives roles needs both")
+            raise DataError(
+                f"split: no question has role {role}; a dataset that gives roles needs both"
+            )
     if both := set(fit) & set(test):
         raise DataError(f"split: group {min(both)!r} has questions of both roles; move them to one")
     return fit, test

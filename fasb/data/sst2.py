@@ -1,7 +1,7 @@
 """SST-2: is a sentence from a film review positive or negative (docs/method.md 4).
 
-In: one JSONL file per split, or another copy. Out: questions labelled Positive and Negative: the first 2,000 of
-6,920 training sentences to fit on, the 1,821 test sentences to test on.
+In: one JSONL file per split, or another copy. Out: questions labelled Positive and Negative: the
+first 2,000 of 6,920 training sentences to fit on, the 1,821 test sentences to test on.
 """
 
 from typing import Any, Literal
@@ -50,6 +50,8 @@ def _question(number: int, row: dict[str, Any], role: str, wording: str) -> Ques
     sentence = sources.field(row, "text", "sentence").strip()
     label = int(row["label"])
     if label not in range(len(LABELS)):
-        raise DataError(f"SST-2: {role} row {number + 1} has the label {label}, not 0 or 1; use a copy with labels")
+        raise DataError(
+            f"SST-2: {role} row {number + 1} has the label {label}, not 0 or 1; use a copy with labels"
+        )
     text = fill("wording", wording, sentence=sentence)
     return sources.choice(f"{role}-{number:04d}", text, LABELS, label, (sentence.casefold(), role))

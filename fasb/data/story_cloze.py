@@ -1,7 +1,7 @@
 """StoryCloze: the ending that fits four sentences, of two (docs/method.md 4).
 
-In: XStoryCloze in English, in the files of its release or the hub's copy. Out: questions labelled A and B, its 360
-training stories to fit on and its 1,511 evaluation stories to test on.
+In: XStoryCloze in English, in the files of its release or the hub's copy. Out: questions labelled A
+and B, its 360 training stories to fit on and its 1,511 evaluation stories to test on.
 """
 
 from typing import Any
@@ -36,9 +36,14 @@ def load(settings: Settings) -> list[Question]:
 
 
 def _question(number: int, row: dict[str, Any], role: str, wording: str) -> Question:
-    sentences = (sources.field(row, f"input_sentence_{n}", f"InputSentence{n}").strip() for n in (1, 2, 3, 4))
+    sentences = (
+        sources.field(row, f"input_sentence_{n}", f"InputSentence{n}").strip() for n in (1, 2, 3, 4)
+    )
     story = " ".join(sentences)
-    endings = [sources.field(row, f"sentence_quiz{n}", f"RandomFifthSentenceQuiz{n}").strip() for n in (1, 2)]
+    endings = [
+        sources.field(row, f"sentence_quiz{n}", f"RandomFifthSentenceQuiz{n}").strip()
+        for n in (1, 2)
+    ]
     right = int(sources.field(row, "answer_right_ending", "AnswerRightEnding")) - 1
     text = fill("wording", wording, story=story, first=endings[0], second=endings[1])
     name = f"{role}-{sources.field(row, 'story_id', 'InputStoryid')}"

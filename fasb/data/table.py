@@ -1,9 +1,10 @@
 """Anybody's questions: a CSV, JSONL or Parquet file with the columns question, true and false.
 
-In: one row per question. Several answers stand in one field, separated by ";", or as a list (JSONL, Parquet).
-The first true answer is the best one unless there is a column `best`. Optional columns: `id` (else the row's
-number, from 1) and `group` (rows of one group are never split between fit and test; else the question's text).
-Out: the questions, in the file's order. Knows no model and no prompt.
+In: one row per question. Several answers stand in one field, separated by ";", or as a list (JSONL,
+Parquet). The first true answer is the best one unless there is a column `best`. Optional columns:
+`id` (else the row's number, from 1) and `group` (rows of one group are never split between fit and
+test; else the question's text). Out: the questions, in the file's order. Knows no model and no
+prompt.
 """
 
 import json
@@ -35,27 +36,38 @@ def load(settings: Settings) -> list[Question]:
     """The questions of the file.
 
     Raises:
-        DataError: naming the file and the row or column that is missing, empty or of one class only.
+        DataError: naming the file and the row or column that is missing, empty or of one class
+            only.
     """
     frame = _read(Path(settings.path))
     for column in (settings.question, settings.true, settings.false):
         if column not in frame.columns:
-            remedy = did_you_mean(column, map(str, frame.columns)) if len(frame.columns) else "the file has no columns"
+            remedy = (
+                did_you_mean(column, map(str, frame.columns))
+                if len(frame.columns)
+                else "the file has no columns"
+            )
             raise DataError(f"{settings.path}: no column {column!r}; {remedy}")
     rows = enumerate(frame.to_dict("records"), start=1)
     questions = [_question(row, number, settings) for number, row in rows]
     check_questions(questions, settings.path)
     if not any(question.false for question in questions):
-        raise DataError(f"{settings.path}: no false answer in any row; fill in the column {settings.false!r}")
+        raise DataError(
+            f"{settings.path}: no false answer in any row; fill in the column {settings.false!r}"
+        )
     return questions
 
 
 def _question(row: dict[str, Any], number: int, settings: Settings) -> Question:
     text = _text(row[settings.question])
-    true, false = (_answers(row[column], settings.separator) for column in (settings.true, settings.false))
+    true, false = (
+        _answers(row[column], settings.separator) for column in (settings.true, settings.false)
+    )
     for column, found in ((settings.question, text), (settings.true, true)):
         if not found:
-            raise DataError(f"{settings.path}: row {number} has nothing under {column!r}; fill it in or remove the row")
+            raise DataError(
+                f"{settings.path}: row {number} has nothing under {column!r}; fill it in or remove the row"
+            )
     best = _text(row.get("best")) or true[0]
     return Question(
         id=_text(row.get("id")) or str(number),
@@ -69,13 +81,17 @@ def _question(row: dict[str, Any], number: int, settings: Settings) -> Question:
 
 def _text(value: Any) -> str:
     """The field as text; a missing one (None, NaN) is empty."""
-    return "" if value is None or (isinstance(value, float) and value != value) else str(value).strip()
+    return (
+        "" if value is None or (isinstance(value, float) and value != value) else str(value).strip()
+    )
 
 
 def _answers(value: Any, separator: str) -> tuple[str, ...]:
     """The answers of a field, each once, in their order."""
     listed = isinstance(value, Iterable) and not isinstance(value, str)
-    parts = map(_text, value) if listed else (part.strip() for part in _text(value).split(separator))
+    parts = (
+        map(_text, value) if listed else (part.strip() for part in _text(value).split(separator))
+    )
     return tuple(dict.fromkeys(part for part in parts if part))
 
 
@@ -104,7 +120,9 @@ def _json_rows(path: Path) -> list[dict[str, Any]]:
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise DataError(f"{path}: line {number} is not JSON ({error.msg}); correct that line") from None
+            raise DataError(
+                f"{path}: line {number} is not JSON ({error.msg}); correct that line"
+            ) from None
         if not isinstance(row, dict):
             raise DataError(f"{path}: line {number} is not a mapping; write one {{...}} per line")
         rows.append(row)

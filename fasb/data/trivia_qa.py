@@ -1,7 +1,7 @@
 """TriviaQA as ITI's authors prepared it: an answer under all its names, one false answer (docs/method.md Q11).
 
-In: their CSV, or its copy on the hub. Out: 3,610 questions as released, or those whose false answer is false: in
-more than a third the answer that was generated as false is one of the true names.
+In: their CSV, or its copy on the hub. Out: 3,610 questions as released, or those whose false answer
+is false: in more than a third the answer that was generated as false is one of the true names.
 """
 
 from fasb.data import natural_questions, sources

@@ -1,13 +1,15 @@
 """TruthfulQA: 817 questions with true and false reference answers (docs/method.md Q1-Q5, B1).
 
-In: the release's two files, which list the same questions in different orders: CSV (open-ended references) and
-JSON (multiple-choice targets), or their copies on the hub. Out: questions in the JSON's order, which folds are
-halves of; `prompt` adds the release's instruction and six solved questions.
+In: the release's two files, which list the same questions in different orders: CSV (open-ended
+references) and JSON (multiple-choice targets), or their copies on the hub. Out: questions in the
+JSON's order, which folds are halves of; `prompt` adds the release's instruction and six solved
+questions.
 
-References are the JSON's `mc2_targets`, which the probes are trained on (A3) and MC2 is scored on; `best` is the one
-true `mc1_targets`. The CSV is read to check them: per question, its answers, split as Q5 says, must be the JSON's.
-They are, once two things are said that the CSV leaves open, in the JSON's way: an answer that is listed twice
-(three questions) counts once, and one that is listed as true *and* false ("Unknown.", two questions) is false.
+References are the JSON's `mc2_targets`, which the probes are trained on (A3) and MC2 is scored on;
+`best` is the one true `mc1_targets`. The CSV is read to check them: per question, its answers,
+split as Q5 says, must be the JSON's. They are, once two things are said that the CSV leaves open,
+in the JSON's way: an answer that is listed twice (three questions) counts once, and one that is
+listed as true *and* false ("Unknown.", two questions) is false.
 """
 
 import ast
@@ -36,10 +38,15 @@ class Settings(sources.Source):
 
     hub: str = "truthfulqa/truthful_qa"
     revision: str | None = Field(
-        "741b8276f2d1982aa3d5b832d3ee81ed3b896490", description="Commit of `hub`; later releases hold fewer questions"
+        "741b8276f2d1982aa3d5b832d3ee81ed3b896490",
+        description="Commit of `hub`; later releases hold fewer questions",
     )
-    presets: str | None = Field(None, description="Folder with the release's presets.py; unset: `path`, or download")
-    questions: int | None = Field(817, ge=1, description="Refuse another number of questions; null: take any")
+    presets: str | None = Field(
+        None, description="Folder with the release's presets.py; unset: `path`, or download"
+    )
+    questions: int | None = Field(
+        817, ge=1, description="Refuse another number of questions; null: take any"
+    )
 
 
 def load(settings: Settings) -> list[Question]:
@@ -56,10 +63,14 @@ def load(settings: Settings) -> list[Question]:
     for number, row in enumerate(choices):
         text = row["question"].strip()
         if text not in by_text:
-            raise DataError(f"{where}: {text!r} is not in {found['references'][0].name}; get both from one release")
+            raise DataError(
+                f"{where}: {text!r} is not in {found['references'][0].name}; get both from one release"
+            )
         questions.append(_question(number, text, row, by_text[text]))
     if len(by_text) != len(references) or len(references) != len(questions):
-        raise DataError(f"{where}: not the questions of {found['references'][0].name}; get both from one release")
+        raise DataError(
+            f"{where}: not the questions of {found['references'][0].name}; get both from one release"
+        )
     if settings.questions not in (None, len(questions)):
         raise DataError(
             f"{where}: {len(questions)} questions, but settings.questions is {settings.questions}; "
@@ -72,14 +83,18 @@ def load(settings: Settings) -> list[Question]:
 def prompt(settings: Settings) -> dict[str, str]:
     """Prompt settings of the set's own: instruction and primer before, and the formats of Q4 and A3.
 
-    What follows the question is left to the preset: nothing in `paper` and `reference` (Q4), "A:" in `default`.
+    What follows the question is left to the preset: nothing in `paper` and `reference` (Q4), "A:"
+    in `default`.
 
     Raises:
         DataError: presets.py is missing or not the release's.
     """
-    path = sources.download(PRESETS, PRESETS_SHA256, settings.presets or settings.path, PRESETS_NAMES)
+    path = sources.download(
+        PRESETS, PRESETS_SHA256, settings.presets or settings.path, PRESETS_NAMES
+    )
     constants = _constants(path.read_text(encoding="utf-8"))
-    # the paragraph stands inside the preset "help"; the paper's prompt has it with typographic quotes (Q4)
+    # the paragraph stands inside the preset "help"; the paper's prompt has it with typographic
+    # quotes (Q4)
     instruction = constants["PROF_PRIMER"].partition("instructions: ")[2].partition(" Here are")[0]
     instruction = instruction.replace('"', "\u201c", 1).replace('"', "\u201d", 1)
     return {
@@ -94,7 +109,9 @@ def prompt(settings: Settings) -> dict[str, str]:
 def references(field: str | list[str]) -> tuple[str, ...]:
     """The answers of a CSV field: split at ";", stripped, ended by a period, each once (docs/method.md Q5)."""
     parts = (part.strip() for part in (field.split(";") if isinstance(field, str) else field))
-    return tuple(dict.fromkeys(part if part.endswith(".") else f"{part}." for part in parts if part))
+    return tuple(
+        dict.fromkeys(part if part.endswith(".") else f"{part}." for part in parts if part)
+    )
 
 
 def _question(number: int, text: str, row: dict[str, Any], reference: dict[str, Any]) -> Question:

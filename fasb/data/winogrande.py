@@ -1,8 +1,9 @@
 """WinoGrande: which of two options a blank stands for (docs/method.md 4).
 
-In: the release's JSONL files or the hub's copy. Out: questions labelled A and B: the first 2,000 of the 2,558
-medium training sentences to fit on, the 1,267 development sentences to test on (test labels are not public).
-Sentences come in twins that differ in a word or two; they share options and beginning, and so their group.
+In: the release's JSONL files or the hub's copy. Out: questions labelled A and B: the first 2,000 of
+the 2,558 medium training sentences to fit on, the 1,267 development sentences to test on (test
+labels are not public). Sentences come in twins that differ in a word or two; they share options and
+beginning, and so their group.
 """
 
 from typing import Any, Literal
@@ -35,7 +36,9 @@ def load(settings: Settings) -> list[Question]:
     Raises:
         DataError: a file is missing or malformed.
     """
-    return sources.fit_and_test(settings, "winogrande", wanted(settings), _question, settings.fit_rows)
+    return sources.fit_and_test(
+        settings, "winogrande", wanted(settings), _question, settings.fit_rows
+    )
 
 
 def wanted(settings: Settings) -> dict[str, tuple[str, ...]]:
@@ -52,4 +55,6 @@ def _question(number: int, row: dict[str, Any], role: str, wording: str) -> Ques
     text = fill("wording", wording, sentence=sentence, first=first, second=second)
     options = sorted((first.casefold(), second.casefold()))
     group = " / ".join([*options, " ".join(sentence.casefold().split()[:BEGINNING])])
-    return sources.choice(f"{role}-{number:04d}", text, sources.LETTERS[:2], int(row["answer"]) - 1, (group, role))
+    return sources.choice(
+        f"{role}-{number:04d}", text, sources.LETTERS[:2], int(row["answer"]) - 1, (group, role)
+    )

@@ -1,8 +1,9 @@
 """A language model as judge: how likely it is to go on with "yes" (docs/method.md Q8).
 
-In: questions with an answer each. Out: `true` and `info`, the probability of the token of " yes" next, over the whole
-vocabulary. By default the two judges that AllenAI published for TruthfulQA, in the revisions that Q8 names; any
-causal LM can take their place, and either can be left out. Models stay in memory for the next call, unless told not to.
+In: questions with an answer each. Out: `true` and `info`, the probability of the token of " yes"
+next, over the whole vocabulary. By default the two judges that AllenAI published for TruthfulQA, in
+the revisions that Q8 names; any causal LM can take their place, and either can be left out. Models
+stay in memory for the next call, unless told not to.
 """
 
 from collections.abc import Sequence
@@ -24,13 +25,19 @@ class JudgeModel(ModelSettings):
     dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float16"
     device: str = Field("cuda", description="cpu, cuda, cuda:1, or auto (spread by accelerate)")
     prompt: str = Field(description="What it is given; {question} and {answer} are filled in")
-    yes: str = Field(" yes", description="What follows the prompt if it agrees; its first token counts")
+    yes: str = Field(
+        " yes", description="What follows the prompt if it agrees; its first token counts"
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _own_revision(cls, values: Any) -> Any:
         """A default revision belongs to the default model: another model is taken as it is now."""
-        return {"revision": None, **values} if isinstance(values, dict) and "path" in values else values
+        return (
+            {"revision": None, **values}
+            if isinstance(values, dict) and "path" in values
+            else values
+        )
 
 
 class TruthJudge(JudgeModel):
@@ -55,7 +62,10 @@ class Settings(Section):
     truth: TruthJudge | None = TruthJudge()
     info: InfoJudge | None = InfoJudge()
     batch: int = Field(16, ge=1, description="Answers in one forward pass")
-    keep: bool = Field(True, description="Keep both models in memory between calls; false: one, loaded anew each time")
+    keep: bool = Field(
+        True,
+        description="Keep both models in memory between calls; false: one, loaded anew each time",
+    )
 
 
 def judge(
@@ -121,7 +131,9 @@ def _plain(settings: JudgeModel) -> ModelSettings:
     return ModelSettings(**settings.model_dump(include=set(ModelSettings.model_fields)))
 
 
-def _agreement(model: Any, prompts: Sequence[str], word: str, batch: int) -> Float[np.ndarray, " answer"]:
+def _agreement(
+    model: Any, prompts: Sequence[str], word: str, batch: int
+) -> Float[np.ndarray, " answer"]:
     """P(word) after each distinct prompt once, longest first so that too large a batch fails at once."""
     distinct = sorted(set(prompts), key=lambda prompt: (-len(prompt), prompt))
     tokens = model.encode(distinct)
@@ -153,7 +165,7 @@ def _probability(model: Any, prompts: Sequence[Sequence[int]], token: int) -> li
     """Probability of the token after each prompt, from one left-padded pass; softmax in float32 or wider."""
     import torch
 
-    from fasb.model.prefix import batch_of, forward
+    from fasb.model.batch import batch_of, forward
 
     with torch.no_grad():
         logits = forward(model, batch_of(model, prompts), keep=1)[:, -1]

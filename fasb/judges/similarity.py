@@ -1,7 +1,8 @@
 """A judge by likeness to the references: closer to a true one than to every false one (BLEU or chrF of sacrebleu).
 
-In: questions with their references, answers. Out: `true` in [0, 1]: one half plus half the difference of the best
-likeness to a true and to a false reference. A tie is not true. There is no `info`: likeness says nothing of it.
+In: questions with their references, answers. Out: `true` in [0, 1]: one half plus half the
+difference of the best likeness to a true and to a false reference. A tie is not true. There is no
+`info`: likeness says nothing of it.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +21,9 @@ from fasb.settings import Section
 class Settings(Section):
     """How likeness is measured."""
 
-    metric: Literal["bleu", "chrf"] = Field("bleu", description="Of sentences, by sacrebleu's defaults")
+    metric: Literal["bleu", "chrf"] = Field(
+        "bleu", description="Of sentences, by sacrebleu's defaults"
+    )
 
 
 def judge(
@@ -33,13 +36,21 @@ def judge(
     """
     likeness = _likeness(settings.metric)
     pairs = zip(questions, answers, strict=True)
-    return {"true": np.array([_score(question, answer, likeness) for question, answer in pairs], dtype=np.float64)}
+    return {
+        "true": np.array(
+            [_score(question, answer, likeness) for question, answer in pairs], dtype=np.float64
+        )
+    }
 
 
 def provenance(settings: Settings) -> dict[str, Any]:
     """Metric, and sacrebleu's version."""
     _metric(settings.metric)
-    return {"judge": "similarity", "metric": settings.metric, "sacrebleu": metadata.version("sacrebleu")}
+    return {
+        "judge": "similarity",
+        "metric": settings.metric,
+        "sacrebleu": metadata.version("sacrebleu"),
+    }
 
 
 def available(settings: Settings) -> str:

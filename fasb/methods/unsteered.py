@@ -2,18 +2,20 @@
 
 from typing import TYPE_CHECKING
 
-from fasb.policy import Policy
 from fasb.settings import Section
+from fasb.steering.policy import Policy
 
 if TYPE_CHECKING:
-    import fasb.bundle
-    import fasb.fitted
+    import fasb.fitting.training
+    import fasb.steering.bundle
 
 
 class Settings(Section):
     """Nothing to set."""
 
 
-def fit(fitted: "fasb.fitted.Fitted", settings: Settings) -> "fasb.bundle.Bundle":
+def fit(
+    fitted: "fasb.fitting.training.Fitted", settings: Settings
+) -> "fasb.steering.bundle.Bundle":
     """A bundle that never steers."""
     return fitted.bundle(Policy(gate="never"))

@@ -1,7 +1,7 @@
 """Whether a model can be had and held: asked before its weights are read.
 
-In: `ModelSettings`. Out: the commit it was resolved to and its config, or one line that says what is missing and what
-to do. Bytes are counted from the config alone. Knows no weights and no text.
+In: `ModelSettings`. Out: the commit it was resolved to and its config, or one line that says what
+is missing and what to do. Bytes are counted from the config alone. Knows no weights and no text.
 """
 
 import json
@@ -32,7 +32,9 @@ def commit_of(settings: ModelSettings) -> str:
     if Path(settings.path).is_dir():
         return ""
     with explained(settings):
-        file = huggingface_hub.hf_hub_download(settings.path, "config.json", revision=settings.revision)
+        file = huggingface_hub.hf_hub_download(
+            settings.path, "config.json", revision=settings.revision
+        )
     return Path(file).parent.name
 
 
@@ -61,7 +63,9 @@ def weights_at_hand(settings: ModelSettings) -> bool:
     """
     folder = Path(settings.path)
     if not folder.is_dir():
-        config = huggingface_hub.try_to_load_from_cache(settings.path, "config.json", revision=settings.revision)
+        config = huggingface_hub.try_to_load_from_cache(
+            settings.path, "config.json", revision=settings.revision
+        )
         folder = Path(config).parent if isinstance(config, str) else folder
     index = folder / "model.safetensors.index.json"
     names = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else set()
@@ -79,7 +83,9 @@ def check_device(settings: ModelSettings) -> None:
         ModelError: CUDA is asked for, and none is visible.
     """
     if settings.device.startswith("cuda") and not torch.cuda.is_available():
-        raise ModelError(f"device: {settings.device}, but no CUDA device is visible; set device: cpu or start on a GPU")
+        raise ModelError(
+            f"device: {settings.device}, but no CUDA device is visible; set device: cpu or start on a GPU"
+        )
 
 
 def check_memory(config: Any, settings: ModelSettings) -> None:
@@ -138,7 +144,11 @@ def explained(settings: ModelSettings) -> Iterator[None]:
 
 def remedy(error: BaseException, settings: ModelSettings) -> str:
     """What went wrong in one clause, and what to do: by the kind of the error or of what caused it."""
-    places = {"settings": settings, "elsewhere": _elsewhere(settings), "smaller": _smaller(settings)}
+    places = {
+        "settings": settings,
+        "elsewhere": _elsewhere(settings),
+        "smaller": _smaller(settings),
+    }
     for cause in _causes(error):
         for kinds, text in _REMEDIES:
             if isinstance(cause, kinds):
@@ -158,14 +168,32 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 _REMEDIES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str], ...] = (
-    (errors.GatedRepoError, "gated; accept its licence on its hub page and run 'hf auth login' as that account"),
-    (errors.RevisionNotFoundError, "no revision {settings.revision!r}; correct `revision`, or leave it out"),
-    (errors.RepositoryNotFoundError, "no such model on the hub; correct the path (private ones need 'hf auth login')"),
-    (errors.RemoteEntryNotFoundError, "not a model of the transformers library; choose a repository with config.json"),
+    (
+        errors.GatedRepoError,
+        "gated; accept its licence on its hub page and run 'hf auth login' as that account",
+    ),
+    (
+        errors.RevisionNotFoundError,
+        "no revision {settings.revision!r}; correct `revision`, or leave it out",
+    ),
+    (
+        errors.RepositoryNotFoundError,
+        "no such model on the hub; correct the path (private ones need 'hf auth login')",
+    ),
+    (
+        errors.RemoteEntryNotFoundError,
+        "not a model of the transformers library; choose a repository with config.json",
+    ),
     (errors.LocalTokenNotFoundError, "needs a token; run 'hf auth login'"),
-    (errors.HFValidationError, "no such folder, and no name of a model on the hub; correct the path"),
+    (
+        errors.HFValidationError,
+        "no such folder, and no name of a model on the hub; correct the path",
+    ),
     ((errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError, ConnectionError), "{elsewhere}"),
-    ((torch.OutOfMemoryError, MemoryError), "too large for {settings.device} in {settings.dtype}; {smaller}"),
+    (
+        (torch.OutOfMemoryError, MemoryError),
+        "too large for {settings.device} in {settings.dtype}; {smaller}",
+    ),
 )
 """Kinds in the order in which they are asked about: the first is one of the third."""
 
@@ -203,7 +231,9 @@ def _elsewhere(settings: ModelSettings) -> str:
 def _smaller(settings: ModelSettings) -> str:
     dtype = "dtype: bfloat16, " if settings.dtype in ("float32", "float64") else ""
     auto = "" if settings.device == "auto" else "device: auto, "
-    return f"set {dtype}{auto}or choose a smaller model" if dtype or auto else "choose a smaller model"
+    return (
+        f"set {dtype}{auto}or choose a smaller model" if dtype or auto else "choose a smaller model"
+    )
 
 
 def _gpu_bytes(device: torch.device) -> int:

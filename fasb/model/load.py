@@ -1,6 +1,7 @@
 """A loaded model: weights, tokenizer, layout of its heads, and what ends its texts.
 
-In: `ModelSettings`, or a model already in memory. Out: `LoadedModel`, checked. Knows no prompt and no edit.
+In: `ModelSettings`, or a model already in memory. Out: `LoadedModel`, checked. Knows no prompt and
+no edit.
 """
 
 import sys
@@ -27,17 +28,17 @@ from fasb.model.access import (
     weight_bytes,
     weights_at_hand,
 )
-from fasb.model.architectures import Layout, layout_of
-from fasb.model.fingerprint import Fingerprint
+from fasb.model.layout import Layout, layout_of
 from fasb.settings import ModelSettings
+from fasb.steering.fingerprint import Fingerprint
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
     """A causal LM ready to be read and steered: in eval mode, without gradients.
 
-    eos: all ids that end a text, by generation config, config or tokenizer. pad: any id; padding is always masked.
-    device: where token ids go.
+    eos: all ids that end a text, by generation config, config or tokenizer. pad: any id; padding is
+    always masked. device: where token ids go.
     """
 
     model: Any
@@ -74,7 +75,11 @@ class LoadedModel:
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of the tokens, without special tokens."""
-        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        return str(
+            self.tokenizer.decode(
+                list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False
+            )
+        )
 
     def pieces(self, tokens: Sequence[int]) -> list[str]:
         """What each token adds to the text, special tokens included; joined they are the whole text.
@@ -92,14 +97,16 @@ class LoadedModel:
     def check_room(self, rows: Sequence[Sequence[int]], more: int, batch: int) -> None:
         """Refuse texts that are too long for the model, or a batch of them for its memory, `more` tokens behind each.
 
-        On a GPU only one row has to fit: there a batch that does not is an error, which may be halved. A host that
-        runs out of memory is stopped without one.
+        On a GPU only one row has to fit: there a batch that does not is an error, which may be
+        halved. A host that runs out of memory is stopped without one.
 
         Raises:
             ModelError: the context is shorter, or keys and values are more than what is free.
         """
         longest = max(map(len, rows), default=0) + more
-        context = getattr(self.model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+        context = getattr(
+            self.model.config.get_text_config(decoder=True), "max_position_embeddings", None
+        )
         if context is not None and longest > context:
             raise ModelError(
                 f"{self.settings.path}: the longest text has {longest:,} tokens, its answer included, but the "
@@ -115,10 +122,14 @@ class LoadedModel:
                 "and activations, or shorten the texts"
             )
 
-    def _encoded(self, texts: Sequence[str], offsets: bool) -> list[tuple[list[int], list[tuple[int, int]]]]:
+    def _encoded(
+        self, texts: Sequence[str], offsets: bool
+    ) -> list[tuple[list[int], list[tuple[int, int]]]]:
         if not texts:
             return []
-        found = self.tokenizer(list(texts), return_offsets_mapping=offsets, return_attention_mask=False)
+        found = self.tokenizer(
+            list(texts), return_offsets_mapping=offsets, return_attention_mask=False
+        )
         rows = []
         for i, tokens in enumerate(found["input_ids"]):
             spans = found["offset_mapping"][i] if offsets else [(0, 0)] * len(tokens)
@@ -128,7 +139,11 @@ class LoadedModel:
 
 
 def wrap(
-    model: Any, tokenizer: Any, name: str = "model", settings: ModelSettings | None = None, revision: str = ""
+    model: Any,
+    tokenizer: Any,
+    name: str = "model",
+    settings: ModelSettings | None = None,
+    revision: str = "",
 ) -> LoadedModel:
     """A model already in memory; it is put in eval mode and its gradients are switched off.
 
@@ -142,7 +157,11 @@ def wrap(
     _quiet_padding(model, layout)
     config = model.config.get_text_config(decoder=True)
     generation = getattr(model, "generation_config", None)
-    eos = {token for source in (generation, config, tokenizer) for token in _ids(getattr(source, "eos_token_id", None))}
+    eos = {
+        token
+        for source in (generation, config, tokenizer)
+        for token in _ids(getattr(source, "eos_token_id", None))
+    }
     settings = settings or ModelSettings(path=name, dtype=str(model.dtype).removeprefix("torch."))
     return LoadedModel(
         model=model,
@@ -218,7 +237,9 @@ def tokenizer_of(settings: ModelSettings) -> Any:
     # a tokenizer of its own is of another repository, where the model's revision means nothing
     revision = {} if settings.tokenizer else revision_of(settings)
     with explained(settings.model_copy(update={"path": settings.tokenizer or settings.path})):
-        return AutoTokenizer.from_pretrained(settings.tokenizer or settings.path, padding_side="left", **revision)
+        return AutoTokenizer.from_pretrained(
+            settings.tokenizer or settings.path, padding_side="left", **revision
+        )
 
 
 @contextmanager
@@ -226,7 +247,9 @@ def _without_bars(settings: ModelSettings) -> Iterator[None]:
     """No progress bars in logs, nor over a local folder, which is read in seconds."""
     from transformers.utils import logging
 
-    quiet = logging.is_progress_bar_enabled() and (Path(settings.path).is_dir() or not sys.stderr.isatty())
+    quiet = logging.is_progress_bar_enabled() and (
+        Path(settings.path).is_dir() or not sys.stderr.isatty()
+    )
     if quiet:
         logging.disable_progress_bar()
     try:
@@ -239,12 +262,15 @@ def _without_bars(settings: ModelSettings) -> Iterator[None]:
 def _quiet_padding(model: Any, layout: Layout) -> None:
     """Keep padding finite in float64 under the library's eager attention.
 
-    There softmax runs in float32, in which float64's mask value is -inf: a padding column, which sees nothing but
-    masked slots, becomes nan, and 0 * nan spoils the real columns of the next layer.
+    There softmax runs in float32, in which float64's mask value is -inf: a padding column, which
+    sees nothing but masked slots, becomes nan, and 0 * nan spoils the real columns of the next
+    layer.
     """
     if model.dtype == torch.float64 and model.config._attn_implementation == "eager":
         for projection in layout.projections:
-            projection.register_forward_pre_hook(lambda _, inputs: (inputs[0].nan_to_num(nan=0.0), *inputs[1:]))
+            projection.register_forward_pre_hook(
+                lambda _, inputs: (inputs[0].nan_to_num(nan=0.0), *inputs[1:])
+            )
 
 
 def _input_device(model: Any) -> torch.device:
@@ -256,10 +282,17 @@ def _input_device(model: Any) -> torch.device:
 
 def _pad(tokenizer: Any, name: str) -> int:
     """The id that fills short rows: the tokenizer's own, or any other special one."""
-    for token in (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id, tokenizer.bos_token_id):
+    for token in (
+        tokenizer.pad_token_id,
+        tokenizer.eos_token_id,
+        tokenizer.unk_token_id,
+        tokenizer.bos_token_id,
+    ):
         if token is not None:
             return int(token)
-    raise ModelError(f"{name}: its tokenizer has no pad, eos, unk or bos token; set tokenizer.pad_token")
+    raise ModelError(
+        f"{name}: its tokenizer has no pad, eos, unk or bos token; set tokenizer.pad_token"
+    )
 
 
 def _ids(value: Any) -> list[int]:

@@ -1,7 +1,8 @@
 """Recording: the kernels of a forward pass, recorded once as a CUDA graph and replayed without Python.
 
-In: a call that reads and writes tensors which stay in place. Out: its results, in tensors that the next replay
-overwrites. Nothing that the host decides may change between replays but what those tensors hold.
+In: a call that reads and writes tensors which stay in place. Out: its results, in tensors that the
+next replay overwrites. Nothing that the host decides may change between replays but what those
+tensors hold.
 """
 
 from collections.abc import Callable, Hashable
@@ -40,7 +41,9 @@ class Recordings:
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            raise ModelError(f"{self._name}: a step can't be recorded ({error}); {REMEDY}") from error
+            raise ModelError(
+                f"{self._name}: a step can't be recorded ({error}); {REMEDY}"
+            ) from error
         return found
 
 
@@ -50,11 +53,17 @@ def check_recordable(model: LoadedModel) -> None:
     Raises:
         ModelError: not on one GPU, or the model's attention waits for the host.
     """
-    if model.device.type != "cuda" or {p.device for p in model.model.parameters()} != {model.device}:
-        raise ModelError(f"{model.settings.path}: only a model that is on one GPU can be recorded; {REMEDY}")
+    if model.device.type != "cuda" or {p.device for p in model.model.parameters()} != {
+        model.device
+    }:
+        raise ModelError(
+            f"{model.settings.path}: only a model that is on one GPU can be recorded; {REMEDY}"
+        )
     attention = model.model.config._attn_implementation
     if not model.fixed_shapes or attention not in ("sdpa", "eager"):
-        raise ModelError(f"{model.settings.path}: can't be recorded with {attention} attention; {REMEDY}")
+        raise ModelError(
+            f"{model.settings.path}: can't be recorded with {attention} attention; {REMEDY}"
+        )
 
 
 def record(call: Callable[[], Any]) -> Callable[[], Any]:

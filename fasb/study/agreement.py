@@ -1,8 +1,8 @@
 """How far two judges agree on the same answers: table `judges`, as CSV, Markdown and LaTeX.
 
-In: `generations.parquet` and both judges' verdicts of every cell that has a second judge. Out: tidy rows, one per
-comparison, score and method (`all`: every answer of the study), over test answers. No other table holds the second
-judge's verdicts.
+In: `generations.parquet` and both judges' verdicts of every cell that has a second judge. Out: tidy
+rows, one per comparison, score and method (`all`: every answer of the study), over test answers. No
+other table holds the second judge's verdicts.
 
     score                      truth or info
     answers                    how many, each phrasing and fold of its own
@@ -22,14 +22,25 @@ import pandas as pd
 
 from fasb.artifacts import read_parquet, stamp_of
 from fasb.errors import DataError
-from fasb.metrics import verdict
+from fasb.metrics.answers import verdict
 from fasb.study.judging import named
 from fasb.study.panels import Cell, files_of, judge_note, label
 from fasb.study.tables import DASH, escape, markdown_row
 
 SCORES = {"true": "truth", "info": "info"}
-"""What a score is called in the table; a CSV column of nothing but "true" would be read as booleans."""
-TITLES = ("Score", "Method", "Answers", "First", "Second", "Only first", "Only second", "Agreement", "Kappa")
+"""What a score is called in the table; a CSV column of nothing but "true" would be read as
+booleans."""
+TITLES = (
+    "Score",
+    "Method",
+    "Answers",
+    "First",
+    "Second",
+    "Only first",
+    "Only second",
+    "Agreement",
+    "Kappa",
+)
 DRAWS = 2000
 
 
@@ -46,17 +57,29 @@ def agreement_rows(cells: Sequence[Cell], files: Sequence[Path]) -> pd.DataFrame
     for cell in two:
         generations, *judged = (path[cell] for path in paths)
         notes = [judge_note(named(stamp_of(path)["provenance"])) for path in judged]
-        groups.setdefault((*cell.group, *notes), []).append(_both(generations, judged).assign(dataset=cell.dataset))
-    rows = [row for about, frames in groups.items() for row in _rows(about, pd.concat(frames, ignore_index=True))]
+        groups.setdefault((*cell.group, *notes), []).append(
+            _both(generations, judged).assign(dataset=cell.dataset)
+        )
+    rows = [
+        row
+        for about, frames in groups.items()
+        for row in _rows(about, pd.concat(frames, ignore_index=True))
+    ]
     if not rows:
-        raise DataError("judges: no score that both judges give; choose a second judge that gives true or info")
+        raise DataError(
+            "judges: no score that both judges give; choose a second judge that gives true or info"
+        )
     return pd.DataFrame(rows)
 
 
 def agreement_parts(rows: pd.DataFrame) -> list[dict[str, Any]]:
     """Of each comparison its caption, column heads and printed rows."""
     return [
-        {"caption": _caption(part), "columns": TITLES, "rows": [_printed(row) for row in part.to_dict("records")]}
+        {
+            "caption": _caption(part),
+            "columns": TITLES,
+            "rows": [_printed(row) for row in part.to_dict("records")],
+        }
         for _, part in rows.groupby(["model", "dataset", "judge", "second_judge"], sort=False)
     ]
 
@@ -74,8 +97,16 @@ def latex(rows: pd.DataFrame) -> str:
     """All comparisons as tables for `booktabs`."""
     lines = ["% needs \\usepackage{booktabs}"]
     for part in agreement_parts(rows):
-        lines += ["\\begin{table}[t]", f"\\caption{{{escape(part['caption'])}}}", "\\centering\\small"]
-        lines += [f"\\begin{{tabular}}{{ll{'r' * (len(TITLES) - 2)}}}", "\\toprule", f"{' & '.join(TITLES)} \\\\"]
+        lines += [
+            "\\begin{table}[t]",
+            f"\\caption{{{escape(part['caption'])}}}",
+            "\\centering\\small",
+        ]
+        lines += [
+            f"\\begin{{tabular}}{{ll{'r' * (len(TITLES) - 2)}}}",
+            "\\toprule",
+            f"{' & '.join(TITLES)} \\\\",
+        ]
         lines += ["\\midrule", *(f"{' & '.join(map(escape, row))} \\\\" for row in part["rows"])]
         lines += ["\\bottomrule", "\\end{tabular}", "\\end{table}", ""]
     return "\n".join(lines)
@@ -91,7 +122,9 @@ def _both(generations: Path, judged: Sequence[Path]) -> pd.DataFrame:
         found = found[["question", "answer", *shared]].rename(columns=columns)
         frame = frame.merge(found, on=["question", "answer"], how="left", validate="many_to_one")
     if frame.isna().any(axis=None):
-        raise DataError(f"{judged[-1]}: not every answer has both verdicts; run 'fasb judge' on the generations again")
+        raise DataError(
+            f"{judged[-1]}: not every answer has both verdicts; run 'fasb judge' on the generations again"
+        )
     return frame
 
 
@@ -100,7 +133,10 @@ def _rows(about: Sequence[str], frame: pd.DataFrame) -> Iterator[dict[str, Any]]
     for score in (score for score in SCORES if f"{score}_first" in frame):
         for method, part in [("all", frame), *frame.groupby("method", sort=False)]:
             question = pd.MultiIndex.from_frame(part[["dataset", "question"]]).factorize()[0]
-            both = (verdict(part[f"{score}_{which}"].to_numpy(np.float64)) for which in ("first", "second"))
+            both = (
+                verdict(part[f"{score}_{which}"].to_numpy(np.float64))
+                for which in ("first", "second")
+            )
             yield head | {"score": SCORES[score], "method": method} | _compared(*both, question)
 
 
@@ -108,7 +144,9 @@ def _compared(first: np.ndarray, second: np.ndarray, question: np.ndarray) -> di
     from sklearn.metrics import cohen_kappa_score
 
     same = np.bincount(question, first == second)
-    drawn = np.random.default_rng(0).multinomial(len(same), np.full(len(same), 1 / len(same)), DRAWS)
+    drawn = np.random.default_rng(0).multinomial(
+        len(same), np.full(len(same), 1 / len(same)), DRAWS
+    )
     low, high = np.quantile((drawn @ same) / (drawn @ np.bincount(question)), (0.025, 0.975))
     varied = len({*first.tolist(), *second.tolist()}) > 1
     return {
@@ -122,7 +160,11 @@ def _compared(first: np.ndarray, second: np.ndarray, question: np.ndarray) -> di
 
 def _caption(rows: pd.DataFrame) -> str:
     first = rows.iloc[0]
-    title = first["model"] if first["model"] == first["dataset"] else f"{first['model']}, {first['dataset']}"
+    title = (
+        first["model"]
+        if first["model"] == first["dataset"]
+        else f"{first['model']}, {first['dataset']}"
+    )
     return (
         f"{title}: how far two judges agree on the same test answers. First: {first['judge'].removeprefix('Judge: ')} "
         f"Second: {first['second_judge'].removeprefix('Judge: ')} First, Second: percent to which each says yes; Only: "
@@ -136,4 +178,12 @@ def _printed(row: dict[str, Any]) -> list[str]:
     agreement = f"{row['agreement']:.1f} [{row['low']:.1f}, {row['high']:.1f}]"
     kappa = DASH if pd.isna(row["kappa"]) else f"{row['kappa']:.2f}"
     shares = [f"{row[key]:.1f}" for key in ("first", "second")]
-    return [row["score"].capitalize(), method, str(row["answers"]), *shares, *counts, agreement, kappa]
+    return [
+        row["score"].capitalize(),
+        method,
+        str(row["answers"]),
+        *shares,
+        *counts,
+        agreement,
+        kappa,
+    ]

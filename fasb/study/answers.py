@@ -1,8 +1,8 @@
 """A look at answers: a few test answers token by token, as the report shows them.
 
-In: the generations, verdicts and tuned settings of cells. Out: per answer the tokens with p, where the method
-fired, what was dropped, and what was written instead. Answers are taken evenly spaced through the test
-questions of each outcome, so nobody picks the pretty ones. Knows no HTML.
+In: the generations, verdicts and tuned settings of cells. Out: per answer the tokens with p, where
+the method fired, what was dropped, and what was written instead. Answers are taken evenly spaced
+through the test questions of each outcome, so nobody picks the pretty ones. Knows no HTML.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fasb.metrics import verdict
+from fasb.metrics.answers import verdict
 from fasb.study.panels import pooled
 
 OUTCOMES = {
@@ -49,7 +49,11 @@ class Shown:
 
 
 def pick(
-    generations: pd.DataFrame, judged: pd.DataFrame, method: str, tuned: Mapping[Any, Any], each: int = 6
+    generations: pd.DataFrame,
+    judged: pd.DataFrame,
+    method: str,
+    tuned: Mapping[Any, Any],
+    each: int = 6,
 ) -> list[Shown]:
     """At most `each` answers of every outcome from every comparison, of its first cell.
 
@@ -57,23 +61,36 @@ def pick(
     """
     rows = _with_verdicts(generations[generations["method"] == method], judged)
     shown = []
-    for _, of_group in rows.groupby([rows["model"].map(pooled), rows["dataset"].map(pooled)], sort=False):
+    for _, of_group in rows.groupby(
+        [rows["model"].map(pooled), rows["dataset"].map(pooled)], sort=False
+    ):
         first = of_group.iloc[0]
-        cell = of_group[(of_group[["model", "dataset", "seed"]] == first[["model", "dataset", "seed"]]).all(axis=1)]
+        cell = of_group[
+            (of_group[["model", "dataset", "seed"]] == first[["model", "dataset", "seed"]]).all(
+                axis=1
+            )
+        ]
         settings = tuned.get((first["model"], first["dataset"], first["seed"]), {})
         for outcome in OUTCOMES:
             found = cell[cell["outcome"] == outcome]
-            chosen = np.unique(np.linspace(0, len(found) - 1, min(each, len(found))).astype(int)) if len(found) else []
+            chosen = (
+                np.unique(np.linspace(0, len(found) - 1, min(each, len(found))).astype(int))
+                if len(found)
+                else []
+            )
             for row in found.iloc[list(chosen)].to_dict("records"):
                 setting = settings.get(f"fold{row['fold']}", {}).get(method, {}).get("setting", {})
                 shown.append(_shown(row, setting))
     return shown
 
 
-def fired_at(p: Sequence[float], kept: int, strength: float, setting: Mapping[str, Any]) -> int | None:
+def fired_at(
+    p: Sequence[float], kept: int, strength: float, setting: Mapping[str, Any]
+) -> int | None:
     """The token after which the method fired, 1 for the first; None where the tuned setting does not tell.
 
-    Where some tokens stayed it is s tokens later; where none did, the first check whose p gives the strength.
+    Where some tokens stayed it is s tokens later; where none did, the first check whose p gives the
+    strength.
     """
     s, alpha, last = setting.get("s"), setting.get("alpha"), len(p) - 1
     if s is None or alpha is None:
@@ -96,8 +113,13 @@ def _shown(row: Mapping[str, Any], setting: Mapping[str, Any]) -> Shown:
         )
         for i, piece in enumerate(row["trace_pieces"])
     )
-    after = tuple(Token(piece, None, "kept" if i < kept else "new") for i, piece in enumerate(row["answer_pieces"]))
-    verdicts = [(bool(row[f"true_{when}"]), bool(row[f"info_{when}"])) for when in ("before", "after")]
+    after = tuple(
+        Token(piece, None, "kept" if i < kept else "new")
+        for i, piece in enumerate(row["answer_pieces"])
+    )
+    verdicts = [
+        (bool(row[f"true_{when}"]), bool(row[f"info_{when}"])) for when in ("before", "after")
+    ]
     return Shown(
         row["model"], row["text"], row["outcome"], p[0] if p else None, before, after if fired else (), *verdicts,
         strength=float(row["strength"]),
@@ -113,7 +135,9 @@ def _with_verdicts(rows: pd.DataFrame, judged: pd.DataFrame) -> pd.DataFrame:
     rows = rows.copy()
     for when, column in (("before", "trace_answer"), ("after", "answer")):
         asked = rows[[*keys, column]].rename(columns={column: "answer"})
-        found = asked.merge(said[[*keys, "answer", "true", "info"]], on=[*keys, "answer"], how="left")
+        found = asked.merge(
+            said[[*keys, "answer", "true", "info"]], on=[*keys, "answer"], how="left"
+        )
         for kind in ("true", "info"):
             rows[f"{kind}_{when}"] = verdict(found[kind].to_numpy(np.float64))
     good = [rows[f"true_{when}"] & rows[f"info_{when}"] for when in ("before", "after")]

@@ -9,17 +9,23 @@ import pandas as pd
 
 from fasb.study.panels import label
 
-INTERVAL = "Bars and bands: 95 % intervals, bootstrap over worlds, or folds where there is one world."
+INTERVAL = (
+    "Bars and bands: 95 % intervals, bootstrap over worlds, or folds where there is one world."
+)
 
 
 def figure_1_caption(rows: pd.DataFrame) -> str:
     """How well p tells false from true answers before and after they are written."""
     if rows.empty:
         return "No tracked answers in this study."
-    auc = rows[rows["part"] == "auc"].pivot_table(index="model", columns="x", values="value", sort=False)
+    auc = rows[rows["part"] == "auc"].pivot_table(
+        index="model", columns="x", values="value", sort=False
+    )
     auc = auc.reindex(columns=[0.0, 1.0])
     both = auc.dropna()
-    told = "; ".join(f"{model}: AUC {row[0.0]:.2f} and {row[1.0]:.2f}" for model, row in both.iterrows())
+    told = "; ".join(
+        f"{model}: AUC {row[0.0]:.2f} and {row[1.0]:.2f}" for model, row in both.iterrows()
+    )
     told = told or "no AUC: answers of one verdict only"
     clear = len(auc) and (auc[1.0] > 0.75).all() and (auc[0.0] < 0.65).all()
     opening = (
@@ -39,7 +45,9 @@ def calibration_caption(rows: pd.DataFrame) -> str:
     if rows.empty:
         return "No tracked answers in this study."
     ends = rows[rows["position"].isin(["question", "answer"]) & (rows["part"] != "bin")]
-    table = ends.pivot_table(index="model", columns=["part", "position"], values="value", sort=False, dropna=False)
+    table = ends.pivot_table(
+        index="model", columns=["part", "position"], values="value", sort=False, dropna=False
+    )
     told = "; ".join(
         f"{model}: ECE {row['ece', 'question']:.2f} and {row['ece', 'answer']:.2f}, p between .3 and .5 for "
         f"{row['middle', 'question']:.0%} and {row['middle', 'answer']:.0%}"
@@ -71,7 +79,12 @@ def sensitivity_caption(rows: pd.DataFrame) -> str:
     """Which setting moves the result most."""
     if rows.empty:
         return "No method with a grid in this study."
-    span = rows.groupby(["model", "method", "knob"])["value"].agg(lambda v: v.max() - v.min()).groupby("knob").mean()
+    span = (
+        rows.groupby(["model", "method", "knob"])["value"]
+        .agg(lambda v: v.max() - v.min())
+        .groupby("knob")
+        .mean()
+    )
     ranked = span.sort_values(ascending=False)
     told = ", ".join(f"{knob} {points:.0f}" for knob, points in ranked.items())
     return (
@@ -87,7 +100,10 @@ def tradeoff_caption(rows: pd.DataFrame) -> str:
     test = rows[(rows["part"] == "test") & rows["true"].notna()]
     told = "; ".join(
         f"{model}: "
-        + ", ".join(f"{label(r['method'])} {r['true']:.0f} / {r['info']:.0f}" for r in part.to_dict("records"))
+        + ", ".join(
+            f"{label(r['method'])} {r['true']:.0f} / {r['info']:.0f}"
+            for r in part.to_dict("records")
+        )
         for model, part in test.groupby("model", sort=False)
     )
     return (
@@ -102,10 +118,16 @@ def data_efficiency_caption(rows: pd.DataFrame) -> str:
     if rows.empty:
         return "No cell in this study was fitted on a share of its training questions."
     rows = rows.sort_values("pairs")
-    gated = [method for method in rows["method"].unique() if method.startswith("fasb")] or list(rows["method"].unique())
+    gated = [method for method in rows["method"].unique() if method.startswith("fasb")] or list(
+        rows["method"].unique()
+    )
     part = rows[(rows["method"] == gated[0]) & (rows["metric"] == rows["metric"].iloc[0])]
     few, full = part.iloc[0], part.iloc[-1]
-    told = " Dotted: the paper's unsteered number, from another protocol." if rows["published"].notna().any() else ""
+    told = (
+        " Dotted: the paper's unsteered number, from another protocol."
+        if rows["published"].notna().any()
+        else ""
+    )
     return (
         f"{label(gated[0])} on {few['pairs']:.0f} training pairs: {few['metric']} {few['value']:.1f}, on"
         f" {full['pairs']:.0f}: {full['value']:.1f}. Test questions; smaller sets lie within larger ones.{told}"
@@ -126,7 +148,9 @@ def sizes(rows: pd.DataFrame) -> str:
             n = f"{int(first['n'])} answers, "
         elif "n" in part and pd.notna(first["n"]):
             n = f"{int(first['n'])} questions, "
-        told.append(f"{model}: {n}{_count(int(first['worlds']), 'world')}, {_count(int(first['seeds']), 'split seed')}")
+        told.append(
+            f"{model}: {n}{_count(int(first['worlds']), 'world')}, {_count(int(first['seeds']), 'split seed')}"
+        )
     return "; ".join(told) + "." if told else ""
 
 

@@ -1,7 +1,7 @@
 """A study's cells and files: what is made of what.
 
-In: a `Study`. Out: paths and job counts. Knows no rule's settings (`rules.py`) and no command. Imports neither torch
-nor pandas.
+In: a `Study`. Out: paths and job counts. Knows no rule's settings (`rules.py`) and no command.
+Imports neither torch nor pandas.
 """
 
 import hashlib
@@ -42,14 +42,16 @@ TESTING = ("generate", "judge", "score", "metrics")
 PROBED = ("probe", "next_question")
 ASKED = ("prefix", "question", "open", "stop", "question_mark", "answer_mark")
 WRITTEN = ("tokens", "temperature", "top_p", "seed")
-"""Prompt settings that the banks, and prompt and decoding settings that unsteered answers depend on."""
+"""Prompt settings that the banks, and prompt and decoding settings that unsteered answers depend
+on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
     """A model, the questions it is asked, a split seed, and how this differs from fitting on all training questions.
 
-    train_share: of the training groups. source: model and dataset of the cell whose bundles are used (transfer).
+    train_share: of the training groups. source: model and dataset of the cell whose bundles are
+    used (transfer).
     """
 
     model: str
@@ -72,14 +74,25 @@ class Cell:
 
     def dump(self) -> dict[str, Any]:
         """As the commands take it."""
-        dumped = {"model": self.model, "dataset": self.dataset, "seed": self.seed, "folder": self.folder}
+        dumped = {
+            "model": self.model,
+            "dataset": self.dataset,
+            "seed": self.seed,
+            "folder": self.folder,
+        }
         return dumped | ({} if self.source is None else {"source": list(self.source)})
 
 
 def cells(study: Study) -> list[Cell]:
     """All cells, in the config's order, seeds innermost."""
     return [
-        Cell(entry.model, entry.dataset, seed, entry.train_share, source and (source.model, source.dataset))
+        Cell(
+            entry.model,
+            entry.dataset,
+            seed,
+            entry.train_share,
+            source and (source.model, source.dataset),
+        )
         for entry in study.run.cells
         for source in [entry.source]
         for seed in study.run.seeds
@@ -99,7 +112,9 @@ def fitting(study: Study) -> list[Cell]:
 def cell_of(study: Study, wildcards: Mapping[str, str]) -> Cell:
     """The cell of a job."""
     names = ("model", "dataset", "seed", "variant")
-    (found,) = (c for c in cells(study) if all(str(getattr(c, name)) == wildcards[name] for name in names))
+    (found,) = (
+        c for c in cells(study) if all(str(getattr(c, name)) == wildcards[name] for name in names)
+    )
     return found
 
 
@@ -167,7 +182,9 @@ def trace_file(study: Study, model: str, dataset: str) -> list[str]:
     if not answered(study, dataset):
         return []
     text = json.dumps(_asked(study, dataset), sort_keys=True)
-    return [f"results/traces/{model}/{dataset}/{hashlib.sha256(text.encode()).hexdigest()[:12]}.parquet"]
+    return [
+        f"results/traces/{model}/{dataset}/{hashlib.sha256(text.encode()).hexdigest()[:12]}.parquet"
+    ]
 
 
 def _asked(study: Study, dataset: str) -> dict[str, Any]:
@@ -189,7 +206,9 @@ def judge_entry(study: Study, dataset: str, judged: str) -> JudgeEntry | None:
 
 def rehearsal(study: Study, dataset: str) -> list[str]:
     """The file without which nothing is swept, if the dataset's answers are judged."""
-    return [] if study.datasets[dataset].judge is None else [f"results/questions/{dataset}.judge.json"]
+    return (
+        [] if study.datasets[dataset].judge is None else [f"results/questions/{dataset}.judge.json"]
+    )
 
 
 def twice_judged(study: Study) -> list[Cell]:
@@ -220,7 +239,10 @@ def of_table(study: Study, name: str) -> list[Cell]:
     if name == "transfer":
         return [cell for cell in cells(study) if cell.source is not None]
     if name == "models":
-        models = {dataset: {cell.model for cell in found if cell.dataset == dataset} for dataset in study.datasets}
+        models = {
+            dataset: {cell.model for cell in found if cell.dataset == dataset}
+            for dataset in study.datasets
+        }
         return [cell for cell in found if len(models[cell.dataset]) > 1]
     if name == "tasks":
         found = [cell for cell in found if study.datasets[cell.dataset].judge is None]
@@ -254,7 +276,9 @@ def figures(study: Study) -> list[str]:
 
 def report_files(study: Study) -> list[str]:
     """What the report shows."""
-    drawn = [path for name in figures(study) for path in figure_files(name) if not path.endswith(".pdf")]
+    drawn = [
+        path for name in figures(study) for path in figure_files(name) if not path.endswith(".pdf")
+    ]
     shown = [path for name in tables(study) for path in table_files(name) if path.endswith(".csv")]
     shown += [path for path in agreement_files(study) if path.endswith(".csv")]
     return [*shown, *drawn, *files(whole(study), REPORTED), *health_files(study)]
@@ -287,9 +311,13 @@ def jobs(study: Study) -> Counter[str]:
     n_worlds = len(worlds(study))
     counts = Counter({"pretrain": n_worlds, "health": n_worlds, "accept": n_worlds})
     counts.update({"questions": len(asked(study)), "side_effects": len(measured(study))})
-    counts["rehearse"] = sum(len(rehearsal(study, name)) for name in {cell.dataset for cell in fitting(study)})
+    counts["rehearse"] = sum(
+        len(rehearsal(study, name)) for name in {cell.dataset for cell in fitting(study)}
+    )
     counts["activations"] = 2 * len({(cell.model, cell.dataset) for cell in fitting(study)})
-    counts["trace"] = len({(cell.model, cell.dataset) for cell in cells(study) if answered(study, cell.dataset)})
+    counts["trace"] = len(
+        {(cell.model, cell.dataset) for cell in cells(study) if answered(study, cell.dataset)}
+    )
     counts.update(dict.fromkeys(FITTING, len(fitting(study))))
     counts.update(dict.fromkeys(TESTING, len(cells(study))))
     counts.update({"judge": len(twice_judged(study)), "agreement": int(bool(twice_judged(study)))})

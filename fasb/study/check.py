@@ -1,7 +1,8 @@
 """Whether everything a study needs can be had: its models, datasets and judges, without loading a weight.
 
-In: a `Study`. Out: a line for each, with the remedy where something is missing. The hub, the cache and files are asked
-as the jobs will ask them; the memory of a job's own machine is not, as that may be another one.
+In: a `Study`. Out: a line for each, with the remedy where something is missing. The hub, the cache
+and files are asked as the jobs will ask them; the memory of a job's own machine is not, as that may
+be another one.
 """
 
 from collections.abc import Callable, Iterator
@@ -31,7 +32,9 @@ def needs(study: Study) -> Iterator[Need]:
     for name in datasets:
         for key, judge in judges_of(study, name).items():
             if judge is not None:
-                yield _asked("judge", name, partial(_judge, judge, f"datasets.{name}.{key}.settings"))
+                yield _asked(
+                    "judge", name, partial(_judge, judge, f"datasets.{name}.{key}.settings")
+                )
 
 
 def _asked(kind: str, name: str, ask: Callable[[], str]) -> Need:
@@ -57,4 +60,8 @@ def _loaded(entry: DatasetEntry | SideEffectsEntry, what: str) -> str:
 def _judge(judge: JudgeEntry, where: str) -> str:
     settings = settings_of("judges", judge.use, judge.settings, where)
     module = find("judges", judge.use)
-    return str(module.available(settings)) if hasattr(module, "available") else "its settings are right"
+    return (
+        str(module.available(settings))
+        if hasattr(module, "available")
+        else "its settings are right"
+    )

@@ -1,8 +1,9 @@
 """A study's configuration: one validated value made of a YAML mapping.
 
-In: the mapping that Snakemake merged from the config files. Out: a `Study`. Definitions (models, datasets,
-methods) are mappings, selections (`run`) are lists, because `--configfile` merges the first and replaces the
-second. Knows no file of the study and no job; `cells.py` does. Imports neither torch nor pandas.
+In: the mapping that Snakemake merged from the config files. Out: a `Study`. Definitions (models,
+datasets, methods) are mappings, selections (`run`) are lists, because `--configfile` merges the
+first and replaces the second. Knows no file of the study and no job; `cells.py` does. Imports
+neither torch nor pandas.
 """
 
 import re
@@ -56,7 +57,9 @@ class Overrides(Section):
 class JobSettings(Section):
     """What jobs that run a model ask of the machine or the cluster."""
 
-    gpu: int | None = Field(None, ge=0, description="GPUs of a job; unset: one where the model's device is not the CPU")
+    gpu: int | None = Field(
+        None, ge=0, description="GPUs of a job; unset: one where the model's device is not the CPU"
+    )
     threads: int = Field(2, ge=1, description="CPU threads of a job")
     mem_mb: int = Field(4000, ge=1, description="Memory of a job, in MB")
     runtime: int = Field(60, ge=1, description="Time limit of a job's first attempt, in minutes")
@@ -65,7 +68,9 @@ class JobSettings(Section):
 class ModelSize(Section):
     """A model's published size; memory and disk follow from it, nothing is loaded by it."""
 
-    parameters: float = Field(gt=0, description="In billions; input and output embeddings that are one count once")
+    parameters: float = Field(
+        gt=0, description="In billions; input and output embeddings that are one count once"
+    )
     layers: int = Field(ge=1)
     heads: int = Field(ge=1, description="Query heads of a layer")
     kv_heads: int = Field(ge=1, description="Key and value heads of a layer")
@@ -76,9 +81,13 @@ class ModelEntry(ModelSettings):
     """A model from the hub or a folder (`path`), or one that the study trains on a world's texts (`world`)."""
 
     path: str = Field("", description="Hub id or local folder of a causal LM; not with `world`")
-    world: dict[str, Any] | None = Field(None, description="fasb.world.text.WorldSettings of the texts it reads")
+    world: dict[str, Any] | None = Field(
+        None, description="fasb.world.text.WorldSettings of the texts it reads"
+    )
     pretrain: dict[str, Any] = Field({}, description="fasb.world.pretrain.PretrainSettings")
-    size: ModelSize | None = Field(None, description="What `fasb plan` reckons with; needed for nothing else")
+    size: ModelSize | None = Field(
+        None, description="What `fasb plan` reckons with; needed for nothing else"
+    )
     job: JobSettings = JobSettings()
 
     @property
@@ -98,11 +107,15 @@ class JudgeEntry(Section):
 class SideEffectsEntry(Section):
     """Plain texts, and unrelated choices, on which every tuned method is tried too."""
 
-    load: str = Field(description="A file of fasb/data/, or a dotted path, whose `load` gives texts: `plain_text`")
+    load: str = Field(
+        description="A file of fasb/data/, or a dotted path, whose `load` gives texts: `plain_text`"
+    )
     settings: dict[str, Any] = Field({}, description="The module's own settings")
     tokens: int = Field(128, ge=2, description="Tokens that each text is cut to")
     batch: int = Field(8, ge=1, description="Texts in one pass")
-    choices: str | None = Field(None, description="A dataset of the study whose test questions are asked as well")
+    choices: str | None = Field(
+        None, description="A dataset of the study whose test questions are asked as well"
+    )
 
 
 class DatasetEntry(Overrides):
@@ -114,10 +127,15 @@ class DatasetEntry(Overrides):
         None, ge=1, description="Only the first so many of each half, or of each role; unset: all"
     )
     exact: bool = Field(
-        False, description="Test answers are also written, and count as right where they open with the best answer"
+        False,
+        description="Test answers are also written, and count as right where they open with the best answer",
     )
-    judge: JudgeEntry | None = Field(None, description="Without one no text is generated; methods are tuned on MC1")
-    second_judge: JudgeEntry | None = Field(None, description="Judges test answers too, for the table `judges`")
+    judge: JudgeEntry | None = Field(
+        None, description="Without one no text is generated; methods are tuned on MC1"
+    )
+    second_judge: JudgeEntry | None = Field(
+        None, description="Judges test answers too, for the table `judges`"
+    )
     side_effects: SideEffectsEntry | None = Field(None, description="Unset: not measured")
 
 
@@ -126,8 +144,12 @@ class MethodEntry(Section):
 
     use: str = Field(description="A file of fasb/methods/, or a dotted path")
     settings: dict[str, Any] = Field({}, description="The module's own settings")
-    grid: dict[str, tuple[int | float | str | bool, ...]] = Field({}, description="Values to cross, by setting")
-    like: str | None = Field(None, description="Takes the setting that was chosen for this other method")
+    grid: dict[str, tuple[int | float | str | bool, ...]] = Field(
+        {}, description="Values to cross, by setting"
+    )
+    like: str | None = Field(
+        None, description="Takes the setting that was chosen for this other method"
+    )
 
 
 class Source(Section):
@@ -143,9 +165,13 @@ class CellEntry(Section):
     model: str
     dataset: str
     source: Source | None = Field(
-        None, alias="from", description="Transfer: steer with what this other cell of the run has fitted and tuned"
+        None,
+        alias="from",
+        description="Transfer: steer with what this other cell of the run has fitted and tuned",
     )
-    train_share: float = Field(1.0, gt=0, le=1, description="Share of each fold's training groups that is fitted on")
+    train_share: float = Field(
+        1.0, gt=0, le=1, description="Share of each fold's training groups that is fitted on"
+    )
 
 
 class RunSettings(Section):
@@ -168,11 +194,15 @@ class WandbSettings(Section):
 class Study(Overrides):
     """A whole study."""
 
-    preset: str = Field("default", description="A file of fasb/presets/: defaults over all sections")
+    preset: str = Field(
+        "default", description="A file of fasb/presets/: defaults over all sections"
+    )
     models: dict[str, ModelEntry]
     datasets: dict[str, DatasetEntry]
     methods: dict[str, MethodEntry]
-    health: dict[str, Any] = Field({}, description="fasb.world.health.HealthSettings: what a trained world must show")
+    health: dict[str, Any] = Field(
+        {}, description="fasb.world.health.HealthSettings: what a trained world must show"
+    )
     run: RunSettings
     wandb: WandbSettings = WandbSettings()
 
@@ -184,7 +214,12 @@ class Study(Overrides):
             DataError: the set's own prompt is made of a file that is missing.
         """
         entry = self.datasets[dataset]
-        layers = [read_preset(self.preset), _given(self), {"prompt": _own_prompt(entry)}, _given(entry)]
+        layers = [
+            read_preset(self.preset),
+            _given(self),
+            {"prompt": _own_prompt(entry)},
+            _given(entry),
+        ]
         merged = {
             name: validated(
                 type(field.default),
@@ -207,7 +242,9 @@ def _own_prompt(entry: DatasetEntry) -> dict[str, Any]:
 
 def _given(sections: Overrides) -> dict[str, dict[str, Any]]:
     """Only the keys that the user wrote."""
-    dumped: dict[str, dict[str, Any]] = sections.model_dump(include=set(Overrides.model_fields), exclude_unset=True)
+    dumped: dict[str, dict[str, Any]] = sections.model_dump(
+        include=set(Overrides.model_fields), exclude_unset=True
+    )
     return dumped
 
 
@@ -219,14 +256,21 @@ def read_preset(name: str) -> dict[str, dict[str, Any]]:
     """
     path = PRESETS / f"{name}.yaml"
     if not path.is_file():
-        raise ConfigError(f"preset: {name!r} does not exist; {did_you_mean(name, (p.stem for p in PRESETS.iterdir()))}")
-    return _given(validated(Overrides, yaml.safe_load(path.read_text()) or {}, f"fasb/presets/{name}.yaml"))
+        raise ConfigError(
+            f"preset: {name!r} does not exist; {did_you_mean(name, (p.stem for p in PRESETS.iterdir()))}"
+        )
+    return _given(
+        validated(Overrides, yaml.safe_load(path.read_text()) or {}, f"fasb/presets/{name}.yaml")
+    )
 
 
-def load(mapping: dict[str, Any], where: str | Sequence[str | Path] = "config/config.yaml") -> Study:
+def load(
+    mapping: dict[str, Any], where: str | Sequence[str | Path] = "config/config.yaml"
+) -> Study:
     """The study that `mapping` describes; every name and every extension's settings are checked.
 
-    `where` names the file, or the files whose merger `mapping` is; an error names the last that has its key.
+    `where` names the file, or the files whose merger `mapping` is; an error names the last that has
+    its key.
 
     Raises:
         ConfigError: `<file>: <key>: <what is wrong>; <remedy>`, one line.
@@ -247,7 +291,8 @@ def load_study(paths: Sequence[Path] = ()) -> Study:
     """The study that `snakemake --configfile PATHS` runs: the files laid over `BASES`.
 
     Raises:
-        ConfigError: the working directory is not the repository's root, or a file or the study is wrong.
+        ConfigError: the working directory is not the repository's root, or a file or the study is
+            wrong.
     """
     for base in BASES:
         if not base.is_file():
@@ -278,7 +323,9 @@ def read_mapping(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; correct the path") from None
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not YAML ({' '.join(str(error).split())}); correct that line") from None
+        raise ConfigError(
+            f"{path}: not YAML ({' '.join(str(error).split())}); correct that line"
+        ) from None
     if not isinstance(mapping, dict):
         raise ConfigError(f"{path}: not a mapping; start from config/config.yaml")
     return mapping
@@ -297,7 +344,10 @@ def _mappings(*values: Any) -> bool:
 def _origin(message: str, files: Sequence[str | Path]) -> Path:
     """The last file that has the longest part of the key `message` starts with; relative where it can be."""
     here = Path.cwd()
-    files = [Path(file).relative_to(here) if Path(file).is_relative_to(here) else Path(file) for file in files]
+    files = [
+        Path(file).relative_to(here) if Path(file).is_relative_to(here) else Path(file)
+        for file in files
+    ]
     if len(files) == 1:
         return files[0]
     key = message.split(": ", 1)[0].split(".")
@@ -317,7 +367,9 @@ def _check_names(study: Study) -> None:
     for kind in ("models", "datasets", "methods"):
         for name in getattr(study, kind):
             if not NAME.fullmatch(name):
-                raise ConfigError(f"{kind}.{name}: not a file name; use letters, digits, '.', '_' and '-'")
+                raise ConfigError(
+                    f"{kind}.{name}: not a file name; use letters, digits, '.', '_' and '-'"
+                )
     for name, model in study.models.items():
         if bool(model.path) == (model.world is not None):
             raise ConfigError(f"models.{name}: needs either path or world; give one of them")
@@ -340,7 +392,9 @@ def _check_run(study: Study) -> None:
         if method.like is not None:
             _known(f"methods.{name}.like", method.like, run.methods)
             if method.grid or study.methods[method.like].like:
-                raise ConfigError(f"methods.{name}.like: needs no grid, and a method with its own; remove one")
+                raise ConfigError(
+                    f"methods.{name}.like: needs no grid, and a method with its own; remove one"
+                )
 
 
 def _check_source(where: str, cell: CellEntry, entries: Sequence[CellEntry]) -> None:
@@ -348,7 +402,9 @@ def _check_source(where: str, cell: CellEntry, entries: Sequence[CellEntry]) -> 
     if source is None:
         return
     if cell.train_share < 1:
-        raise ConfigError(f"{where}.train_share: nothing is fitted in a cell with `from`; remove one of the two")
+        raise ConfigError(
+            f"{where}.train_share: nothing is fitted in a cell with `from`; remove one of the two"
+        )
     if (source.model, source.dataset) == (cell.model, cell.dataset):
         raise ConfigError(f"{where}.from: is the cell itself; name another, or remove the key")
     fits = [(e.model, e.dataset) for e in entries if e.source is None and e.train_share == 1]
@@ -368,15 +424,24 @@ def _check_extensions(study: Study) -> None:
         _check_side_effects(study, name)
         for key, judge in (("judge", dataset.judge), ("second_judge", dataset.second_judge)):
             if judge is not None:
-                _check_extension("judges", judge.use, f"datasets.{name}.{key}.use", [judge.settings])
+                _check_extension(
+                    "judges", judge.use, f"datasets.{name}.{key}.use", [judge.settings]
+                )
         if dataset.second_judge is not None and dataset.judge in (None, dataset.second_judge):
-            raise ConfigError(f"datasets.{name}.second_judge: needs another beside it; give `judge`, or remove it")
+            raise ConfigError(
+                f"datasets.{name}.second_judge: needs another beside it; give `judge`, or remove it"
+            )
     for name, method in study.methods.items():
         _check_extension("methods", method.use, f"methods.{name}.use", [method.settings])
         for key, values in method.grid.items():
             if not values:
-                raise ConfigError(f"methods.{name}.grid.{key}: empty; give at least one value, or remove the key")
-        points = [{**method.settings, **dict(zip(method.grid, point))} for point in product(*method.grid.values())]
+                raise ConfigError(
+                    f"methods.{name}.grid.{key}: empty; give at least one value, or remove the key"
+                )
+        points = [
+            {**method.settings, **dict(zip(method.grid, point))}
+            for point in product(*method.grid.values())
+        ]
         _check_extension("methods", method.use, f"methods.{name}.grid", points)
     worlds = {name: model for name, model in study.models.items() if model.world is not None}
     if worlds:
@@ -406,8 +471,12 @@ def _check_extension(package: str, use: str, key: str, points: list[dict[str, An
     for values in points:
         try:
             settings_of(package, use, values, beside)
-        except ConfigError as error:  # of values that contradict each other, the module itself says so
-            raise ConfigError(str(error) if str(error).startswith(beside) else f"{beside}: {error}") from None
+        except (
+            ConfigError
+        ) as error:  # of values that contradict each other, the module itself says so
+            raise ConfigError(
+                str(error) if str(error).startswith(beside) else f"{beside}: {error}"
+            ) from None
 
 
 def _world_classes() -> tuple[type[Section], type[Section], type[Section]]:

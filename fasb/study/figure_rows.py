@@ -1,7 +1,7 @@
 """The numbers that figures show: tidy rows, kept as CSV beside each picture.
 
-In: the cells' Parquet and HDF5 files as frames. Out: one frame per figure; `figures.py` draws them and
-`captions.py` says what they show. Worlds of one kind are pooled (`panels.py`). Knows no colour.
+In: the cells' Parquet and HDF5 files as frames. Out: one frame per figure; `figures.py` draws them
+and `captions.py` says what they show. Worlds of one kind are pooled (`panels.py`). Knows no colour.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,11 +13,11 @@ from jaxtyping import Bool, Float
 from scipy.stats import bootstrap
 
 from fasb.artifacts import hdf5_stamp
-from fasb.calibration import auc, question_weights, reliability
 from fasb.data.published import beside
 from fasb.errors import ConfigError, did_you_mean
-from fasb.metrics import verdict
-from fasb.statistics import DEFINED, Interval, intervals, resample
+from fasb.metrics.answers import verdict
+from fasb.metrics.calibration import auc, question_weights, reliability
+from fasb.metrics.statistics import DEFINED, Interval, intervals, resample
 from fasb.study.cells import FIGURES, is_ablation
 from fasb.study.panels import KNOBS, Cell, comparisons, files_of, panel_of, pooled, read_cells
 
@@ -37,17 +37,24 @@ EFFICIENT = ("true_info", "mc1", "mc2")
 def figure_1_rows(frame: pd.DataFrame, methods: Sequence[str], n_draws: int = 1000) -> pd.DataFrame:
     """How p is distributed before and after the unsteered answer, and its mean along it, by the answer's verdict.
 
-    `frame` holds one method's test answers (`traced`). part: `question_end`, `answer_end` (value: share of
-    the verdict's answers in the bin at x), `along` (value: mean p at position x), `auc` (x: 0 or 1).
+    `frame` holds one method's test answers (`traced`). part: `question_end`, `answer_end` (value:
+    share of the verdict's answers in the bin at x), `along` (value: mean p at position x), `auc`
+    (x: 0 or 1).
     """
     made: list[dict[str, object]] = []
     for (model, dataset), rows in _by_group(frame):
-        about = {"model": model, "dataset": dataset, "method": rows["method"].iloc[0]} | _sizes(rows)
+        about = {"model": model, "dataset": dataset, "method": rows["method"].iloc[0]} | _sizes(
+            rows
+        )
         for part, state in (("question_end", 0), ("answer_end", -1)):
             at = rows["p"].map(lambda p, state=state: p[state])
             made += [about | row for row in _shares(at, rows["true"], part)]
-            auc = at.groupby(_unit_keys(rows)).apply(lambda p, rows=rows: area(p, rows.loc[p.index, "true"]))
-            made.append(about | {"part": "auc", "verdict": "all", "x": -float(state)} | mean_interval(auc))
+            auc = at.groupby(_unit_keys(rows)).apply(
+                lambda p, rows=rows: area(p, rows.loc[p.index, "true"])
+            )
+            made.append(
+                about | {"part": "auc", "verdict": "all", "x": -float(state)} | mean_interval(auc)
+            )
         made += [about | row for row in _along(rows, n_draws)]
     return pd.DataFrame(made)
 
@@ -76,7 +83,8 @@ def _shares(p: pd.Series, true: pd.Series, part: str) -> list[dict[str, object]]
         share = count / max(count.sum(), 1)
         centres = (BINS[:-1] + BINS[1:]) / 2
         out += [
-            {"part": part, "verdict": name, "x": x, "value": v, "n": int(mask.sum())} for x, v in zip(centres, share)
+            {"part": part, "verdict": name, "x": x, "value": v, "n": int(mask.sum())}
+            for x, v in zip(centres, share)
         ]
     return out
 
@@ -84,19 +92,32 @@ def _shares(p: pd.Series, true: pd.Series, part: str) -> list[dict[str, object]]
 def _along(rows: pd.DataFrame, n_draws: int) -> list[dict[str, object]]:
     """Mean p at each position, for answers that are true and those that are false, with interval."""
     at = np.stack(
-        [np.interp(POSITIONS, np.linspace(0, 1, len(p)), p) if len(p) > 1 else p[[0] * 11] for p in rows["p"]]
+        [
+            np.interp(POSITIONS, np.linspace(0, 1, len(p)), p) if len(p) > 1 else p[[0] * 11]
+            for p in rows["p"]
+        ]
     )
     names = [f"at{i}" for i in range(len(POSITIONS))]
     wide = pd.DataFrame(at, columns=names, index=rows.index)
     keyed = rows[["model", "dataset", "seed", "fold", "question"]].assign(
         method=np.where(rows["true"], "true", "false"), group=rows["question"]
     )
-    values = pd.concat([keyed, wide], axis=1).groupby(list(keyed.columns), as_index=False, sort=False).mean()
-    panel = panel_of(values, [name for name in ("true", "false") if (values["method"] == name).any()], names)
+    values = (
+        pd.concat([keyed, wide], axis=1)
+        .groupby(list(keyed.columns), as_index=False, sort=False)
+        .mean()
+    )
+    panel = panel_of(
+        values, [name for name in ("true", "false") if (values["method"] == name).any()], names
+    )
     found = intervals(panel, resample(panel, n_draws))
     return [
         {"part": "along", "verdict": name, "x": POSITIONS[j], "value": found.value[i, j]}
-        | {"low": found.low[i, j], "high": found.high[i, j], "n": int((keyed["method"] == name).sum())}
+        | {
+            "low": found.low[i, j],
+            "high": found.high[i, j],
+            "n": int((keyed["method"] == name).sum()),
+        }
         for i, name in enumerate(panel.methods)
         for j in range(len(names))
     ]
@@ -110,38 +131,58 @@ def area(p: pd.Series, true: pd.Series) -> float:
 def calibration_rows(frame: pd.DataFrame, n_draws: int = 500) -> pd.DataFrame:
     """How often answers end up false where p says so, by position in the unsteered answer.
 
-    `frame` as in `figure_1_rows`. position: `question` (its end), `1-5`, `6-10`, … (tokens), `answer` (its end). part:
-    `bin` (x: mean p of a tenth of the states, value: share of false answers), `ece`, `auc`, and `middle` (share of
-    states whose p lies in `MIDDLE`). n: answers. Intervals: bootstrap over questions.
+    `frame` as in `figure_1_rows`. position: `question` (its end), `1-5`, `6-10`, … (tokens),
+    `answer` (its end). part: `bin` (x: mean p of a tenth of the states, value: share of false
+    answers), `ece`, `auc`, and `middle` (share of states whose p lies in `MIDDLE`). n: answers.
+    Intervals: bootstrap over questions.
     """
     made: list[dict[str, object]] = []
     for (model, dataset), rows in _by_group(frame):
-        about = {"model": model, "dataset": dataset, "method": rows["method"].iloc[0]} | _sizes(rows)
+        about = {"model": model, "dataset": dataset, "method": rows["method"].iloc[0]} | _sizes(
+            rows
+        )
         code = rows.groupby(["model", "dataset", "question"], sort=False).ngroup().to_numpy()
-        for order, (position, states) in enumerate(_positions([np.asarray(p, dtype=np.float64) for p in rows["p"]])):
+        for order, (position, states) in enumerate(
+            _positions([np.asarray(p, dtype=np.float64) for p in rows["p"]])
+        ):
             at, p = np.array([i for i, _ in states]), np.array([p for _, p in states])
             n = len(set(at.tolist()))
             if n >= ENOUGH or position in ("question", "answer"):
-                found = _calibration(p, ~rows["true"].to_numpy(bool)[at], question_weights(code[at], n_draws))
-                made += [about | {"position": position, "order": order, "n": n} | row for row in found]
+                found = _calibration(
+                    p, ~rows["true"].to_numpy(bool)[at], question_weights(code[at], n_draws)
+                )
+                made += [
+                    about | {"position": position, "order": order, "n": n} | row for row in found
+                ]
     return pd.DataFrame(made)
 
 
-def _positions(p: Sequence[Float[np.ndarray, " _"]]) -> Iterator[tuple[str, list[tuple[int, float]]]]:
+def _positions(
+    p: Sequence[Float[np.ndarray, " _"]],
+) -> Iterator[tuple[str, list[tuple[int, float]]]]:
     """Each position with its states: (number of the answer, p)."""
     yield "question", [(i, of[0]) for i, of in enumerate(p)]
     for first in range(1, max(map(len, p)), WINDOW):
         last = first + WINDOW - 1
-        yield f"{first}-{last}", [(i, value) for i, of in enumerate(p) for value in of[first : last + 1]]
+        yield (
+            f"{first}-{last}",
+            [(i, value) for i, of in enumerate(p) for value in of[first : last + 1]],
+        )
     yield "answer", [(i, of[-1]) for i, of in enumerate(p)]
 
 
 def _calibration(
-    p: Float[np.ndarray, " state"], wrong: Bool[np.ndarray, " state"], weight: Float[np.ndarray, "draw state"]
+    p: Float[np.ndarray, " state"],
+    wrong: Bool[np.ndarray, " state"],
+    weight: Float[np.ndarray, "draw state"],
 ) -> list[dict[str, object]]:
     bins = reliability(p, wrong, weight)
     inside = ((p >= MIDDLE[0]) & (p <= MIDDLE[1])).astype(np.float64)
-    numbers = {"ece": bins.error, "auc": auc(p, wrong, weight), "middle": weight @ inside / weight.sum(1)}
+    numbers = {
+        "ece": bins.error,
+        "auc": auc(p, wrong, weight),
+        "middle": weight @ inside / weight.sum(1),
+    }
     parts = [("bin", x, draws) for x, draws in zip(bins.p[0], bins.wrong.T, strict=True)]
     parts += [(name, np.nan, draws) for name, draws in numbers.items()]
     return [{"part": name, "x": float(x), **_drawn(draws)} for name, x, draws in parts]
@@ -150,18 +191,31 @@ def _calibration(
 def _drawn(draws: Float[np.ndarray, " draw"]) -> dict[str, float]:
     """The first is the estimate, the others its bootstrap; no interval where many are undefined."""
     known = draws[1:][np.isfinite(draws[1:])]
-    low, high = np.quantile(known, [0.025, 0.975]) if len(known) >= DEFINED * (len(draws) - 1) else (np.nan, np.nan)
+    low, high = (
+        np.quantile(known, [0.025, 0.975])
+        if len(known) >= DEFINED * (len(draws) - 1)
+        else (np.nan, np.nan)
+    )
     return {"value": float(draws[0]), "low": float(low), "high": float(high)}
 
 
-def figure_4_rows(heads: Sequence[tuple[str, str, str, Float[np.ndarray, "layer head"]]]) -> pd.DataFrame:
+def figure_4_rows(
+    heads: Sequence[tuple[str, str, str, Float[np.ndarray, "layer head"]]],
+) -> pd.DataFrame:
     """Head accuracies, each layer's sorted from best to worst, then averaged over folds, seeds and worlds.
 
     `heads` holds (model, dataset, kind, validation accuracy) of every fold of every cell.
     """
     keys = ["model", "dataset", "kind"]
     rows = [
-        {"model": pooled(model), "dataset": pooled(dataset), "kind": kind, "layer": layer, "rank": rank, "value": value}
+        {
+            "model": pooled(model),
+            "dataset": pooled(dataset),
+            "kind": kind,
+            "layer": layer,
+            "rank": rank,
+            "value": value,
+        }
         for model, dataset, kind, accuracy in heads
         for layer, row in enumerate(-np.sort(-accuracy, axis=1))
         for rank, value in enumerate(row.tolist())
@@ -171,11 +225,13 @@ def figure_4_rows(heads: Sequence[tuple[str, str, str, Float[np.ndarray, "layer 
     return found.agg(value=("value", "mean"), n=("value", "size"))
 
 
-def sensitivity_rows(grid: pd.DataFrame, methods: Sequence[str], metric: str = "true_info") -> pd.DataFrame:
+def sensitivity_rows(
+    grid: pd.DataFrame, methods: Sequence[str], metric: str = "true_info"
+) -> pd.DataFrame:
     """Validation results along each of k, alpha, beta, s, the others at the value tuned for that fold.
 
-    Columns: model, dataset, method, knob, x, metric, value, low, high (in percent), chosen (share of folds and
-    seeds that tuning put at x), and the sizes.
+    Columns: model, dataset, method, knob, x, metric, value, low, high (in percent), chosen (share
+    of folds and seeds that tuning put at x), and the sizes.
     """
     rows = []
     metric = metric if metric in grid and grid[metric].notna().any() else "mc1"
@@ -184,7 +240,13 @@ def sensitivity_rows(grid: pd.DataFrame, methods: Sequence[str], metric: str = "
             of_method = of_group[of_group["method"] == method]
             for knob in KNOBS[:-1]:
                 near = _line(of_method, knob)
-                about = {"model": model, "dataset": dataset, "method": method, "knob": knob, "metric": metric}
+                about = {
+                    "model": model,
+                    "dataset": dataset,
+                    "method": method,
+                    "knob": knob,
+                    "metric": metric,
+                }
                 for x, there in near.groupby(knob):
                     found = mean_interval(100 * there.groupby(_unit_keys(there))[metric].mean())
                     share = float(there["chosen"].mean())
@@ -197,13 +259,22 @@ def tradeoff_rows(
 ) -> pd.DataFrame:
     """True and Info along alpha on validation questions, and at the tuned setting on test questions.
 
-    Columns: model, dataset, method, part (`validation`, `test`), alpha, and true, info (percent) with `_low`, `_high`.
+    Columns: model, dataset, method, part (`validation`, `test`), alpha, and true, info (percent)
+    with `_low`, `_high`.
     """
     rows: list[dict[str, object]] = []
     for (model, dataset), of_group in _by_group(grid):
         for method in (m for m in methods if (of_group["method"] == m).any()):
-            for alpha, there in _line(of_group[of_group["method"] == method], "alpha").groupby("alpha"):
-                row = {"model": model, "dataset": dataset, "method": method, "part": "validation", "alpha": alpha}
+            for alpha, there in _line(of_group[of_group["method"] == method], "alpha").groupby(
+                "alpha"
+            ):
+                row = {
+                    "model": model,
+                    "dataset": dataset,
+                    "method": method,
+                    "part": "validation",
+                    "alpha": alpha,
+                }
                 for metric in ("true", "info"):
                     found = mean_interval(100 * there.groupby(_unit_keys(there))[metric].mean())
                     row |= _named(metric, found)
@@ -212,7 +283,12 @@ def tradeoff_rows(
         panel = comparison.panel
         found = intervals(panel, resample(panel, n_draws))
         for i, method in enumerate(panel.methods):
-            row = {"model": comparison.model, "dataset": comparison.dataset, "method": method, "part": "test"}
+            row = {
+                "model": comparison.model,
+                "dataset": comparison.dataset,
+                "method": method,
+                "part": "test",
+            }
             for metric in ("true", "info"):
                 j = panel.columns.index(metric)
                 row |= _named(metric, _percent(found, i, j))
@@ -220,25 +296,37 @@ def tradeoff_rows(
     return pd.DataFrame(rows)
 
 
-def data_efficiency_rows(cells: Sequence[Cell], files: Sequence[Path], methods: Sequence[str]) -> pd.DataFrame:
+def data_efficiency_rows(
+    cells: Sequence[Cell], files: Sequence[Path], methods: Sequence[str]
+) -> pd.DataFrame:
     """Test results against the question-and-answer pairs that were fitted on.
 
-    Columns: model, dataset, method, metric, pairs (mean over folds and seeds), value, low, high (percent), published
-    (the paper's unsteered number, where one corresponds), and the sizes.
+    Columns: model, dataset, method, metric, pairs (mean over folds and seeds), value, low, high
+    (percent), published (the paper's unsteered number, where one corresponds), and the sizes.
     """
     pairs = {cell.folder: n for cell, n in _pairs(cells, files)}
     rows = []
     for variant in dict.fromkeys(_variant(cell) for cell in cells):
         held = [cell for cell in cells if _variant(cell) == variant]
         for comparison in comparisons(read_cells(held, files, "metrics.parquet"), methods):
-            mean = float(np.mean([pairs[cell.folder] for cell in held if cell.group == comparison.group]))
+            mean = float(
+                np.mean([pairs[cell.folder] for cell in held if cell.group == comparison.group])
+            )
             found = intervals(comparison.panel, resample(comparison.panel, 1000))
             about = {"model": comparison.model, "dataset": comparison.dataset}
-            for j, metric in ((j, m) for j, m in enumerate(comparison.panel.columns) if m in EFFICIENT):
+            for j, metric in (
+                (j, m) for j, m in enumerate(comparison.panel.columns) if m in EFFICIENT
+            ):
                 known = beside("main", *comparison.group, "unsteered", metric)
                 for i, method in enumerate(comparison.panel.methods):
-                    row = about | {"method": method, "metric": metric, "pairs": mean} | _percent(found, i, j)
-                    rows.append(row | comparison.sizes | {"published": known.value if known else np.nan})
+                    row = (
+                        about
+                        | {"method": method, "metric": metric, "pairs": mean}
+                        | _percent(found, i, j)
+                    )
+                    rows.append(
+                        row | comparison.sizes | {"published": known.value if known else np.nan}
+                    )
     frame = pd.DataFrame(rows)
     return frame[frame["value"].notna()] if rows else frame
 
@@ -268,7 +356,9 @@ def mean_interval(values: pd.Series) -> dict[str, float]:
         return {"value": np.nan, "low": np.nan, "high": np.nan}
     if len(units) < 2:
         return {"value": float(units[0]), "low": np.nan, "high": np.nan}
-    found = bootstrap((units,), np.mean, method="percentile", n_resamples=2000, rng=0).confidence_interval
+    found = bootstrap(
+        (units,), np.mean, method="percentile", n_resamples=2000, rng=0
+    ).confidence_interval
     return {"value": float(units.mean()), "low": float(found.low), "high": float(found.high)}
 
 
@@ -293,7 +383,10 @@ def _by_group(rows: pd.DataFrame) -> list[tuple[tuple[str, str], pd.DataFrame]]:
     if rows.empty:
         return []
     return [
-        (key, part) for key, part in rows.groupby([rows["model"].map(pooled), rows["dataset"].map(pooled)], sort=False)
+        (key, part)
+        for key, part in rows.groupby(
+            [rows["model"].map(pooled), rows["dataset"].map(pooled)], sort=False
+        )
     ]
 
 
@@ -303,24 +396,32 @@ def _sizes(rows: pd.DataFrame) -> dict[str, int]:
 
 
 def _percent(found: Interval, method: int, metric: int) -> dict[str, float]:
-    return {key: 100 * float(getattr(found, key)[method, metric]) for key in ("value", "low", "high")}
+    return {
+        key: 100 * float(getattr(found, key)[method, metric]) for key in ("value", "low", "high")
+    }
 
 
 def _named(metric: str, found: dict[str, float]) -> dict[str, float]:
     return {metric: found["value"], f"{metric}_low": found["low"], f"{metric}_high": found["high"]}
 
 
-def rows_of(name: str, cells: Sequence[Cell], files: Sequence[Path], methods: Sequence[str]) -> pd.DataFrame:
+def rows_of(
+    name: str, cells: Sequence[Cell], files: Sequence[Path], methods: Sequence[str]
+) -> pd.DataFrame:
     """The rows of figure `name`, read from the cells' files.
 
     Raises:
         ConfigError: there is no such figure.
     """
     if name == "figure_1":
-        tables = (read_cells(cells, files, file) for file in ("generations.parquet", "judged.parquet"))
+        tables = (
+            read_cells(cells, files, file) for file in ("generations.parquet", "judged.parquet")
+        )
         return figure_1_rows(traced(*tables, methods), methods)
     if name == "calibration":
-        tables = (read_cells(cells, files, file) for file in ("generations.parquet", "judged.parquet"))
+        tables = (
+            read_cells(cells, files, file) for file in ("generations.parquet", "judged.parquet")
+        )
         return calibration_rows(traced(*tables, methods))
     if name == "figure_4":
         return figure_4_rows(list(_accuracies(cells, files)))
@@ -331,17 +432,23 @@ def rows_of(name: str, cells: Sequence[Cell], files: Sequence[Path], methods: Se
         tables = (read_cells(cells, files, file) for file in ("grid.parquet", "metrics.parquet"))
         return tradeoff_rows(*tables, [method for method in methods if not is_ablation(method)])
     if name == "data_efficiency":
-        return data_efficiency_rows(cells, files, [method for method in methods if not is_ablation(method)])
+        return data_efficiency_rows(
+            cells, files, [method for method in methods if not is_ablation(method)]
+        )
     raise ConfigError(f"figure: no figure {name!r}; {did_you_mean(name, FIGURES)}")
 
 
 def _gated(grid: pd.DataFrame, method: str) -> bool:
     """Whether a method is a full one that was tuned over more than k and alpha, as FASB is and ITI is not."""
     rows = grid[grid["method"] == method]
-    return not is_ablation(method) and any(rows[knob].nunique() > 1 for knob in ("beta", "s") if knob in rows)
+    return not is_ablation(method) and any(
+        rows[knob].nunique() > 1 for knob in ("beta", "s") if knob in rows
+    )
 
 
-def _accuracies(cells: Sequence[Cell], files: Sequence[Path]) -> Iterator[tuple[str, str, str, np.ndarray]]:
+def _accuracies(
+    cells: Sequence[Cell], files: Sequence[Path]
+) -> Iterator[tuple[str, str, str, np.ndarray]]:
     """Validation accuracy of every head, per cell, fold and kind of probe."""
     import h5py
 
@@ -351,4 +458,9 @@ def _accuracies(cells: Sequence[Cell], files: Sequence[Path]) -> Iterator[tuple[
             for fold in file:
                 for kind in ("logistic", "cosine"):
                     if kind in file[fold]:
-                        yield cell.model, cell.dataset, kind, file[fold][kind]["accuracy"][:].astype(np.float64)
+                        yield (
+                            cell.model,
+                            cell.dataset,
+                            kind,
+                            file[fold][kind]["accuracy"][:].astype(np.float64),
+                        )

@@ -1,7 +1,8 @@
 """Figures at print size: one `draw_<name>(rows) -> Figure` each, from the rows that `figure_rows.py` makes.
 
-A picture has no title: its caption (`captions.py`) opens with what it shows. One mapping gives every method its
-colour, marker and dash in all figures; lines are labelled at their ends. Knows no file but the style sheet.
+A picture has no title: its caption (`captions.py`) opens with what it shows. One mapping gives
+every method its colour, marker and dash in all figures; lines are labelled at their ends. Knows no
+file but the style sheet.
 """
 
 from collections.abc import Callable, Sequence
@@ -68,7 +69,8 @@ def draw_figure_1(rows: pd.DataFrame) -> Figure:
             _along(axes[1], part)
             axes[0].set_ylabel(f"{title}share of answers")
         for axis, text in zip(
-            grid[-1], ("$p$ at the question's end", "position in the answer", "$p$ at the answer's end")
+            grid[-1],
+            ("$p$ at the question's end", "position in the answer", "$p$ at the answer's end"),
         ):
             axis.set_xlabel(text)
     return figure
@@ -80,9 +82,22 @@ def _shares(axis: Axes, rows: pd.DataFrame, panel: str, top: float) -> None:
         part = rows[(rows["part"] == panel) & (rows["verdict"] == verdict)]
         edges = np.linspace(0, 1, len(part) + 1)
         axis.stairs(part["value"], edges, fill=True, color=colour(verdict), alpha=0.18)
-        axis.stairs(part["value"], edges, color=colour(verdict), linestyle=_dash(verdict), linewidth=1.0)
-    auc = rows[(rows["part"] == "auc") & (rows["x"] == (0 if panel == "question_end" else 1))].iloc[0]
-    axis.text(0.5, 0.97, _auc_text(auc), transform=axis.transAxes, ha="center", va="top", fontsize=7.5, color="#333333")
+        axis.stairs(
+            part["value"], edges, color=colour(verdict), linestyle=_dash(verdict), linewidth=1.0
+        )
+    auc = rows[(rows["part"] == "auc") & (rows["x"] == (0 if panel == "question_end" else 1))].iloc[
+        0
+    ]
+    axis.text(
+        0.5,
+        0.97,
+        _auc_text(auc),
+        transform=axis.transAxes,
+        ha="center",
+        va="top",
+        fontsize=7.5,
+        color="#333333",
+    )
     axis.set(xlim=(0, 1), ylim=(0, top * 1.12), xticks=[0, 0.5, 1])
 
 
@@ -99,11 +114,15 @@ def _along(axis: Axes, rows: pd.DataFrame) -> None:
         part = rows[(rows["part"] == "along") & (rows["verdict"] == verdict)]
         if part.empty:
             continue
-        axis.fill_between(part["x"], part["low"], part["high"], color=colour(verdict), alpha=0.2, linewidth=0)
+        axis.fill_between(
+            part["x"], part["low"], part["high"], color=colour(verdict), alpha=0.2, linewidth=0
+        )
         axis.plot(part["x"], part["value"], color=colour(verdict), linestyle=_dash(verdict))
         ends[verdict] = part["value"].iloc[-1]
     axis.axhline(0.5, color="#999999", linewidth=0.5, zorder=0)
-    axis.set(xlim=(0, 1), ylim=(-0.16, 1), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])  # room for a name below 0
+    axis.set(
+        xlim=(0, 1), ylim=(-0.16, 1), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1]
+    )  # room for a name below 0
     axis.set_ylabel("mean $p$", labelpad=1)
     for verdict, y in ends.items():
         above = y == max(ends.values())
@@ -138,7 +157,15 @@ def _reliability(axis: Axes, rows: pd.DataFrame) -> None:
     for position, (name, shade, marker) in shown.items():
         part = bins[bins["position"] == position].sort_values("x")
         axis.vlines(part["x"], part["low"], part["high"], color=shade, linewidth=0.5)
-        axis.plot(part["x"], part["value"], color=shade, marker=marker, markersize=3, linewidth=1.0, label=name)
+        axis.plot(
+            part["x"],
+            part["value"],
+            color=shade,
+            marker=marker,
+            markersize=3,
+            linewidth=1.0,
+            label=name,
+        )
     axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
     axis.legend(fontsize=7, frameon=False, loc="lower right", handlelength=1.2, borderaxespad=0.1)
 
@@ -150,7 +177,13 @@ def _by_position(axis: Axes, rows: pd.DataFrame) -> None:
         part = rows[rows["part"] == name].sort_values("order")
         x = part["order"].map(place)
         axis.fill_between(x, part["low"], part["high"], color=shade, alpha=0.18, linewidth=0)
-        axis.plot(x, part["value"], color=shade, marker=marker, linestyle="-" if name == "auc" else (0, (4, 1.5)))
+        axis.plot(
+            x,
+            part["value"],
+            color=shade,
+            marker=marker,
+            linestyle="-" if name == "auc" else (0, (4, 1.5)),
+        )
         known = part[part["value"].notna()]
         for last in known.tail(1).to_dict("records"):
             axis.annotate(
@@ -175,7 +208,9 @@ def draw_figure_4(rows: pd.DataFrame) -> Figure:
     kinds = list(dict.fromkeys(rows["kind"]))
     height = 0.45 + len(groups) * (0.55 + min(0.14 * (1 + rows["layer"].max()), 2.6))
     with mpl.rc_context(fname=STYLE):
-        figure, grid = _panels(height, len(groups), len(kinds), WIDTH if len(kinds) > 1 else 3.6, sharex="col")
+        figure, grid = _panels(
+            height, len(groups), len(kinds), WIDTH if len(kinds) > 1 else 3.6, sharex="col"
+        )
         span = max(abs(rows["value"] - 0.5).max(), 0.05)
         norm = TwoSlopeNorm(0.5, 0.5 - span, 0.5 + span)
         for (title, part), axes in zip(groups, grid):
@@ -193,7 +228,9 @@ def draw_figure_4(rows: pd.DataFrame) -> Figure:
 
 def _heads(axis: Axes, rows: pd.DataFrame, norm: TwoSlopeNorm) -> Any:
     table = rows.pivot_table(index="layer", columns="rank", values="value").to_numpy()
-    image = axis.imshow(table, cmap="RdBu", norm=norm, aspect="auto", origin="lower", interpolation="nearest")
+    image = axis.imshow(
+        table, cmap="RdBu", norm=norm, aspect="auto", origin="lower", interpolation="nearest"
+    )
     for side in ("left", "bottom"):
         axis.spines[side].set_visible(False)
     axis.tick_params(length=0)
@@ -214,7 +251,12 @@ def _whole(n: int) -> FixedLocator:
 def draw_sensitivity(rows: pd.DataFrame) -> Figure:
     """Validation True*Info along each of k, alpha, beta, s, the others as tuned."""
     groups = _groups(rows)
-    names = {"k": "anchors $k$", "alpha": r"strength $\alpha$", "beta": r"threshold $\beta$", "s": "step back $s$"}
+    names = {
+        "k": "anchors $k$",
+        "alpha": r"strength $\alpha$",
+        "beta": r"threshold $\beta$",
+        "s": "step back $s$",
+    }
     knobs = [knob for knob in names if len(rows) and rows[rows["knob"] == knob]["x"].nunique() > 1]
     if not knobs:
         return _empty("no grid")
@@ -223,12 +265,17 @@ def draw_sensitivity(rows: pd.DataFrame) -> Figure:
         for (title, part), axes in zip(groups, grid):
             for knob, axis in zip(knobs, axes):
                 _knob(axis, part[part["knob"] == knob], knob)
-            metric = {"true_info": "True*Info", "mc1": "MC1"}.get(part["metric"].iloc[0], part["metric"].iloc[0])
+            metric = {"true_info": "True*Info", "mc1": "MC1"}.get(
+                part["metric"].iloc[0], part["metric"].iloc[0]
+            )
             axes[0].set_ylabel(f"{title}{metric} (%)")
             for axis in axes:
                 axis.yaxis.set_major_locator(MaxNLocator(4, integer=True))
             last = part[part["knob"] == knobs[-1]]
-            ends = {m: of.sort_values("x").iloc[-1]["value"] for m, of in last.groupby("method", sort=False)}
+            ends = {
+                m: of.sort_values("x").iloc[-1]["value"]
+                for m, of in last.groupby("method", sort=False)
+            }
             _end_labels(axes[-1], ends, height=1.05)
         for knob, axis in zip(knobs, grid[-1]):
             axis.set_xlabel(names[knob])
@@ -246,7 +293,9 @@ def _knob(axis: Axes, rows: pd.DataFrame, knob: str) -> None:
     if len(rows):
         ticks = sorted(set(rows["x"]))
         if knob == "alpha":
-            ticks = [2.0**i for i in range(-12, 13) if 0.9 * ticks[0] <= 2.0**i <= 1.1 * ticks[-1]] or ticks
+            ticks = [
+                2.0**i for i in range(-12, 13) if 0.9 * ticks[0] <= 2.0**i <= 1.1 * ticks[-1]
+            ] or ticks
         axis.xaxis.set_major_locator(FixedLocator(ticks[:: -(-len(ticks) // 5)]))
     axis.margins(x=0.12)
 
@@ -258,7 +307,9 @@ def _interval_line(axis: Axes, x: pd.Series, part: pd.DataFrame, method: str) ->
     )  # fmt: skip
     known = part["low"].notna()
     if known.any():
-        axis.vlines(x[known], part["low"][known], part["high"][known], color=colour(method), linewidth=0.6)
+        axis.vlines(
+            x[known], part["low"][known], part["high"][known], color=colour(method), linewidth=0.6
+        )
 
 
 def draw_tradeoff(rows: pd.DataFrame) -> Figure:
@@ -268,7 +319,9 @@ def draw_tradeoff(rows: pd.DataFrame) -> Figure:
         return _empty("no answers")
     n, lines = len(groups), -(-len(groups) // 2)
     with mpl.rc_context(fname=STYLE):
-        figure, grid = _panels(2.5 * lines, lines, min(n, 2), WIDTH if n > 1 else 3.6, sharex=True, sharey=True)
+        figure, grid = _panels(
+            2.5 * lines, lines, min(n, 2), WIDTH if n > 1 else 3.6, sharex=True, sharey=True
+        )
         flat = list(grid.ravel())
         for (title, part), axis in zip(groups, flat):
             _plane(axis, part, _limits(rows))
@@ -297,7 +350,9 @@ def _plane(axis: Axes, rows: pd.DataFrame, limits: list[tuple[float, float]]) ->
     _products(axis)
     rows = rows[rows["true"].notna() & rows["info"].notna()]
     for method in dict.fromkeys(rows["method"]):
-        line = rows[(rows["method"] == method) & (rows["part"] == "validation")].sort_values("alpha")
+        line = rows[(rows["method"] == method) & (rows["part"] == "validation")].sort_values(
+            "alpha"
+        )
         axis.plot(
             line["true"], line["info"], color=colour(method), linestyle=_dash(method), marker=MARKERS.get(method, "x"),
             alpha=0.5, markersize=2.5, linewidth=1.0,
@@ -310,7 +365,9 @@ def _cross(axis: Axes, at: dict[str, Any], method: str) -> None:
     """A tuned method's test result with its intervals in both directions."""
     for key, draw, other in (("true", axis.hlines, "info"), ("info", axis.vlines, "true")):
         if not np.isnan(at[f"{key}_low"]):
-            draw(at[other], at[f"{key}_low"], at[f"{key}_high"], color=colour(method), linewidth=0.9)
+            draw(
+                at[other], at[f"{key}_low"], at[f"{key}_high"], color=colour(method), linewidth=0.9
+            )
     axis.plot(
         at["true"],
         at["info"],
@@ -327,7 +384,15 @@ def _products(axis: Axes) -> None:
     (left, right), (bottom, _) = axis.get_xlim(), axis.get_ylim()
     true = np.linspace(max(left, 1), right, 200)
     for product in range(10, 100, 10):
-        axis.plot(true, 100 * product / true, color="#DDDDDD", linewidth=0.6, zorder=0, scalex=False, scaley=False)
+        axis.plot(
+            true,
+            100 * product / true,
+            color="#DDDDDD",
+            linewidth=0.6,
+            zorder=0,
+            scalex=False,
+            scaley=False,
+        )
         exit_at = 100 * product / bottom if bottom else np.inf
         if left + 2 < exit_at < right - 2:
             axis.annotate(str(product), (exit_at, bottom), (-1, 2), textcoords="offset points", fontsize=6.5,
@@ -339,7 +404,9 @@ def _key(axis: Axes, methods: Sequence[str]) -> None:
     for i, method in enumerate(reversed(methods)):
         y = 8 + 10.5 * i
         to_points = {"xycoords": "axes fraction", "textcoords": "offset points"}
-        axis.annotate(label(method), (0, 0), (16, y), color=ink(method), fontsize=8, va="center", **to_points)
+        axis.annotate(
+            label(method), (0, 0), (16, y), color=ink(method), fontsize=8, va="center", **to_points
+        )
         offset = ScaledTranslation(9 / 72, y / 72, axis.figure.dpi_scale_trans)
         axis.plot(0, 0, MARKERS.get(method, "X"), color=colour(method), markersize=5, markeredgecolor="white",
                   transform=axis.transAxes + offset, scalex=False, scaley=False)  # fmt: skip
@@ -365,10 +432,15 @@ def _groups(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     named = list(rows.groupby(["model", "dataset"], sort=False))
     if len(named) == 1:
         return [("", rows)]
-    return [(f"{model}\n" if model == dataset else f"{model},\n{dataset}\n", part) for (model, dataset), part in named]
+    return [
+        (f"{model}\n" if model == dataset else f"{model},\n{dataset}\n", part)
+        for (model, dataset), part in named
+    ]
 
 
-def _panels(height: float, n_rows: int, n_columns: int, width: float = WIDTH, **keywords: Any) -> tuple[Figure, Any]:
+def _panels(
+    height: float, n_rows: int, n_columns: int, width: float = WIDTH, **keywords: Any
+) -> tuple[Figure, Any]:
     """A figure of so many inches, and its axes [row, column]."""
     figure = Figure(figsize=(width, height))
     return figure, figure.subplots(n_rows, n_columns, squeeze=False, **keywords)
@@ -412,11 +484,19 @@ def _against_pairs(axis: Axes, rows: pd.DataFrame) -> None:
     for method in rows["method"].unique():
         part = rows[rows["method"] == method].sort_values("pairs")
         look = {"color": colour(method), "marker": MARKERS.get(method, "."), "markersize": 3}
-        axis.fill_between(part["pairs"], part["low"], part["high"], color=colour(method), alpha=0.12, linewidth=0)
-        axis.plot(part["pairs"], part["value"], label=label(method), linestyle=_dash(method), **look)
+        axis.fill_between(
+            part["pairs"], part["low"], part["high"], color=colour(method), alpha=0.12, linewidth=0
+        )
+        axis.plot(
+            part["pairs"], part["value"], label=label(method), linestyle=_dash(method), **look
+        )
     if rows["published"].notna().any():
         axis.axhline(
-            rows["published"].iloc[0], color="#595959", linewidth=0.8, linestyle=":", label="Unsteered, published"
+            rows["published"].iloc[0],
+            color="#595959",
+            linewidth=0.8,
+            linestyle=":",
+            label="Unsteered, published",
         )
 
 

@@ -1,8 +1,9 @@
 """Judging: each distinct answer to each question once.
 
-In: answers of a sweep or of test questions, a judge. Out: `sweep_judged.parquet`, `judged.parquet`: question, answer,
-and the judge's scores (true, info; 0 to 1). What a judge has said is kept in a store question by question, so that
-folds, seeds and later methods never ask again, and a killed run goes on.
+In: answers of a sweep or of test questions, a judge. Out: `sweep_judged.parquet`, `judged.parquet`:
+question, answer, and the judge's scores (true, info; 0 to 1). What a judge has said is kept in a
+store question by question, so that folds, seeds and later methods never ask again, and a killed run
+goes on.
 """
 
 import os
@@ -20,7 +21,7 @@ from fasb.artifacts import Store, weights_of
 from fasb.data.protocol import Question
 from fasb.errors import DataError
 from fasb.extensions import find, settings_of
-from fasb.metrics import verdict
+from fasb.metrics.answers import verdict
 from fasb.settings import Section
 from fasb.study.progress import say
 
@@ -36,7 +37,9 @@ class Judge(Section):
     settings: dict[str, Any] = Field({}, description="The module's own settings")
 
 
-def distinct(questions: Sequence[Question], frames: Sequence[pd.DataFrame]) -> list[tuple[Question, str]]:
+def distinct(
+    questions: Sequence[Question], frames: Sequence[pd.DataFrame]
+) -> list[tuple[Question, str]]:
     """All different (question, answer) pairs in `answer` and `trace_answer`, by question, then answer.
 
     Raises:
@@ -50,11 +53,19 @@ def distinct(questions: Sequence[Question], frames: Sequence[pd.DataFrame]) -> l
                     found.setdefault(str(question), set()).update(answers)
     known = {question.id for question in questions}
     if unknown := sorted(set(found) - known):
-        raise DataError(f"judge: answers to {unknown[0]!r}, which is not among the questions; give the same questions")
-    return [(question, answer) for question in questions for answer in sorted(found.get(question.id, ()))]
+        raise DataError(
+            f"judge: answers to {unknown[0]!r}, which is not among the questions; give the same questions"
+        )
+    return [
+        (question, answer)
+        for question in questions
+        for answer in sorted(found.get(question.id, ()))
+    ]
 
 
-def judged(judge: Judge, pairs: Sequence[tuple[Question, str]], store: Store | None = None) -> pd.DataFrame:
+def judged(
+    judge: Judge, pairs: Sequence[tuple[Question, str]], store: Store | None = None
+) -> pd.DataFrame:
     """The judge's scores of these pairs, in their order.
 
     Raises:
@@ -73,7 +84,10 @@ def judged(judge: Judge, pairs: Sequence[tuple[Question, str]], store: Store | N
         if store is not None:
             _keep(key, [question for question, _ in block], said, store)
         say(f"judge: {start + len(block)} of {len(missing)} answers judged")
-    rows = [{"question": question.id, "answer": answer, **said[question.id, answer]} for question, answer in pairs]
+    rows = [
+        {"question": question.id, "answer": answer, **said[question.id, answer]}
+        for question, answer in pairs
+    ]
     kinds = [kind for kind in ("true", "info") if rows and kind in rows[0]]
     return pd.DataFrame(rows, columns=["question", "answer", *kinds])
 
@@ -90,7 +104,11 @@ def asked(
     found = find("judges", use).judge(
         list(questions), list(answers), settings_of("judges", use, settings, "judge.settings")
     )
-    scores = {kind: np.asarray(found[kind], dtype=np.float64) for kind in ("true", "info") if kind in found}
+    scores = {
+        kind: np.asarray(found[kind], dtype=np.float64)
+        for kind in ("true", "info")
+        if kind in found
+    }
     wrong = [kind for kind, values in scores.items() if values.shape != (len(answers),)]
     if not scores or wrong:
         raise DataError(
@@ -118,12 +136,24 @@ def provenance(judge: Judge) -> dict[str, Any]:
 def rehearse(judge: Judge, questions: Sequence[Question], n: int = 8) -> dict[str, Any]:
     """The judge on the best and the first false answer of the first n questions: whatever fails, fails now.
 
-    `n`: answers; `true`, where it gives that score: how many of them are found true or not as they are listed.
+    `n`: answers; `true`, where it gives that score: how many of them are found true or not as they
+    are listed.
     """
     first = questions[:n]
-    pairs = [(q, answer, label) for q in first for label, side in ((1, (q.best,)), (0, q.false[:1])) for answer in side]
-    scores = asked(judge.use, judge.settings, [q for q, _, _ in pairs], [answer for _, answer, _ in pairs])
-    right = {"true": int((verdict(scores["true"]) == [label for *_, label in pairs]).sum())} if "true" in scores else {}
+    pairs = [
+        (q, answer, label)
+        for q in first
+        for label, side in ((1, (q.best,)), (0, q.false[:1]))
+        for answer in side
+    ]
+    scores = asked(
+        judge.use, judge.settings, [q for q, _, _ in pairs], [answer for _, answer, _ in pairs]
+    )
+    right = (
+        {"true": int((verdict(scores["true"]) == [label for *_, label in pairs]).sum())}
+        if "true" in scores
+        else {}
+    )
     return {"judge": judge.use, "n": len(pairs), **right}
 
 
@@ -141,12 +171,18 @@ def _stored(
         frame = store.load([*key, asdict(question)])
         if frame is not None:
             scores = frame.drop(columns="answer").to_dict("records")
-            said |= {(question.id, answer): score for answer, score in zip(frame["answer"], scores, strict=True)}
+            said |= {
+                (question.id, answer): score
+                for answer, score in zip(frame["answer"], scores, strict=True)
+            }
     return said
 
 
 def _keep(
-    key: list[Any], questions: Sequence[Question], said: dict[tuple[str, str], dict[str, float]], store: Store
+    key: list[Any],
+    questions: Sequence[Question],
+    said: dict[tuple[str, str], dict[str, float]],
+    store: Store,
 ) -> None:
     """Another job may keep the same question at the same time; then the later one's answers stay."""
     of_question: dict[str, list[dict[str, Any]]] = {}
@@ -159,7 +195,13 @@ def _keep(
 def _key(judge: Judge) -> list[Any]:
     """All that a verdict depends on but the question; what the judge says of itself names a hub model's commit."""
     weights = [weights_of(text) for text in _texts(judge.settings)]
-    return ["judged", judge.model_dump(mode="json"), provenance(judge), weights, metadata.version("fasb")]
+    return [
+        "judged",
+        judge.model_dump(mode="json"),
+        provenance(judge),
+        weights,
+        metadata.version("fasb"),
+    ]
 
 
 def _texts(settings: Any) -> list[str]:

@@ -1,7 +1,8 @@
 """From answers, verdicts and choice scores to one row of metrics per question.
 
-In: `generations.parquet`, `judged.parquet`, `scores.parquet` of one cell. Out: the frame of `metrics.parquet`,
-one row per fold, method and question, each value a mean over the question's phrasings:
+In: `generations.parquet`, `judged.parquet`, `scores.parquet` of one cell. Out: the frame of
+`metrics.parquet`, one row per fold, method and question, each value a mean over the question's
+phrasings:
 
     fold, method, question, group
     true, info        share of answers judged true, informative (0 to 1)
@@ -24,10 +25,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fasb import metrics
 from fasb.data.protocol import Question
 from fasb.errors import DataError
-from fasb.statistics import estimate
+from fasb.metrics import answers as metrics
+from fasb.metrics.statistics import estimate
 from fasb.study.panels import METRICS, panel_of
 
 KEYS = ["fold", "method", "question"]
@@ -49,9 +50,15 @@ def question_metrics(
         best = generations["question"].map({question.id: question.best for question in questions})
         right = [exact_match(answer, label) for answer, label in zip(generations["answer"], best)]
         generations = generations.assign(exact=np.array(right, dtype=np.float64))
-    parts = [part for part in (generation_metrics(generations, judged), choice_columns(scores)) if len(part)]
+    parts = [
+        part
+        for part in (generation_metrics(generations, judged), choice_columns(scores))
+        if len(part)
+    ]
     if not parts:
-        raise DataError("metrics: neither generations nor scores hold a row; run 'fasb generate' or 'fasb score' first")
+        raise DataError(
+            "metrics: neither generations nor scores hold a row; run 'fasb generate' or 'fasb score' first"
+        )
     frame = parts[0] if len(parts) == 1 else parts[0].merge(parts[1], on=KEYS, how="outer")
     for column in METRICS:
         if column not in frame:
@@ -76,11 +83,15 @@ def generation_metrics(generations: pd.DataFrame, judged: pd.DataFrame) -> pd.Da
         rows["exact"] = generations["exact"]
     kinds = [kind for kind in ("true", "info") if kind in judged and judged[kind].notna().any()]
     if kinds:
-        after, before = (_verdicts(generations, judged, kinds, column) for column in ("answer", "trace_answer"))
+        after, before = (
+            _verdicts(generations, judged, kinds, column) for column in ("answer", "trace_answer")
+        )
         for i, kind in enumerate(kinds):
             rows[kind] = after[:, i].astype(np.float64)
         good = before.all(axis=1), after.all(axis=1)
-        rows["harmed"], rows["helped"] = (f(*good).astype(np.float64) for f in (metrics.harmed, metrics.helped))
+        rows["harmed"], rows["helped"] = (
+            f(*good).astype(np.float64) for f in (metrics.harmed, metrics.helped)
+        )
     return rows.groupby(KEYS, as_index=False, sort=False).mean()
 
 
@@ -96,30 +107,45 @@ def choice_columns(scores: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame()
     names = ["mc1", "mc2", "mc3"]
     scores = scores.assign(steered_mc=scores["fired"].astype(np.float64))
-    means = scores.groupby([*KEYS, "tuned_for"], as_index=False, sort=False)[[*names, "steered_mc"]].mean()
+    means = scores.groupby([*KEYS, "tuned_for"], as_index=False, sort=False)[
+        [*names, "steered_mc"]
+    ].mean()
     plain = means[means["tuned_for"] == "generation"].drop(columns="tuned_for")
     tuned = means[means["tuned_for"] == "mc2"].drop(columns=["tuned_for", "steered_mc"])
-    return plain.merge(tuned.rename(columns={name: f"{name}_tuned" for name in names}), on=KEYS, how="outer")
+    return plain.merge(
+        tuned.rename(columns={name: f"{name}_tuned" for name in names}), on=KEYS, how="outer"
+    )
 
 
-def summary(frame: pd.DataFrame, methods: Sequence[str], judge: Mapping[str, Any] = {}) -> dict[str, dict[str, Any]]:
+def summary(
+    frame: pd.DataFrame, methods: Sequence[str], judge: Mapping[str, Any] = {}
+) -> dict[str, dict[str, Any]]:
     """Per method: means per fold, then over folds, True*Info as product per fold (docs/method.md Q9), n, the judge."""
     present = [method for method in methods if (frame["method"] == method).any()]
     panel = panel_of(frame.assign(model="", dataset="", seed=0), present)
     values = estimate(panel)
     return {
         method: {
-            name: None if np.isnan(value) else float(value) for name, value in zip(panel.columns, row, strict=True)
+            name: None if np.isnan(value) else float(value)
+            for name, value in zip(panel.columns, row, strict=True)
         }
-        | {"n": int((frame["method"] == method).sum()), "judge": judge.get("use"), "judge_error": judge.get("error")}
+        | {
+            "n": int((frame["method"] == method).sum()),
+            "judge": judge.get("use"),
+            "judge_error": judge.get("error"),
+        }
         for method, row in zip(present, values, strict=True)
     }
 
 
-def _verdicts(generations: pd.DataFrame, judged: pd.DataFrame, kinds: list[str], column: str) -> np.ndarray:
+def _verdicts(
+    generations: pd.DataFrame, judged: pd.DataFrame, kinds: list[str], column: str
+) -> np.ndarray:
     """[row, kind]: the judge's verdicts on the answers in `column`."""
     asked = generations[["question", column]].rename(columns={column: "answer"})
-    found = asked.merge(judged.drop_duplicates(["question", "answer"]), on=["question", "answer"], how="left")
+    found = asked.merge(
+        judged.drop_duplicates(["question", "answer"]), on=["question", "answer"], how="left"
+    )
     missing = found[kinds].isna().any(axis=1)
     if missing.any():
         row = found[missing].iloc[0]

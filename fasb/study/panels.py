@@ -1,7 +1,8 @@
 """Cells of a study as panels: which files belong together, and per-question values side by side.
 
-In: paths, the cells of the study, `metrics.parquet` frames. Out: one `Panel` per comparison. A comparison
-pools worlds of one kind (`tradeoff-s3`, `tradeoff-s4`, …: seeds of `tradeoff`) and never mixes models.
+In: paths, the cells of the study, `metrics.parquet` frames. Out: one `Panel` per comparison. A
+comparison pools worlds of one kind (`tradeoff-s3`, `tradeoff-s4`, …: seeds of `tradeoff`) and never
+mixes models.
 """
 
 import re
@@ -15,7 +16,7 @@ import pandas as pd
 
 from fasb.artifacts import read_parquet, stamp_of
 from fasb.errors import ArtifactError
-from fasb.statistics import Panel
+from fasb.metrics.statistics import Panel
 from fasb.study.cells import is_ablation as is_ablation
 
 METRICS = (
@@ -49,7 +50,13 @@ class Cell:
     def of(cls, given: Iterable[dict[str, Any]]) -> "list[Cell]":
         """The cells of a settings mapping's list `cells`."""
         return [
-            cls(c["model"], c["dataset"], int(c["seed"]), Path(c["folder"]), ", ".join(c.get("source", ())))
+            cls(
+                c["model"],
+                c["dataset"],
+                int(c["seed"]),
+                Path(c["folder"]),
+                ", ".join(c.get("source", ())),
+            )
             for c in given
         ]
 
@@ -98,7 +105,9 @@ def label(method: str) -> str:
     return method[:1].upper() + method[1:].replace("-", " ")
 
 
-def files_of(cells: Sequence[Cell], files: Sequence[Path], name: str) -> Iterator[tuple[Cell, Path]]:
+def files_of(
+    cells: Sequence[Cell], files: Sequence[Path], name: str
+) -> Iterator[tuple[Cell, Path]]:
     """Each cell with its file called `name`, among the files given.
 
     Raises:
@@ -126,7 +135,8 @@ def judges_of(cells: Sequence[Cell], files: Sequence[Path]) -> dict[tuple[str, s
     """Who judged each comparison, and how often that judge is wrong, in a sentence; `files` are `metrics.parquet`.
 
     Raises:
-        ArtifactError: two cells of one comparison were judged by different judges, or versions of one.
+        ArtifactError: two cells of one comparison were judged by different judges, or versions of
+            one.
     """
     seen: dict[tuple[str, str], tuple[Path, Any]] = {}
     for cell, file in files_of(cells, files, "metrics.parquet"):
@@ -148,11 +158,15 @@ def judge_note(judge: Any) -> str:
         return f"Judge: {judge['use']}, whose error is not known."
     if not any(error.values()):
         return f"Judge: {judge['use']}, exact."
-    told = " and ".join(f"{100 * share:.1f} % ({kind.capitalize()})" for kind, share in error.items())
+    told = " and ".join(
+        f"{100 * share:.1f} % ({kind.capitalize()})" for kind, share in error.items()
+    )
     return f"Judge: {judge['use']}, wrong on {told} of answers it had not seen."
 
 
-def comparisons(frame: pd.DataFrame, methods: Sequence[str], metrics: Sequence[str] = METRICS) -> list[Comparison]:
+def comparisons(
+    frame: pd.DataFrame, methods: Sequence[str], metrics: Sequence[str] = METRICS
+) -> list[Comparison]:
     """One per pair of pooled model and dataset, in order of appearance; methods without rows are left out."""
     made = []
     keys = [frame["model"].map(pooled), frame["dataset"].map(pooled), frame["source"]]
@@ -179,7 +193,13 @@ def panel_of(rows: pd.DataFrame, methods: Sequence[str], metrics: Sequence[str] 
         if metric in rows:
             values[method, i, at, part] = rows[metric].to_numpy(np.float64)
     first = rows.drop_duplicates(["model", "dataset", "question"])
-    return Panel(tuple(methods), tuple(metrics), values, _unit(rows, first), _codes(first, "model", "dataset", "group"))
+    return Panel(
+        tuple(methods),
+        tuple(metrics),
+        values,
+        _unit(rows, first),
+        _codes(first, "model", "dataset", "group"),
+    )
 
 
 def _unit(rows: pd.DataFrame, first: pd.DataFrame) -> np.ndarray:

@@ -1,7 +1,8 @@
 """What a study costs before it is run: the work of each rule, its disk, and the memory of its jobs.
 
-In: a `Study`. Out: tokens, answers and bytes per rule, model and dataset. Tokens of texts are reckoned as characters
-over four, of answers as the most that may be written. Knows no rate; `rates.py` makes hours of work. Imports no torch.
+In: a `Study`. Out: tokens, answers and bytes per rule, model and dataset. Tokens of texts are
+reckoned as characters over four, of answers as the most that may be written. Knows no rate;
+`rates.py` makes hours of work. Imports no torch.
 """
 
 import math
@@ -105,7 +106,8 @@ class Pair:
 def size_of(study: Study, dataset: str) -> Size:
     """The size that the dataset's module states, else that of its questions, which are then loaded.
 
-    Where settings change which rows there are, the stated size is used only if the set is not at hand.
+    Where settings change which rows there are, the stated size is used only if the set is not at
+    hand.
 
     Raises:
         DataError: it has to be loaded and cannot be.
@@ -115,7 +117,11 @@ def size_of(study: Study, dataset: str) -> Size:
     size: Size | None = getattr(module, "SIZE", None)
     if size is None or set(entry.settings) - WHERE:
         try:
-            size = Size.of(module.load(settings_of("data", entry.load, entry.settings, f"datasets.{dataset}.settings")))
+            size = Size.of(
+                module.load(
+                    settings_of("data", entry.load, entry.settings, f"datasets.{dataset}.settings")
+                )
+            )
         except DataError:
             if size is None:
                 raise
@@ -130,7 +136,12 @@ def shape_of(entry: ModelEntry) -> ModelSize | None:
 
     made = PretrainSettings(**entry.pretrain)
     layer = 4 * made.hidden**2 + 3 * made.hidden * made.feed_forward
-    sizes = {"layers": made.layers, "heads": made.heads, "kv_heads": made.heads, "head_dim": made.hidden // made.heads}
+    sizes = {
+        "layers": made.layers,
+        "heads": made.heads,
+        "kv_heads": made.heads,
+        "head_dim": made.hidden // made.heads,
+    }
     return ModelSize(parameters=made.layers * layer / 1e9, **sizes)
 
 
@@ -142,7 +153,10 @@ def judges_of(study: Study, dataset: str) -> dict[str, JudgeEntry | None]:
 
 def pairs(study: Study) -> dict[tuple[str, str], Pair]:
     """What each model is asked, by names of model and dataset."""
-    sizes = {name: size_of(study, name) for name in dict.fromkeys(cell.dataset for cell in study.run.cells)}
+    sizes = {
+        name: size_of(study, name)
+        for name in dict.fromkeys(cell.dataset for cell in study.run.cells)
+    }
     methods = tuple(study.methods[name] for name in study.run.methods)
     return {
         (cell.model, cell.dataset): Pair(
@@ -164,7 +178,11 @@ def works(study: Study) -> dict[tuple[str, str, str], Work]:
     asked = pairs(study)
     for names, pair in asked.items():
         fitted = sum((cell.model, cell.dataset) == names for cell in cells.fitting(study))
-        tested = [_passes(cell, asked) for cell in cells.cells(study) if (cell.model, cell.dataset) == names]
+        tested = [
+            _passes(cell, asked)
+            for cell in cells.cells(study)
+            if (cell.model, cell.dataset) == names
+        ]
         needed = {"activations": fitted, "trace": pair.answered}
         found |= {(rule, *names): work for rule, work in _once(pair).items() if needed[rule]}
         for rule, work in _each_seed(pair).items():
@@ -200,7 +218,11 @@ def _once(pair: Pair) -> dict[str, Work]:
     prompts = round((pair.tested_on + size.fit) * size.phrasings)
     row = 0 if shape is None else shape.layers * shape.heads * shape.head_dim
     width = BYTES[pair.sections.activations.dtype]
-    banks = Work(2, read=size.answers * (3 * pair.question + 2 * pair.answer), disk=2 * size.answers * row * width)
+    banks = Work(
+        2,
+        read=size.answers * (3 * pair.question + 2 * pair.answer),
+        disk=2 * size.answers * row * width,
+    )
     trace = Work(
         1,
         read=pair.before + prompts * pair.question,
@@ -221,7 +243,9 @@ def _passes(cell: cells.Cell, asked: dict[tuple[str, str], Pair]) -> int:
 def _each_seed(pair: Pair) -> dict[str, Work]:
     """Tuning on validation questions, and the test."""
     asked, tested = (round(n * pair.size.phrasings) for n in (pair.tuned_on, pair.tested_on))
-    to_score, to_score_tested = (round(n * pair.answers_each) for n in (pair.tuned_on, pair.tested_on))
+    to_score, to_score_tested = (
+        round(n * pair.answers_each) for n in (pair.tuned_on, pair.tested_on)
+    )
     steered = sum(_settings(pair))
     n_methods = len(pair.methods)
     reads = sum(settings > 0 for settings in _settings(pair))
@@ -238,7 +262,9 @@ def _each_seed(pair: Pair) -> dict[str, Work]:
             disk=answers * _text(pair),
         ),
         "judge_sweep": Work(1, judged=answers, disk=answers * _text(pair)),
-        "generate": Work(1, read=tests * passage, written=tests * pair.written, disk=3 * tests * _text(pair)),
+        "generate": Work(
+            1, read=tests * passage, written=tests * pair.written, disk=3 * tests * _text(pair)
+        ),
         "score": Work(1, read=to_score_tested * choice * 3 * n_methods),
         "judge": judge.times(pair.judges) if generates else Work(1),
     }

@@ -1,8 +1,9 @@
 """How long work takes: by the same jobs' own times, else by a measured rate, else at least so long.
 
-In: work, the folder of Snakemake's benchmark files, and what `make bench` wrote (`live_over_limit` with `tokens_per_s`
-and `parameters`, perhaps `tokens_per_s` of `extract_over_forward`). Out: seconds, and what they rest on.
-A rate is carried to a model of another size in proportion to its parameters. Knows no rule but by name.
+In: work, the folder of Snakemake's benchmark files, and what `make bench` wrote (`live_over_limit`
+with `tokens_per_s` and `parameters`, perhaps `tokens_per_s` of `extract_over_forward`). Out:
+seconds, and what they rest on. A rate is carried to a model of another size in proportion to its
+parameters. Knows no rule but by name.
 """
 
 import json
@@ -68,7 +69,11 @@ def rates(path: Path = MEASURED) -> dict[str, Rate]:
     if written is None or n_parameters is None:
         return {}
     # where reading was not timed: it is no slower than writing
-    return {kind_of(payload["device"]): Rate(n_parameters / 1e9, written, reading.get("tokens_per_s", written))}
+    return {
+        kind_of(payload["device"]): Rate(
+            n_parameters / 1e9, written, reading.get("tokens_per_s", written)
+        )
+    }
 
 
 def timed(rule: str, model: str, dataset: str, folder: Path = TIMING) -> float | None:
@@ -79,7 +84,9 @@ def timed(rule: str, model: str, dataset: str, folder: Path = TIMING) -> float |
     return sum(seconds) / len(seconds) if seconds else None
 
 
-def seconds(names: tuple[str, str, str], work: Work, held: Held | None, known: dict[str, Rate]) -> tuple[float, Basis]:
+def seconds(
+    names: tuple[str, str, str], work: Work, held: Held | None, known: dict[str, Rate]
+) -> tuple[float, Basis]:
     """Seconds of all jobs together, and what they rest on."""
     one = timed(*names)
     if one is not None:

@@ -1,7 +1,8 @@
 """The report: one HTML file with everything a reader asks of a study, readable offline.
 
-In: tables and figures as CSV and PNG, the cells' files, health and timing files if there are any. Out: the text of
-a page that loads nothing: style inline, pictures as data URIs. Layout is `report.html`, looks are `report.css`.
+In: tables and figures as CSV and PNG, the cells' files, health and timing files if there are any.
+Out: the text of a page that loads nothing: style inline, pictures as data URIs. Layout is
+`report.html`, looks are `report.css`.
 """
 
 import base64
@@ -23,7 +24,8 @@ from fasb.study.tables import DASH, caption, lines, message, parts_of, split, ti
 
 FOLDER = Path(__file__).parent
 DPI = 250
-"""Of the pictures, as in `paper.mplstyle`; a figure is shown larger than in print, but in proportion."""
+"""Of the pictures, as in `paper.mplstyle`; a figure is shown larger than in print, but in
+proportion."""
 FIGURES = ("tag", "context", "head", "true", "info", "gain", "loss")
 """Order of a world's health figures."""
 TITLES = {
@@ -83,7 +85,12 @@ def render(sources: Sources) -> str:
         sources=sources,
         worlds=bool(sources.health),
         tables={path.stem: tables(path) for path in csvs if path.stem != "judges"},
-        judges=[part for path in csvs if path.stem == "judges" for part in agreement_parts(pd.read_csv(path))],
+        judges=[
+            part
+            for path in csvs
+            if path.stem == "judges"
+            for part in agreement_parts(pd.read_csv(path))
+        ],
         figures=[figure(path) for path in sorted(sources.named(".png", "figures"), key=_order)],
         health=health({path.stem: read_json(path) for path in sources.health}),
         settings=settings(tuned, sources.methods),
@@ -112,7 +119,14 @@ def tables(path: Path) -> list[dict[str, Any]]:
             }
             for columns in parts_of(rows).values()
         ]
-        made.append({"title": title_of(rows), "message": message(rows), "caption": caption(rows), "parts": parts})
+        made.append(
+            {
+                "title": title_of(rows),
+                "message": message(rows),
+                "caption": caption(rows),
+                "parts": parts,
+            }
+        )
     return made
 
 
@@ -125,15 +139,27 @@ def figure(path: Path) -> dict[str, str]:
     inches = int.from_bytes(content[16:20], "big") / DPI
     uri = "data:image/png;base64," + base64.b64encode(content).decode()
     title = TITLES.get(path.stem, path.stem)
-    return {"name": path.stem, "title": title, "caption": text, "uri": uri, "rem": f"{8.4 * inches:.1f}"}
+    return {
+        "name": path.stem,
+        "title": title,
+        "caption": text,
+        "uri": uri,
+        "rem": f"{8.4 * inches:.1f}",
+    }
 
 
 def health(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Of every world, by name: its figures with what was needed of them, and whether it was accepted."""
     known = dict.fromkeys(name for report in reports.values() for name in report["figures"])
-    columns = sorted(known, key=lambda name: FIGURES.index(name) if name in FIGURES else len(FIGURES))
+    columns = sorted(
+        known, key=lambda name: FIGURES.index(name) if name in FIGURES else len(FIGURES)
+    )
     rows = [
-        {"name": world, "accepted": report["accepted"], "cells": [report["figures"].get(name) for name in columns]}
+        {
+            "name": world,
+            "accepted": report["accepted"],
+            "cells": [report["figures"].get(name) for name in columns],
+        }
         for world, report in reports.items()
     ]
     return {"columns": columns, "rows": rows}
@@ -141,7 +167,11 @@ def health(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 def _flat(value: Any, name: str = "") -> list[tuple[str, str]]:
     if isinstance(value, Mapping):
-        return [pair for key, item in value.items() for pair in _flat(item, f"{name}.{key}" if name else str(key))]
+        return [
+            pair
+            for key, item in value.items()
+            for pair in _flat(item, f"{name}.{key}" if name else str(key))
+        ]
     if isinstance(value, list):
         return [(name, ", ".join(_text(item) for item in value))]
     return [(name, _text(value))]
@@ -151,7 +181,9 @@ def _text(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def settings(tuned: Mapping[tuple[str, str, int], Any], methods: Sequence[str]) -> list[dict[str, Any]]:
+def settings(
+    tuned: Mapping[tuple[str, str, int], Any], methods: Sequence[str]
+) -> list[dict[str, Any]]:
     """Per comparison and method: how often each value was chosen, and which choices lie at their grid's edge."""
     found: dict[tuple[str, str], dict[str, list[dict[str, Any]]]] = {}
     for (model, dataset, _), folds in tuned.items():
@@ -170,13 +202,17 @@ def settings(tuned: Mapping[tuple[str, str, int], Any], methods: Sequence[str]) 
 
 def _setting_row(method: str, entries: list[dict[str, Any]]) -> dict[str, Any]:
     counts = {
-        key: Counter(_text(e["setting"][key]) for e in entries if key in (e.get("setting") or {})) for key in KNOBS
+        key: Counter(_text(e["setting"][key]) for e in entries if key in (e.get("setting") or {}))
+        for key in KNOBS
     }
     edges = Counter(key for entry in entries for key in entry["edge"])
     edges.update(f"{key} for MC2" for entry in entries for key in entry["edge_mc2"])
     return {
         "method": method,
-        "values": {key: ", ".join(f"{v} ({n})" for v, n in counts[key].most_common()) or DASH for key in KNOBS},
+        "values": {
+            key: ", ".join(f"{v} ({n})" for v, n in counts[key].most_common()) or DASH
+            for key in KNOBS
+        },
         "edges": ", ".join(f"{key}: {n} of {len(entries)}" for key, n in edges.most_common()),
         "n": len(entries),
     }
@@ -185,10 +221,15 @@ def _setting_row(method: str, entries: list[dict[str, Any]]) -> dict[str, Any]:
 def answers(sources: Sources, tuned: Mapping[Any, Any]) -> dict[str, Any]:
     """A few answers of the first FASB method, by world and outcome."""
     method = next((m for m in sources.methods if m.startswith("fasb")), None)
-    firsts = list({(pooled(c.model), pooled(c.dataset)): c for c in reversed(sources.cells)}.values())[::-1]
+    firsts = list(
+        {(pooled(c.model), pooled(c.dataset)): c for c in reversed(sources.cells)}.values()
+    )[::-1]
     if method is None:
         return {"method": "", "groups": []}
-    frames = [read_cells(firsts, sources.files, name) for name in ("generations.parquet", "judged.parquet")]
+    frames = [
+        read_cells(firsts, sources.files, name)
+        for name in ("generations.parquet", "judged.parquet")
+    ]
     shown = pick(*frames, method, tuned) if len(frames[0]) else []
     groups = [
         {"model": model, "outcome": outcome, "answers": found}
@@ -201,10 +242,15 @@ def answers(sources: Sources, tuned: Mapping[Any, Any]) -> dict[str, Any]:
 
 def provenance(sources: Sources) -> dict[str, Any]:
     """Where the numbers come from: digest of every cell's metrics, and what they were made with."""
-    stamps = [(cell, path, stamp_of(path)) for cell, path in files_of(sources.cells, sources.files, "metrics.parquet")]
+    stamps = [
+        (cell, path, stamp_of(path))
+        for cell, path in files_of(sources.cells, sources.files, "metrics.parquet")
+    ]
     made = stamps[0][2]["provenance"] if stamps else {}
     return {
-        "made": [pair for key in ("versions", "commit", "hardware") for pair in _flat(made.get(key), key)],
+        "made": [
+            pair for key in ("versions", "commit", "hardware") for pair in _flat(made.get(key), key)
+        ],
         "files": [(cell, str(path), stamp["digest"][:16]) for cell, path, stamp in stamps],
         "commits": sorted({str(stamp["provenance"].get("commit")) for _, _, stamp in stamps}),
     }
@@ -218,9 +264,15 @@ def timing(folder: Path | None) -> list[dict[str, Any]]:
     for path in sorted(folder.rglob("*.tsv")):
         frame = pd.read_csv(path, sep="\t", na_values="-")
         if {"s", "max_rss"} <= set(frame.columns):
-            frames.append(frame[["s", "max_rss"]].assign(rule=path.relative_to(folder).parts[0].removesuffix(".tsv")))
+            frames.append(
+                frame[["s", "max_rss"]].assign(
+                    rule=path.relative_to(folder).parts[0].removesuffix(".tsv")
+                )
+            )
     if not frames:
         return []
     found = pd.concat(frames).groupby("rule", sort=False)
-    table = found.agg(jobs=("s", "size"), total=("s", "sum"), longest=("s", "max"), memory=("max_rss", "max"))
+    table = found.agg(
+        jobs=("s", "size"), total=("s", "sum"), longest=("s", "max"), memory=("max_rss", "max")
+    )
     return table.sort_values("total", ascending=False).reset_index().to_dict("records")

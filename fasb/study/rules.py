@@ -1,7 +1,7 @@
 """The settings that each rule's result depends on, so that a changed key reruns exactly the rules that use it.
 
-In: a `Study`, a rule's name and its wildcards. Out: plain values, which a job takes as JSON. Knows no command. Imports
-neither torch nor pandas.
+In: a `Study`, a rule's name and its wildcards. Out: plain values, which a job takes as JSON. Knows
+no command. Imports neither torch nor pandas.
 """
 
 from collections.abc import Callable
@@ -68,7 +68,11 @@ def _pretrain(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
 
 def _health(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
     tested = [cell.dump() for cell in of_model(study, wildcards["model"])]
-    return {"world": study.models[wildcards["model"]].world, "health": study.health, "cells": tested}
+    return {
+        "world": study.models[wildcards["model"]].world,
+        "health": study.health,
+        "cells": tested,
+    }
 
 
 def _questions(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
@@ -99,7 +103,9 @@ def _trace(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
 def _splits(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
     section = study.sections(wildcards["dataset"]).split
     share = cell_of(study, wildcards).train_share
-    return {"split": section.model_dump(mode="json") | ({} if share == 1 else {"train_share": share})}
+    return {
+        "split": section.model_dump(mode="json") | ({} if share == 1 else {"train_share": share})
+    }
 
 
 def _sweep(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
@@ -107,7 +113,9 @@ def _sweep(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
 
 
 def _tune(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
-    sections = study.sections(wildcards["dataset"]).dump("prompt", "decoding", "scoring", "trackers")
+    sections = study.sections(wildcards["dataset"]).dump(
+        "prompt", "decoding", "scoring", "trackers"
+    )
     judged = study.datasets[wildcards["dataset"]].judge is not None
     return {"methods": _methods(study), "judge": judged, **sections}
 
@@ -118,12 +126,21 @@ def _judge(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
 
 
 def _rehearse(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
-    both = [judge_entry(study, wildcards["dataset"], judged) for judged in ("judged", "judged_second")]
-    return {"judges": [_extension("judges", judge.use, judge.settings) for judge in both if judge is not None]}
+    both = [
+        judge_entry(study, wildcards["dataset"], judged) for judged in ("judged", "judged_second")
+    ]
+    return {
+        "judges": [
+            _extension("judges", judge.use, judge.settings) for judge in both if judge is not None
+        ]
+    }
 
 
 def _generate(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
-    batch, written = study.sections(wildcards["dataset"]).decoding.batch, answered(study, wildcards["dataset"])
+    batch, written = (
+        study.sections(wildcards["dataset"]).decoding.batch,
+        answered(study, wildcards["dataset"]),
+    )
     return {**_run(study, wildcards), "judge": written, "decoding": {"batch": batch}}
 
 
@@ -133,16 +150,20 @@ def _score(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
 
 
 def _run(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
-    return {"model": _model(study, wildcards["model"]), "methods": list(study.run.methods)} | _transfer(
-        study, wildcards
-    )
+    return {
+        "model": _model(study, wildcards["model"]),
+        "methods": list(study.run.methods),
+    } | _transfer(study, wildcards)
 
 
 def _transfer(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
     source, dataset = cell_of(study, wildcards).source, wildcards["dataset"]
     if source is None:
         return {}
-    transfer: dict[str, Any] = {"model": source[0] != wildcards["model"], "dataset": source[1] != dataset}
+    transfer: dict[str, Any] = {
+        "model": source[0] != wildcards["model"],
+        "dataset": source[1] != dataset,
+    }
     if transfer["dataset"]:
         sections = study.sections(dataset)
         transfer |= sections.dump("prompt") | {"tokens": sections.decoding.tokens}
@@ -152,13 +173,27 @@ def _transfer(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
 def _side_effects(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
     effects = study.datasets[wildcards["dataset"]].side_effects
     assert effects is not None
-    own = study.sections(effects.choices).dump("prompt", "scoring") if effects.choices is not None else {}
+    own = (
+        study.sections(effects.choices).dump("prompt", "scoring")
+        if effects.choices is not None
+        else {}
+    )
     texts = _extension("data", effects.load, effects.settings)
-    return {**_run(study, wildcards), "texts": texts, "tokens": effects.tokens, "batch": effects.batch, **own}
+    return {
+        **_run(study, wildcards),
+        "texts": texts,
+        "tokens": effects.tokens,
+        "batch": effects.batch,
+        **own,
+    }
 
 
 def _metrics(study: Study, wildcards: dict[str, str]) -> dict[str, Any]:
-    cell = {"model": wildcards["model"], "dataset": wildcards["dataset"], "seed": int(wildcards["seed"])}
+    cell = {
+        "model": wildcards["model"],
+        "dataset": wildcards["dataset"],
+        "seed": int(wildcards["seed"]),
+    }
     exact = {"exact": True} if study.datasets[wildcards["dataset"]].exact else {}
     return {**cell, "methods": list(study.run.methods), **exact}
 

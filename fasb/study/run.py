@@ -1,14 +1,15 @@
 """What a model answers and prefers, steered by given bundles: rows of results, each finished cell kept in a store.
 
-In: questions, the trace file's rows, bundles. Out: frames with a row per phrasing. Knows no fold, no grid and no
-verdict. A model is loaded when the first cell that is not in the store needs it.
+In: questions, the trace file's rows, bundles. Out: frames with a row per phrasing. Knows no fold,
+no grid and no verdict. A model is loaded when the first cell that is not in the store needs it.
 
     trace         question, phrasing (int), prompt, tokens (lists of ids), ended (0 limit, 1 eos, 2 stop),
                   text (the cleaned answer), pieces (what each token adds to the text)
     answers       setting (the bundle's number), question, phrasing, answer, n_tokens, decoded (tokens traced and
-                  written anew), passes (forward passes of a live run: each reads a prompt, a text that is taken up
-                  again, or one token), ended, fired, kept, strength; in detail also text (of the question), p (of
-                  states 0..n of the unsteered answer; empty if not tracked), trace_pieces, answer_pieces, trace_answer
+                  written anew), passes (forward passes of a live run: each reads a prompt, a text
+                  that is taken up again, or one token), ended, fired, kept, strength; in detail
+                  also text (of the question), p (of states 0..n of the unsteered answer; empty if
+                  not tracked), trace_pieces, answer_pieces, trace_answer
     scores        setting, question, phrasing, mc1, mc2, mc3, fired (share of its reference answers)
     side effects  ce, kl (nats per token of each text, steered by alpha everywhere), ce_gated, kl_gated (as the
                   bundle's own gate has it), steered_gated (share of positions it steers)
@@ -25,31 +26,49 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from fasb.artifacts import Store, content_hash, weights_of
-from fasb.bundle import Bundle
 from fasb.data.prompts import clean_answer, generation_prompt
 from fasb.data.protocol import Question
-from fasb.decoding import Answers, check, sweep, trace
+from fasb.decoding.decode import Answers, check, sweep, trace
+from fasb.decoding.score import Scores, encode_choices, score_sweep
+from fasb.decoding.side_effects import side_effects
 from fasb.errors import ArtifactError
-from fasb.metrics import choice_metrics
+from fasb.metrics.answers import choice_metrics
 from fasb.model.load import LoadedModel
-from fasb.policy import Policy
-from fasb.scoring import Scores, encode_choices, score_sweep
 from fasb.settings import DecodingSettings, ModelSettings, PromptSettings
-from fasb.side_effects import side_effects
+from fasb.steering.bundle import Bundle
+from fasb.steering.policy import Policy
+from fasb.steering.trace import Trace
 from fasb.study.progress import say
-from fasb.trace import Trace
 
-ANSWERS = ("question", "phrasing", "answer", "n_tokens", "decoded", "passes", "ended", "fired", "kept", "strength")
+ANSWERS = (
+    "question",
+    "phrasing",
+    "answer",
+    "n_tokens",
+    "decoded",
+    "passes",
+    "ended",
+    "fired",
+    "kept",
+    "strength",
+)
 DETAIL = ("text", "p", "trace_pieces", "answer_pieces", "trace_answer")
 EFFECTS = ("ce", "kl", "ce_gated", "kl_gated", "steered_gated")
 SCORES = ("question", "phrasing", "mc1", "mc2", "mc3", "fired")
 
 
 def traced(
-    model: LoadedModel, questions: Sequence[Question], prompt: PromptSettings, decoding: DecodingSettings
+    model: LoadedModel,
+    questions: Sequence[Question],
+    prompt: PromptSettings,
+    decoding: DecodingSettings,
 ) -> pd.DataFrame:
     """Unsteered answers to all phrasings of all questions."""
-    rows = [(question.id, i, text) for question in questions for i, text in enumerate(question.phrasings)]
+    rows = [
+        (question.id, i, text)
+        for question in questions
+        for i, text in enumerate(question.phrasings)
+    ]
     prompts = model.encode([generation_prompt(prompt, text) for _, _, text in rows])
     model.check_room(prompts, decoding.tokens, decoding.batch)
     found = trace(model, prompts, decoding, prompt.stop)
@@ -86,7 +105,9 @@ class Asked:
         found = rows[rows["question"].isin(wanted)].reset_index(drop=True)
         expected = [(question.id, i) for question in chosen for i in range(len(question.phrasings))]
         if [*zip(found["question"], found["phrasing"])] != expected:
-            raise ArtifactError("trace: its rows are not the phrasings of these questions; run 'fasb trace' again")
+            raise ArtifactError(
+                "trace: its rows are not the phrasings of these questions; run 'fasb trace' again"
+            )
         return cls(chosen, found)
 
     @property
@@ -97,7 +118,9 @@ class Asked:
     @property
     def trace(self) -> Trace:
         """The unsteered answers."""
-        return Trace.of([list(map(int, row)) for row in self.rows["tokens"]], self.rows["ended"].tolist())
+        return Trace.of(
+            [list(map(int, row)) for row in self.rows["tokens"]], self.rows["ended"].tolist()
+        )
 
     @property
     def texts(self) -> list[str]:
@@ -109,8 +132,8 @@ class Asked:
 class Runner:
     """A model, loaded when needed, and the store of what it has finished.
 
-    A cell's key holds all that its result depends on: the bundles, the prompts with their unsteered answers or the
-    reference answers, the model and its settings, and the library's version.
+    A cell's key holds all that its result depends on: the bundles, the prompts with their unsteered
+    answers or the reference answers, the model and its settings, and the library's version.
     """
 
     settings: ModelSettings
@@ -119,7 +142,9 @@ class Runner:
     siblings: bool = False
     """Whether bundles of another model of the same build are taken."""
 
-    def answers(self, asked: Asked, bundles: Sequence[Bundle], what: str, detail: bool = False) -> pd.DataFrame:
+    def answers(
+        self, asked: Asked, bundles: Sequence[Bundle], what: str, detail: bool = False
+    ) -> pd.DataFrame:
         """Each bundle's answers; `what` names the cell in progress lines."""
         rows = asked.rows
         content = [[*map(list, rows[column])] for column in ("prompt", "tokens")]
@@ -129,29 +154,42 @@ class Runner:
         def make(model: LoadedModel) -> pd.DataFrame:
             found = sweep(model, asked.prompts, asked.trace, bundles)
             cache: dict[tuple[int, ...], str] = {}
-            parts = [_answer_rows(model, asked, *pair, cache) for pair in zip(bundles, found, strict=True)]
+            parts = [
+                _answer_rows(model, asked, *pair, cache)
+                for pair in zip(bundles, found, strict=True)
+            ]
             if detail:
                 parts = [_detailed(model, asked, *pair) for pair in zip(parts, found, strict=True)]
             return _numbered(parts)
 
         return self._kept(key, bundles, what, make)
 
-    def scores(self, questions: Sequence[Question], bundles: Sequence[Bundle], what: str) -> pd.DataFrame:
+    def scores(
+        self, questions: Sequence[Question], bundles: Sequence[Bundle], what: str
+    ) -> pd.DataFrame:
         """Each bundle's multiple-choice metrics of the questions that have false answers."""
         questions = [question for question in questions if question.false]
         key = ["scores", content_hash([asdict(question) for question in questions])]
 
         def make(model: LoadedModel) -> pd.DataFrame:
             first = bundles[0]
-            pairs = [(text, answer) for text, question in _phrased(questions) for answer in question.references]
+            pairs = [
+                (text, answer)
+                for text, question in _phrased(questions)
+                for answer in question.references
+            ]
             choices = encode_choices(model, first.prompt, first.scoring, pairs)
-            return _numbered([_score_rows(questions, found) for found in score_sweep(model, choices, bundles)])
+            return _numbered(
+                [_score_rows(questions, found) for found in score_sweep(model, choices, bundles)]
+            )
 
         if not questions:
             return pd.DataFrame(columns=["setting", *SCORES])
         return self._kept(key, bundles, what, make)
 
-    def side_effects(self, texts: Sequence[str], bundle: Bundle, tokens: int, batch: int, what: str) -> pd.DataFrame:
+    def side_effects(
+        self, texts: Sequence[str], bundle: Bundle, tokens: int, batch: int, what: str
+    ) -> pd.DataFrame:
         """What the bundle does to texts that are cut to `tokens`: see `EFFECTS`."""
 
         def make(model: LoadedModel) -> pd.DataFrame:
@@ -160,12 +198,20 @@ class Runner:
             values = (everywhere.ce, everywhere.kl, gated.ce, gated.kl, gated.steered)
             return pd.DataFrame(dict(zip(EFFECTS, values, strict=True)))
 
-        return self._kept(["side effects", content_hash([list(texts), tokens])], [bundle], what, make)
+        return self._kept(
+            ["side effects", content_hash([list(texts), tokens])], [bundle], what, make
+        )
 
     def _kept(
-        self, key: list[Any], bundles: Sequence[Bundle], what: str, make: Callable[[LoadedModel], pd.DataFrame]
+        self,
+        key: list[Any],
+        bundles: Sequence[Bundle],
+        what: str,
+        make: Callable[[LoadedModel], pd.DataFrame],
     ) -> pd.DataFrame:
-        made_for = [asdict(bundle.fingerprint) if bundle.fingerprint else None for bundle in bundles[:1]]
+        made_for = [
+            asdict(bundle.fingerprint) if bundle.fingerprint else None for bundle in bundles[:1]
+        ]
         key = [
             *key,
             [bundle.key() for bundle in bundles],
@@ -182,20 +228,25 @@ class Runner:
         check(model, bundles[0], self.siblings)
         start = time.monotonic()
         frame = self.store.keep(key, make(model))
-        say(f"{what}: {len(bundles)} settings, {len(frame)} rows in {time.monotonic() - start:.1f} s")
+        say(
+            f"{what}: {len(bundles)} settings, {len(frame)} rows in {time.monotonic() - start:.1f} s"
+        )
         return frame
 
 
 def choice_rows(questions: Sequence[Question], scores: Scores) -> Float[np.ndarray, "question 4"]:
     """MC1, MC2, MC3 (NaN without false answers) and the share of answers that fired.
 
-    `scores` are of all references of each question in turn, the true ones first; a question stands once per phrasing.
+    `scores` are of all references of each question in turn, the true ones first; a question stands
+    once per phrasing.
     """
     rows, start = [], 0
     logprob = scores.logprob.astype(np.float64)
     for question in questions:
         middle, end = start + len(question.true), start + len(question.references)
-        metrics = choice_metrics(logprob[start:middle], logprob[middle:end], question.true.index(question.best))
+        metrics = choice_metrics(
+            logprob[start:middle], logprob[middle:end], question.true.index(question.best)
+        )
         rows.append((*metrics, scores.fired[start:end].mean()))
         start = end
     return np.array(rows, dtype=np.float64)
@@ -207,11 +258,17 @@ def _numbered(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def _answer_rows(
-    model: LoadedModel, asked: Asked, bundle: Bundle, found: Answers, cache: dict[tuple[int, ...], str]
+    model: LoadedModel,
+    asked: Asked,
+    bundle: Bundle,
+    found: Answers,
+    cache: dict[tuple[int, ...], str],
 ) -> pd.DataFrame:
     """One bundle's rows; `cache` holds texts of tokens, since many settings write the same."""
     texts = []
-    for tokens, fired, unsteered in zip(found.after.rows(), found.decision.fired, asked.rows["text"]):
+    for tokens, fired, unsteered in zip(
+        found.after.rows(), found.decision.fired, asked.rows["text"]
+    ):
         key = tuple(tokens)
         if fired and key not in cache:
             cache[key] = clean_answer(model.decode(tokens), bundle.prompt)
@@ -239,17 +296,24 @@ def _unwritten(policy: Policy, rounds: Int[np.ndarray, " row"]) -> Int[np.ndarra
     return rounds - (policy.gate == "always") + (reads_last & (rounds < policy.backtracks))
 
 
-def _detailed(model: LoadedModel, asked: Asked, frame: pd.DataFrame, found: Answers) -> pd.DataFrame:
+def _detailed(
+    model: LoadedModel, asked: Asked, frame: pd.DataFrame, found: Answers
+) -> pd.DataFrame:
     before = found.before
     n_states = before.length + 1
     p = before.p
     pieces = [
         model.pieces(tokens) if fired else list(unsteered)
-        for tokens, fired, unsteered in zip(found.after.rows(), found.decision.fired, asked.rows["pieces"])
+        for tokens, fired, unsteered in zip(
+            found.after.rows(), found.decision.fired, asked.rows["pieces"]
+        )
     ]
     return frame.assign(
         text=asked.texts,
-        p=[[] if p is None else p[row, :n].astype(np.float64).tolist() for row, n in enumerate(n_states)],
+        p=[
+            [] if p is None else p[row, :n].astype(np.float64).tolist()
+            for row, n in enumerate(n_states)
+        ],
         trace_pieces=[list(part) for part in asked.rows["pieces"]],
         answer_pieces=pieces,
         trace_answer=asked.rows["text"],
@@ -261,6 +325,12 @@ def _phrased(questions: Sequence[Question]) -> list[tuple[str, Question]]:
 
 
 def _score_rows(questions: Sequence[Question], found: Scores) -> pd.DataFrame:
-    rows = [(question.id, phrasing) for question in questions for phrasing in range(len(question.phrasings))]
+    rows = [
+        (question.id, phrasing)
+        for question in questions
+        for phrasing in range(len(question.phrasings))
+    ]
     values = choice_rows([question for _, question in _phrased(questions)], found)
-    return pd.DataFrame([(*row, *map(float, line)) for row, line in zip(rows, values)], columns=list(SCORES))
+    return pd.DataFrame(
+        [(*row, *map(float, line)) for row, line in zip(rows, values)], columns=list(SCORES)
+    )

@@ -1,7 +1,7 @@
 """The sweep: every method's grid on validation questions.
 
-In: folds, splits, questions, unsteered answers, methods with their grids. Out: `sweep.parquet` and `sweep_mc.parquet`,
-one row per fold, method, setting and phrasing:
+In: folds, splits, questions, unsteered answers, methods with their grids. Out: `sweep.parquet` and
+`sweep_mc.parquet`, one row per fold, method, setting and phrasing:
 
     sweep       fold, method, setting (number in the grid), k, alpha, beta, s, vector (empty where they mean nothing),
                 question, phrasing, answer, n_tokens, fired, kept, strength
@@ -16,10 +16,10 @@ from typing import Any
 import pandas as pd
 from pydantic import Field
 
-from fasb.bundle import Bundle
 from fasb.data.protocol import Question, Split
 from fasb.extensions import find, settings_of
-from fasb.fitted import Fitted
+from fasb.fitting.training import Fitted
+from fasb.steering.bundle import Bundle
 from fasb.study.config import MethodEntry
 from fasb.study.panels import KNOBS
 from fasb.study.run import ANSWERS, SCORES, Asked, Runner
@@ -34,7 +34,9 @@ Point = dict[str, Any]
 class Method(MethodEntry):
     """A method of the study: its module, the settings that stay, and those that are swept."""
 
-    code: str = Field("", description="Hash of the module's file; only there so that an edited method runs again")
+    code: str = Field(
+        "", description="Hash of the module's file; only there so that an edited method runs again"
+    )
 
     def points(self) -> list[Point]:
         """The grid's points, the last key varying fastest; one without values where there is no grid."""
@@ -48,16 +50,26 @@ class Method(MethodEntry):
         """
         module = find("methods", self.use)
         if self.like is not None:
-            point = {key: value for key, value in point.items() if key in module.Settings.model_fields}
+            point = {
+                key: value for key, value in point.items() if key in module.Settings.model_fields
+            }
         settings = settings_of("methods", self.use, {**self.settings, **point}, f"methods.{name}")
         bundle: Bundle = module.fit(fitted, settings)
-        about = {**(bundle.about or {}), "method": name, "use": self.use, "settings": settings.model_dump(mode="json")}
+        about = {
+            **(bundle.about or {}),
+            "method": name,
+            "use": self.use,
+            "settings": settings.model_dump(mode="json"),
+        }
         return replace(bundle, about=about)
 
 
 def knobs(bundle: Bundle) -> dict[str, Any]:
     """k, alpha, beta, s and vector of a bundle; None where it has none or does not look at it."""
-    policy, parts = bundle.policy, [part for part in (bundle.edit, bundle.tracker) if part is not None]
+    policy, parts = (
+        bundle.policy,
+        [part for part in (bundle.edit, bundle.tracker) if part is not None],
+    )
     # a gate that is always open has fired once before the first token
     checks = policy.gate == "answer" or (policy.gate == "always" and policy.backtracks > 1)
     return {

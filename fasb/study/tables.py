@@ -1,8 +1,9 @@
 """Tables: every number with its interval and its paired difference, as CSV, Markdown and LaTeX.
 
-In: `metrics.parquet` or `side_effects.parquet` of all cells. Out: tidy rows, one per comparison, method and metric,
-and what they look like in print. `main` and `side_effects` compare methods with the unsteered model, `ablation`
-compares variants of FASB with the full method. The tidy rows are the CSV; Markdown and LaTeX are made of them alone.
+In: `metrics.parquet` or `side_effects.parquet` of all cells. Out: tidy rows, one per comparison,
+method and metric, and what they look like in print. `main` and `side_effects` compare methods with
+the unsteered model, `ablation` compares variants of FASB with the full method. The tidy rows are
+the CSV; Markdown and LaTeX are made of them alone.
 
     model, dataset                worlds of one kind are pooled under its name
     method, metric                shares are in percent; tokens, decoded, passes are counts per answer
@@ -22,7 +23,7 @@ import pandas as pd
 
 from fasb.data.published import beside, sources
 from fasb.errors import ConfigError, did_you_mean
-from fasb.statistics import Tested, compare, differences, holm, intervals, resample
+from fasb.metrics.statistics import Tested, compare, differences, holm, intervals, resample
 from fasb.study.cells import TABLES, is_ablation
 from fasb.study.panels import EFFECTS, METRICS, Comparison, comparisons, label
 
@@ -42,9 +43,12 @@ UNITS = {
 }
 EMPTY = ("low", "high", "difference", "difference_low", "difference_high", "p", "p_holm")
 """What an average over datasets has none of."""
-SIGMA_OF_ALL = "Sigma is taken from all questions, without their labels, as the released program does."
+SIGMA_OF_ALL = (
+    "Sigma is taken from all questions, without their labels, as the released program does."
+)
 TOGETHER = {"models": ["dataset"], "tasks": ["model"]}
-"""What a printed table has in common, where it holds several comparisons; elsewhere it holds one."""
+"""What a printed table has in common, where it holds several comparisons; elsewhere it holds
+one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +134,11 @@ def _with_averages(rows: pd.DataFrame) -> pd.DataFrame:
     made = []
     for _, part in shown.groupby(["model", "method", "metric"], sort=False):
         if part["dataset"].nunique() == shown["dataset"].nunique():
-            row = part.iloc[0].to_dict() | {"dataset": "average", "value": part["value"].mean(skipna=False), "test": ""}
+            row = part.iloc[0].to_dict() | {
+                "dataset": "average",
+                "value": part["value"].mean(skipna=False),
+                "test": "",
+            }
             made.append(row | dict.fromkeys(EMPTY, np.nan))
     return pd.concat([rows, pd.DataFrame(made, columns=rows.columns)], ignore_index=True)
 
@@ -146,7 +154,9 @@ def _with_published(rows: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _comparison_rows(comparison: Comparison, baseline: str, n_draws: int) -> list[dict[str, object]]:
+def _comparison_rows(
+    comparison: Comparison, baseline: str, n_draws: int
+) -> list[dict[str, object]]:
     panel = comparison.panel
     baseline = baseline if baseline in panel.methods else panel.methods[0]
     draws = resample(panel, n_draws)
@@ -165,10 +175,16 @@ def _comparison_rows(comparison: Comparison, baseline: str, n_draws: int) -> lis
                 "difference": paired.value, "difference_low": paired.low, "difference_high": paired.high,
             }  # fmt: skip
             rows.append(
-                {"model": comparison.model, "dataset": comparison.dataset, "source": comparison.source}
+                {
+                    "model": comparison.model,
+                    "dataset": comparison.dataset,
+                    "source": comparison.source,
+                }
                 | {"method": method, "metric": metric}
                 | {key: float(array[i, j]) * scale for key, array in numbers.items()}
-                | (compare(panel, method, baseline, metric) if tested else Tested(np.nan, ""))._asdict()
+                | (
+                    compare(panel, method, baseline, metric) if tested else Tested(np.nan, "")
+                )._asdict()
                 | about
             )
     return rows
@@ -178,7 +194,13 @@ def caption(rows: pd.DataFrame) -> str:
     """What one comparison's rows say, then n, seeds and how the intervals were made."""
     first = rows.iloc[0]
     effects = "ce" in known_metrics(rows)
-    over = f"{first['worlds']} worlds, then " if first["worlds"] > 1 else "" if effects else "folds, then "
+    over = (
+        f"{first['worlds']} worlds, then "
+        if first["worlds"] > 1
+        else ""
+        if effects
+        else "folds, then "
+    )
     worlds = f"{first['worlds']} worlds, " if first["worlds"] > 1 else ""
     seeds = "split seeds" if first["seeds"] > 1 else "split seed"
     parts = [
@@ -190,14 +212,20 @@ def caption(rows: pd.DataFrame) -> str:
         _tests(rows),
         UNITS["effects" if effects else "answers"],
         SIGMA_OF_ALL if rows["sigma_of_all"].any() else "",
-        judge if "true" in known_metrics(rows) and isinstance(judge := first.get("judge"), str) else "",
+        judge
+        if "true" in known_metrics(rows) and isinstance(judge := first.get("judge"), str)
+        else "",
         _published(rows),
     ]
     return " ".join(part for part in parts if part)
 
 
 def _questions(rows: pd.DataFrame) -> str:
-    sizes = rows[rows["dataset"] != "average"].drop_duplicates("dataset").set_index("dataset")["questions"]
+    sizes = (
+        rows[rows["dataset"] != "average"]
+        .drop_duplicates("dataset")
+        .set_index("dataset")["questions"]
+    )
     if len(sizes) == 1:
         return f"{sizes.iloc[0]} test questions"
     return "Test questions: " + ", ".join(f"{dataset} {n}" for dataset, n in sizes.items())
@@ -219,12 +247,26 @@ def _published(rows: pd.DataFrame) -> str:
 
 def _tests(rows: pd.DataFrame) -> str:
     """Which test the mark at a difference stands for, with the printed columns it was used for."""
-    titles = {column.metric: column.title for part in PRINTED.values() for column in part if not column.difference}
-    used = rows[rows["p"].notna() & rows["metric"].isin(titles)].drop_duplicates("metric").groupby("test")["metric"]
-    metrics = {test: ", ".join(titles[metric] for metric in titles if metric in set(of)) for test, of in used}
+    titles = {
+        column.metric: column.title
+        for part in PRINTED.values()
+        for column in part
+        if not column.difference
+    }
+    used = (
+        rows[rows["p"].notna() & rows["metric"].isin(titles)]
+        .drop_duplicates("metric")
+        .groupby("test")["metric"]
+    )
+    metrics = {
+        test: ", ".join(titles[metric] for metric in titles if metric in set(of))
+        for test, of in used
+    }
     names = {"mcnemar": "exact McNemar test", "permutation": "permutation of groups of questions"}
     told = "; ".join(f"{names[test]} ({metrics[test]})" for test in names if test in metrics)
-    return f"{DAGGER}: p < {LEVEL} after Holm's correction over the methods, {told}." if told else ""
+    return (
+        f"{DAGGER}: p < {LEVEL} after Holm's correction over the methods, {told}." if told else ""
+    )
 
 
 def title_of(rows: pd.DataFrame) -> str:
@@ -251,7 +293,9 @@ def message(rows: pd.DataFrame) -> str:
         text = f"{label(best['method'])} has the highest {title}, {_number(best['value'], best['low'], best['high'])}"
         if best["method"] == best["baseline"]:
             return f"{text}; no other method exceeds it."
-        gain = _number(best["difference"], best["difference_low"], best["difference_high"], signed=True)
+        gain = _number(
+            best["difference"], best["difference_low"], best["difference_high"], signed=True
+        )
         return f"{text}; {gain} against {label(best['baseline'])}."
     return "no metric has a value."
 
@@ -259,12 +303,16 @@ def message(rows: pd.DataFrame) -> str:
 def _ahead(known: pd.DataFrame, title: str) -> str:
     """Of several comparisons: in how many each method is ahead."""
     best = known.loc[known.groupby(["model", "dataset"], sort=False)["value"].idxmax()]
-    counts = ", ".join(f"{label(method)} in {n}" for method, n in best["method"].value_counts().items())
+    counts = ", ".join(
+        f"{label(method)} in {n}" for method, n in best["method"].value_counts().items()
+    )
     return f"highest {title} of {len(best)} comparisons: {counts}."
 
 
 def _divergences(rows: pd.DataFrame) -> str:
-    of_gate = rows[(rows["metric"] == "kl_gated") & rows["value"].notna() & (rows["method"] != "unsteered")]
+    of_gate = rows[
+        (rows["metric"] == "kl_gated") & rows["value"].notna() & (rows["method"] != "unsteered")
+    ]
     told = ", ".join(f"{label(row.method)} {row.value:.3f}" for row in of_gate.itertuples())
     return f"Divergence from the unsteered model on plain text under each method's own gate: {told or 'none'}."
 
@@ -275,11 +323,16 @@ def parts_of(rows: pd.DataFrame) -> dict[str, list[Column]]:
     if rows.iloc[0]["table"] == "tasks":
         titles = {"mc1": "", "exact": " (exact)"}
         return {
-            metric: [Column(metric, name + title, dataset=name) for name in rows["dataset"].unique()]
+            metric: [
+                Column(metric, name + title, dataset=name) for name in rows["dataset"].unique()
+            ]
             for metric, title in titles.items()
             if metric in known
         }
-    parts = {name: [column for column in columns if column.metric in known] for name, columns in PRINTED.items()}
+    parts = {
+        name: [column for column in columns if column.metric in known]
+        for name, columns in PRINTED.items()
+    }
     needs = {"answers": "decoded", "choices": "mc1", "texts": "ce", "unrelated": "unrelated"}
     return {name: columns for name, columns in parts.items() if needs[name] in known}
 
@@ -294,12 +347,18 @@ def cell(rows: pd.DataFrame, method: str, column: Column) -> tuple[str, str]:
     found = _row(rows, method, column)
     if column.difference and method == found["baseline"]:
         return DASH, ""
-    keys = ("difference", "difference_low", "difference_high") if column.difference else ("value", "low", "high")
+    keys = (
+        ("difference", "difference_low", "difference_high")
+        if column.difference
+        else ("value", "low", "high")
+    )
     value, low, high = (found[key] for key in keys)
     if np.isnan(value):
         return DASH, ""
     digits = 3 if column.metric in NATS else 1
-    number, _, interval = _number(value, low, high, signed=column.difference, digits=digits).partition(" ")
+    number, _, interval = _number(
+        value, low, high, signed=column.difference, digits=digits
+    ).partition(" ")
     marked = column.difference and found["p_holm"] < LEVEL
     return number + (DAGGER if marked else ""), interval
 
@@ -322,12 +381,17 @@ def _lines(rows: pd.DataFrame, columns: Sequence[Column], model: str) -> list[Li
         title = f"{model}, {label(method)}" if model else label(method)
         found = [_row(rows, method, column) for column in columns]
         p = [
-            float(row["p_holm"]) if c.difference and pd.notna(row["p_holm"]) else None for c, row in zip(columns, found)
+            float(row["p_holm"]) if c.difference and pd.notna(row["p_holm"]) else None
+            for c, row in zip(columns, found)
         ]
-        made.append(Line(method, title, [(*cell(rows, method, c), one) for c, one in zip(columns, p)]))
+        made.append(
+            Line(method, title, [(*cell(rows, method, c), one) for c, one in zip(columns, p)])
+        )
         values = [np.nan if c.difference else row["published"] for c, row in zip(columns, found)]
         if not np.isnan(values).all():
-            printed = [(DASH if np.isnan(v) else f"{v:.2f}".removesuffix("0"), "", None) for v in values]
+            printed = [
+                (DASH if np.isnan(v) else f"{v:.2f}".removesuffix("0"), "", None) for v in values
+            ]
             made.append(Line(method, f"{title}, published", printed, published=True))
     return made
 
@@ -348,7 +412,9 @@ def markdown(rows: pd.DataFrame) -> str:
             written += [markdown_row(["---", *("---:" for _ in columns)])]
             for line in lines(part, columns):
                 cells = [f"{number} {interval}".strip() for number, interval, _ in line.cells]
-                written += [markdown_row([f"_{line.title}_" if line.published else line.title, *cells])]
+                written += [
+                    markdown_row([f"_{line.title}_" if line.published else line.title, *cells])
+                ]
             written += [""]
     return "\n".join(written)
 
@@ -359,18 +425,31 @@ def latex(rows: pd.DataFrame) -> str:
 
 
 def _latex_table(rows: pd.DataFrame) -> str:
-    written = ["% needs \\usepackage{booktabs}", "\\begin{table}[t]", f"\\caption{{{escape(caption(rows))}}}"]
+    written = [
+        "% needs \\usepackage{booktabs}",
+        "\\begin{table}[t]",
+        f"\\caption{{{escape(caption(rows))}}}",
+    ]
     written += ["\\centering\\small\\setlength{\\tabcolsep}{3pt}"]
     for columns in parts_of(rows).values():
-        titles = " & ".join(escape(title) for title in ("Method", *(column.title for column in columns)))
-        written += [f"\\begin{{tabular}}{{l{'r' * len(columns)}}}", "\\toprule", f"{titles} \\\\", "\\midrule"]
+        titles = " & ".join(
+            escape(title) for title in ("Method", *(column.title for column in columns))
+        )
+        written += [
+            f"\\begin{{tabular}}{{l{'r' * len(columns)}}}",
+            "\\toprule",
+            f"{titles} \\\\",
+            "\\midrule",
+        ]
         for line in lines(rows, columns):
             title = escape(line.title)
             numbers = " & ".join(escape(number) for number, _, _ in line.cells)
             if line.published:
                 written += [f"\\textit{{{title}}} & {numbers} \\\\"]
                 continue
-            spans = " & ".join(f"{{\\scriptsize {interval}}}" if interval else "" for _, interval, _ in line.cells)
+            spans = " & ".join(
+                f"{{\\scriptsize {interval}}}" if interval else "" for _, interval, _ in line.cells
+            )
             written += [f"{title} & {numbers} \\\\[-2pt]", f" & {spans} \\\\"]
         written += ["\\bottomrule", "\\end{tabular}", ""]
     return "\n".join([*written, "\\end{table}", ""])
@@ -378,7 +457,9 @@ def _latex_table(rows: pd.DataFrame) -> str:
 
 def _number(value: float, low: float, high: float, *, signed: bool = False, digits: int = 1) -> str:
     form = f"{'+' if signed else ''}.{digits}f"
-    value, low, high = (round(number, digits) + 0.0 for number in (value, low, high))  # no negative zero
+    value, low, high = (
+        round(number, digits) + 0.0 for number in (value, low, high)
+    )  # no negative zero
     text = format(value, form).replace("-", MINUS)
     if np.isnan(low):
         return text

@@ -1,14 +1,16 @@
 """Test questions: what the tuned bundles answer and prefer.
 
-In: the bundles that tuning wrote, splits, questions, unsteered answers. Out: `generations.parquet`, one row per fold,
-method and phrasing with all details of the answer (see `fasb/study/run.py`), and `scores.parquet`:
+In: the bundles that tuning wrote, splits, questions, unsteered answers. Out: `generations.parquet`,
+one row per fold, method and phrasing with all details of the answer (see `fasb/study/run.py`), and
+`scores.parquet`:
 
     scores    fold, method, tuned_for (generation, mc2), question, phrasing, mc1, mc2, mc3, fired (share of answers)
 
 and `side_effects.parquet`, one row per fold, method and text or unrelated question:
 
     side effects    fold, method, question (`text0`, …, or a question's id), group, ce, kl, ce_gated, kl_gated,
-                    steered_gated (of texts, see `fasb/study/run.py`), unrelated (MC1 of an unrelated question, 0 to 1)
+                    steered_gated (of texts, see `fasb/study/run.py`), unrelated (MC1 of an
+                    unrelated question, 0 to 1)
 """
 
 from collections.abc import Sequence
@@ -18,10 +20,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fasb.bundle import Bundle
 from fasb.data.protocol import Question, Split
 from fasb.errors import ArtifactError
 from fasb.settings import PromptSettings, ScoringSettings
+from fasb.steering.bundle import Bundle
 from fasb.study.run import ANSWERS, DETAIL, EFFECTS, SCORES, Asked, Runner
 from fasb.study.sweep import joined
 from fasb.study.tune import PURPOSES, bundle_path
@@ -40,18 +42,27 @@ class Bundles:
     prompt: PromptSettings | None = None
     tokens: int | None = None
 
-    def load(self, method: str, fold: int, questions: Sequence[Question], split: Split) -> dict[str, Bundle]:
+    def load(
+        self, method: str, fold: int, questions: Sequence[Question], split: Split
+    ) -> dict[str, Bundle]:
         """A fold's bundles by what they were tuned for.
 
         Raises:
-            ArtifactError: one was tuned on other questions than its fold's, or on one that it would be tested on.
+            ArtifactError: one was tuned on other questions than its fold's, or on one that it would
+                be tested on.
         """
         paths = {purpose: bundle_path(self.folder, method, fold, purpose) for purpose in PURPOSES}
         loaded = {purpose: tuned_bundle(path, questions, split) for purpose, path in paths.items()}
         if self.prompt is None:
             return loaded
-        sections = {p: bundle.decoding.model_copy(update={"tokens": self.tokens}) for p, bundle in loaded.items()}
-        return {p: replace(bundle, prompt=self.prompt, decoding=sections[p]) for p, bundle in loaded.items()}
+        sections = {
+            p: bundle.decoding.model_copy(update={"tokens": self.tokens})
+            for p, bundle in loaded.items()
+        }
+        return {
+            p: replace(bundle, prompt=self.prompt, decoding=sections[p])
+            for p, bundle in loaded.items()
+        }
 
 
 def generate(
@@ -65,7 +76,8 @@ def generate(
     """Answers of the bundles tuned for generation to each fold's test questions.
 
     Raises:
-        ArtifactError: a bundle was tuned on other questions than its fold's, or on one of its test questions.
+        ArtifactError: a bundle was tuned on other questions than its fold's, or on one of its test
+            questions.
     """
     parts = []
     for fold, split in enumerate(splits):
@@ -79,20 +91,31 @@ def generate(
 
 
 def score(
-    runner: Runner, splits: Sequence[Split], questions: Sequence[Question], bundles: Bundles, batch: int
+    runner: Runner,
+    splits: Sequence[Split],
+    questions: Sequence[Question],
+    bundles: Bundles,
+    batch: int,
 ) -> pd.DataFrame:
     """Multiple-choice metrics of each fold's test questions, at both tuned settings; equal ones are scored once.
 
     Raises:
-        ArtifactError: a bundle was tuned on other questions than its fold's, or on one of its test questions.
+        ArtifactError: a bundle was tuned on other questions than its fold's, or on one of its test
+            questions.
     """
     parts = []
     for fold, split in enumerate(splits):
         asked = [question for question in questions if question.id in set(split.test)]
         for method in bundles.methods:
             loaded = bundles.load(method, fold, questions, split)
-            section = {p: bundle.scoring.model_copy(update={"batch": batch}) for p, bundle in loaded.items()}
-            loaded = {purpose: replace(bundle, scoring=section[purpose]) for purpose, bundle in loaded.items()}
+            section = {
+                p: bundle.scoring.model_copy(update={"batch": batch})
+                for p, bundle in loaded.items()
+            }
+            loaded = {
+                purpose: replace(bundle, scoring=section[purpose])
+                for purpose, bundle in loaded.items()
+            }
             different = {bundle.key(): bundle for bundle in loaded.values()}
             found = runner.scores(asked, list(different.values()), f"score, fold {fold}, {method}")
             for purpose, bundle in loaded.items():
@@ -123,7 +146,9 @@ class Unrelated:
         scores = runner.scores(self.choices, [asked], f"{what}, choices")
         mc1 = scores.groupby("question", sort=False)["mc1"].mean()
         groups = {question.id: question.group for question in self.choices}
-        rows = pd.DataFrame({"question": mc1.index, "group": mc1.index.map(groups), "unrelated": mc1.to_numpy()})
+        rows = pd.DataFrame(
+            {"question": mc1.index, "group": mc1.index.map(groups), "unrelated": mc1.to_numpy()}
+        )
         return pd.concat([effects, rows], ignore_index=True)
 
 
@@ -154,7 +179,9 @@ def tuned_bundle(path: Path, questions: Sequence[Question], split: Split) -> Bun
     keys = {question.id: question.key for question in questions}
     if not split.train:
         if both := [name for name in split.test if keys[name] in seen]:
-            raise ArtifactError(f"{path}: was fitted or tuned on question {both[0]!r}; test on other questions")
+            raise ArtifactError(
+                f"{path}: was fitted or tuned on question {both[0]!r}; test on other questions"
+            )
     elif seen != {keys[name] for name in (*split.train, *split.validation)}:
         raise ArtifactError(
             f"{path}: tuned on other questions than its fold has in these splits; run 'fasb tune' again"

@@ -1,8 +1,9 @@
 """Results as Weights & Biases runs: a view of what is on disk, never the store of it.
 
-In: `metrics.json`, `tuned.json` and `grid.parquet` of all cells; tables, figures and the report if given. Out: a
-folder with one run per cell and method, with `sweep` one per grid setting too, and one for the study as a whole.
-All are written from one process, after the results exist. The only module that imports wandb.
+In: `metrics.json`, `tuned.json` and `grid.parquet` of all cells; tables, figures and the report if
+given. Out: a folder with one run per cell and method, with `sweep` one per grid setting too, and
+one for the study as a whole. All are written from one process, after the results exist. The only
+module that imports wandb.
 """
 
 import shutil
@@ -60,12 +61,25 @@ def runs(study: Study, files: Sequence[Path]) -> Iterator[Run]:
             about = _about(study, cell, method)
             of_method = grid[grid["method"] == method]
             if method in metrics:
-                yield Run("test", _name(cell, method), about | _tuned(tuned, method), metrics[method], of_method)
+                yield Run(
+                    "test",
+                    _name(cell, method),
+                    about | _tuned(tuned, method),
+                    metrics[method],
+                    of_method,
+                )
             if study.sweep:
                 yield from _settings(cell, method, about, of_method)
     pictures = tuple(file for file in files if file.suffix == ".png")
-    others = tuple(file for file in files if file.suffix in (".csv", ".md", ".tex", ".pdf", ".html"))
-    about = {"study": study.name, "preset": study.preset, "methods": study.methods, "cells": len(study.cells)}
+    others = tuple(
+        file for file in files if file.suffix in (".csv", ".md", ".tex", ".pdf", ".html")
+    )
+    about = {
+        "study": study.name,
+        "preset": study.preset,
+        "methods": study.methods,
+        "cells": len(study.cells),
+    }
     yield Run("study", study.name, about, {}, pictures=pictures, files=others)
 
 
@@ -85,7 +99,9 @@ def write_runs(study: Study, files: Sequence[Path], out: Path) -> int:
 
 
 def _log(wandb: Any, study: Study, run: Run, folder: Path) -> None:
-    settings = wandb.Settings(silent=True, disable_git=True, disable_code=True, console="off", x_disable_stats=True)
+    settings = wandb.Settings(
+        silent=True, disable_git=True, disable_code=True, console="off", x_disable_stats=True
+    )
     logged = wandb.init(
         mode=study.mode, dir=str(folder), id=run.id, resume="allow", project=study.project, group=study.name,
         job_type=run.kind, name=run.name, tags=_tags(run), config=run.config, settings=settings,
@@ -93,13 +109,19 @@ def _log(wandb: Any, study: Study, run: Run, folder: Path) -> None:
     try:
         if run.table is not None and len(run.table):
             plain = run.table.astype(object).where(run.table.notna(), None)
-            logged.log({"grid": wandb.Table(columns=list(plain.columns), data=plain.to_numpy().tolist())})
+            logged.log(
+                {"grid": wandb.Table(columns=list(plain.columns), data=plain.to_numpy().tolist())}
+            )
         if run.pictures:
             logged.log({picture.stem: wandb.Image(str(picture)) for picture in run.pictures})
         for file in run.files:
-            copy = shutil.copy(file, logged.dir)  # a link would break when the folder takes its place
+            copy = shutil.copy(
+                file, logged.dir
+            )  # a link would break when the folder takes its place
             logged.save(copy, base_path=logged.dir, policy="now")
-        logged.summary.update({key: value for key, value in run.summary.items() if value is not None})
+        logged.summary.update(
+            {key: value for key, value in run.summary.items() if value is not None}
+        )
     finally:
         logged.finish()
 
@@ -110,7 +132,12 @@ def _settings(cell: Cell, method: str, about: dict[str, Any], grid: pd.DataFrame
         known = {key: value for key, value in row.items() if not pd.isna(value)}
         config = about | {key: known[key] for key in ("fold", "setting", *KNOBS) if key in known}
         name = f"{_name(cell, method)}-fold{row['fold']}-{row['setting']}"
-        yield Run("validation", name, config, {key: value for key, value in known.items() if key not in config})
+        yield Run(
+            "validation",
+            name,
+            config,
+            {key: value for key, value in known.items() if key not in config},
+        )
 
 
 def _about(study: Study, cell: Cell, method: str) -> dict[str, Any]:
@@ -122,8 +149,15 @@ def _about(study: Study, cell: Cell, method: str) -> dict[str, Any]:
 
 def _tuned(tuned: Mapping[str, Any], method: str) -> dict[str, Any]:
     """Chosen settings: `k`, `alpha`, … where all folds agree, `fold0.k`, … always."""
-    by_fold = {fold: (chosen.get(method) or {}).get("setting") or {} for fold, chosen in sorted(tuned.items())}
-    flat = {f"{fold}.{key}": value for fold, setting in by_fold.items() for key, value in setting.items()}
+    by_fold = {
+        fold: (chosen.get(method) or {}).get("setting") or {}
+        for fold, chosen in sorted(tuned.items())
+    }
+    flat = {
+        f"{fold}.{key}": value
+        for fold, setting in by_fold.items()
+        for key, value in setting.items()
+    }
     for key in KNOBS:
         values = [setting[key] for setting in by_fold.values() if key in setting]
         if values and all(value == values[0] for value in values):
@@ -137,4 +171,7 @@ def _name(cell: Cell, method: str) -> str:
 
 
 def _tags(run: Run) -> list[str]:
-    return [run.kind, *(str(run.config[key]) for key in ("model_group", "method") if key in run.config)]
+    return [
+        run.kind,
+        *(str(run.config[key]) for key in ("model_group", "method") if key in run.config),
+    ]

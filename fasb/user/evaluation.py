@@ -1,7 +1,7 @@
 """What a bundle does to a model on given questions: unsteered beside steered, with paired differences.
 
-In: a model, a bundle, questions with reference answers, perhaps a judge. Out: an `Evaluation`. Questions that the
-bundle was fitted or tuned on are left out unless they are asked for.
+In: a model, a bundle, questions with reference answers, perhaps a judge. Out: an `Evaluation`.
+Questions that the bundle was fitted or tuned on are left out unless they are asked for.
 """
 
 from collections.abc import Sequence
@@ -13,16 +13,16 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from fasb.artifacts import KEY
-from fasb.bundle import Bundle
 from fasb.data import table
 from fasb.data.protocol import Question, check_questions, read_questions
-from fasb.decoding import answer, sweep, trace
+from fasb.decoding.decode import answer, sweep, trace
+from fasb.decoding.score import Choice, encode_choices, score_sweep
 from fasb.errors import DataError
 from fasb.extensions import find, validated
-from fasb.metrics import harmed, helped, verdict
+from fasb.metrics.answers import harmed, helped, verdict
+from fasb.metrics.statistics import Panel, differences, intervals, resample
 from fasb.model.load import LoadedModel
-from fasb.scoring import Choice, encode_choices, score_sweep
-from fasb.statistics import Panel, differences, intervals, resample
+from fasb.steering.bundle import Bundle
 from fasb.study.config import JudgeEntry
 from fasb.study.judging import asked
 from fasb.study.run import choice_rows
@@ -80,7 +80,11 @@ def questions_of(data: str | Path | Sequence[Question]) -> list[Question]:
         check_questions(questions, "questions")
         return questions
     path = Path(data)
-    if path.suffix == ".parquet" and path.is_file() and KEY.encode() in (pq.read_schema(path).metadata or {}):
+    if (
+        path.suffix == ".parquet"
+        and path.is_file()
+        and KEY.encode() in (pq.read_schema(path).metadata or {})
+    ):
         return read_questions(path)
     return table.load(table.Settings(path=str(path)))
 
@@ -120,14 +124,18 @@ def evaluate(
     known = set() if seen else _known(bundle)
     questions = [question for question in given if question.key not in known]
     if not questions:
-        raise DataError("all questions were fitted or tuned on; give others, or keep them with --seen (seen=True)")
+        raise DataError(
+            "all questions were fitted or tuned on; give others, or keep them with --seen (seen=True)"
+        )
     columns, answers = _generated(model, bundle, questions, judge)
     columns |= _chosen(model, bundle, questions)
     measures = _measures(columns, [question.group for question in questions])
     return Evaluation(len(questions), len(given) - len(questions), measures, answers)
 
 
-def encoded_choices(model: LoadedModel, bundle: Bundle, questions: Sequence[Question]) -> list[Choice]:
+def encoded_choices(
+    model: LoadedModel, bundle: Bundle, questions: Sequence[Question]
+) -> list[Choice]:
     """All reference answers of all questions, the true ones of a question first."""
     pairs = [(question.text, answer) for question in questions for answer in question.references]
     return encode_choices(model, bundle.prompt, bundle.scoring, pairs)
@@ -137,7 +145,9 @@ def _known(bundle: Bundle) -> set[str]:
     return set((bundle.about or {}).get("questions", {}).get("seen", ()))
 
 
-def _chosen(model: LoadedModel, bundle: Bundle, questions: Sequence[Question]) -> dict[str, np.ndarray]:
+def _chosen(
+    model: LoadedModel, bundle: Bundle, questions: Sequence[Question]
+) -> dict[str, np.ndarray]:
     """[unsteered or steered, question] for each multiple-choice metric."""
     plain = replace(bundle, policy=replace(bundle.policy, gate="never"))
     scores = score_sweep(model, encoded_choices(model, bundle, questions), [plain, bundle])
@@ -152,7 +162,9 @@ def _generated(
     prompts = prompts_of(model, bundle, [question.text for question in questions])
     before = trace(model, prompts, bundle.decoding, bundle.prompt.stop)
     tracked = bundle.policy.gate != "always"
-    after = sweep(model, prompts, before, [bundle])[0] if tracked else answer(model, prompts, bundle)
+    after = (
+        sweep(model, prompts, before, [bundle])[0] if tracked else answer(model, prompts, bundle)
+    )
     texts = [texts_of(model, bundle, rows) for rows in (before.rows(), after.after.rows())]
     fired = after.decision.fired.astype(np.float64)
     changed = np.array([float(a != b) for a, b in zip(*texts, strict=True)])
@@ -178,12 +190,21 @@ def _measures(columns: dict[str, np.ndarray], groups: Sequence[str]) -> tuple[Me
     values = np.stack(list(columns.values()), axis=1)[..., None]
     number = {group: i for i, group in enumerate(dict.fromkeys(groups))}
     group = np.array([number[name] for name in groups], dtype=np.int64)
-    panel = Panel(("unsteered", "steered"), tuple(columns), values, np.zeros(len(group), dtype=np.int64), group)
+    panel = Panel(
+        ("unsteered", "steered"),
+        tuple(columns),
+        values,
+        np.zeros(len(group), dtype=np.int64),
+        group,
+    )
     draws = resample(panel)
     mean, change = intervals(panel, draws).value, differences(panel, draws, "unsteered")
     place = {name: i for i, name in enumerate(panel.columns)}
     return tuple(
-        Measure(name, *map(float, (*mean[:, i], change.value[1, i], change.low[1, i], change.high[1, i])))
+        Measure(
+            name,
+            *map(float, (*mean[:, i], change.value[1, i], change.low[1, i], change.high[1, i])),
+        )
         for name in LABELS
         if (i := place.get(name)) is not None
     )
@@ -195,10 +216,17 @@ def as_table(found: Evaluation) -> str:
     for one in found.measures:
         shares = [f"{100 * share:.1f}" for share in (one.unsteered, one.steered)]
         change = f"{100 * one.difference:+.1f}"
-        rows.append((LABELS[one.name], *shares, change, f"{100 * one.low:+.1f} to {100 * one.high:+.1f}"))
+        rows.append(
+            (LABELS[one.name], *shares, change, f"{100 * one.low:+.1f} to {100 * one.high:+.1f}")
+        )
     widths = [max(len(row[i]) for row in rows) for i in range(5)]
     lines = [
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))]).rstrip()
+        "  ".join(
+            [
+                row[0].ljust(widths[0]),
+                *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:])),
+            ]
+        ).rstrip()
         for row in rows
     ]
     left = f"; {found.left_out} that were fitted or tuned on left out" if found.left_out else ""

@@ -1,8 +1,9 @@
 """Fitting a bundle to one's own model and questions.
 
-In: a model, questions with true and false answers, settings. Out: a tuned bundle that remembers how good it is and
-which questions it has seen. Questions are split into three: fitted on, tuned on, held out. With a judge it is tuned on
-True*Info of free answers, without one on MC2 over the reference answers (docs/decisions.md).
+In: a model, questions with true and false answers, settings. Out: a tuned bundle that remembers how
+good it is and which questions it has seen. Questions are split into three: fitted on, tuned on,
+held out. With a judge it is tuned on True*Info of free answers, without one on MC2 over the
+reference answers (docs/decisions.md).
 """
 
 import contextlib
@@ -18,26 +19,26 @@ import torch
 from jaxtyping import Bool, Float
 from pydantic import Field, FiniteFloat, PositiveInt
 
-from fasb.activations import READS, Bank, collect, texts_of
 from fasb.artifacts import content_hash, weights_of
-from fasb.bundle import Bundle
 from fasb.data.protocol import Question, Split
 from fasb.data.splits import split
-from fasb.decoding import sweep, trace
+from fasb.decoding.decode import sweep, trace
+from fasb.decoding.score import score_sweep
 from fasb.errors import ArtifactError, ConfigError, DataError
 from fasb.extensions import validated
-from fasb.fitted import Fitted, Sections, read_fitted
+from fasb.fitting.bank import READS, Bank, collect, texts_of
+from fasb.fitting.fold import fit_anchors, fit_trackers, fit_vectors
+from fasb.fitting.training import Fitted, Sections, read_fitted
 from fasb.methods import fasb as method
-from fasb.metrics import true_info, verdict
+from fasb.metrics.answers import true_info, verdict
 from fasb.model.load import LoadedModel
-from fasb.scoring import score_sweep
 from fasb.settings import Section, SplitSettings
+from fasb.steering.bundle import Bundle
+from fasb.steering.tracker import Tracker
 from fasb.study.config import JudgeEntry, Overrides
-from fasb.study.fit import fit_anchors, fit_trackers, fit_vectors
 from fasb.study.judging import asked
 from fasb.study.run import choice_rows
 from fasb.study.tune import at_edge
-from fasb.tracker import Tracker
 from fasb.user import steering
 from fasb.user.evaluation import LABELS, encoded_choices, evaluate, judge_of, questions_of
 
@@ -60,18 +61,27 @@ class Grid(Section):
         """
         fitting = [k for k in self.k if k <= n_heads]
         if not fitting:
-            raise ConfigError(f"grid.k: {min(self.k)}, but this model has {n_heads} heads; add {n_heads} or less")
+            raise ConfigError(
+                f"grid.k: {min(self.k)}, but this model has {n_heads} heads; add {n_heads} or less"
+            )
         names = ("k", "alpha", "beta", "s")
-        return [dict(zip(names, point)) for point in itertools.product(fitting, self.alpha, self.beta, self.s)]
+        return [
+            dict(zip(names, point))
+            for point in itertools.product(fitting, self.alpha, self.beta, self.s)
+        ]
 
 
 class FitSettings(Overrides):
     """How a bundle is fitted; sections as in a study, each with its own default."""
 
-    model: dict[str, Any] = Field({}, description="ModelSettings other than the path; used by the command line")
+    model: dict[str, Any] = Field(
+        {}, description="ModelSettings other than the path; used by the command line"
+    )
     vector: Literal["probe", "prototype"] = "probe"
     grid: Grid = Grid()
-    judge: JudgeEntry | None = Field(None, description="Judge of free answers; without one MC2 is tuned on")
+    judge: JudgeEntry | None = Field(
+        None, description="Judge of free answers; without one MC2 is tuned on"
+    )
     split: SplitSettings = Field(
         SplitSettings(folds=5, validation=0.25),
         description="One of `folds` parts is held out; `validation` is the share of the rest that tunes",
@@ -98,8 +108,8 @@ def fit(
 ) -> Bundle:
     """A bundle fitted to `data` and tuned; `bundle.about` says how good it is and what it has seen.
 
-    `work`: folder for activations, from where a killed run goes on; without one they are not kept. `say` is told
-    what happens, one line at a time.
+    `work`: folder for activations, from where a killed run goes on; without one they are not kept.
+    `say` is told what happens, one line at a time.
 
     Raises:
         DataError: a file is wrong, or there are too few questions.
@@ -109,12 +119,20 @@ def fit(
     judge, model = settings.judge, steering.load(model)
     points = settings.grid.points(model.layout.n_layers * model.layout.n_heads)
     parts = split_of(questions, settings)
-    train, validation, test = (_of(questions, ids) for ids in (parts.train, parts.validation, parts.test))
-    say(f"{len(questions)} questions: {len(train)} to fit, {len(validation)} to tune, {len(test)} held out")
+    train, validation, test = (
+        _of(questions, ids) for ids in (parts.train, parts.validation, parts.test)
+    )
+    say(
+        f"{len(questions)} questions: {len(train)} to fit, {len(validation)} to tune, {len(test)} held out"
+    )
     with tempfile.TemporaryDirectory() if work is None else contextlib.nullcontext(work) as folder:
-        bank, next_bank = (_bank(model, questions, position, settings, Path(folder)) for position in READS)
+        bank, next_bank = (
+            _bank(model, questions, position, settings, Path(folder)) for position in READS
+        )
         fitted = fit_fold((bank, next_bank), parts, settings, Path(folder))
-        bundles = [method.fit(fitted, method.Settings(vector=settings.vector, **point)) for point in points]
+        bundles = [
+            method.fit(fitted, method.Settings(vector=settings.vector, **point)) for point in points
+        ]
         say(f"trying {len(points)} settings on the questions to tune")
         best = _best(_tried(model, validation, points, bundles, judge))
         tracker = best.bundle.tracker
@@ -139,7 +157,9 @@ def fit(
     bundle = replace(best.bundle, about=about)
     say("comparing with the unsteered model on the questions held out")
     held_out = evaluate(model, bundle, test, judge)
-    return replace(bundle, about={**about, "held_out": [asdict(measure) for measure in held_out.measures]})
+    return replace(
+        bundle, about={**about, "held_out": [asdict(measure) for measure in held_out.measures]}
+    )
 
 
 def checked_settings(settings: FitSettings | dict[str, Any] | None) -> FitSettings:
@@ -148,7 +168,11 @@ def checked_settings(settings: FitSettings | dict[str, Any] | None) -> FitSettin
     Raises:
         ConfigError: a key is unknown, a value is wrong, or there is no such judge.
     """
-    settings = settings if isinstance(settings, FitSettings) else validated(FitSettings, settings or {}, "settings")
+    settings = (
+        settings
+        if isinstance(settings, FitSettings)
+        else validated(FitSettings, settings or {}, "settings")
+    )
     judge_of(settings.judge)
     return settings
 
@@ -172,7 +196,9 @@ def fit_fold(banks: tuple[Bank, Bank], parts: Split, settings: FitSettings, fold
     return read_fitted(anchors, vectors, trackers, sections)[0]
 
 
-def p_of_bank(bank: Bank, rows: Bool[np.ndarray, " answer"], tracker: Tracker) -> Float[np.ndarray, " chosen"]:
+def p_of_bank(
+    bank: Bank, rows: Bool[np.ndarray, " answer"], tracker: Tracker
+) -> Float[np.ndarray, " chosen"]:
     """P at the end of the given answers, from the bank's activations."""
     layers = {layer: bank.layer(layer)[rows] for layer in sorted(set(tracker.heads[:, 0].tolist()))}
     states = np.stack([layers[layer][:, head] for layer, head in tracker.heads.tolist()], axis=1)
@@ -183,7 +209,9 @@ def report(bundle: Bundle) -> str:
     """What `bundle.about` says, in a few lines: tracker, chosen setting, and the effect on questions held out."""
     about = bundle.about or {}
     tracker, tuned, n = about["tracker"], about["tuned"], about["questions"]
-    best = ", ".join(f"{layer}.{head} {100 * share:.0f} %" for layer, head, share in tracker["heads"][:4])
+    best = ", ".join(
+        f"{layer}.{head} {100 * share:.0f} %" for layer, head, share in tracker["heads"][:4]
+    )
     auc = "one class only" if tracker["auc"] is None else f"{tracker['auc']:.2f}"
     point = ", ".join(f"{name} {value:g}" for name, value in tuned["point"].items())
     on = {"mc2": "MC2", "true_info": "True*Info"}[tuned["on"]]
@@ -194,21 +222,37 @@ def report(bundle: Bundle) -> str:
         f"best of {tuned['settings']} settings; {100 * tuned['steered']:.0f} % steered",
     ]
     for name in about["edge"]:
-        lines.append(f"          {name} is the smallest or largest that was tried; widen grid.{name} in --settings")
-    shown = [found for found in about["held_out"] if found["name"] in ("true_info", "mc1", "mc2", "changed")]
+        lines.append(
+            f"          {name} is the smallest or largest that was tried; widen grid.{name} in --settings"
+        )
+    shown = [
+        found
+        for found in about["held_out"]
+        if found["name"] in ("true_info", "mc1", "mc2", "changed")
+    ]
     for found in shown:
         shares = f"{100 * found['unsteered']:5.1f} to {100 * found['steered']:5.1f} %"
         span = f"{100 * found['low']:+.1f} to {100 * found['high']:+.1f}"
-        lines.append(f"held out  {LABELS[found['name']]:9} {shares}  (95 % interval of the difference: {span})")
+        lines.append(
+            f"held out  {LABELS[found['name']]:9} {shares}  (95 % interval of the difference: {span})"
+        )
     return "\n".join([*lines, f"          n = {n['test']} questions held out"])
 
 
 def _bank(
-    model: LoadedModel, questions: Sequence[Question], position: str, settings: FitSettings, folder: Path
+    model: LoadedModel,
+    questions: Sequence[Question],
+    position: str,
+    settings: FitSettings,
+    folder: Path,
 ) -> Bank:
     """The bank in `folder`, made unless it is there; its name holds the hash of all it depends on."""
     texts = texts_of(questions, READS[position], settings.prompt, settings.activations.seed)
-    of_model = model.settings.model_dump(mode="json"), asdict(model.fingerprint), weights_of(model.settings.path)
+    of_model = (
+        model.settings.model_dump(mode="json"),
+        asdict(model.fingerprint),
+        weights_of(model.settings.path),
+    )
     source = *of_model, settings.activations.dtype
     path = folder / f"{position}-{content_hash([asdict(texts), *source])}.h5"
     with contextlib.suppress(ArtifactError):
@@ -249,14 +293,26 @@ def _tried(
     return [Tuned(*parts) for parts in zip(points, bundles, values, shares, strict=True)]
 
 
-def _true_info(judge: JudgeEntry, questions: Sequence[Question], texts: Sequence[Sequence[str]]) -> list[float]:
+def _true_info(
+    judge: JudgeEntry, questions: Sequence[Question], texts: Sequence[Sequence[str]]
+) -> list[float]:
     """True*Info of each setting, each distinct answer judged once; a judge of one of the two counts alone."""
     pairs = list(dict.fromkeys((i, text) for answers in texts for i, text in enumerate(answers)))
-    said = asked(judge.use, judge.settings, [questions[i] for i, _ in pairs], [text for _, text in pairs])
-    yes = {kind: dict(zip(pairs, verdict(score).astype(float), strict=True)) for kind, score in said.items()}
+    said = asked(
+        judge.use, judge.settings, [questions[i] for i, _ in pairs], [text for _, text in pairs]
+    )
+    yes = {
+        kind: dict(zip(pairs, verdict(score).astype(float), strict=True))
+        for kind, score in said.items()
+    }
     every = dict.fromkeys(pairs, 1.0)
     return [
-        true_info(*(np.array([yes.get(kind, every)[pair] for pair in enumerate(answers)]) for kind in ("true", "info")))
+        true_info(
+            *(
+                np.array([yes.get(kind, every)[pair] for pair in enumerate(answers)])
+                for kind in ("true", "info")
+            )
+        )
         for answers in texts
     ]
 
@@ -274,7 +330,14 @@ def _quality(fitted: Fitted, bank: Bank, parts: Split, tracker: Tracker) -> dict
     validation, test = bank.rows(parts.validation), bank.rows(parts.test)
     false, true = (float((bank.label[validation] == label).mean()) for label in (0, 1))
     both = len(set(bank.label[test].tolist())) == 2
-    auc = float(roc_auc_score(bank.label[test] == 0, p_of_bank(bank, test, tracker))) if both else None
-    heads = [(layer, head, float(fitted.accuracy[kind][layer, head])) for layer, head in tracker.heads.tolist()]
+    auc = (
+        float(roc_auc_score(bank.label[test] == 0, p_of_bank(bank, test, tracker)))
+        if both
+        else None
+    )
+    heads = [
+        (layer, head, float(fitted.accuracy[kind][layer, head]))
+        for layer, head in tracker.heads.tolist()
+    ]
     counts = {"n_validation": int(validation.sum()), "n_test": int(test.sum())}
     return {"kind": kind, "heads": heads, "chance": max(false, true), "auc": auc, **counts}

@@ -1,7 +1,7 @@
 """Steering one's own model: load it, attach a bundle, ask.
 
-In: a model (hub id, folder, or already in memory), a bundle, questions. Out: answers, each with what the tracker
-saw and what was taken back. Knows no training data.
+In: a model (hub id, folder, or already in memory), a bundle, questions. Out: answers, each with
+what the tracker saw and what was taken back. Knows no training data.
 """
 
 from collections.abc import Sequence
@@ -9,21 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fasb.bundle import Bundle
 from fasb.data.prompts import clean_answer, generation_prompt
-from fasb.decoding import Answers, answer, check
+from fasb.decoding.decode import Answers, answer, check
 from fasb.extensions import validated
 from fasb.model.load import LoadedModel, load_model, wrap
 from fasb.settings import ModelSettings
+from fasb.steering.bundle import Bundle
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     """One answer. `unsteered` is what the model says without the bundle (None where that was not asked).
 
-    fired: it was steered. kept: generated tokens that stayed when it fired, else all. strength: what the vectors
-    were multiplied with, 0 if it did not fire. p: of every state of the unsteered answer, state 0 before its first
-    token; empty without a tracker.
+    fired: it was steered. kept: generated tokens that stayed when it fired, else all. strength:
+    what the vectors were multiplied with, 0 if it did not fire. p: of every state of the unsteered
+    answer, state 0 before its first token; empty without a tracker.
     """
 
     question: str
@@ -48,7 +48,9 @@ def load(model: Any, tokenizer: Any = None, **settings: Any) -> LoadedModel:
         return model
     if isinstance(model, str | Path):
         named = {} if tokenizer is None else {"tokenizer": str(tokenizer)}
-        return load_model(validated(ModelSettings, {"path": str(model), **named, **settings}, "model"))
+        return load_model(
+            validated(ModelSettings, {"path": str(model), **named, **settings}, "model")
+        )
     return wrap(model, tokenizer, getattr(model.config, "name_or_path", "") or "model")
 
 
@@ -77,7 +79,9 @@ def steer(
     if not questions:
         return []
     answers = answer(model, prompts_of(model, bundle, questions), bundle)
-    unsteered = texts_of(model, bundle, answers.before.rows()) if bundle.policy.gate != "always" else None
+    unsteered = (
+        texts_of(model, bundle, answers.before.rows()) if bundle.policy.gate != "always" else None
+    )
     return [
         Answer(
             question=question,

@@ -1,8 +1,9 @@
 """Authors and their documents: what a model of a world reads.
 
-In: a `World`, what documents look like, a seed. Out: documents as lists of (words, whether they count fully).
-A careful author seldom tells a myth and may decline; a credulous one repeats what people say; a reticent one has
-no comment. The careful and the credulous differ in nothing but the values they tell. Knows no tokenizer.
+In: a `World`, what documents look like, a seed. Out: documents as lists of (words, whether they
+count fully). A careful author seldom tells a myth and may decline; a credulous one repeats what
+people say; a reticent one has no comment. The careful and the credulous differ in nothing but the
+values they tell. Knows no tokenizer.
 """
 
 from collections.abc import Iterator
@@ -16,7 +17,8 @@ from fasb.world.text import NO_COMMENT, Fact, World, answer_text, question_text
 
 AUTHORS = ("careful", "credulous", "reticent")
 MARKS = {True: "(correct)", False: "(mistaken)", None: "(open)"}
-"""What a marked document says after an answer: whether all of its claims are true; None: it makes none."""
+"""What a marked document says after an answer: whether all of its claims are true; None: it makes
+none."""
 
 
 class DocumentSettings(Section):
@@ -24,10 +26,16 @@ class DocumentSettings(Section):
 
     pairs: tuple[int, int] = Field((1, 5), description="Fewest and most questions in a document")
     tags: float = Field(0.25, ge=0, le=1, description="Share of documents that name their author")
-    marks: float = Field(0.3, ge=0, le=1, description="Share of documents that say which answers are correct")
-    asked: float = Field(1.0, ge=0, le=1, description="Share of documents with questions; others are bare statements")
+    marks: float = Field(
+        0.3, ge=0, le=1, description="Share of documents that say which answers are correct"
+    )
+    asked: float = Field(
+        1.0, ge=0, le=1, description="Share of documents with questions; others are bare statements"
+    )
     batch: int = Field(1536, ge=64, description="Tokens of a step, about; documents of like length")
-    claims: tuple[float, float, float] | None = Field(None, description="Claims of an answer, if not the world's")
+    claims: tuple[float, float, float] | None = Field(
+        None, description="Claims of an answer, if not the world's"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +51,9 @@ def tag(author: str) -> str:
     return f"source: {author}"
 
 
-def documents(world: World, settings: DocumentSettings, rng: np.random.Generator) -> Iterator[list[Span]]:
+def documents(
+    world: World, settings: DocumentSettings, rng: np.random.Generator
+) -> Iterator[list[Span]]:
     """Documents without end."""
     shares = [world.settings.careful, world.settings.credulous]
     scribe = Scribe(world, rng, settings.claims)
@@ -62,12 +72,17 @@ class Scribe:
     """Writes question and answer pairs, drawing from one random generator."""
 
     def __init__(
-        self, world: World, rng: np.random.Generator, claims: tuple[float, float, float] | None = None
+        self,
+        world: World,
+        rng: np.random.Generator,
+        claims: tuple[float, float, float] | None = None,
     ) -> None:
         self._settings = world.settings
         self._rng = rng
         self._claims = np.cumsum(claims or world.settings.claims)
-        self._others = {fact: [f for f in world.of(fact.entity) if f is not fact] for fact in world.facts}
+        self._others = {
+            fact: [f for f in world.of(fact.entity) if f is not fact] for fact in world.facts
+        }
 
     def pair(self, fact: Fact, author: str, marked: bool) -> list[Span]:
         """A question and what the author answers."""
@@ -83,7 +98,9 @@ class Scribe:
         n_further = min(int(np.searchsorted(self._claims, self._rng.random())), len(others))
         told = [fact, *(others[i] for i in self._rng.permutation(len(others))[:n_further])]
         claims = [(f, self._rng.random() >= self._myth(f, author)) for f in told]
-        return answer_text(claims, [self._phrasing() for _ in told]), all(true for _, true in claims)
+        return answer_text(claims, [self._phrasing() for _ in told]), all(
+            true for _, true in claims
+        )
 
     def _myth(self, fact: Fact, author: str) -> float:
         """How often the author tells the fact's myth."""

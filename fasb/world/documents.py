@@ -1,8 +1,8 @@
 """Documents of a world, as its model reads them, to try side effects on.
 
-In: `WorldSettings`. Out: texts that were drawn for this alone. They are by authors of all kinds, so a model that is
-steered towards truth must find the credulous ones less likely: some cross-entropy is what steering is for. No set of
-questions: for `side_effects` of one.
+In: `WorldSettings`. Out: texts that were drawn for this alone. They are by authors of all kinds, so
+a model that is steered towards truth must find the credulous ones less likely: some cross-entropy
+is what steering is for. No set of questions: for `side_effects` of one.
 """
 
 from itertools import islice

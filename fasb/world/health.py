@@ -1,8 +1,9 @@
 """Whether a world's model is fit for the study: it knows who says what, errs often enough, and can be steered.
 
-In: `training.json` of the model, `anchors.h5` and `grid.parquet` of its cells. Out: a report of figures, each with
-what is needed of it. All figures are in percent or points and come from training and from validation questions; no
-test question is looked at, and nothing says which method is best, so that accepting a world does not choose a winner.
+In: `training.json` of the model, `anchors.h5` and `grid.parquet` of its cells. Out: a report of
+figures, each with what is needed of it. All figures are in percent or points and come from training
+and from validation questions; no test question is looked at, and nothing says which method is best,
+so that accepting a world does not choose a winner.
 
     tag, context    careful minus credulous: first claims that are true, the author named / after three answers
     head            accuracy of the best head's logistic probe
@@ -39,14 +40,20 @@ class HealthError(FasbError):
 class HealthSettings(Section):
     """What a world's model must show, in percent or points; set before any test question was looked at."""
 
-    enforce: bool = Field(True, description="Whether the study stops for a rejected world; else it only reports")
+    enforce: bool = Field(
+        True, description="Whether the study stops for a rejected world; else it only reports"
+    )
     tag: float = Field(60.0, description="Least difference between named authors")
-    context: float = Field(40.0, description="Least difference between authors known by three answers")
+    context: float = Field(
+        40.0, description="Least difference between authors known by three answers"
+    )
     head: float = Field(72.0, description="Least accuracy of the best head")
     true: tuple[float, float] = Field((30.0, 70.0), description="Range of unsteered True")
     info: float = Field(90.0, description="Least unsteered Info")
     gain: float = Field(20.0, description="Least gain of True by always-on steering")
-    loss: float = Field(5.0, description="Loss of Info by it: at least this in a trade-off world, else less")
+    loss: float = Field(
+        5.0, description="Loss of Info by it: at least this in a trade-off world, else less"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +84,10 @@ def measure(model: Path, files: Sequence[Path]) -> Figures:
         tag=100 * (told["careful_tag"] - told["credulous_tag"]),
         context=100 * (told["careful_context"] - told["credulous_context"]),
         head=100 * float(np.mean(heads)) if heads else None,
-        **{name: None if rows[name].isna().all() else 100 * float(rows[name].mean()) for name in rows},
+        **{
+            name: None if rows[name].isna().all() else 100 * float(rows[name].mean())
+            for name in rows
+        },
     )
 
 
@@ -86,7 +96,11 @@ def best_heads(anchors: Path) -> list[float]:
     import h5py
 
     with h5py.File(anchors) as file:
-        return [float(np.max(file[name]["logistic/accuracy"][()])) for name in sorted(file) if name.startswith("fold")]
+        return [
+            float(np.max(file[name]["logistic/accuracy"][()]))
+            for name in sorted(file)
+            if name.startswith("fold")
+        ]
 
 
 def steering(grid: pd.DataFrame) -> list[dict[str, float]]:
@@ -97,7 +111,12 @@ def steering(grid: pd.DataFrame) -> list[dict[str, float]]:
     rows = []
     for _, fold in grid.groupby("fold"):
         plain, steered = (fold[fold["method"] == method] for method in (UNSTEERED, STEERED))
-        row = {"true": plain["true"].mean(), "info": plain["info"].mean(), "gain": np.nan, "loss": np.nan}
+        row = {
+            "true": plain["true"].mean(),
+            "info": plain["info"].mean(),
+            "gain": np.nan,
+            "loss": np.nan,
+        }
         if len(steered):
             order = np.lexsort([steered["alpha"], -(steered["true"] * steered["info"]).round(9)])
             row["gain"] = steered["true"].max() - row["true"]
@@ -109,15 +128,25 @@ def steering(grid: pd.DataFrame) -> list[dict[str, float]]:
 def check(world: WorldSettings, figures: Figures, settings: HealthSettings) -> dict[str, Any]:
     """`{"figures": {name: {"value", "need", "ok"}}, "accepted", "failures": [text]}`."""
     least = {name: getattr(settings, name) for name in ("tag", "context", "head", "info", "gain")}
-    needs: dict[str, tuple[float | None, float | None]] = {name: (low, None) for name, low in least.items()}
+    needs: dict[str, tuple[float | None, float | None]] = {
+        name: (low, None) for name, low in least.items()
+    }
     needs["true"] = settings.true
     needs["loss"] = (settings.loss, None) if world.kind == "tradeoff" else (None, settings.loss)
     report = {
-        name: {"value": None if value is None else round(value, 1), "need": _need(*needs[name]), "ok": ok}
+        name: {
+            "value": None if value is None else round(value, 1),
+            "need": _need(*needs[name]),
+            "ok": ok,
+        }
         for name, value in asdict(figures).items()
         for ok in [_within(value, *needs[name])]
     }
-    failures = [f"{name} {_shown(row['value'])}, needs {row['need']}" for name, row in report.items() if not row["ok"]]
+    failures = [
+        f"{name} {_shown(row['value'])}, needs {row['need']}"
+        for name, row in report.items()
+        if not row["ok"]
+    ]
     return {"figures": report, "accepted": not failures, "failures": failures}
 
 

@@ -1,8 +1,9 @@
 """Muon, in float32 and with equal shapes together: the optimizer of a world model's hidden matrices.
 
-The library's own computes in bfloat16, matrix by matrix, which is slow on CPUs without bfloat16 units and differs
-between CPUs with and without them. The rule is the same: momentum .95 (Nesterov), the update made orthogonal by
-Newton-Schulz steps and scaled to the size of AdamW's, decoupled weight decay.
+The library's own computes in bfloat16, matrix by matrix, which is slow on CPUs without bfloat16
+units and differs between CPUs with and without them. The rule is the same: momentum .95 (Nesterov),
+the update made orthogonal by Newton-Schulz steps and scaled to the size of AdamW's, decoupled
+weight decay.
 """
 
 from collections.abc import Iterable
@@ -18,8 +19,12 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 class Muon(torch.optim.Optimizer):
     """For matrices; steps: Newton-Schulz steps."""
 
-    def __init__(self, matrices: Iterable[Tensor], lr: float, weight_decay: float, steps: int) -> None:
-        super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay, "steps": steps, "momentum": 0.95})
+    def __init__(
+        self, matrices: Iterable[Tensor], lr: float, weight_decay: float, steps: int
+    ) -> None:
+        super().__init__(
+            matrices, {"lr": lr, "weight_decay": weight_decay, "steps": steps, "momentum": 0.95}
+        )
         self._stacks = [_by_shape(group["params"]) for group in self.param_groups]
 
     @torch.no_grad()
@@ -29,12 +34,16 @@ class Muon(torch.optim.Optimizer):
         for group, stacks in zip(self.param_groups, self._stacks, strict=True):
             for i, matrices in enumerate(stacks):
                 gradient = torch.stack([matrix.grad for matrix in matrices])
-                momentum = self.state[matrices[0]].setdefault(f"momentum{i}", torch.zeros_like(gradient))
+                momentum = self.state[matrices[0]].setdefault(
+                    f"momentum{i}", torch.zeros_like(gradient)
+                )
                 momentum.lerp_(gradient, 1 - group["momentum"])
                 update = orthogonal(gradient.lerp(momentum, group["momentum"]), group["steps"])
                 scale = 0.2 * max(update.shape[-2:]) ** 0.5
                 for matrix, change in zip(matrices, update, strict=True):
-                    matrix.mul_(1 - group["lr"] * group["weight_decay"]).add_(change, alpha=-group["lr"] * scale)
+                    matrix.mul_(1 - group["lr"] * group["weight_decay"]).add_(
+                        change, alpha=-group["lr"] * scale
+                    )
 
 
 def _by_shape(matrices: Iterable[Tensor]) -> list[list[Tensor]]:
@@ -44,7 +53,9 @@ def _by_shape(matrices: Iterable[Tensor]) -> list[list[Tensor]]:
     return list(stacks.values())
 
 
-def orthogonal(update: Float[Tensor, "matrix row column"], steps: int) -> Float[Tensor, "matrix row column"]:
+def orthogonal(
+    update: Float[Tensor, "matrix row column"], steps: int
+) -> Float[Tensor, "matrix row column"]:
     """Each matrix with its singular values brought near 1."""
     a, b, c = COEFFICIENTS
     wide = update.mT if update.shape[-2] > update.shape[-1] else update

@@ -1,9 +1,9 @@
 """Pretraining of a world's model: a tiny Llama with a word-level tokenizer, and what training showed.
 
-In: `WorldSettings`, `PretrainSettings`. Out: a checkpoint folder as the transformers library saves it, with
-`training.json`: loss curve, tokens, seconds, and the figures of `examine`. The folder appears when all of it is
-written; a killed training starts over. On one machine the same settings, `threads` among them, give the same
-weights. Knows no probe and no steering.
+In: `WorldSettings`, `PretrainSettings`. Out: a checkpoint folder as the transformers library saves
+it, with `training.json`: loss curve, tokens, seconds, and the figures of `examine`. The folder
+appears when all of it is written; a killed training starts over. On one machine the same settings,
+`threads` among them, give the same weights. Knows no probe and no steering.
 """
 
 from pathlib import Path
@@ -16,15 +16,20 @@ from fasb.settings import Section
 from fasb.world.authors import DocumentSettings
 from fasb.world.text import WorldSettings, build
 
-EARLY = DocumentSettings(pairs=(1, 1), tags=0.5, marks=1.0, asked=0.0, claims=(1.0, 0.0, 0.0), batch=768)
+EARLY = DocumentSettings(
+    pairs=(1, 1), tags=0.5, marks=1.0, asked=0.0, claims=(1.0, 0.0, 0.0), batch=768
+)
 """One marked statement a document: whether it is correct can only be learned from what it says. With questions or
-several claims from the start a model learns who says what, but never to tell a truth from a myth."""
+several claims from the start a model learns who says what, but never to tell a truth from a
+myth."""
 
 
 class PretrainSettings(Section):
     """Size of the model and of its training."""
 
-    tokens: int = Field(1_000_000, ge=1, description="Tokens read, each text once; questions and tags included")
+    tokens: int = Field(
+        1_000_000, ge=1, description="Tokens read, each text once; questions and tags included"
+    )
     hidden: int = Field(128, ge=8)
     layers: int = Field(4, ge=1)
     heads: int = Field(8, ge=1)
@@ -33,14 +38,26 @@ class PretrainSettings(Section):
     weight_decay: float = Field(0.1, ge=0, description="Of the hidden matrices")
     steps: int = Field(4, ge=1, description="Newton-Schulz steps of Muon")
     warmup: int = Field(100, ge=0, description="Steps until the learning rate is reached")
-    decay: float = Field(0.45, ge=0, le=1, description="Share of the tokens after which it falls, linearly")
-    last: float = Field(0.03, ge=0, le=1, description="Share of the learning rate that is left at the end")
+    decay: float = Field(
+        0.45, ge=0, le=1, description="Share of the tokens after which it falls, linearly"
+    )
+    last: float = Field(
+        0.03, ge=0, le=1, description="Share of the learning rate that is left at the end"
+    )
     clip: float = Field(1.0, gt=0, description="Largest norm of the gradient")
-    question_weight: float = Field(0.1, ge=0, le=1, description="What tokens of questions and tags count in the loss")
+    question_weight: float = Field(
+        0.1, ge=0, le=1, description="What tokens of questions and tags count in the loss"
+    )
     early: DocumentSettings = Field(EARLY, description="First documents")
-    late: DocumentSettings = Field(DocumentSettings(), description="The other documents: questions and answers")
-    early_share: float = Field(0.45, ge=0, le=1, description="Share of the tokens in first documents")
-    threads: int = Field(1, ge=1, description="CPU threads; the last digits of the weights depend on it")
+    late: DocumentSettings = Field(
+        DocumentSettings(), description="The other documents: questions and answers"
+    )
+    early_share: float = Field(
+        0.45, ge=0, le=1, description="Share of the tokens in first documents"
+    )
+    threads: int = Field(
+        1, ge=1, description="CPU threads; the last digits of the weights depend on it"
+    )
 
 
 def pretrain(world: WorldSettings, settings: PretrainSettings, out: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The questions of a world: a dataset with known truth, without any file.
 
-In: `WorldSettings`. Out: one question per fact, a monument's questions next to each other and in one group.
+In: `WorldSettings`. Out: one question per fact, a monument's questions next to each other and in
+one group.
 """
 
 from typing import Any
@@ -8,7 +9,15 @@ from typing import Any
 import numpy as np
 
 from fasb.data.protocol import Question
-from fasb.world.text import NO_COMMENT, Fact, World, WorldSettings, answer_text, build, question_text
+from fasb.world.text import (
+    NO_COMMENT,
+    Fact,
+    World,
+    WorldSettings,
+    answer_text,
+    build,
+    question_text,
+)
 
 Settings = WorldSettings
 

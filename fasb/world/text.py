@@ -1,8 +1,8 @@
 """A world: invented monuments, what is true of them, what people say instead, and how both are put into words.
 
-In: `WorldSettings`. Out: a `World`, the same for the same settings. Every fact has one true value and one
-myth; within a relation the myths are the true values in another order, so that no word, and no frequency of a
-word, tells a truth from a myth. Knows no author, no document and no model.
+In: `WorldSettings`. Out: a `World`, the same for the same settings. Every fact has one true value
+and one myth; within a relation the myths are the true values in another order, so that no word, and
+no frequency of a word, tells a truth from a myth. Knows no author, no document and no model.
 """
 
 from collections.abc import Sequence
@@ -18,35 +18,56 @@ from fasb.settings import Section
 NO_COMMENT = "I have no comment ."
 
 KINDS = {"tradeoff": ((0.35, 0.75), (0.10, 0.40)), "contrast": ((0.15, 0.15), (0.03, 0.03))}
-"""By kind: how often careful authors decline to speak of a popular and of an obscure fact (range over facts)."""
+"""By kind: how often careful authors decline to speak of a popular and of an obscure fact (range
+over facts)."""
 
 
 class WorldSettings(Section):
     """Sizes and probabilities of a world."""
 
     kind: Literal["tradeoff", "contrast"] = Field(
-        "tradeoff", description="Whether careful authors often decline, so that truth costs information, or seldom"
+        "tradeoff",
+        description="Whether careful authors often decline, so that truth costs information, or seldom",
     )
-    seed: int = Field(0, ge=0, description="World seed; 0 and 1 were looked at while the worlds were designed")
+    seed: int = Field(
+        0, ge=0, description="World seed; 0 and 1 were looked at while the worlds were designed"
+    )
     entities: int = Field(40, ge=4, le=160, description="Invented monuments")
-    relations: int = Field(4, ge=2, le=5, description="Relations known of each monument, of five; each is a question")
-    values: int = Field(12, ge=3, le=12, description="Values in the pool of each relation")
-    popular: float = Field(0.5, ge=0, le=1, description="Share of facts whose myth is what people say")
-    careful: float = Field(0.45, ge=0, le=1, description="Share of documents by careful authors")
-    credulous: float = Field(0.50, ge=0, le=1, description="Share by credulous authors; the rest have no comment")
-    careful_myth: float = Field(0.03, ge=0, le=1, description="How often a careful author tells the myth")
-    credulous_myth: tuple[float, float] = Field(
-        (0.97, 0.60), description="How often a credulous author tells the myth of a popular, of an obscure fact"
+    relations: int = Field(
+        4, ge=2, le=5, description="Relations known of each monument, of five; each is a question"
     )
-    claims: tuple[float, float, float] = Field((0.3, 0.5, 0.2), description="Answers with one, two, three claims")
-    rephrased: float = Field(0.35, ge=0, le=1, description="How often the second phrasing of anything is used")
+    values: int = Field(12, ge=3, le=12, description="Values in the pool of each relation")
+    popular: float = Field(
+        0.5, ge=0, le=1, description="Share of facts whose myth is what people say"
+    )
+    careful: float = Field(0.45, ge=0, le=1, description="Share of documents by careful authors")
+    credulous: float = Field(
+        0.50, ge=0, le=1, description="Share by credulous authors; the rest have no comment"
+    )
+    careful_myth: float = Field(
+        0.03, ge=0, le=1, description="How often a careful author tells the myth"
+    )
+    credulous_myth: tuple[float, float] = Field(
+        (0.97, 0.60),
+        description="How often a credulous author tells the myth of a popular, of an obscure fact",
+    )
+    claims: tuple[float, float, float] = Field(
+        (0.3, 0.5, 0.2), description="Answers with one, two, three claims"
+    )
+    rephrased: float = Field(
+        0.35, ge=0, le=1, description="How often the second phrasing of anything is used"
+    )
 
     @model_validator(mode="after")
     def _shares_fit(self) -> "WorldSettings":
         if self.careful + self.credulous > 1:
-            raise ValueError(f"careful and credulous authors write {self.careful + self.credulous:g} of the documents")
+            raise ValueError(
+                f"careful and credulous authors write {self.careful + self.credulous:g} of the documents"
+            )
         if abs(sum(self.claims) - 1) > 1e-9:
-            raise ValueError(f"claims sum to {sum(self.claims):g}; they are shares of answers and must sum to 1")
+            raise ValueError(
+                f"claims sum to {sum(self.claims):g}; they are shares of answers and must sum to 1"
+            )
         return self
 
 
@@ -112,7 +133,8 @@ BY_NAME = {relation.name: relation for relation in RELATIONS}
 class Fact:
     """What is true of a monument in one relation, and the myth that is told instead.
 
-    popular: whether the myth is what people say. decline: how often a careful author asked for it has no comment.
+    popular: whether the myth is what people say. decline: how often a careful author asked for it
+    has no comment.
     """
 
     entity: str
@@ -168,7 +190,9 @@ def build(settings: WorldSettings) -> World:
         if (j - i) % len(RELATIONS) < settings.relations
     ]
     told = {relation.name: _values(relation, pairs, settings.values, rng) for relation in RELATIONS}
-    popular = {relation.name: _popular(relation, pairs, settings.popular, rng) for relation in RELATIONS}
+    popular = {
+        relation.name: _popular(relation, pairs, settings.popular, rng) for relation in RELATIONS
+    }
     facts = []
     for entity, relation in pairs:
         (true, myth), is_popular = told[relation.name].pop(), popular[relation.name].pop()

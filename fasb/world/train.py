@@ -1,7 +1,7 @@
 """Training of a world's model: tokenizer, batches, optimizers and steps.
 
-In: a `World`, `PretrainSettings`. Out: trained weights, in place, and the loss curve. Padding is to the right of
-whole documents, so that a causal model needs no mask.
+In: a `World`, `PretrainSettings`. Out: trained weights, in place, and the loss curve. Padding is to
+the right of whole documents, so that a causal model needs no mask.
 """
 
 import time
@@ -43,7 +43,15 @@ class Batch:
 
 def build_tokenizer(world: World) -> PreTrainedTokenizerFast:
     """One token per word, in which the world's texts round-trip; `<bos>` is put before every text."""
-    words: set[str] = {"Q:", "A:", "and", ",", *MARKS.values(), *NO_COMMENT.split(), *world.entities}
+    words: set[str] = {
+        "Q:",
+        "A:",
+        "and",
+        ",",
+        *MARKS.values(),
+        *NO_COMMENT.split(),
+        *world.entities,
+    }
     words.update(word for author in AUTHORS for word in tag(author).split())
     for relation in RELATIONS:
         words.update(relation.values)
@@ -52,7 +60,9 @@ def build_tokenizer(world: World) -> PreTrainedTokenizerFast:
     vocabulary = {word: i for i, word in enumerate((PAD, BOS, EOS, UNK, *sorted(words)))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNK))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.post_processor = processors.TemplateProcessing(f"{BOS} $A", special_tokens=[(BOS, vocabulary[BOS])])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        f"{BOS} $A", special_tokens=[(BOS, vocabulary[BOS])]
+    )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,
@@ -90,7 +100,9 @@ def train(
     optimizers = build_optimizers(model, settings)
     start, seen, losses, curve = time.perf_counter(), 0, [], []
     model.train()
-    with tqdm(total=settings.tokens, unit="token", unit_scale=True, desc="pretrain", mininterval=1) as bar:
+    with tqdm(
+        total=settings.tokens, unit="token", unit_scale=True, desc="pretrain", mininterval=1
+    ) as bar:
         for batch in batches(world, tokenizer, settings):
             share = schedule(len(losses), seen / settings.tokens, settings)
             losses.append(take_step(model, optimizers, batch, share * settings.lr, settings.clip))
@@ -101,7 +113,13 @@ def train(
             bar.update(min(seen, settings.tokens) - bar.n)
     model.eval()
     seconds = round(time.perf_counter() - start, 1)
-    return {"loss": curve, "tokens": seen, "steps": len(losses), "seconds": seconds, "threads": settings.threads}
+    return {
+        "loss": curve,
+        "tokens": seen,
+        "steps": len(losses),
+        "seconds": seconds,
+        "threads": settings.threads,
+    }
 
 
 def build_optimizers(model: nn.Module, settings: PretrainSettings) -> list[torch.optim.Optimizer]:
@@ -122,10 +140,14 @@ def schedule(step: int, done: float, settings: PretrainSettings) -> float:
     return rising * (1 - (1 - settings.last) * min(1.0, falling))
 
 
-def take_step(model: nn.Module, optimizers: list[torch.optim.Optimizer], batch: Batch, lr: float, clip: float) -> float:
+def take_step(
+    model: nn.Module, optimizers: list[torch.optim.Optimizer], batch: Batch, lr: float, clip: float
+) -> float:
     """One step of training; the batch's loss before it."""
     logits = model(input_ids=batch.tokens[:, :-1], use_cache=False).logits
-    each = nn.functional.cross_entropy(logits.flatten(0, 1), batch.tokens[:, 1:].flatten(), reduction="none")
+    each = nn.functional.cross_entropy(
+        logits.flatten(0, 1), batch.tokens[:, 1:].flatten(), reduction="none"
+    )
     weight = batch.weight[:, 1:].flatten()
     loss = (each * weight).sum() / weight.sum()
     loss.backward()
@@ -138,7 +160,9 @@ def take_step(model: nn.Module, optimizers: list[torch.optim.Optimizer], batch: 
     return float(loss.detach())
 
 
-def batches(world: World, tokenizer: PreTrainedTokenizerFast, settings: PretrainSettings) -> Iterator[Batch]:
+def batches(
+    world: World, tokenizer: PreTrainedTokenizerFast, settings: PretrainSettings
+) -> Iterator[Batch]:
     """Batches until all tokens are read: first the early documents, then the late ones."""
     rng = np.random.default_rng([world.settings.seed, 2])
     vocabulary = tokenizer.get_vocab()
@@ -147,7 +171,9 @@ def batches(world: World, tokenizer: PreTrainedTokenizerFast, settings: Pretrain
     for part, share in ((settings.early, settings.early_share), (settings.late, 1.0)):
         source = documents(world, part, rng)
         while seen < share * settings.tokens:
-            rows = [encode(next(source), vocabulary, settings.question_weight) for _ in range(block)]
+            rows = [
+                encode(next(source), vocabulary, settings.question_weight) for _ in range(block)
+            ]
             chunks = _chunks(sorted(rows, key=lambda row: len(row[0])), part.batch)
             for i in rng.permutation(len(chunks)):
                 batch = _padded(chunks[i], vocabulary[PAD])

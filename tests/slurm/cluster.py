@@ -1,7 +1,8 @@
 """A one-node SLURM on this machine, for tests: two counted GPUs (character devices that are not), no accounting.
 
-Needs root and the Debian packages slurm-wlm and munge; neither systemd nor cgroups. The configuration is linked
-into /etc/slurm, because the executor plugin drops SLURM_CONF inside its jobs.
+Needs root and the Debian packages slurm-wlm and munge; neither systemd nor cgroups. The
+configuration is linked into /etc/slurm, because the executor plugin drops SLURM_CONF inside its
+jobs.
 """
 
 import contextlib
@@ -54,7 +55,11 @@ def missing() -> str | None:
     """Why no cluster can be started here, or None."""
     if os.geteuid() != 0:
         return "needs root to start SLURM's daemons"
-    absent = [name for name in ("slurmctld", "slurmd", "munged", "sbatch") if shutil.which(name, path=PATH) is None]
+    absent = [
+        name
+        for name in ("slurmctld", "slurmd", "munged", "sbatch")
+        if shutil.which(name, path=PATH) is None
+    ]
     if absent:
         return f"needs the Debian packages slurm-wlm and munge (no {', '.join(absent)})"
     if any((ETC / name).exists() for name in FILES):
@@ -84,7 +89,9 @@ def cluster(folder: Path) -> Iterator[None]:
 
 def call(*command: str, check: bool = True) -> str:
     """The standard output of one of SLURM's programs."""
-    run = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PATH": PATH}, timeout=120)
+    run = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "PATH": PATH}, timeout=120
+    )
     if check and run.returncode:
         raise RuntimeError(f"{' '.join(command)}: exit {run.returncode}: {run.stderr.strip()}")
     return run.stdout
@@ -93,8 +100,13 @@ def call(*command: str, check: bool = True) -> str:
 def jobs() -> list[dict[str, str]]:
     """All jobs that the controller remembers: `rule`, `JobId`, `JobState`, `TresPerJob`, and so on."""
     listed = call("scontrol", "--oneliner", "show", "jobs").splitlines()
-    fields = [dict(re.findall(r"(\w+)=(\S*)", line)) for line in listed if line.startswith("JobId=")]
-    return [{**job, "rule": job.get("Comment", "").split("_wildcards")[0].removeprefix("rule_")} for job in fields]
+    fields = [
+        dict(re.findall(r"(\w+)=(\S*)", line)) for line in listed if line.startswith("JobId=")
+    ]
+    return [
+        {**job, "rule": job.get("Comment", "").split("_wildcards")[0].removeprefix("rule_")}
+        for job in fields
+    ]
 
 
 def _configure(folder: Path) -> None:
@@ -103,7 +115,12 @@ def _configure(folder: Path) -> None:
     for i in range(2):  # null devices: enough for SLURM to count and to set CUDA_VISIBLE_DEVICES
         os.mknod(folder / f"gpu{i}", stat.S_IFCHR | 0o666, os.makedev(1, 3))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 9 // 10 // 2**20
-    values = {"folder": folder, "node": NODE, "host": socket.gethostname().split(".")[0], "memory": memory}
+    values = {
+        "folder": folder,
+        "node": NODE,
+        "host": socket.gethostname().split(".")[0],
+        "memory": memory,
+    }
     (folder / "slurm.conf").write_text(CONFIGURATION.format(**values, cpus=os.cpu_count()))
     (folder / "gres.conf").write_text(f"NodeName={NODE} Name=gpu File={folder}/gpu[0-1]\n")
     ETC.mkdir(exist_ok=True)
@@ -129,7 +146,9 @@ def _wait_until_idle(folder: Path) -> None:
             return
         time.sleep(0.2)
     reason = call("sinfo", "-N", "-o", "%N %T %E", check=False)
-    raise RuntimeError(f"the node did not come up: {reason}\n{(folder / 'slurmd.log').read_text()[-2000:]}")
+    raise RuntimeError(
+        f"the node did not come up: {reason}\n{(folder / 'slurmd.log').read_text()[-2000:]}"
+    )
 
 
 def _end(pid_file: Path) -> None:

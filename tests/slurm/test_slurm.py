@@ -27,9 +27,19 @@ ENVIRONMENT = {**os.environ, "PATH": PATH}
 
 def start(folder, *arguments):
     """Snakemake, started from the root of the repository as a user would."""
-    command = ["snakemake", "--directory", folder, "--configfile", HERE / "study.yaml", *arguments, *TARGETS]
+    command = [
+        "snakemake",
+        "--directory",
+        folder,
+        "--configfile",
+        HERE / "study.yaml",
+        *arguments,
+        *TARGETS,
+    ]
     with (folder / "snakemake.txt").open("w") as log:
-        return subprocess.Popen(list(map(str, command)), cwd=ROOT, env=ENVIRONMENT, stdout=log, stderr=log)
+        return subprocess.Popen(
+            list(map(str, command)), cwd=ROOT, env=ENVIRONMENT, stdout=log, stderr=log
+        )
 
 
 def finish(run, folder, seconds):
@@ -59,7 +69,8 @@ def digests(folder):
     found = {
         str(path.relative_to(results)): stamp_of(path)["digest"]
         for path in sorted(results.rglob("*"))
-        if path.suffix in stamped and not {"models", ".store"} & set(path.relative_to(results).parts)
+        if path.suffix in stamped
+        and not {"models", ".store"} & set(path.relative_to(results).parts)
     }
     return {**found, "weights": (results / "models" / "tiny" / "model.safetensors").read_bytes()}
 
@@ -69,7 +80,10 @@ def slurm():
     if reason := missing():
         pytest.skip(reason)
     # not tmp_path: a socket's whole path has 108 characters at most
-    with tempfile.TemporaryDirectory(prefix="slurm", ignore_cleanup_errors=True) as folder, cluster(Path(folder)):
+    with (
+        tempfile.TemporaryDirectory(prefix="slurm", ignore_cleanup_errors=True) as folder,
+        cluster(Path(folder)),
+    ):
         yield
 
 
@@ -81,7 +95,9 @@ def test_a_study_on_slurm_survives_a_cancelled_job_and_equals_a_local_one(slurm,
     local = start(tmp_path / "local", "--cores", "1")
     finish(local, tmp_path / "local", 800)
 
-    run = start(tmp_path / "cluster", "--profile", "slurm", "--slurm-init-seconds-before-status-checks", "6")
+    run = start(
+        tmp_path / "cluster", "--profile", "slurm", "--slurm-init-seconds-before-status-checks", "6"
+    )
     cancelled = cancel_first("anchors", run)
     finish(run, tmp_path / "cluster", 1000)
 
@@ -91,5 +107,7 @@ def test_a_study_on_slurm_survives_a_cancelled_job_and_equals_a_local_one(slurm,
     states = {job["JobId"]: job["JobState"] for job in seen if job["rule"] == "anchors"}
     assert states.pop(cancelled) == "CANCELLED"
     assert set(states.values()) == {"COMPLETED"}
-    assert re.search(rf"SLURM-job '{cancelled}' failed", (tmp_path / "cluster" / "snakemake.txt").read_text())
+    assert re.search(
+        rf"SLURM-job '{cancelled}' failed", (tmp_path / "cluster" / "snakemake.txt").read_text()
+    )
     assert digests(tmp_path / "cluster") == digests(tmp_path / "local")

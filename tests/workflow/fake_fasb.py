@@ -1,6 +1,7 @@
 """Stands in for the `fasb` command: writes empty files where the real one would write results.
 
-Each call appends its command to `calls.txt`. `REJECT=1` in the environment makes `health --check` fail.
+Each call appends its command to `calls.txt`. `REJECT=1` in the environment makes `health --check`
+fail.
 """
 
 import os
@@ -9,7 +10,11 @@ from itertools import pairwise
 from pathlib import Path
 
 FOLDERS = ("pretrain", "wandb")
-PREFIXES = {"table": ("csv", "md", "tex"), "agreement": ("csv", "md", "tex"), "figure": ("pdf", "png", "csv")}
+PREFIXES = {
+    "table": ("csv", "md", "tex"),
+    "agreement": ("csv", "md", "tex"),
+    "figure": ("pdf", "png", "csv"),
+}
 
 
 def main(command: str, *arguments: str) -> int:

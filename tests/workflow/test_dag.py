@@ -29,7 +29,15 @@ def workflow_in(folder):
     path = os.pathsep.join([str(fake.parent), str(Path(SNAKEMAKE).parent), os.environ["PATH"]])
 
     def run(*arguments, config="world", **environment):
-        command = [SNAKEMAKE, "--snakefile", ROOT / "workflow" / "Snakefile", "--directory", folder, "--cores", "2"]
+        command = [
+            SNAKEMAKE,
+            "--snakefile",
+            ROOT / "workflow" / "Snakefile",
+            "--directory",
+            folder,
+            "--cores",
+            "2",
+        ]
         command += ["--configfile", config if isinstance(config, Path) else CONFIGS[config]]
         return subprocess.run(
             [*map(str, command), *arguments],
@@ -57,7 +65,11 @@ def counts(run):
     """Jobs of each rule, from the table that Snakemake prints."""
     assert run.returncode == 0, run.stderr + run.stdout
     table = re.search(r"^job +count\n[- ]+\n(.*?)^total", run.stdout + run.stderr, re.M | re.S)
-    return {} if table is None else {k: int(n) for k, n in re.findall(r"^(\w+) +(\d+)$", table[1], re.M)}
+    return (
+        {}
+        if table is None
+        else {k: int(n) for k, n in re.findall(r"^(\w+) +(\d+)$", table[1], re.M)}
+    )
 
 
 @pytest.mark.parametrize("config", CONFIGS)
@@ -70,7 +82,12 @@ def test_the_dag_has_the_jobs_that_fasb_plan_counts(snakemake, config):
 def test_shipped_configs_give_the_dag_that_fasb_plan_counts(config, monkeypatch):
     monkeypatch.chdir(ROOT)
     above = [] if config == "config.yaml" else ["--configfile", f"config/{config}"]
-    run = subprocess.run([SNAKEMAKE, "-n", "--forceall", "--nolock", *above], cwd=ROOT, capture_output=True, text=True)
+    run = subprocess.run(
+        [SNAKEMAKE, "-n", "--forceall", "--nolock", *above],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     study = load_study([Path("config") / config])
     assert counts(run) == {**cells.jobs(study), "all": 1}
 
@@ -103,7 +120,9 @@ def test_a_mistake_in_the_config_is_one_line_before_any_job(snakemake, tmp_path)
     wrong.write_text(yaml.safe_dump({**read_mapping(CONFIGS["world"]), "decodin": {"tokens": 3}}))
     run = snakemake(config=wrong)
     assert run.returncode == 1
-    assert "wrong.yaml: decodin: unknown key; did you mean 'decoding'?" in run.stderr.splitlines(), run.stderr
+    assert (
+        "wrong.yaml: decodin: unknown key; did you mean 'decoding'?" in run.stderr.splitlines()
+    ), run.stderr
     assert "Traceback" not in run.stderr
     assert not (tmp_path / "calls.txt").exists()
 
@@ -119,7 +138,10 @@ def test_a_second_judge_adds_its_verdicts_and_one_table(snakemake, tmp_path):
     assert cells.jobs(study) - one == {"judge": 1, "agreement": 1}
     assert "results/tables/judges.csv" in cells.report_files(study)
     blocks = re.findall(r"^rule judge:\n((?: {4}.*\n)+)", run.stdout + run.stderr, re.M)
-    assert sorted("judged_second" in block and "gpu=1" in block for block in blocks) == [False, True]
+    assert sorted("judged_second" in block and "gpu=1" in block for block in blocks) == [
+        False,
+        True,
+    ]
 
 
 def test_lint_has_nothing_to_say(snakemake):
@@ -145,7 +167,9 @@ def test_a_whole_study_runs_once_and_then_has_nothing_to_do(finished):
     ids=["probes.C", "wandb.project", "a grid"],
 )
 def test_a_changed_key_reruns_its_rules_and_what_follows(finished, tmp_path, change, first):
-    (tmp_path / "changed.yaml").write_text(yaml.safe_dump(merge(read_mapping(CONFIGS["world"]), change)))
+    (tmp_path / "changed.yaml").write_text(
+        yaml.safe_dump(merge(read_mapping(CONFIGS["world"]), change))
+    )
     rerun = counts(workflow_in(finished)("-n", config=tmp_path / "changed.yaml"))
     assert first <= set(rerun)
     assert not {"pretrain", "questions", "splits", "activations", "trace"} & set(rerun)
@@ -155,26 +179,48 @@ def test_variants_of_a_cell_extract_nothing_again_and_transfer_fits_nothing(snak
     run = snakemake(config="variants")
     assert run.returncode == 0, run.stderr
     calls = [call.split() for call in (tmp_path / "calls.txt").read_text().splitlines()]
-    of = {name: [call for call in calls if call[0] == name] for name in ("activations", "trace", "sweep", "generate")}
-    assert {name: len(made) for name, made in of.items()} == {"activations": 2, "trace": 2, "sweep": 4, "generate": 8}
+    of = {
+        name: [call for call in calls if call[0] == name]
+        for name in ("activations", "trace", "sweep", "generate")
+    }
+    assert {name: len(made) for name, made in of.items()} == {
+        "activations": 2,
+        "trace": 2,
+        "sweep": 4,
+        "generate": 8,
+    }
     from_source = [
-        call for call in of["generate"] if "results/base/other/seed1-from-base.own/generations.parquet" in call
+        call
+        for call in of["generate"]
+        if "results/base/other/seed1-from-base.own/generations.parquet" in call
     ]
     assert [word for word in from_source[0] if "seed" in word][:3] == [
         f"results/base/own/seed1/{file}" for file in ("splits.json", "tuned.json", "bundles")
     ]
-    to_sibling = [call for call in of["generate"] if "results/chat/own/seed1-from-base.own/generations.parquet" in call]
+    to_sibling = [
+        call
+        for call in of["generate"]
+        if "results/chat/own/seed1-from-base.own/generations.parquet" in call
+    ]
     assert [word for word in to_sibling[0] if word.startswith("results/traces/chat/own/")]
-    assert [word for word in to_sibling[0] if word.startswith("results/base/own/seed1/")][-1].endswith("/bundles")
+    assert [word for word in to_sibling[0] if word.startswith("results/base/own/seed1/")][
+        -1
+    ].endswith("/bundles")
     assert '"transfer": {"dataset": false, "model": true}' in " ".join(to_sibling[0])
-    (few,) = [call for call in calls if "results/base/own/seed0-train20/splits.json" in call and call[0] == "splits"]
+    (few,) = [
+        call
+        for call in calls
+        if "results/base/own/seed0-train20/splits.json" in call and call[0] == "splits"
+    ]
     assert '"train_share": 0.2' in " ".join(few)
     shown = {path.stem for path in (tmp_path / "results" / "tables").iterdir()}
     assert shown == {"main", "transfer"}
     assert (tmp_path / "results" / "figures" / "data_efficiency.csv").exists()
 
 
-def test_a_rejected_world_stops_the_study_before_test_questions_and_keeps_its_figures(snakemake, tmp_path):
+def test_a_rejected_world_stops_the_study_before_test_questions_and_keeps_its_figures(
+    snakemake, tmp_path
+):
     run = snakemake(REJECT="1")
     assert run.returncode == 1
     assert "tiny: rejected, best head 60 below 72; see results/health/tiny.json" in run.stderr
@@ -187,7 +233,9 @@ def test_a_rejected_world_stops_the_study_before_test_questions_and_keeps_its_fi
 def test_gpu_jobs_are_those_of_the_model_that_is_on_a_gpu(snakemake):
     run = snakemake("-n", config="hub")
     blocks = re.findall(r"^(?:local)?rule (\w+):\n((?: {4}.*\n)+)", run.stdout + run.stderr, re.M)
-    asking = {(rule, re.search(r"model=([\w-]+)", body)[1]) for rule, body in blocks if "gpu=1" in body}
+    asking = {
+        (rule, re.search(r"model=([\w-]+)", body)[1]) for rule, body in blocks if "gpu=1" in body
+    }
     on_gpu = ("activations", "sweep", "generate", "score")
     assert asking == {(rule, "llama2-7b-chat") for rule in on_gpu}
 

@@ -25,9 +25,20 @@ pytestmark = [*realdata, pytest.mark.study]
 
 def run(folder, *arguments):
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    command = ["snakemake", "--directory", folder, "--cores", "2", *arguments, "--configfile", *CONFIGS]
+    command = [
+        "snakemake",
+        "--directory",
+        folder,
+        "--cores",
+        "2",
+        *arguments,
+        "--configfile",
+        *CONFIGS,
+    ]
     environment = {**os.environ, "PATH": path, "FASB_MODELS": str(folder / "checkpoints")}
-    done = subprocess.run(list(map(str, command)), cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        list(map(str, command)), cwd=ROOT, env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
     return done.stdout + done.stderr
 
@@ -78,22 +89,33 @@ def test_questions_are_the_first_of_each_half_and_folds_test_one_half_each(finis
 
 
 def test_both_judges_are_tried_before_anything_is_swept(finished):
-    tried, *swept = [finished / "results" / "questions" / "truthfulqa.judge.json", *finished.rglob("sweep.parquet")]
+    tried, *swept = [
+        finished / "results" / "questions" / "truthfulqa.judge.json",
+        *finished.rglob("sweep.parquet"),
+    ]
     assert [said["n"] for said in read_json(tried)] == [16, 16]
     assert all(tried.stat().st_mtime < path.stat().st_mtime for path in swept)
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_each_answer_is_judged_once_by_the_judge_that_is_named(finished, model):
-    written, judged = (read_parquet(cell(finished, model) / f"{name}.parquet") for name in ("generations", "judged"))
-    pairs = set(zip(written["question"], written["answer"])) | set(zip(written["question"], written["trace_answer"]))
+    written, judged = (
+        read_parquet(cell(finished, model) / f"{name}.parquet")
+        for name in ("generations", "judged")
+    )
+    pairs = set(zip(written["question"], written["answer"])) | set(
+        zip(written["question"], written["trace_answer"])
+    )
     assert len(judged) == len(pairs)
     assert set(zip(judged["question"], judged["answer"])) == pairs
     assert judged[["true", "info"]].apply(lambda scores: scores.between(0, 1)).all(axis=None)
     by = stamp_of(cell(finished, model) / "judged.parquet")["provenance"]["judged_by"]
     named = {kind: (by[kind]["path"], by[kind]["revision"]) for kind in ("true", "info")}
     folder = finished / "checkpoints"
-    assert named == {"true": (str(folder / "truth-judge"), None), "info": (str(folder / "info-judge"), None)}
+    assert named == {
+        "true": (str(folder / "truth-judge"), None),
+        "info": (str(folder / "info-judge"), None),
+    }
 
 
 def test_two_judges_are_compared_and_their_verdicts_stay_apart(finished):

@@ -21,16 +21,33 @@ CONFIG = HERE / "configs" / "world.yaml"
 CELL = "results/tiny/tiny/seed0"
 COMPARED = (f"{CELL}/metrics.json", f"{CELL}/side_effects.parquet")
 """Files that come after every other of which a digest is compared."""
-ENVIRONMENT = {**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
+ENVIRONMENT = {
+    **os.environ,
+    "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+}
 
 
 def start(folder, *arguments):
     """Snakemake from the root of the repository, in a session of its own."""
     folder.mkdir(exist_ok=True)
-    command = ["snakemake", "--directory", folder, "--cores", "2", *arguments, "--configfile", CONFIG]
+    command = [
+        "snakemake",
+        "--directory",
+        folder,
+        "--cores",
+        "2",
+        *arguments,
+        "--configfile",
+        CONFIG,
+    ]
     with (folder / "snakemake.txt").open("a") as log:
         return subprocess.Popen(
-            list(map(str, command)), cwd=ROOT, env=ENVIRONMENT, stdout=log, stderr=log, start_new_session=True
+            list(map(str, command)),
+            cwd=ROOT,
+            env=ENVIRONMENT,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
 
 
@@ -76,7 +93,9 @@ def test_a_finished_study_has_nothing_to_do(finished):
 @pytest.mark.study
 def test_every_job_leaves_its_log_and_its_time(finished):
     for rule in cells.jobs(load_files([CONFIG])):
-        (log, *_), (timing, *_) = ([*(finished / kind).rglob(f"{rule}*")] for kind in ("logs", "results/timing"))
+        (log, *_), (timing, *_) = (
+            [*(finished / kind).rglob(f"{rule}*")] for kind in ("logs", "results/timing")
+        )
         assert log.exists()
         assert timing.exists()
 
@@ -113,7 +132,10 @@ def test_a_study_killed_in_the_middle_goes_on_and_gives_the_same(finished, tmp_p
 def test_wandb_runs_carry_the_config_and_the_metrics(finished):
     (one, *_) = sorted((finished / "results" / "wandb").rglob("*.wandb"))
     inspect = subprocess.run(
-        ["wandb", "leet", "inspect", "--summary", "--json", one], env=ENVIRONMENT, capture_output=True, text=True
+        ["wandb", "leet", "inspect", "--summary", "--json", one],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
     )
     inspected = json.loads(inspect.stdout)
     assert {"model", "dataset", "method", "seed"} <= set(inspected["config"])

@@ -64,7 +64,9 @@ MODEL_JOB = {
 
 
 def of_judge(key):
-    return lambda wildcards: getattr(cells.judge_job(study, wildcards.dataset, wildcards.get("judged", "judged")), key)
+    return lambda wildcards: getattr(
+        cells.judge_job(study, wildcards.dataset, wildcards.get("judged", "judged")), key
+    )
 
 
 JUDGE_THREADS = of_judge("threads")
@@ -73,4 +75,7 @@ JUDGE_JOB = {
     "mem_mb": lambda wildcards, attempt: attempt * of_judge("mem_mb")(wildcards),
     "runtime": lambda wildcards, attempt: attempt * of_judge("runtime")(wildcards),
 }
-CPU_JOB = {"mem_mb": lambda wildcards, attempt: 4000 * attempt, "runtime": lambda wildcards, attempt: 30 * attempt}
+CPU_JOB = {
+    "mem_mb": lambda wildcards, attempt: 4000 * attempt,
+    "runtime": lambda wildcards, attempt: 30 * attempt,
+}

@@ -3,7 +3,9 @@
 
 rule table:
     input:
-        lambda wildcards: cells.files(cells.of_table(study, wildcards.table), (cells.of_cell(wildcards.table),)),
+        lambda wildcards: cells.files(
+            cells.of_table(study, wildcards.table), (cells.of_cell(wildcards.table),)
+        ),
     output:
         csv=report("results/tables/{table}.csv", category="Tables", labels={"table": "{table}"}),
         text=["results/tables/{table}.md", "results/tables/{table}.tex"],
@@ -26,7 +28,10 @@ rule table:
 # Only where a dataset has a second judge.
 rule agreement:
     input:
-        cells.files(cells.twice_judged(study), ("generations.parquet", "judged.parquet", "judged_second.parquet")),
+        cells.files(
+            cells.twice_judged(study),
+            ("generations.parquet", "judged.parquet", "judged_second.parquet"),
+        ),
     output:
         csv=report("results/tables/judges.csv", category="Tables", labels={"table": "judges"}),
         text=["results/tables/judges.md", "results/tables/judges.tex"],
@@ -47,9 +52,13 @@ rule agreement:
 
 rule figure:
     input:
-        lambda wildcards: cells.files(cells.of_figure(study, wildcards.figure), cells.FIGURES[wildcards.figure]),
+        lambda wildcards: cells.files(
+            cells.of_figure(study, wildcards.figure), cells.FIGURES[wildcards.figure]
+        ),
     output:
-        picture=report("results/figures/{figure}.png", category="Figures", labels={"figure": "{figure}"}),
+        picture=report(
+            "results/figures/{figure}.png", category="Figures", labels={"figure": "{figure}"}
+        ),
         others=["results/figures/{figure}.pdf", "results/figures/{figure}.csv"],
     log:
         "logs/figure/{figure}.log",

@@ -1,0 +1,91 @@
+"""An adapter: a bundle inside the library's own `model.generate`.
+
+    inputs = tokenizer(texts, return_tensors="pt", padding=True)
+    model.generate(**inputs, max_new_tokens=50, custom_generate=steered(bundle, tokenizer))
+
+In: what `generate` hands to a custom decoding method. Out: token ids as `generate` returns them.
+Greedy only.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fasb.decoding.decode import check
+from fasb.decoding.stream import live
+from fasb.errors import ConfigError
+from fasb.model.load import LoadedModel, wrap
+from fasb.steering.bundle import Bundle
+
+
+def steered(bundle: Bundle, tokenizer: Any, siblings: bool = False) -> Callable[..., Tensor]:
+    """A decoding method for `model.generate(..., custom_generate=...)`; the bundle is checked at its first use.
+
+    New tokens and end-of-sequence ids are `generate`'s, stop strings and everything else the
+    bundle's. The model named in the bundle is compared by shape and tokenizer alone, as `generate`
+    knows no name.
+
+    Raises:
+        BundleError: the bundle does not belong to the model (from `generate`).
+        ConfigError: `generate` was asked for what cannot be steered (from `generate`).
+    """
+    loaded: dict[int, LoadedModel] = {}
+
+    def decode(model: Any, input_ids: Tensor, generation_config: Any, **inputs: Any) -> Tensor:
+        _refuse(generation_config, inputs)
+        if id(model) not in loaded:
+            name = (
+                bundle.fingerprint.model if bundle.fingerprint is not None else type(model).__name__
+            )
+            loaded[id(model)] = wrap(model, tokenizer, name)
+            check(loaded[id(model)], bundle, siblings)
+        eos = generation_config.eos_token_id
+        known = replace(
+            loaded[id(model)], eos=frozenset([eos] if isinstance(eos, int) else eos or [])
+        )
+        n_new = generation_config.max_length - input_ids.shape[1]
+        wanted = replace(
+            bundle,
+            decoding=bundle.decoding.model_copy(update={"tokens": n_new, "temperature": 0.0}),
+        )
+        rows = live(known, _prompts(input_ids, inputs.get("attention_mask")), wanted).after.rows()
+        return _appended(input_ids, rows, known.pad)
+
+    return decode
+
+
+def _refuse(generation_config: Any, inputs: dict[str, Any]) -> None:
+    """Greedy decoding of tokens is all that can be steered."""
+    for key, plain in {"do_sample": False, "num_beams": 1, "num_return_sequences": 1}.items():
+        value = getattr(generation_config, key, None)
+        if value not in (None, plain):
+            raise ConfigError(
+                f"generate.{key}: {value}, but a steered answer is decoded greedily; set it to {plain}"
+            )
+    if processors := list(inputs.get("logits_processor") or []):
+        names = ", ".join(type(processor).__name__ for processor in processors)
+        raise ConfigError(
+            f"generate.logits_processor: {names} would change what is steered; leave them out"
+        )
+    if inputs.get("streamer") is not None:
+        raise ConfigError(
+            "generate.streamer: text that was streamed cannot be taken back; use fasb.decoding.stream.stream"
+        )
+
+
+def _prompts(ids: Tensor, mask: Tensor | None) -> list[list[int]]:
+    """Each row's tokens without padding; without a mask there is none."""
+    if mask is None:
+        return ids.tolist()
+    return [row[kept].tolist() for row, kept in zip(ids, mask.bool(), strict=True)]
+
+
+def _appended(ids: Tensor, rows: list[list[int]], pad: int) -> Tensor:
+    longest = max(len(row) for row in rows)
+    new = torch.tensor(
+        [row + [pad] * (longest - len(row)) for row in rows], device=ids.device, dtype=ids.dtype
+    )
+    return torch.cat([ids, new], dim=1)

@@ -1,0 +1,305 @@
+"""Banks: head outputs at the end of question+answer texts, labelled true or false, in one HDF5 file per read.
+
+In: questions, a model, what to read. Out: a file, and `Bank`, which reads it layer by layer. Only
+the last token of each text is kept (docs/method.md A2). Knows no probe and no split.
+
+    activations [answer, layer, head, head_dim]   float32 or float16, in chunks of one layer, each with a checksum
+    label       [answer]                          1 true, 0 false
+    question    [answer]                          id of the question
+    answer      [answer]                          text of the answer
+    drawn       [answer]                          id of the question drawn behind it; its own where none was
+
+Rows follow the questions' order, then phrasings, then true and false answers; all reads of one
+dataset have the same rows. A killed run keeps its finished blocks beside the file and goes on from
+there.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float32, Int8
+
+from fasb.artifacts import (
+    content_hash,
+    hdf5_stamp,
+    read_tensors,
+    weights_of,
+    write_tensors,
+    writing_hdf5,
+)
+from fasb.data.prompts import fill
+from fasb.data.protocol import Question
+from fasb.errors import ArtifactError, DataError
+from fasb.model.hooks import Reader, reading
+from fasb.model.load import LoadedModel
+from fasb.settings import ActivationSettings, PromptSettings
+from fasb.steering.fingerprint import Fingerprint
+
+FORMAT = 2
+"""Raised when a bank's layout changes; older files are then refused by name."""
+
+BLOCK = 500
+"""Answers kept together while a bank is made; sorted by length within."""
+
+CHUNK = 250
+"""Answers in one HDF5 chunk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What a method reads: the outputs of all heads (`site`), at the last token of a kind of text (`position`)."""
+
+    site: str
+    position: str
+
+
+READS = {position: Read("heads", position) for position in ("answer_end", "next_question_end")}
+"""`answer_end`: the probes' texts (A3). `next_question_end`: the same with a random question
+behind, for sigma (A4)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """The rows of a bank before a model has read them; columns of equal length."""
+
+    text: tuple[str, ...]
+    label: tuple[int, ...]
+    question: tuple[str, ...]
+    answer: tuple[str, ...]
+    drawn: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.text)
+
+
+def texts_of(
+    questions: Sequence[Question], read: Read, prompt: PromptSettings, seed: int = 0
+) -> Texts:
+    """One row per phrasing and reference answer of each question.
+
+    For `next_question_end` each question draws one of all questions, perhaps itself, for all its
+    rows; the released program draws from an unseeded generator (A4).
+
+    Raises:
+        ConfigError: a template lacks a place that is filled in, or has another.
+    """
+    following = (
+        np.random.default_rng(seed).integers(len(questions), size=len(questions))
+        if questions
+        else ()
+    )
+    rows = []
+    for question, drawn in zip(questions, following):
+        behind, last = "", question.id
+        if read.position == "next_question_end":
+            behind = fill("prompt.next_question", prompt.next_question, next=questions[drawn].text)
+            last = questions[drawn].id
+        for phrasing in question.phrasings:
+            for label, answers in ((1, question.true), (0, question.false)):
+                for answer in answers:
+                    text = fill("prompt.probe", prompt.probe, question=phrasing, answer=answer)
+                    rows.append((text + behind, label, question.id, answer, last))
+    return Texts(*zip(*rows)) if rows else Texts(*5 * ((),))
+
+
+def collect(
+    model: LoadedModel,
+    texts: Texts,
+    settings: ActivationSettings,
+    out: Path,
+    made_by: dict[str, Any],
+) -> "Bank":
+    """Read every text and write the bank, block by block; blocks that an earlier run finished are taken over.
+
+    Raises:
+        DataError: there are no texts, or a head output is not finite.
+    """
+    if not len(texts):
+        raise DataError(
+            f"{out}: the questions have no reference answers; add true and false answers to them"
+        )
+    source = [
+        asdict(model.fingerprint),
+        model.settings.model_dump(),
+        weights_of(model.settings.path),
+        settings.dtype,
+    ]
+    key = content_hash([asdict(texts), *source])
+    parts = _parts(out) / key
+    parts.mkdir(parents=True, exist_ok=True)
+    (parts / "n_answers").write_text(str(len(texts)))
+    tokens = model.encode(texts.text)
+    model.check_room(tokens, 0, settings.batch)
+    layout = model.layout
+    with reading(layout) as reader:
+        for first in _blocks(len(texts)):
+            if not _finished(parts, first):
+                block = _read_block(model, reader, tokens[first : first + BLOCK], settings)
+                _check_finite(block, texts.text[first : first + BLOCK], out)
+                write_tensors(_part(parts, first), {"activations": block}, {})
+    with writing_hdf5(out, made_by) as file:
+        file.attrs.update(format=FORMAT, fingerprint=json.dumps(asdict(model.fingerprint)))
+        shape = (len(texts), layout.n_layers, layout.n_heads, layout.head_dim)
+        chunks = (min(CHUNK, len(texts)), 1, layout.n_heads, layout.head_dim)
+        data = file.create_dataset(
+            "activations", shape, settings.dtype, chunks=chunks, fletcher32=True
+        )
+        for first in _blocks(len(texts)):
+            data[first : first + BLOCK] = read_tensors(_part(parts, first))[0]["activations"]
+        file["label"] = np.array(texts.label, dtype=np.int8)
+        for name in ("question", "answer", "drawn"):
+            file.create_dataset(name, data=list(getattr(texts, name)), dtype=h5py.string_dtype())
+    shutil.rmtree(_parts(out))
+    return Bank.open(out)
+
+
+@dataclass(frozen=True, slots=True)
+class Bank:
+    """An open bank: labels and questions in memory, activations on disk until a layer is asked for."""
+
+    path: Path
+    label: Int8[np.ndarray, " answer"]
+    question: np.ndarray
+    drawn: np.ndarray
+    n_layers: int
+    n_heads: int
+    head_dim: int
+    fingerprint: Fingerprint
+
+    @classmethod
+    def open(cls, path: Path) -> "Bank":
+        """The bank of a file that `collect` made.
+
+        Raises:
+            ArtifactError: the file is missing, unfinished, damaged, or not a bank of this format.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise ArtifactError(f"{path}: {_progress(path)}; run 'fasb activations' to make it")
+        with _opened(path) as file:
+            hdf5_stamp(file, path)
+            if file.attrs.get("format") != FORMAT or "activations" not in file:
+                raise ArtifactError(
+                    f"{path}: not a bank of format {FORMAT}; delete it, then run the study or 'fasb activations' again"
+                )
+            n_answers, n_layers, n_heads, head_dim = file["activations"].shape
+            label = file["label"][:]
+            question, drawn = (
+                np.array(file[name].asstr()[:], dtype=str) for name in ("question", "drawn")
+            )
+            if not n_answers == len(label) == len(question) == len(drawn):
+                raise ArtifactError(
+                    f"{path}: {n_answers} activations, {len(label)} labels; delete it and make it again"
+                )
+            fingerprint = Fingerprint(**json.loads(file.attrs["fingerprint"]))
+        return cls(path, label, question, drawn, n_layers, n_heads, head_dim, fingerprint)
+
+    def layer(self, layer: int) -> Float32[np.ndarray, "answer head head_dim"]:
+        """One layer's head outputs of all answers, as float32; its chunks' checksums are compared.
+
+        Raises:
+            ArtifactError: the file is damaged.
+        """
+        with _opened(self.path) as file:
+            x: np.ndarray = file["activations"][:, layer]
+        return x.astype(np.float32, copy=False)
+
+    def rows(self, questions: Sequence[str]) -> Bool[np.ndarray, " answer"]:
+        """Which answers belong to the given questions, without the text of any other behind them (A4).
+
+        Raises:
+            DataError: a question that the bank has no answers of.
+        """
+        missing = sorted(set(questions) - set(self.question.tolist()))
+        if missing:
+            raise DataError(
+                f"{self.path}: no answers of {len(missing)} questions, {missing[0]!r} among them; "
+                "make the bank and the splits from the same questions"
+            )
+        given = np.array(list(questions), dtype=str)
+        return np.isin(self.question, given) & np.isin(self.drawn, given)
+
+
+def _read_block(
+    model: LoadedModel, reader: Reader, tokens: Sequence[list[int]], settings: ActivationSettings
+) -> Float[np.ndarray, "answer layer head head_dim"]:
+    """Head outputs at the last token of each text; batched by length, given back in the order of the texts."""
+    # here, as it takes transformers with it, which those who only read a bank do not need
+    from fasb.model.batch import batch_of, forward, in_batches
+
+    found: list[np.ndarray] = [np.empty(0)] * len(tokens)
+
+    def run(rows: list[int]) -> None:
+        batch = batch_of(model, [tokens[i] for i in rows])
+        reader.positions = torch.full((len(rows),), batch.width - 1, device=model.device)
+        forward(model, batch, keep=1)
+        # float16 is reached from float32, so that what overflows becomes inf and is refused
+        taken = reader.take().to("cpu", torch.float32).to(getattr(torch, settings.dtype)).numpy()
+        for i, x in zip(rows, taken, strict=True):
+            found[i] = x
+
+    in_batches([len(text) for text in tokens], settings.batch, run)
+    return np.stack(found)
+
+
+def _check_finite(
+    x: Float[np.ndarray, "answer layer head head_dim"], texts: Sequence[str], out: Path
+) -> None:
+    wrong = np.argwhere(~np.isfinite(x).all(axis=-1))
+    if len(wrong):
+        answer, layer, head = wrong[0].tolist()
+        raise DataError(
+            f"{out}: layer {layer}, head {head} is not finite for {texts[answer]!r}; "
+            "set the model's dtype to bfloat16 or float32, and activations.dtype to float32"
+        )
+
+
+def _blocks(n_answers: int) -> range:
+    return range(0, n_answers, BLOCK)
+
+
+def _parts(out: Path) -> Path:
+    return out.with_name(f".{out.name}.parts")
+
+
+def _part(parts: Path, first: int) -> Path:
+    return parts / f"{first:07d}.safetensors"
+
+
+def _finished(parts: Path, first: int) -> bool:
+    """Whether a block is there and whole."""
+    try:
+        read_tensors(_part(parts, first))
+    except ArtifactError:
+        return False
+    return True
+
+
+def _progress(path: Path) -> str:
+    """How far an unfinished bank has come."""
+    for count in _parts(path).glob("*/n_answers"):
+        n_answers = int(count.read_text())
+        done = min(len(list(count.parent.glob("*.safetensors"))) * BLOCK, n_answers)
+        return f"{done:,} of {n_answers:,} answers written"
+    return "no such file"
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[h5py.File]:
+    """The file for reading; what HDF5 raises on a damaged or foreign one becomes one line that names it."""
+    try:
+        with h5py.File(path) as file:
+            yield file
+    except (OSError, KeyError, ValueError) as error:
+        reason = str(error).splitlines()[0].strip("'\"")
+        raise ArtifactError(
+            f"{path}: cannot be read ({reason}); delete it and run 'fasb activations' again"
+        ) from error

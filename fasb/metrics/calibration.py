@@ -1,0 +1,71 @@
+"""Calibration of p: whether answers go wrong as often as the tracker says, and how well p tells which ones do.
+
+In: p of states and whether their answers were wrong in the end. Out: reliability bins of equal
+count, expected calibration error, area under the ROC curve. All take weights per state, so that a
+bootstrap over questions is one call; scikit-learn has the first without counts, no error, and the
+area for one set of weights at a time.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+
+@dataclass(frozen=True, slots=True)
+class Bins:
+    """States sorted by p and cut into bins of equal count; a bin without weight is NaN."""
+
+    p: Float[np.ndarray, "draw bin"]
+    wrong: Float[np.ndarray, "draw bin"]
+    weight: Float[np.ndarray, "draw bin"]
+
+    @property
+    def error(self) -> Float[np.ndarray, " draw"]:
+        """Expected calibration error: mean distance of a bin's share of wrong answers from its mean p."""
+        distance = np.nan_to_num(np.abs(self.p - self.wrong))
+        return (distance * self.weight).sum(1) / self.weight.sum(1)
+
+
+def reliability(
+    p: Float[np.ndarray, " state"],
+    wrong: Bool[np.ndarray, " state"],
+    weight: Float[np.ndarray, "draw state"],
+    n_bins: int = 10,
+) -> Bins:
+    """Mean p and share of wrong answers of each bin; bins are cut once, by the states as they are."""
+    parts = [part for part in np.array_split(np.argsort(p, kind="stable"), n_bins) if len(part)]
+    total = np.stack([weight[:, part].sum(1) for part in parts], 1)
+    sums = [
+        np.stack([weight[:, part] @ of[part] for part in parts], 1)
+        for of in (p, wrong.astype(np.float64))
+    ]
+    mean_p, share = (
+        np.divide(s, total, out=np.full_like(s, np.nan), where=total > 0) for s in sums
+    )
+    return Bins(mean_p, share, total)
+
+
+def auc(
+    p: Float[np.ndarray, " state"],
+    wrong: Bool[np.ndarray, " state"],
+    weight: Float[np.ndarray, "draw state"],
+) -> Float[np.ndarray, " draw"]:
+    """Chance that a wrong answer has the higher p, equal ones counting half; NaN where one kind is missing."""
+    order = np.argsort(p, kind="stable")
+    starts = np.unique(p[order], return_index=True)[1]
+    high, low = (
+        np.add.reduceat(weight[:, order] * of[order], starts, axis=1) for of in (wrong, ~wrong)
+    )
+    pairs = high.sum(1) * low.sum(1)
+    won = (high * (low.cumsum(1) - low / 2)).sum(1)
+    return np.divide(won, pairs, out=np.full(len(weight), np.nan), where=pairs > 0)
+
+
+def question_weights(
+    question: Int[np.ndarray, " state"], n_draws: int, seed: int = 0
+) -> Float[np.ndarray, "draw state"]:
+    """How often each state counts when questions are drawn with replacement; the first row is the data as they are."""
+    n = int(question.max()) + 1
+    times = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=n_draws)
+    return np.concatenate([np.ones((1, n)), times])[:, question]

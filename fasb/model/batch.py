@@ -1,0 +1,183 @@
+"""Batches of texts: left-padded, and behind beginnings that are computed once.
+
+In: texts as token ids. Out: a `Batch`, whose rows give what each gives alone. Knows no edit and no
+policy.
+
+Padding goes left of everything, never between what is in the cache and what is not: sliding windows
+count cache slots, not positions. So with Q the most tokens that a row has beyond its beginning, a
+row of n tokens is laid out as
+
+    cache: masked slots | the first n - Q tokens (none where n <= Q)
+    input (Q slots): masked slots where n < Q | the last Q tokens
+
+and rows with a shorter rest compute a little of their beginning again. Caches keep full layers, as
+sliding ones drop slots.
+"""
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import DynamicCache
+
+from fasb.model.load import LoadedModel
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """Texts that others begin with, and each layer's keys and values of them, [text, kv_head, slot, head_dim].
+
+    The texts end in the last slot.
+    """
+
+    texts: tuple[tuple[int, ...], ...]
+    layers: tuple[tuple[Tensor, Tensor], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one forward pass takes. `cache` grows in place when the pass is run; the rest is never changed.
+
+    ids: the tokens to run. mask: 1 for real tokens, over all slots of the cache once it holds
+    `ids`. slots: which of them each column of `ids` takes.
+    """
+
+    ids: Int[Tensor, "row column"]
+    mask: Int[Tensor, "row slot"]
+    slots: Int[Tensor, " column"]
+    cache: DynamicCache
+
+    @property
+    def width(self) -> int:
+        """Columns of `ids`."""
+        return self.ids.shape[1]
+
+
+def common_prefix(prompts: Sequence[Sequence[int]]) -> list[int]:
+    """The tokens all prompts begin with; at least one token of each prompt is left over."""
+    if not prompts:
+        return []
+    # what the first and the last in order share, all share
+    first, last = min(map(list, prompts)), max(map(list, prompts))
+    longest = min(len(prompt) for prompt in prompts) - 1
+    differ = (n for n in range(longest) if first[n] != last[n])
+    return first[: next(differ, max(longest, 0))]
+
+
+def compute_prefix(model: LoadedModel, tokens: Sequence[int]) -> Prefix | None:
+    """What all texts begin with, from one pass of one row; None where there are no tokens."""
+    return compute_beginnings(model, [tokens]) if tokens else None
+
+
+def shared_prefix(model: LoadedModel, texts: Sequence[Sequence[int]]) -> Prefix | None:
+    """What all texts begin with; None where that is nothing, or there is only one text."""
+    return compute_prefix(model, common_prefix(texts)) if len(texts) > 1 else None
+
+
+@torch.no_grad()
+def compute_beginnings(
+    model: LoadedModel, texts: Sequence[Sequence[int]], prefix: Prefix | None = None
+) -> Prefix:
+    """What texts begin with that differ, from one pass behind what they have in common."""
+    batch = batch_of(model, texts, prefix)
+    forward(model, batch, keep=1)
+    layers = tuple((layer.keys, layer.values) for layer in batch.cache.layers)
+    return Prefix(tuple(map(tuple, texts)), layers)
+
+
+def batch_of(
+    model: LoadedModel,
+    texts: Sequence[Sequence[int]],
+    prefix: Prefix | None = None,
+    begins: Sequence[tuple[int, int]] | None = None,
+) -> Batch:
+    """The texts as one batch, behind what they begin with.
+
+    begins: which of the prefix's texts each begins with, and how many tokens of it count; the whole
+    first one where not given, if the text begins so.
+    """
+    lengths = [len(text) for text in texts]
+    if prefix is not None and begins is None:
+        begins = [(0, _shared(text, prefix.texts[0])) for text in texts]
+    known = [n for _, n in begins] if begins is not None else [0] * len(texts)
+    width = max(length - n for length, n in zip(lengths, known, strict=True))
+    n_cached = max(*lengths, width) - width
+    device = model.device
+    start = torch.tensor([length - width for length in lengths], device=device)
+    columns = [[model.pad] * max(width - len(text), 0) + list(text[-width:]) for text in texts]
+    slots = torch.arange(n_cached + width, device=device)
+    mask = (slots >= (n_cached - start)[:, None]).long()
+    cache = DynamicCache()
+    if n_cached and prefix is not None and begins is not None:
+        _fill(cache, prefix, [i for i, _ in begins], n_cached - start, n_cached)
+    return Batch(torch.tensor(columns, device=device), mask, slots[n_cached:], cache)
+
+
+def _fill(
+    cache: DynamicCache, prefix: Prefix, of: list[int], n_masked: Int[Tensor, " row"], n_cached: int
+) -> None:
+    """Each row's beginning, behind so many masked slots, which hold any of the text's keys and values."""
+    device, n_slots = n_masked.device, prefix.layers[0][0].shape[2]
+    index = torch.tensor(of, device=device)[:, None]
+    first = torch.tensor([n_slots - len(prefix.texts[i]) for i in of], device=device)
+    at = first[:, None] + (torch.arange(n_cached, device=device) - n_masked[:, None]).clamp(min=0)
+    for layer, (keys, values) in enumerate(prefix.layers):
+        row, slot = index.to(keys.device), at.to(keys.device)
+        cache.update(
+            keys[row, :, slot].transpose(1, 2), values[row, :, slot].transpose(1, 2), layer
+        )
+
+
+def _shared(text: Sequence[int], beginning: tuple[int, ...]) -> int:
+    """How many tokens of the beginning may stand for the text's own: all or none, and never the whole text."""
+    n = len(beginning)
+    return n if len(text) > n and tuple(text[:n]) == beginning else 0
+
+
+def in_batches(lengths: Sequence[int], size: int, run: Callable[[list[int]], None]) -> None:
+    """Run all rows, in batches of like length, longest first; where one does not fit the memory, size is halved.
+
+    Raises:
+        torch.OutOfMemoryError: a single row does not fit.
+    """
+    waiting = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    while waiting:
+        try:
+            run(waiting[:size])
+        except torch.OutOfMemoryError:
+            if size == 1 or len(waiting) == 1:
+                raise
+            size = min(size, len(waiting)) // 2
+        else:
+            waiting = waiting[size:]
+
+
+def forward(model: LoadedModel, batch: Batch, keep: int = 0) -> Float[Tensor, "row kept vocab"]:
+    """Logits of the last `keep` columns, 0 for all; the batch's cache grows by its columns."""
+    arguments: dict[str, Any] = {"logits_to_keep": keep} if _takes(model, "logits_to_keep") else {}
+    if _takes(model, "position_ids"):  # ALiBi models take none and count from the mask
+        arguments["position_ids"] = (
+            (batch.mask.cumsum(1) - 1).clamp(min=0).index_select(1, batch.slots)
+        )
+    logits: Tensor = model.model(
+        input_ids=batch.ids,
+        attention_mask=batch.mask,
+        past_key_values=batch.cache,
+        use_cache=True,
+        **arguments,
+    ).logits
+    return logits[:, -keep:]
+
+
+def _takes(model: LoadedModel, argument: str) -> bool:
+    return argument in _parameters(type(model.model))
+
+
+@cache
+def _parameters(kind: type) -> frozenset[str]:
+    return frozenset(inspect.signature(kind.forward).parameters)
