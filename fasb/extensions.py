@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from fasb.errors import ConfigError, did_you_mean
 from fasb.settings import Section
 
-FUNCTION = {"data": "load", "methods": "fit", "judges": "judge"}
+FUNCTION = {"data": "load", "methods": "fit", "gates": "fit", "judges": "judge"}
 """The one function that a module of each package gives."""
 
 

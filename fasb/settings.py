@@ -6,10 +6,16 @@ differences of the presets `paper` and `reference`; a study's YAML holds only it
 
 import os
 import re
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
+
+SiteName = Literal["head", "attention", "mlp", "residual"]
+"""Where activations are read and edited (`fasb/model/layout.py`)."""
+Positions = Literal["from_answer", "all", "prompt_end"]
+"""At which tokens an edit is active (`fasb/steering/edit.py`)."""
 
 
 class Section(BaseModel):
@@ -91,7 +97,6 @@ class ActivationSettings(Section):
 class ProbeSettings(Section):
     """Logistic probes, one per head (P1)."""
 
-    solver: Literal["newton", "sklearn"] = "newton"
     C: float = Field(1.0, gt=0, description="Inverse L2 penalty, scikit-learn's meaning")
     bias: bool = True
 
@@ -119,9 +124,6 @@ class DecodingSettings(Section):
     tokens: int = Field(50, ge=1, description="N, the most tokens of an answer")
     batch: int = Field(64, ge=1, description="Rows decoded together")
     edit: Literal["persistent", "transient"] = "persistent"
-    cuda_graphs: bool = Field(
-        False, description="On one GPU, record a step's kernels and replay them: less waiting"
-    )
     temperature: float = Field(
         0.0, ge=0, description="0: the likeliest token; else tokens are drawn"
     )
@@ -143,3 +145,15 @@ class ScoringSettings(Section):
         "offsets", description="Scored tokens: by offsets, or all after 3 (M3)"
     )
     batch: int = Field(64, ge=1, description="Answers in one forward pass")
+
+
+@dataclass(frozen=True, slots=True)
+class Sections:
+    """The settings that fitting looks at, and those that go into every bundle."""
+
+    prompt: PromptSettings = PromptSettings()
+    probes: ProbeSettings = ProbeSettings()
+    vectors: VectorSettings = VectorSettings()
+    trackers: TrackerSettings = TrackerSettings()
+    decoding: DecodingSettings = DecodingSettings()
+    scoring: ScoringSettings = ScoringSettings()

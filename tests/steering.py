@@ -4,11 +4,12 @@ import numpy as np
 import torch
 
 from fasb.model.load import LoadedModel
-from fasb.settings import DecodingSettings, PromptSettings
+from fasb.settings import DecodingSettings, Positions, PromptSettings, SiteName
 from fasb.steering.bundle import Bundle
-from fasb.steering.edit import Edit
+from fasb.steering.edit import Change, Edit
+from fasb.steering.operations import OPERATIONS
 from fasb.steering.policy import Policy
-from fasb.steering.tracker import Tracker
+from fasb.steering.tracker import Cosine, Logistic, Tracker
 
 
 def some_heads(model: LoadedModel, k: int, seed: int) -> torch.Tensor:
@@ -20,31 +21,55 @@ def some_heads(model: LoadedModel, k: int, seed: int) -> torch.Tensor:
     return torch.stack([flat // layout.n_heads, flat % layout.n_heads], 1)
 
 
-def some_edit(model: LoadedModel, k: int = 3, seed: int = 0) -> Edit:
-    """Vectors about as long as the tiny models' head outputs."""
-    vector = torch.randn(
-        k, model.layout.head_dim, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
-    )
-    return Edit(some_heads(model, k, seed), vector.to(model.model.dtype))
+def some_units(model: LoadedModel, site: SiteName, k: int, seed: int) -> torch.Tensor:
+    """k different units of a site; of sites with one unit a layer, at most as many as layers."""
+    if site == "head":
+        return some_heads(model, k, seed)
+    generator = torch.Generator().manual_seed(seed)
+    layers = torch.randperm(model.layout.n_layers, generator=generator)[:k]
+    return torch.stack([layers, torch.zeros_like(layers)], 1)
 
 
-def some_tracker(model: LoadedModel, k: int = 3, seed: int = 0, centred: bool = False) -> Tracker:
+def some_change(model: LoadedModel, site: SiteName, kind: str, k: int = 3, seed: int = 0) -> Change:
+    """An operation as strong as the activations of tiny models, on random units."""
+    at = some_units(model, site, k, seed)
+    generator = torch.Generator().manual_seed(seed)
+    size = (len(at), model.layout.site(site).width)
+    values = torch.randn(size, generator=generator, dtype=torch.float64)
+    if kind == "remove":
+        values = torch.nn.functional.normalize(values, dim=-1)
+    return Change(site, at, OPERATIONS[kind](values.to(model.model.dtype)))
+
+
+def some_edit(
+    model: LoadedModel,
+    k: int = 3,
+    seed: int = 0,
+    site: SiteName = "head",
+    kind: str = "add",
+    positions: Positions = "from_answer",
+) -> Edit:
+    """An edit of one site."""
+    return Edit((some_change(model, site, kind, k, seed),), positions)
+
+
+def some_tracker(
+    model: LoadedModel,
+    k: int = 3,
+    seed: int = 0,
+    centred: bool = False,
+    site: SiteName = "head",
+) -> Tracker:
     """A tracker whose p spreads over (0, 1) about .5."""
     generator = torch.Generator().manual_seed(seed + 1000)
-    size = (k, model.layout.head_dim)
-    weight, centre = (torch.randn(size, generator=generator, dtype=torch.float64) for _ in range(2))
-    bias = (
-        torch.zeros(k)
-        if centred
-        else torch.randn(k, generator=generator, dtype=torch.float64) * 0.3
-    )
-    tracker = Tracker(
-        some_heads(model, k, seed),
-        weight * (3 if centred else 0.5),
-        bias,
-        centre if centred else None,
-    )
-    return tracker.to("cpu", torch.float64 if model.model.dtype == torch.float64 else torch.float32)
+    at = some_units(model, site, k, seed)
+    size = (len(at), model.layout.site(site).width)
+    weight = torch.randn(size, generator=generator, dtype=torch.float64)
+    centre = torch.randn(size, generator=generator, dtype=torch.float64)
+    bias = torch.randn(len(at), generator=generator, dtype=torch.float64) * 0.3
+    score = Cosine(weight * 3, centre) if centred else Logistic(weight * 0.5, bias)
+    float64 = model.model.dtype == torch.float64
+    return Tracker(site, at, score).to("cpu", torch.float64 if float64 else torch.float32)
 
 
 def some_prompts(n: int, seed: int = 0, longest: int = 12) -> list[list[int]]:

@@ -5,6 +5,7 @@ from functools import cache
 
 import numpy as np
 import pytest
+import reference_beyond
 import reference_loop
 import torch
 from hypothesis import HealthCheck, Phase, assume, given, settings
@@ -12,9 +13,8 @@ from hypothesis import strategies as st
 from steering import some_edit, some_prompts, some_tracker
 from tiny import tiny_model
 
-from fasb.decoding.decode import answer, observe, observe_steered, sweep, trace
+from fasb.decoding.decode import answer, decode as live, observe, observe_steered, sweep, trace
 from fasb.decoding.score import Choice, score, score_sweep
-from fasb.decoding.stream import live
 from fasb.errors import BundleError
 from fasb.model import batch as prefix
 from fasb.settings import DecodingSettings, PromptSettings
@@ -35,7 +35,7 @@ policies = st.builds(
     alpha=st.sampled_from([-3.0, 0.5, 2.0, 6.0]),
     beta=st.floats(0.2, 0.8),
     s=st.integers(1, 12),
-    gate=st.sampled_from(["answer"] * 5 + ["question", "always", "never"]),
+    when=st.sampled_from(["token"] * 5 + ["prompt", "always", "never"]),
     adaptive=st.booleans(),
     backtrack=st.sampled_from([True, True, False]),
     judged=st.sampled_from(["newest", "previous"]),
@@ -54,10 +54,31 @@ def model_of(seed, dtype="float64", name="llama"):
     return tiny_model(name, seed, dtype)
 
 
+HEADS = ("head", "add", "from_answer", "head")
+places = st.one_of(
+    st.just(HEADS),
+    st.tuples(
+        st.sampled_from(["head", "attention", "mlp", "residual"]),
+        st.sampled_from(["add", "remove", "scale"]),
+        st.sampled_from(["from_answer", "all", "prompt_end"]),
+        st.sampled_from(["head", "residual", "mlp"]),
+    ),
+)
+"""Site, operation and positions of an edit, and the site of a tracker."""
+
+
 @cache
-def parts_of(seed, centred, dtype="float64", name="llama"):
-    model = model_of(0, dtype, name)
-    return some_edit(model, seed=seed), some_tracker(model, seed=seed, centred=centred)
+def parts_of(seed, centred, dtype="float64", name="llama", place=HEADS):
+    model, (site, kind, positions, tracked) = model_of(0, dtype, name), place
+    edit = some_edit(model, seed=seed, site=site, kind=kind, positions=positions)
+    return edit, some_tracker(model, seed=seed, centred=centred, site=tracked)
+
+
+def persistent(decoding, place):
+    """The settings, with an edit that stays in the cache where it is active before the answer."""
+    if place[2] == "from_answer":
+        return decoding
+    return decoding.model_copy(update={"edit": "persistent"})
 
 
 def bundle_of(model, parts, policy, decoding, stop):
@@ -67,7 +88,7 @@ def bundle_of(model, parts, policy, decoding, stop):
 
 def near_tie(found, policy):
     """Whether a decision hangs on rounding: p within 1e-7 of beta."""
-    return policy.gate in ("answer", "question") and any(
+    return policy.when in ("token", "prompt") and any(
         abs(p - policy.beta) < 1e-7 for row in found for p in row.p
     )
 
@@ -85,7 +106,7 @@ def assert_same(answers, found, prompts, tolerance):
             assert answers.before.p[i, : len(row.p)] == pytest.approx(row.p, abs=tolerance)
 
 
-@EASY
+@settings(EASY, max_examples=60)
 @given(
     seeds=st.tuples(st.integers(0, 30), st.integers(0, 9)),
     n_prompts=st.integers(1, 7),
@@ -93,10 +114,12 @@ def assert_same(answers, found, prompts, tolerance):
     policy=policies,
     decoding=decodings,
     stop=stops,
+    place=places,
 )
-def test_answers_equal_the_plain_loop(seeds, n_prompts, centred, policy, decoding, stop):
+def test_answers_equal_the_plain_loop(seeds, n_prompts, centred, policy, decoding, stop, place):
     model, prompts = model_of(0), some_prompts(n_prompts, seeds[0])
-    bundle = bundle_of(model, parts_of(seeds[1], centred), policy, decoding, stop)
+    parts = parts_of(seeds[1], centred, place=place)
+    bundle = bundle_of(model, parts, policy, persistent(decoding, place), stop)
     found = [reference_loop.answer(model, prompt, bundle) for prompt in prompts]
     assume(not near_tie(found, policy))
     answers = answer(model, prompts, bundle)
@@ -112,7 +135,7 @@ beyond = st.builds(
     alpha=st.sampled_from([-3.0, 0.5, 2.0, 6.0]),
     beta=st.floats(0.3, 0.7),
     s=st.integers(1, 6),
-    gate=st.sampled_from(["answer"] * 4 + ["question", "always"]),
+    when=st.sampled_from(["token"] * 4 + ["prompt", "always"]),
     adaptive=st.booleans(),
     backtrack=st.sampled_from([True, True, False]),
     backtracks=st.integers(1, 4),
@@ -129,11 +152,15 @@ beyond = st.builds(
     policy=beyond,
     decoding=decodings,
     stop=stops,
+    place=places,
 )
-def test_what_is_beyond_the_paper_equals_the_plain_loop(seeds, n_prompts, policy, decoding, stop):
+def test_what_is_beyond_the_paper_equals_the_plain_loop(
+    seeds, n_prompts, policy, decoding, stop, place
+):
     model, prompts = model_of(0), some_prompts(n_prompts, seeds[0])
-    bundle = bundle_of(model, parts_of(seeds[1], False), policy, decoding, stop)
-    found = [reference_loop.answer_beyond(model, prompt, bundle) for prompt in prompts]
+    parts = parts_of(seeds[1], False, place=place)
+    bundle = bundle_of(model, parts, policy, persistent(decoding, place), stop)
+    found = [reference_beyond.answer_beyond(model, prompt, bundle) for prompt in prompts]
     answers = live(model, prompts, bundle)
     assert answers.after.rows() == [tokens for tokens, _, _ in found]
     assert answers.rounds.tolist() == [rounds for _, rounds, _ in found]
@@ -148,13 +175,13 @@ def test_a_paper_policy_is_the_same_with_the_options_beyond_it_at_rest():
     model, prompts = model_of(0), some_prompts(6, 2)
     for policy in (
         Policy(2.0, 0.5, 4),
-        Policy(2.0, 0.5, 4, gate="question"),
-        Policy(2.0, gate="always"),
+        Policy(2.0, 0.5, 4, when="prompt"),
+        Policy(2.0, when="always"),
     ):
         bundle = bundle_of(model, parts_of(1, False), policy, DecodingSettings(tokens=12), ())
         for prompt in prompts:
             plain = reference_loop.answer(model, prompt, bundle)
-            tokens, rounds, _ = reference_loop.answer_beyond(model, prompt, bundle)
+            tokens, rounds, _ = reference_beyond.answer_beyond(model, prompt, bundle)
             assert (tokens, rounds) == (plain.tokens, int(plain.fired))
 
 
@@ -191,10 +218,10 @@ def test_running_out_of_memory_changes_no_answer(seed, failing, policy):
     expected = live(model, prompts, bundle)
     passes = iter(range(10**6))
 
-    def forward(*arguments):
+    def forward(*arguments, **named):
         if next(passes) in failing:
             raise torch.OutOfMemoryError("no memory")
-        return prefix.forward(*arguments)
+        return prefix.forward(*arguments, **named)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fasb.decoding.generate.forward", forward)
@@ -256,7 +283,7 @@ def test_what_is_drawn_depends_on_no_batch(seed, policy, temperature, top_p):
         assert found.after.rows() == answer(model, prompts, one).after.rows()
 
 
-@EASY
+@settings(EASY, max_examples=60)
 @given(
     seed=st.integers(0, 30),
     n_choices=st.integers(1, 6),
@@ -264,10 +291,12 @@ def test_what_is_drawn_depends_on_no_batch(seed, policy, temperature, top_p):
     policy=policies,
     offset=st.integers(-1, 4),
     batch=st.integers(1, 4),
+    place=places,
 )
-def test_scores_equal_the_plain_loop(seed, n_choices, centred, policy, offset, batch):
+def test_scores_equal_the_plain_loop(seed, n_choices, centred, policy, offset, batch, place):
     model, generator = model_of(0), np.random.default_rng(seed)
-    bundle = bundle_of(model, parts_of(seed % 10, centred), policy, DecodingSettings(), ())
+    parts = parts_of(seed % 10, centred, place=place)
+    bundle = bundle_of(model, parts, policy, DecodingSettings(), ())
     choices = []
     for prompt in some_prompts(n_choices, seed):
         tokens = (*prompt, *generator.integers(3, 160, generator.integers(1, 20)).tolist())
@@ -375,7 +404,7 @@ def test_persistent_and_transient_edits_differ():
     rows = []
     for edit in ("persistent", "transient"):
         decoding = DecodingSettings(tokens=12, edit=edit)
-        bundle = bundle_of(model, parts_of(0, False), Policy(4.0, gate="always"), decoding, ())
+        bundle = bundle_of(model, parts_of(0, False), Policy(4.0, when="always"), decoding, ())
         rows.append(answer(model, prompts, bundle).after.rows())
     assert rows[0] != rows[1]
     # the first token knows no earlier edit

@@ -16,6 +16,7 @@ from fasb.artifacts import writing_hdf5
 from fasb.data.protocol import Question
 from fasb.fitting.bank import FORMAT, Bank
 from fasb.model.load import LoadedModel, wrap
+from fasb.settings import SiteName
 from fasb.steering.fingerprint import Fingerprint
 
 TEXTS = (
@@ -156,6 +157,7 @@ def tiny_bank(
     shape: tuple[int, int, int] = (2, 3, 5),
     seed: int = 0,
     ahead: int = 0,
+    site: SiteName = "head",
 ) -> Bank:
     """A bank of random head outputs, four answers to a question; later heads tell true from false better.
 
@@ -167,9 +169,8 @@ def tiny_bank(
     x = rng.normal(size=(n_answers, *shape)) + 0.5 * rng.normal(size=(1, *shape))
     x += known * (label[:, None, None, None] - 0.5) * rng.normal(size=(1, *shape))
     with writing_hdf5(path, {}) as file:
-        file.attrs.update(
-            format=FORMAT, fingerprint=json.dumps(asdict(Fingerprint("tiny", *shape, "vocabulary")))
-        )
+        file.attrs.update(format=FORMAT, site=site)
+        file.attrs["fingerprint"] = json.dumps(asdict(Fingerprint("tiny", *shape, "vocabulary")))
         chunks = (min(50, n_answers), 1, *shape[1:])
         file.create_dataset(
             "activations", data=x.astype(np.float32), chunks=chunks, fletcher32=True

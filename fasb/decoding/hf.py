@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fasb.decoding.decode import check
-from fasb.decoding.stream import live
+from fasb.decoding.decode import decode as decode_live
 from fasb.errors import ConfigError
 from fasb.model.load import LoadedModel, wrap
 from fasb.steering.bundle import Bundle
@@ -51,7 +51,9 @@ def steered(bundle: Bundle, tokenizer: Any, siblings: bool = False) -> Callable[
             bundle,
             decoding=bundle.decoding.model_copy(update={"tokens": n_new, "temperature": 0.0}),
         )
-        rows = live(known, _prompts(input_ids, inputs.get("attention_mask")), wanted).after.rows()
+        rows = decode_live(
+            known, _prompts(input_ids, inputs.get("attention_mask")), wanted
+        ).after.rows()
         return _appended(input_ids, rows, known.pad)
 
     return decode

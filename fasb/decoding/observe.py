@@ -1,11 +1,11 @@
 """Observing: what a model makes of tokens that are already there, in one teacher-forced pass.
 
-In: texts as token ids, and what to look at in their last tokens. Out: head outputs, p,
-log-probabilities. Knows no policy and writes no token.
+In: texts as token ids, and what to look at in their last tokens. Out: p, log-probabilities, the KV
+cache of the pass. Knows no policy and writes no token.
 """
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,133 +13,165 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fasb.model.batch import Prefix, batch_of, forward
-from fasb.model.hooks import editing, reading
+from fasb.model.batch import Batch, Prefix, batch_of, forward
+from fasb.model.hooks import ActivationRecorder, editing, recording
+from fasb.model.layout import Layout
 from fasb.model.load import LoadedModel
+from fasb.settings import SiteName
 from fasb.steering.edit import Edit
 from fasb.steering.tracker import Tracker
 
+LOGITS_AT_ONCE = 2**24
+"""Logits of which a normalised copy is made at once, so that memory holds them once."""
+
 
 @dataclass(frozen=True, slots=True)
-class Passage:
-    """A text of which the last `n_states` tokens are looked at; `strength`: of an edit, at its last tokens."""
+class TeacherForcedText:
+    """A text of which the last `n_states` tokens are looked at.
+
+    strength: of an edit, at its last tokens. begins: which of the prefix's texts it begins with,
+    and how many tokens of that are its own; unset where the prefix has one text for all.
+    """
 
     text: Sequence[int]
     n_states: int
     strength: Sequence[float] | Float[np.ndarray, " last"] = ()
+    begins: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """The last states of a batch; those of a shorter passage stand at the right.
+class Observation:
+    """The last states of a batch; those of a shorter text stand at the right.
 
     p: of every state, for each tracker. logprob: of every token but the first of them, given all
-    before it; raised to float32 from half precision.
+    before it, in float32 or better. batch: what was run, with its KV cache.
     """
 
     p: list[Float[np.ndarray, "row state"]]
-    logprob: Float[np.ndarray, "row token"] | None
+    logprob: Float[np.ndarray, "row token"]
+    batch: Batch
 
 
 @dataclass(frozen=True, slots=True)
-class Heads:
-    """The heads of several trackers, each read once."""
+class TrackerGroup:
+    """Several trackers, whose units are recorded once each.
 
-    heads: Int[Tensor, "n 2"]
+    at: the units of each site. places: where each tracker's units stand among those of its site.
+    """
+
+    at: dict[SiteName, Int[Tensor, "n 2"]]
     places: tuple[Int[Tensor, " _"], ...]
     trackers: tuple[Tracker, ...]
 
     @classmethod
-    def of(cls, trackers: Sequence[Tracker], device: torch.device | str) -> "Heads":
-        """All heads that the trackers need."""
-        pairs = [[tuple(pair) for pair in tracker.heads.tolist()] for tracker in trackers]
-        union = sorted({pair for of_one in pairs for pair in of_one})
-        place = {pair: i for i, pair in enumerate(union)}
-        places = tuple(
-            torch.tensor([place[pair] for pair in of_one], device=device) for of_one in pairs
-        )
-        return cls(
-            torch.tensor(union).reshape(-1, 2),
-            places,
-            tuple(tracker.to(device) for tracker in trackers),
-        )
+    def of(cls, trackers: Sequence[Tracker], device: torch.device | str) -> "TrackerGroup":
+        """Return the group of these trackers, on a device."""
+        units: dict[SiteName, dict[tuple[int, int], int]] = {}
+        places = []
+        for tracker in trackers:
+            known = units.setdefault(tracker.site, {})
+            pairs = [(layer, unit) for layer, unit in tracker.at.tolist()]
+            found = [known.setdefault(pair, len(known)) for pair in pairs]
+            places.append(torch.tensor(found, device=device))
+        at = {site: torch.tensor(list(known)).reshape(-1, 2) for site, known in units.items()}
+        return cls(at, tuple(places), tuple(tracker.to(device) for tracker in trackers))
 
-    def p(self, x: Float[Tensor, "row state n head_dim"]) -> list[Float[Tensor, "row state"]]:
-        """Each state's p, for each tracker."""
-        return [
-            tracker.deviation(x[:, :, place])
-            for tracker, place in zip(self.trackers, self.places, strict=True)
-        ]
+    @contextmanager
+    def recording(self, layout: Layout) -> Iterator[dict[SiteName, ActivationRecorder]]:
+        """Record all units of every forward pass in the block."""
+        with ExitStack() as stack:
+            recorders = {}
+            for site, at in self.at.items():
+                recorders[site] = stack.enter_context(recording(layout, site, at))
+            yield recorders
+
+    def deviation(
+        self, recorders: dict[SiteName, ActivationRecorder], n_last: int, device: torch.device
+    ) -> list[Float[np.ndarray, "row state"]]:
+        """Return each tracker's p of the newest pass's last states."""
+        states = {site: one.pop()[:, -n_last:].to(device) for site, one in recorders.items()}
+        found = []
+        for tracker, place in zip(self.trackers, self.places, strict=True):
+            found.append(tracker.deviation(states[tracker.site][:, :, place]).cpu().numpy())
+        return found
 
 
 @torch.inference_mode()
 def observe_batch(
     model: LoadedModel,
-    passages: Sequence[Passage],
+    texts: Sequence[TeacherForcedText],
     prefix: Prefix | None,
-    heads: Heads,
+    trackers: TrackerGroup,
     edit: Edit | None = None,
-) -> Seen:
-    """Only p, of the last states."""
-    last = max(1, *(passage.n_states for passage in passages))
-    batch = batch_of(model, [passage.text for passage in passages], prefix)
-    with reading(model.layout, heads.heads) as reader, editing(model.layout, edit) as dial:
-        dial.strength = right_aligned(
-            [passage.strength for passage in passages], batch.width, model.device
-        )
+) -> list[Float[np.ndarray, "row state"]]:
+    """Return p of the last states, for each tracker."""
+    n_last = max(1, *(text.n_states for text in texts))
+    batch = _batch_of(model, texts, prefix)
+    with trackers.recording(model.layout) as recorders, editing(model.layout, edit) as dial:
+        dial.strength = right_aligned([text.strength for text in texts], batch.width, model.device)
         forward(model, batch, keep=1)
-        states = reader.take()[:, -last:].to(model.device)
-    return Seen([p.cpu().numpy() for p in heads.p(states)], None)
+        return trackers.deviation(recorders, n_last, model.device)
 
 
 @torch.inference_mode()
 def score_batch(
     model: LoadedModel,
-    passages: Sequence[Passage],
+    texts: Sequence[TeacherForcedText],
     prefix: Prefix | None,
-    heads: Heads | None = None,
+    trackers: TrackerGroup,
     edit: Edit | None = None,
-) -> Seen:
-    """Log-probabilities of the last tokens, and p of their states if heads are given."""
-    last = max(1, *(passage.n_states for passage in passages))
-    batch = batch_of(model, [passage.text for passage in passages], prefix)
-    with ExitStack() as stack:
-        reader = stack.enter_context(reading(model.layout, heads.heads)) if heads else None
-        dial = stack.enter_context(editing(model.layout, edit))
-        dial.strength = right_aligned(
-            [passage.strength for passage in passages], batch.width, model.device
-        )
-        logits = forward(model, batch, keep=last)[:, :-1]
-        p = heads.p(reader.take()[:, -last:].to(model.device)) if reader else []
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    logprob = logits.log_softmax(-1).gather(
-        -1, batch.ids[:, batch.ids.shape[1] - last + 1 :, None]
-    )[..., 0]
-    return Seen([part.cpu().numpy() for part in p], logprob.cpu().numpy())
+) -> Observation:
+    """Return p of the last states and log-probabilities of the tokens behind the first of them."""
+    n_last = max(1, *(text.n_states for text in texts))
+    batch = _batch_of(model, texts, prefix)
+    with trackers.recording(model.layout) as recorders, editing(model.layout, edit) as dial:
+        dial.strength = right_aligned([text.strength for text in texts], batch.width, model.device)
+        logits = forward(model, batch, keep=n_last)[:, :-1]
+        p = trackers.deviation(recorders, n_last, model.device)
+    logprob = _log_probabilities(logits, batch.ids[:, batch.width - n_last + 1 :])
+    return Observation(p, logprob.cpu().numpy(), batch)
 
 
 @torch.inference_mode()
 def logits_of(
     model: LoadedModel, text: Sequence[int], edit: Edit | None = None, strength: float = 0.0
 ) -> Float[Tensor, "token vocab"]:
-    """Logits at every token of one text; an edit is active at all of them."""
+    """Return logits at every token of one text; an edit is active at all of them."""
     batch = batch_of(model, [text])
     with editing(model.layout, edit) as dial:
-        dial.strength = torch.full(
-            batch.ids.shape, strength, dtype=torch.float64, device=model.device
-        )
+        shape = batch.ids.shape
+        dial.strength = torch.full(shape, strength, dtype=torch.float64, device=model.device)
         return forward(model, batch)[0]
 
 
 def right_aligned(
-    strengths: Sequence[Sequence[float] | Float[np.ndarray, " last"]]
-    | Float[np.ndarray, "row last"],
+    strengths: Sequence[Sequence[float] | Float[np.ndarray, " last"]],
     width: int,
     device: torch.device | str,
 ) -> Float[Tensor, "row column"] | None:
-    """Strengths of each row's last tokens, as a `Dial` takes them; None where all are 0."""
+    """Return strengths of each row's last tokens as `EditStrength` takes them; None where all are 0."""
     padded = np.zeros((len(strengths), width))
     for row, last in zip(padded, strengths, strict=True):
         if len(last):
-            row[-len(last) :] = last[-width:]
+            last = last[-width:]
+            row[-len(last) :] = last
     return torch.from_numpy(padded).to(device) if padded.any() else None
+
+
+def _batch_of(
+    model: LoadedModel, texts: Sequence[TeacherForcedText], prefix: Prefix | None
+) -> Batch:
+    begins = [text.begins for text in texts if text.begins is not None]
+    return batch_of(model, [text.text for text in texts], prefix, begins or None)
+
+
+def _log_probabilities(
+    logits: Float[Tensor, "row token vocab"], ids: Int[Tensor, "row token"]
+) -> Float[Tensor, "row token"]:
+    """Return the log-probability of each token, in float32 or better; some rows at a time."""
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    n_rows = max(1, LOGITS_AT_ONCE // max(1, logits.shape[1] * logits.shape[2]))
+    found = []
+    for part, tokens in zip(logits.split(n_rows), ids.split(n_rows), strict=True):
+        found.append(part.to(dtype).log_softmax(-1).gather(-1, tokens[..., None])[..., 0])
+    return torch.cat(found)

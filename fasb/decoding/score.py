@@ -1,25 +1,26 @@
-"""Scoring: how likely a model finds given answers, steered where their text deviates (docs/method.md 1.5).
+"""Scoring: how likely a model finds given answers, steered where they deviate (docs/method.md 1.5).
 
 In: questions with their candidate answers, and a bundle or many. Out: a log-probability per answer.
-One unsteered pass gives p and log-probabilities of all; only answers that fired run again, with the
-edit.
+One unsteered pass gives p and log-probabilities of all. Answers that fired are run again under the
+edit, from the first edited position on: what stands before it is taken from the unsteered pass.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from fasb.data.prompts import choice_text
-from fasb.decoding.observe import Heads, Passage, score_batch
+from fasb.decoding.observe import Observation, TeacherForcedText, TrackerGroup, score_batch
 from fasb.errors import DataError
-from fasb.model.batch import Prefix, in_batches, shared_prefix
+from fasb.model.batch import Prefix, in_batches, prefix_of, shared_prefix
 from fasb.model.load import LoadedModel
-from fasb.settings import PromptSettings, ScoringSettings
+from fasb.settings import Positions, PromptSettings, ScoringSettings
 from fasb.steering.bundle import Bundle
 from fasb.steering.policy import decide_choice
 from fasb.steering.trace import LIMIT, Decision, Trace
+from fasb.steering.tracker import Tracker
 
 RELEASED_SPAN, RELEASED_START = 3, 4
 """Tokens after the question's own at which the released program begins to score, and to edit (M2,
@@ -43,6 +44,17 @@ class Choice:
     def seen_from(self) -> int:
         """The first position whose state or prediction matters."""
         return min(self.first_state, self.scored_start - 1)
+
+    def strengths(self, positions: Positions, kept: int, strength: float) -> list[float]:
+        """Return what each token is edited with, where `kept` editable positions stay as they are.
+
+        Within one pass an edit is active on all positions from where it begins (M6).
+        """
+        n = len(self.tokens)
+        first = {"all": 0, "prompt_end": self.scored_start - 1}.get(positions)
+        first = self.first_state + kept if first is None else first
+        end = first + 1 if positions == "prompt_end" else n
+        return [strength if first <= position < end else 0.0 for position in range(n)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +88,14 @@ def encode_choices(
     return choices
 
 
+Suffix = tuple[int, int, float]
+"""An answer, the editable positions that stay as they are, and the strength of what follows."""
+
+
 def score(
     model: LoadedModel, choices: Sequence[Choice], bundle: Bundle, batch: int | None = None
 ) -> Scores:
-    """The bundle's scores; `batch` answers in one pass, if not as many as its settings say.
+    """Return the bundle's scores; `batch` answers in one pass, if not as its settings say.
 
     Raises:
         BundleError: the policy needs a tracker or an edit that the bundle does not have.
@@ -93,38 +109,58 @@ def score_sweep(
     bundles: Sequence[Bundle],
     batch: int | None = None,
 ) -> list[Scores]:
-    """`score` for each of many bundles: one unsteered pass for all, and each distinct steered answer once.
+    """Return `score` for each of many bundles: each distinct steered answer is run once.
 
     Raises:
         BundleError: a policy needs a tracker or an edit that its bundle does not have.
     """
     for bundle in bundles:
         bundle.require()
+    n_rows = len(choices)
+    found = [_nothing_scored(n_rows) for _ in bundles]
     if not choices or not bundles:
-        nothing = np.zeros(0)
-        return [
-            Scores(nothing, nothing.astype(bool), nothing.astype(int), nothing) for _ in bundles
-        ]
+        return found
     size = batch or bundles[0].scoring.batch
-    prefix = shared_prefix(model, [choice.tokens[: choice.seen_from + 1] for choice in choices])
-    p, plain = _unsteered(model, choices, bundles, size, prefix)
-    decisions = [_decide(choices, bundle, seen) for bundle, seen in zip(bundles, p, strict=True)]
-    groups: dict[bytes, list[int]] = {}
-    for i, bundle in enumerate(bundles):
-        if bundle.edit is not None:
-            groups.setdefault(bundle.edit.content(), []).append(i)
-    logprob = [plain.copy() for _ in bundles]
-    for members in groups.values():
-        wanted = list({key: None for i in members for key in decisions[i].suffixes()})
-        edited = _edited(model, choices, wanted, bundles[members[0]], size, prefix)
-        found = dict(zip(wanted, edited.tolist(), strict=True))
-        for i in members:
-            for key in decisions[i].suffixes():
-                logprob[i][key[0]] = found[key]
-    return [
-        Scores(found, d.fired, d.kept, d.strength)
-        for found, d in zip(logprob, decisions, strict=True)
-    ]
+    grid = _Grid.of(model, bundles)
+    beginnings = [choice.tokens[: choice.seen_from + 1] for choice in choices]
+    prefix = shared_prefix(model, beginnings)
+
+    def run(rows: list[int]) -> None:
+        part = [choices[i] for i in rows]
+        for scores, of_part in zip(found, _score_block(model, part, grid, prefix), strict=True):
+            scores.logprob[rows], scores.fired[rows] = of_part.logprob, of_part.fired
+            scores.kept[rows], scores.strength[rows] = of_part.kept, of_part.strength
+
+    in_batches([len(choice.tokens) for choice in choices], size, run)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Grid:
+    """Bundles, their distinct trackers, and which bundles share an edit."""
+
+    bundles: Sequence[Bundle]
+    trackers: TrackerGroup
+    tracker_of: list[int | None]
+    sharing_edit: list[list[int]]
+
+    @classmethod
+    def of(cls, model: LoadedModel, bundles: Sequence[Bundle]) -> "_Grid":
+        trackers: dict[bytes, Tracker] = {}
+        edits: dict[bytes, list[int]] = {}
+        keys: list[bytes | None] = []
+        for i, bundle in enumerate(bundles):
+            key = None
+            if bundle.tracker is not None and bundle.reads_p:
+                key = bundle.tracker.content()
+                trackers[key] = bundle.tracker
+            keys.append(key)
+            if bundle.edit is not None:
+                edits.setdefault(bundle.edit.content(), []).append(i)
+        number = {key: i for i, key in enumerate(trackers)}
+        group = TrackerGroup.of(list(trackers.values()), model.device)
+        tracker_of = [None if key is None else number[key] for key in keys]
+        return cls(bundles, group, tracker_of, list(edits.values()))
 
 
 def _choice(
@@ -133,101 +169,141 @@ def _choice(
     text = choice_text(prompt, question, answer)
     if scoring.span == "offsets" or scoring.start != "released":
         tokens, offsets = model.encode_with_offsets(text.text)
-        inside = [
-            i for i, (start, end) in enumerate(offsets) if end > text.start and start < text.end
-        ]
+        inside = [i for i, (a, b) in enumerate(offsets) if b > text.start and a < text.end]
         if not inside:
             raise DataError(
                 f"answer {answer!r} of {question!r}: no token of its own; remove it from the data"
             )
     else:
         tokens, inside = model.encode([text.text])[0], []
+    n_before = 0
     if scoring.span == "released" or scoring.start == "released":
         n_before = len(model.encode([text.before])[0])
     scored = inside[0] if scoring.span == "offsets" else n_before + RELEASED_SPAN
-    first = (
-        n_before + RELEASED_START
-        if scoring.start == "released"
-        else inside[0] - (scoring.start == "answer")
-    )
+    first = n_before + RELEASED_START
+    if scoring.start != "released":
+        first = inside[0] - (scoring.start == "answer")
     end = inside[-1] + 1 if scoring.span == "offsets" else len(tokens)
     return Choice(tuple(tokens[:end]), first, scored)
 
 
-def _unsteered(
-    model: LoadedModel,
-    choices: Sequence[Choice],
-    bundles: Sequence[Bundle],
-    size: int,
-    prefix: Prefix | None,
-) -> tuple[list[list[np.ndarray] | None], Float[np.ndarray, " row"]]:
-    """For each bundle that reads p, each row's p from `seen_from` on; and every row's log-probability."""
-    keys = [b.tracker.content() if b.tracker and b.reads_p else None for b in bundles]
-    trackers = {key: b.tracker for key, b in zip(keys, bundles, strict=True) if key is not None}
-    heads = Heads.of(list(trackers.values()), model.device) if trackers else None
-    p = {key: [np.zeros(0)] * len(choices) for key in trackers}
-    logprob = np.zeros(len(choices))
-    passages = [Passage(choice.tokens, len(choice.tokens) - choice.seen_from) for choice in choices]
+def _score_block(
+    model: LoadedModel, choices: Sequence[Choice], grid: _Grid, prefix: Prefix | None
+) -> list[Scores]:
+    """Score the answers of one batch under every bundle."""
+    texts = [
+        TeacherForcedText(choice.tokens, len(choice.tokens) - choice.seen_from)
+        for choice in choices
+    ]
+    seen = score_batch(model, texts, prefix, grid.trackers)
+    plain = _PlainPass(choices, texts, seen)
+    found = []
+    for bundle, number in zip(grid.bundles, grid.tracker_of, strict=True):
+        decision = _decide(choices, bundle, None if number is None else plain.states(number))
+        logprob = plain.total.copy()
+        found.append(Scores(logprob, decision.fired, decision.kept, decision.strength))
+    known = prefix_of([choice.tokens for choice in choices], seen.batch)
+    budget = len(choices) * max(len(choice.tokens) for choice in choices)
+    for members in grid.sharing_edit:
+        bundle, wanted = grid.bundles[members[0]], {}
+        for i in members:
+            wanted |= dict.fromkeys(_suffixes(found[i]))
+        steered = dict(_score_suffixes(model, plain, list(wanted), bundle, known, budget))
+        for i in members:
+            for suffix in _suffixes(found[i]):
+                found[i].logprob[suffix[0]] = steered[suffix]
+    return found
 
-    def run(rows: list[int]) -> None:
-        seen = score_batch(model, [passages[i] for i in rows], prefix, heads)
-        logprob[rows] = _summed(seen.logprob, [choices[i] for i in rows])
-        for found, part in zip(p.values(), seen.p, strict=True):
-            for i, row in zip(rows, part, strict=True):
-                found[i] = row[len(row) - passages[i].n_states :]
 
-    in_batches([len(choice.tokens) for choice in choices], size, run)
-    return [None if key is None else p[key] for key in keys], logprob
+class _PlainPass:
+    """What the unsteered pass saw of each answer: p of its states, log-probabilities of its tokens."""
+
+    def __init__(
+        self, choices: Sequence[Choice], texts: Sequence[TeacherForcedText], seen: Observation
+    ) -> None:
+        self.choices, self._texts, self._seen = choices, texts, seen
+        self.total = np.array(
+            [self.before(row, len(choices[row].tokens)) for row in range(len(choices))]
+        )
+
+    def states(self, tracker: int) -> list[Float[np.ndarray, " state"]]:
+        """Return p of each answer's states from `seen_from` on."""
+        p = self._seen.p[tracker]
+        return [row[len(row) - text.n_states :] for row, text in zip(p, self._texts, strict=True)]
+
+    def before(self, row: int, end: int) -> float:
+        """Return the summed log-probability of an answer's tokens that count, up to token `end`."""
+        choice, n = self.choices[row], len(self.choices[row].tokens)
+        of_tokens = self._seen.logprob[row]
+        n_columns = len(of_tokens)
+        first, last = n_columns - (n - choice.scored_start), n_columns - (n - end)
+        return float(of_tokens[first : max(first, last)].sum(dtype=np.float64))
 
 
-def _decide(choices: Sequence[Choice], bundle: Bundle, seen: list[np.ndarray] | None) -> Decision:
-    """The policy's schedule over each row's editable positions; state 0 is the first of them."""
+def _decide(
+    choices: Sequence[Choice], bundle: Bundle, seen: list[Float[np.ndarray, " state"]] | None
+) -> Decision:
+    """Ask the policy about each row's editable positions; state 0 is the first of them."""
     length = np.array([max(len(choice.tokens) - 1 - choice.first_state, -1) for choice in choices])
     p = None
     if seen is not None:
-        p = np.full((len(choices), max(length.max(initial=0), 0) + 1), np.nan, dtype=seen[0].dtype)
-        for row, choice, n, found in zip(p, choices, length, seen, strict=True):
-            first = (
-                choice.scored_start - 1 if bundle.policy.gate == "question" else choice.first_state
-            )
-            states = found[first - choice.seen_from :][: n + 1]
-            row[: len(states)] = states
+        width = max(int(length.max(initial=0)), 0) + 1
+        p = np.full((len(choices), width), np.nan, dtype=seen[0].dtype)
+        for row, choice in enumerate(choices):
+            first = choice.first_state
+            if bundle.policy.when == "prompt":
+                first = choice.scored_start - 1
+            states = seen[row][first - choice.seen_from :][: length[row] + 1]
+            p[row, : len(states)] = states
     nothing = np.zeros((len(choices), 0), dtype=np.int64)
-    return decide_choice(Trace(nothing, length, np.full(len(choices), LIMIT), p), bundle.policy)
+    ended = np.full(len(choices), LIMIT)
+    return decide_choice(Trace(nothing, length, ended, p), bundle.policy)
 
 
-def _edited(
+def _suffixes(scores: Scores) -> list[Suffix]:
+    rows = scores.fired.nonzero()[0]
+    kept, strength = scores.kept[rows].tolist(), scores.strength[rows].tolist()
+    return list(zip(rows.tolist(), kept, strength, strict=True))
+
+
+def _score_suffixes(
     model: LoadedModel,
-    choices: Sequence[Choice],
-    wanted: Sequence[tuple[int, int, float]],
+    plain: _PlainPass,
+    wanted: Sequence[Suffix],
     bundle: Bundle,
-    size: int,
-    prefix: Prefix | None,
-) -> Float[np.ndarray, " row"]:
-    """Log-probabilities under the edit, which is active on all positions from where it begins (M6)."""
-    rows = [choices[row] for row, _, _ in wanted]
-    passages = [
-        Passage(
-            choice.tokens,
-            len(choice.tokens) - choice.seen_from,
-            [strength] * (len(choice.tokens) - choice.first_state - kept),
+    known: Prefix,
+    budget: int,
+) -> Iterator[tuple[Suffix, float]]:
+    """Score answers under the edit; only tokens from the first edited one on are run.
+
+    Batches hold as many tokens as the unsteered one did, so that they fit the memory as it did.
+    """
+    texts = []
+    for row, kept, strength in wanted:
+        choice = plain.choices[row]
+        strengths = choice.strengths(bundle.positions, kept, strength)
+        first = next((i for i, one in enumerate(strengths) if one), len(strengths) - 1)
+        begins = row, min(first, len(choice.tokens) - 1)
+        texts.append(
+            TeacherForcedText(choice.tokens, len(choice.tokens) - begins[1], strengths, begins)
         )
-        for choice, (_, kept, strength) in zip(rows, wanted, strict=True)
-    ]
-    logprob = np.zeros(len(rows))
+    order = sorted(range(len(texts)), key=lambda i: -texts[i].n_states)
+    no_trackers = TrackerGroup.of([], model.device)
+    while order:
+        size = max(1, budget // texts[order[0]].n_states)
+        part, order = order[:size], order[size:]
+        chosen = [texts[i] for i in part]
+        logprob = score_batch(model, chosen, known, no_trackers, bundle.edit).logprob
+        for i, of_tokens in zip(part, logprob, strict=True):
+            row = wanted[i][0]
+            choice = plain.choices[row]
+            first = len(choice.tokens) - texts[i].n_states
+            # tokens up to the first edited one are as likely as they were
+            n_new = len(choice.tokens) - max(choice.scored_start, first + 1)
+            new = of_tokens[len(of_tokens) - n_new :].sum(dtype=np.float64)
+            yield wanted[i], plain.before(row, first + 1) + float(new)
 
-    def run(part: list[int]) -> None:
-        seen = score_batch(model, [passages[i] for i in part], prefix, edit=bundle.edit)
-        logprob[part] = _summed(seen.logprob, [rows[i] for i in part])
 
-    in_batches([len(choice.tokens) for choice in rows], size, run)
-    return logprob
-
-
-def _summed(
-    logprob: Float[np.ndarray, "row token"], choices: Sequence[Choice]
-) -> Float[np.ndarray, " row"]:
-    """The sum over each row's last tokens, those that count."""
-    n_scored = np.array([len(choice.tokens) - choice.scored_start for choice in choices])
-    counts = np.arange(logprob.shape[1], 0, -1) <= n_scored[:, None]
-    return np.where(counts, logprob, 0.0).sum(1, dtype=np.float64)
+def _nothing_scored(n_rows: int) -> Scores:
+    kept = np.zeros(n_rows, dtype=np.int64)
+    return Scores(np.zeros(n_rows), np.zeros(n_rows, dtype=bool), kept, np.zeros(n_rows))

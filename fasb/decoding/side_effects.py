@@ -1,7 +1,7 @@
 """Side effects: what steering does to plain text, which is no answer to anything (docs/method.md Q10).
 
 In: texts as token ids, bundles. Out: for each text, cross-entropy and KL divergence, steered
-everywhere and as the bundle's own gate has it. p is read in the unsteered model; an edit stays in
+everywhere and as the bundle's own policy has it. p is read in the unsteered model; an edit stays in
 the cache. Writes no token.
 """
 
@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from fasb.decoding.observe import Heads, Passage, observe_batch
+from fasb.decoding.observe import TeacherForcedText, TrackerGroup, observe_batch
 from fasb.model.batch import batch_of, forward, in_batches
 from fasb.model.hooks import editing
 from fasb.model.load import LoadedModel
@@ -25,7 +25,7 @@ class Effects:
     """Of each text, means over its tokens but the first.
 
     ce: cross-entropy in nats. kl: of the unsteered model's distribution to the steered one's, in
-    nats. steered: share of positions with an edit. NaN where the gate has no meaning on plain text,
+    nats. steered: share of positions with an edit. NaN where the policy has no meaning on plain text,
     or there is one token.
     """
 
@@ -37,11 +37,10 @@ class Effects:
 def side_effects(
     model: LoadedModel, texts: Sequence[Sequence[int]], bundles: Sequence[Bundle], batch: int = 8
 ) -> list[tuple[Effects, Effects]]:
-    """Of each bundle: its alpha at every position, and its own gate position by position.
+    """Return of each bundle: its alpha at every position, and its own policy position by position.
 
-    The gate `answer` edits where p > beta, by p * alpha if it is adaptive; `always` and `never` are
-    what they say; what `question` does hangs on the end of a question, which plain text does not
-    have.
+    `token` judges every position; `always` and `never` are what they say; what `prompt` does hangs
+    on the end of a question, which plain text does not have.
     """
     size = (len(bundles), 2, 3, len(texts))
     found = np.full(size, np.nan)
@@ -58,14 +57,12 @@ def _of_batch(
     model: LoadedModel, texts: Sequence[Sequence[int]], bundles: Sequence[Bundle]
 ) -> Float[np.ndarray, "bundle law quantity text"]:
     plain, ids = _logits(model, texts, None, None)
-    real = torch.arange(ids.shape[1], 0, -1, device=ids.device) <= torch.tensor(
-        [[len(text)] for text in texts], device=ids.device
-    )
+    lengths = torch.tensor([[len(text)] for text in texts], device=ids.device)
+    real = torch.arange(ids.shape[1], 0, -1, device=ids.device) <= lengths
     found = np.full((len(bundles), 2, 3, len(texts)), np.nan)
     for i, bundle in enumerate(bundles):
-        for j, strength in enumerate(
-            (_everywhere(bundle, real), _gated(model, texts, bundle, real))
-        ):
+        laws = _everywhere(bundle, real), _by_policy(model, texts, bundle, real)
+        for j, strength in enumerate(laws):
             if strength is not None:
                 logits = _logits(model, texts, bundle, strength)[0] if strength.any() else plain
                 found[i, j] = _compare(plain, logits, ids, strength, real)
@@ -85,26 +82,29 @@ def _logits(
 
 
 def _everywhere(bundle: Bundle, real: Bool[Tensor, "row token"]) -> Float[Tensor, "row token"]:
-    alpha = bundle.policy.alpha if bundle.policy.gate != "never" else 0.0
+    alpha = bundle.policy.alpha if bundle.policy.when != "never" else 0.0
     return alpha * real.double()
 
 
-def _gated(
+def _by_policy(
     model: LoadedModel,
     texts: Sequence[Sequence[int]],
     bundle: Bundle,
     real: Bool[Tensor, "row token"],
 ) -> Float[Tensor, "row token"] | None:
     policy = bundle.policy
-    if policy.gate == "question":
+    if policy.when == "prompt":
         return None
-    if policy.gate != "answer" or bundle.tracker is None:
+    if policy.when != "token" or bundle.tracker is None:
         return _everywhere(bundle, real)
-    heads = Heads.of([bundle.tracker], model.device)
-    seen = observe_batch(model, [Passage(text, len(text)) for text in texts], None, heads)
-    p = torch.from_numpy(seen.p[0]).to(real.device).double()
-    strength = policy.alpha * (p if policy.adaptive else torch.ones_like(p))
-    return torch.where((p > policy.beta) & real, strength, 0.0)
+    trackers = TrackerGroup.of([bundle.tracker], model.device)
+    whole = [TeacherForcedText(text, len(text)) for text in texts]
+    p = observe_batch(model, whole, None, trackers)[0]
+    # every position is a check of its own, as if s tokens had been written before it
+    due, here = np.full(p.size, policy.s), real.cpu().numpy()
+    fires = policy.fires(p.ravel(), due, 0 * due, np.zeros(p.size, dtype=bool)).reshape(p.shape)
+    strength = policy.strength(p.ravel()).reshape(p.shape)
+    return torch.from_numpy(np.where(fires & here, strength, 0.0)).to(real.device)
 
 
 def _compare(
@@ -114,12 +114,14 @@ def _compare(
     strength: Float[Tensor, "row token"],
     real: Bool[Tensor, "row token"],
 ) -> Float[np.ndarray, "quantity row"]:
-    """Row by row in float64, so that no copy of all logits is made."""
-    rows = []
-    for before, after, tokens, edit, here in zip(plain, steered, ids, strength, real, strict=True):
-        n = int(here.sum())
-        p, q = (logits[-n:-1].double().log_softmax(-1) for logits in (before, after))
-        ce = -q.gather(-1, tokens[-n + 1 :, None]).mean() if n > 1 else torch.tensor(torch.nan)
-        kl = (p.exp() * (p - q)).sum(-1).mean()
-        rows.append([ce.item(), kl.item(), (edit[-n:] != 0).double().mean().item()])
-    return np.array(rows).T
+    """Compare row by row in float64, so that no copy of all logits is made."""
+    found = np.full((3, len(ids)), np.nan)
+    for row in range(len(ids)):
+        n = int(real[row].sum())
+        before = plain[row, -n:-1].double().log_softmax(-1)
+        after = steered[row, -n:-1].double().log_softmax(-1)
+        if n > 1:
+            found[0, row] = -after.gather(-1, ids[row, -n + 1 :, None]).mean().item()
+        found[1, row] = (before.exp() * (before - after)).sum(-1).mean().item()
+        found[2, row] = (strength[row, -n:] != 0).double().mean().item()
+    return found

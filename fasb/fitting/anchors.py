@@ -1,6 +1,6 @@
 """Heads anchoring: which heads know truth.
 
-In: validation accuracy of every head. Out: the k best heads, best first. Knows no activations.
+In: validation accuracy of every unit of a site. Out: the k best, best first. Knows no activations.
 """
 
 import numpy as np
@@ -9,26 +9,26 @@ from jaxtyping import Float, Int
 from fasb.errors import ConfigError
 
 
-def rank_heads(accuracy: Float[np.ndarray, "layer head"]) -> Int[np.ndarray, "rank 2"]:
-    """All heads as (layer, head), most accurate first (docs/method.md P3).
+def rank_units(accuracy: Float[np.ndarray, "layer unit"]) -> Int[np.ndarray, "rank 2"]:
+    """Return all units as (layer, unit), most accurate first (docs/method.md P3).
 
-    Equal accuracies: the lower layer, then the lower head, comes first; the released program leaves
+    Equal accuracies: the lower layer, then the lower unit, comes first; the released program leaves
     this open.
     """
     flat = np.argsort(-accuracy.ravel(), kind="stable")
     return np.stack(np.unravel_index(flat, accuracy.shape), axis=1).astype(np.int64)
 
 
-def anchors(accuracy: Float[np.ndarray, "layer head"], k: int) -> Int[np.ndarray, "{k} 2"]:
-    """The k most accurate heads as (layer, head), best first.
+def best_units(accuracy: Float[np.ndarray, "layer unit"], k: int) -> Int[np.ndarray, "{k} 2"]:
+    """Return the k most accurate units as (layer, unit), best first.
 
     Raises:
-        ConfigError: k is not between 1 and the number of heads.
+        ConfigError: k is not between 1 and the number of units.
     """
-    n_layers, n_heads = accuracy.shape
+    n_layers, n_units = accuracy.shape
     if not 1 <= k <= accuracy.size:
         raise ConfigError(
-            f"k: {k}, but this model has {accuracy.size} heads ({n_layers} layers x {n_heads}); "
+            f"k: {k}, but this model has {accuracy.size} heads ({n_layers} layers x {n_units}); "
             f"set k between 1 and {accuracy.size}"
         )
-    return rank_heads(accuracy)[:k]
+    return rank_units(accuracy)[:k]

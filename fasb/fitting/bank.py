@@ -1,13 +1,15 @@
-"""Banks: head outputs at the end of question+answer texts, labelled true or false, in one HDF5 file per read.
+"""Banks: activations at the end of question+answer texts, labelled true or false.
 
-In: questions, a model, what to read. Out: a file, and `Bank`, which reads it layer by layer. Only
-the last token of each text is kept (docs/method.md A2). Knows no probe and no split.
+In: questions, a model, what to read. Out: one HDF5 file per read, and `Bank`, which reads it layer
+by layer. Only the last token of each text is kept (docs/method.md A2). Knows no probe and no split.
 
-    activations [answer, layer, head, head_dim]   float32 or float16, in chunks of one layer, each with a checksum
-    label       [answer]                          1 true, 0 false
-    question    [answer]                          id of the question
-    answer      [answer]                          text of the answer
-    drawn       [answer]                          id of the question drawn behind it; its own where none was
+    activations [answer, layer, unit, width]   float32 or float16, in chunks of one layer, each with
+                                               a checksum; a unit is a head, or a whole layer
+    label       [answer]                       1 true, 0 false
+    question    [answer]                       id of the question
+    answer      [answer]                       text of the answer
+    drawn       [answer]                       id of the question drawn behind it; its own where
+                                               none was
 
 Rows follow the questions' order, then phrasings, then true and false answers; all reads of one
 dataset have the same rows. A killed run keeps its finished blocks beside the file and goes on from
@@ -38,12 +40,13 @@ from fasb.artifacts import (
 from fasb.data.prompts import fill
 from fasb.data.protocol import Question
 from fasb.errors import ArtifactError, DataError
-from fasb.model.hooks import Reader, reading
+from fasb.fitting.reads import Read
+from fasb.model.hooks import ActivationRecorder, recording
 from fasb.model.load import LoadedModel
-from fasb.settings import ActivationSettings, PromptSettings
+from fasb.settings import ActivationSettings, PromptSettings, SiteName
 from fasb.steering.fingerprint import Fingerprint
 
-FORMAT = 2
+FORMAT = 3
 """Raised when a bank's layout changes; older files are then refused by name."""
 
 BLOCK = 500
@@ -54,22 +57,10 @@ CHUNK = 250
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
-    """What a method reads: the outputs of all heads (`site`), at the last token of a kind of text (`position`)."""
-
-    site: str
-    position: str
-
-
-READS = {position: Read("heads", position) for position in ("answer_end", "next_question_end")}
-"""`answer_end`: the probes' texts (A3). `next_question_end`: the same with a random question
-behind, for sigma (A4)."""
-
-
-@dataclass(frozen=True, slots=True)
 class Texts:
     """The rows of a bank before a model has read them; columns of equal length."""
 
+    read: Read
     text: tuple[str, ...]
     label: tuple[int, ...]
     question: tuple[str, ...]
@@ -107,7 +98,8 @@ def texts_of(
                 for answer in answers:
                     text = fill("prompt.probe", prompt.probe, question=phrasing, answer=answer)
                     rows.append((text + behind, label, question.id, answer, last))
-    return Texts(*zip(*rows)) if rows else Texts(*5 * ((),))
+    columns = zip(*rows) if rows else 5 * ((),)
+    return Texts(read, *columns)
 
 
 def collect(
@@ -120,7 +112,7 @@ def collect(
     """Read every text and write the bank, block by block; blocks that an earlier run finished are taken over.
 
     Raises:
-        DataError: there are no texts, or a head output is not finite.
+        DataError: there are no texts, or an activation is not finite.
     """
     if not len(texts):
         raise DataError(
@@ -138,17 +130,19 @@ def collect(
     (parts / "n_answers").write_text(str(len(texts)))
     tokens = model.encode(texts.text)
     model.check_room(tokens, 0, settings.batch)
-    layout = model.layout
-    with reading(layout) as reader:
+    site = texts.read.site
+    where = model.layout.site(site)
+    with recording(model.layout, site) as recorder:
         for first in _blocks(len(texts)):
             if not _finished(parts, first):
-                block = _read_block(model, reader, tokens[first : first + BLOCK], settings)
+                block = _read_block(model, recorder, tokens[first : first + BLOCK], settings)
                 _check_finite(block, texts.text[first : first + BLOCK], out)
                 write_tensors(_part(parts, first), {"activations": block}, {})
     with writing_hdf5(out, made_by) as file:
-        file.attrs.update(format=FORMAT, fingerprint=json.dumps(asdict(model.fingerprint)))
-        shape = (len(texts), layout.n_layers, layout.n_heads, layout.head_dim)
-        chunks = (min(CHUNK, len(texts)), 1, layout.n_heads, layout.head_dim)
+        file.attrs.update(format=FORMAT, site=site)
+        file.attrs["fingerprint"] = json.dumps(asdict(model.fingerprint))
+        shape = (len(texts), model.layout.n_layers, where.units, where.width)
+        chunks = (min(CHUNK, len(texts)), 1, where.units, where.width)
         data = file.create_dataset(
             "activations", shape, settings.dtype, chunks=chunks, fletcher32=True
         )
@@ -169,14 +163,15 @@ class Bank:
     label: Int8[np.ndarray, " answer"]
     question: np.ndarray
     drawn: np.ndarray
+    site: SiteName
     n_layers: int
-    n_heads: int
-    head_dim: int
+    n_units: int
+    width: int
     fingerprint: Fingerprint
 
     @classmethod
     def open(cls, path: Path) -> "Bank":
-        """The bank of a file that `collect` made.
+        """Return the bank of a file that `collect` made.
 
         Raises:
             ArtifactError: the file is missing, unfinished, damaged, or not a bank of this format.
@@ -190,8 +185,8 @@ class Bank:
                 raise ArtifactError(
                     f"{path}: not a bank of format {FORMAT}; delete it, then run the study or 'fasb activations' again"
                 )
-            n_answers, n_layers, n_heads, head_dim = file["activations"].shape
-            label = file["label"][:]
+            n_answers, n_layers, n_units, width = file["activations"].shape
+            label, site = file["label"][:], str(file.attrs["site"])
             question, drawn = (
                 np.array(file[name].asstr()[:], dtype=str) for name in ("question", "drawn")
             )
@@ -200,10 +195,10 @@ class Bank:
                     f"{path}: {n_answers} activations, {len(label)} labels; delete it and make it again"
                 )
             fingerprint = Fingerprint(**json.loads(file.attrs["fingerprint"]))
-        return cls(path, label, question, drawn, n_layers, n_heads, head_dim, fingerprint)
+        return cls(path, label, question, drawn, site, n_layers, n_units, width, fingerprint)
 
-    def layer(self, layer: int) -> Float32[np.ndarray, "answer head head_dim"]:
-        """One layer's head outputs of all answers, as float32; its chunks' checksums are compared.
+    def layer(self, layer: int) -> Float32[np.ndarray, "answer unit width"]:
+        """Return one layer's activations of all answers, as float32; checksums are compared.
 
         Raises:
             ArtifactError: the file is damaged.
@@ -229,9 +224,12 @@ class Bank:
 
 
 def _read_block(
-    model: LoadedModel, reader: Reader, tokens: Sequence[list[int]], settings: ActivationSettings
-) -> Float[np.ndarray, "answer layer head head_dim"]:
-    """Head outputs at the last token of each text; batched by length, given back in the order of the texts."""
+    model: LoadedModel,
+    recorder: ActivationRecorder,
+    tokens: Sequence[list[int]],
+    settings: ActivationSettings,
+) -> Float[np.ndarray, "answer layer unit width"]:
+    """Return activations at the last token of each text, in the order of the texts."""
     # here, as it takes transformers with it, which those who only read a bank do not need
     from fasb.model.batch import batch_of, forward, in_batches
 
@@ -239,10 +237,10 @@ def _read_block(
 
     def run(rows: list[int]) -> None:
         batch = batch_of(model, [tokens[i] for i in rows])
-        reader.positions = torch.full((len(rows),), batch.width - 1, device=model.device)
+        recorder.positions = torch.full((len(rows),), batch.width - 1, device=model.device)
         forward(model, batch, keep=1)
         # float16 is reached from float32, so that what overflows becomes inf and is refused
-        taken = reader.take().to("cpu", torch.float32).to(getattr(torch, settings.dtype)).numpy()
+        taken = recorder.pop().to("cpu", torch.float32).to(getattr(torch, settings.dtype)).numpy()
         for i, x in zip(rows, taken, strict=True):
             found[i] = x
 
@@ -251,7 +249,7 @@ def _read_block(
 
 
 def _check_finite(
-    x: Float[np.ndarray, "answer layer head head_dim"], texts: Sequence[str], out: Path
+    x: Float[np.ndarray, "answer layer unit width"], texts: Sequence[str], out: Path
 ) -> None:
     wrong = np.argwhere(~np.isfinite(x).all(axis=-1))
     if len(wrong):

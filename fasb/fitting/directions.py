@@ -1,7 +1,7 @@
-"""Steering vectors: a direction per head and how far activations spread along it.
+"""Directions: from activations of true and false answers to steering vectors.
 
-In: a bank of activations, probes, and the rows to use. Out: for every head a unit direction and
-sigma; with anchors, an `Edit`. Knows no threshold and no decoding.
+In: a bank and rows. Out: a raw vector per unit of each layer, made unit, and its scale. Knows no
+model and no policy.
 """
 
 from dataclasses import dataclass
@@ -9,36 +9,31 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from torch import Tensor
 
 from fasb.errors import DataError
 from fasb.fitting.bank import Bank
-from fasb.fitting.probes import Probes
-from fasb.steering.edit import Edit
+from fasb.fitting.probes import unit
 
 
 @dataclass(frozen=True, slots=True)
-class Vectors:
-    """Unit directions of all heads, and the scale each is multiplied with (docs/method.md P5, P6, P8, T3)."""
+class Directions:
+    """Unit directions of all units, and the scale each is multiplied with (P5, P6, P8, T3)."""
 
-    direction: Float[np.ndarray, "layer head head_dim"]
-    scale: Float[np.ndarray, "layer head"]
+    direction: Float[np.ndarray, "layer unit width"]
+    scale: Float[np.ndarray, "layer unit"]
 
-    def edit(self, heads: Int[np.ndarray, "k 2"]) -> Edit:
-        """The edit of these (layer, head) pairs, in their order: scale * direction each."""
-        layer, head = heads[:, 0], heads[:, 1]
-        vector = self.scale[layer, head, None] * self.direction[layer, head]
-        return Edit(
-            torch.from_numpy(heads.astype(np.int64)), torch.from_numpy(vector.astype(np.float32))
-        )
+    def vectors(self, at: Int[np.ndarray, "n 2"]) -> Float[Tensor, "n width"]:
+        """Return scale * direction of these (layer, unit) pairs, in their order, in float32."""
+        places = at[:, 0], at[:, 1]
+        vector = self.scale[places][:, None] * self.direction[places]
+        return torch.from_numpy(vector.astype(np.float32))
 
 
-def probe_vectors(probes: Probes) -> Vectors:
-    """Each probe's weight: its direction, with its length as the raw scale (P5)."""
-    return _unit(probes.weight, "probe weight")
-
-
-def prototype_vectors(bank: Bank, rows: Bool[np.ndarray, " answer"]) -> Vectors:
-    """mean(true) - mean(false) of each head over the given rows, its length as the raw scale (P6).
+def mean_difference(
+    bank: Bank, rows: Bool[np.ndarray, " answer"]
+) -> Float[np.ndarray, "layer unit width"]:
+    """Return mean(true) - mean(false) of each unit over the given rows (P6).
 
     Raises:
         DataError: the rows hold answers of one class only.
@@ -46,49 +41,87 @@ def prototype_vectors(bank: Bank, rows: Bool[np.ndarray, " answer"]) -> Vectors:
     true, false = rows & (bank.label == 1), rows & (bank.label == 0)
     if not true.any() or not false.any():
         raise DataError(
-            f"{bank.path}: {true.sum()} true and {false.sum()} false answers; both classes are needed"
+            f"{bank.path}: {true.sum()} true and {false.sum()} false answers; both classes are "
+            "needed"
         )
-    difference = np.stack([_difference(bank.layer(i), true, false) for i in range(bank.n_layers)])
-    return _unit(difference, "difference of class means")
+    found = np.zeros((bank.n_layers, bank.n_units, bank.width))
+    for layer in range(bank.n_layers):
+        x = bank.layer(layer)
+        found[layer] = x[true].mean(axis=0, dtype=np.float64)
+        found[layer] -= x[false].mean(axis=0, dtype=np.float64)
+    return found
 
 
-def with_sigma(vectors: Vectors, bank: Bank, rows: Bool[np.ndarray, " answer"]) -> Vectors:
-    """The same directions scaled by the population standard deviation of activations along them (P8, ddof 0).
+def question_differences(
+    bank: Bank, rows: Bool[np.ndarray, " answer"], layer: int
+) -> Float[np.ndarray, "question unit width"]:
+    """Return mean(true) - mean(false) of each question that has both, for one layer.
+
+    Raises:
+        DataError: no question has both.
+    """
+    x, found = bank.layer(layer), []
+    for question in dict.fromkeys(bank.question[rows].tolist()):
+        own = rows & (bank.question == question)
+        true, false = own & (bank.label == 1), own & (bank.label == 0)
+        if true.any() and false.any():
+            true_mean = x[true].mean(axis=0, dtype=np.float64)
+            found.append(true_mean - x[false].mean(axis=0, dtype=np.float64))
+    if not found:
+        raise DataError(f"{bank.path}: no question has a true and a false answer; add both")
+    return np.stack(found)
+
+
+def directions_of(raw: Float[np.ndarray, "layer unit width"], what: str) -> Directions:
+    """Return raw vectors as unit directions, their length as the scale.
+
+    Raises:
+        DataError: a vector is not finite.
+    """
+    length = np.linalg.norm(raw.astype(np.float64), axis=-1)
+    if not np.isfinite(length).all():
+        layer, wrong = np.argwhere(~np.isfinite(length))[0]
+        raise DataError(
+            f"layer {layer}, unit {wrong}: {what} is not finite; check the activations of this bank"
+        )
+    # A unit that never varies has no direction; zero leaves it without effect.
+    return Directions(raw / np.where(length > 0, length, 1.0)[..., None], length)
+
+
+def with_sigma(directions: Directions, bank: Bank, rows: Bool[np.ndarray, " answer"]) -> Directions:
+    """Return the same directions scaled by the standard deviation of activations along them.
+
+    Population standard deviation (P8, ddof 0).
 
     Raises:
         DataError: fewer than two rows, which have no spread.
     """
     if rows.sum() < 2:
         raise DataError(
-            f"{bank.path}: {rows.sum()} answers of training questions with a training question drawn behind; give more "
-            "questions, another activations.seed, or set vectors.sigma_rows: all"
+            f"{bank.path}: {rows.sum()} answers of training questions with a training question "
+            "drawn behind; give more questions, another activations.seed, or set "
+            "vectors.sigma_rows: all"
         )
-    sigma = np.stack(
-        [
-            np.einsum(
-                "nhd,hd->nh", bank.layer(i)[rows].astype(np.float64), vectors.direction[i]
-            ).std(axis=0)
-            for i in range(bank.n_layers)
-        ]
-    )
-    return Vectors(vectors.direction, sigma)
+    sigma = np.zeros((bank.n_layers, bank.n_units))
+    for layer in range(bank.n_layers):
+        x = bank.layer(layer)[rows].astype(np.float64)
+        sigma[layer] = np.einsum("nuw,uw->nu", x, directions.direction[layer]).std(axis=0)
+    return Directions(directions.direction, sigma)
 
 
-def _difference(
-    x: Float[np.ndarray, "answer head head_dim"],
-    true: Bool[np.ndarray, " answer"],
-    false: Bool[np.ndarray, " answer"],
-) -> Float[np.ndarray, "head head_dim"]:
-    return x[true].astype(np.float64).mean(axis=0) - x[false].astype(np.float64).mean(axis=0)
+def principal_direction(
+    differences: Float[np.ndarray, "question width"],
+) -> Float[np.ndarray, " width"]:
+    """Return the first principal component of pairs centred by question, pointing to "true".
+
+    Of a centred pair, the halves are plus and minus half the difference; their covariance is that of
+    the differences about 0. The result has unit length.
+    """
+    component = np.linalg.svd(differences, full_matrices=False)[2][0]
+    towards_true = float((differences @ component).mean())
+    return unit(component if towards_true >= 0 else -component)
 
 
-def _unit(raw: Float[np.ndarray, "layer head head_dim"], what: str) -> Vectors:
-    raw = raw.astype(np.float64)
-    length = np.linalg.norm(raw, axis=-1)
-    if not np.isfinite(length).all():
-        layer, head = np.argwhere(~np.isfinite(length))[0]
-        raise DataError(
-            f"layer {layer}, head {head}: {what} is not finite; check the activations of this bank"
-        )
-    # A head that never varies has no direction; zero leaves it without effect.
-    return Vectors(raw / np.where(length > 0, length, 1.0)[..., None], length)
+def layer_at(depth: float, n_layers: int) -> int:
+    """Return the layer at a share of the depth: 0 the first, 1 the last."""
+    return round(depth * (n_layers - 1))

@@ -1,134 +1,235 @@
-"""What a cell fits for all heads and every fold: `anchors.h5`, `vectors.safetensors`, `trackers.safetensors`.
+"""What a cell fits in every fold: `trackers.safetensors`, `anchors.h5`, `vectors.safetensors`.
 
-In: banks and splits. Out: files that all methods share; `fasb/fitting/training.py` reads them. Labels of
-validation rows only rank heads, those of test rows are only reported.
+In: banks and splits. Out: files that all methods share, and `FittedFold`, which makes bundles of
+them. Labels of validation rows only rank heads, those of test rows are only reported.
 
-    anchors.h5   fold{i}/{logistic,cosine}/accuracy [layer, head] on validation rows, accuracy_test on test rows
-                 fold{i}/logistic/{weight [layer, head, head_dim], bias [layer, head]}
-                 fold{i}/cosine/{mean, true, false [layer, head, head_dim], temperature [layer,
-                 head]} fold{i}/{train, validation}: ids of questions; attribute `pairs`: how many
-                 were fitted on attribute `fingerprint`: the bank's model
-    vectors      fold{i}.{probe,prototype}.{direction [layer, head, head_dim], scale [layer, head]}
-    trackers     fold{i}.{logistic,cosine}.{weight [layer, head, head_dim], bias [layer, head], centre like weight}
+    trackers    fold{i}.{logistic,cosine}.{weight [layer, head, head_dim], bias [layer, head],
+                centre like weight}, float64: classifiers of all heads
+    anchors.h5  fold{i}/{logistic,cosine}/accuracy [layer, head] on validation rows, accuracy_test on
+                test rows; fold{i}/{train, validation}: ids of questions; attribute `pairs`: how many
+                were fitted on; attribute `fingerprint`: the bank's model
+    vectors     the edits and trackers that the run's methods and gates fit, each distinct setting
+                once: fold{i}.{hash of the setting}.…, as bundles hold them
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, fields
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
+import torch
 
-from fasb.artifacts import write_tensors, writing_hdf5
+from fasb.artifacts import content_hash, hdf5_stamp, read_tensors, write_tensors, writing_hdf5
 from fasb.data.protocol import Split
 from fasb.errors import ArtifactError
 from fasb.fitting.bank import Bank
-from fasb.fitting.directions import probe_vectors, prototype_vectors, with_sigma
-from fasb.fitting.probes import Probes, Prototypes, accuracy, fit_probes, fit_prototypes
-from fasb.fitting.training import Classifiers, opened_anchors
-from fasb.settings import ProbeSettings, VectorSettings
+from fasb.fitting.probes import ClassifierKind, Classifiers, accuracy, fit_classifiers
+from fasb.fitting.recipe import Recipe
+from fasb.fitting.training import HEADS, Training
+from fasb.settings import ProbeSettings, Sections
+from fasb.steering.bundle import Bundle
+from fasb.steering.edit import Edit
+from fasb.steering.fingerprint import Fingerprint
+from fasb.steering.serialize import (
+    edit_layout,
+    edit_tensors,
+    read_edit,
+    read_tracker,
+    tracker_layout,
+    tracker_tensors,
+)
+from fasb.steering.tracker import Tracker
 
-CLASSIFIERS: dict[str, type[Probes] | type[Prototypes]] = {"logistic": Probes, "cosine": Prototypes}
+KINDS: tuple[ClassifierKind, ...] = get_args(ClassifierKind)
 
 
-def fit_anchors(
+def fit_trackers(
     bank: Bank, splits: Sequence[Split], settings: ProbeSettings, out: Path, made_by: dict[str, Any]
 ) -> None:
-    """Classifiers of all heads on each fold's training rows, and their accuracy on the others (P1, P2, P7)."""
+    """Fit classifiers of all heads, of both kinds, on each fold's training rows (P1, P7)."""
+    tensors = {}
+    for i, split in enumerate(splits):
+        train = bank.rows(split.train)
+        for kind in KINDS:
+            fitted = fit_classifiers(kind, bank, train, settings)
+            tensors |= _classifier_tensors(fitted, f"fold{i}.{kind}")
+    write_tensors(out, tensors, made_by, {"fingerprint": asdict(bank.fingerprint)})
+
+
+def rank_anchors(
+    bank: Bank, splits: Sequence[Split], trackers: Path, out: Path, made_by: dict[str, Any]
+) -> None:
+    """Take the accuracy of all heads' classifiers, by which anchors are ranked (P2)."""
     import h5py
 
+    fitted = read_classifiers(trackers, len(splits))
     with writing_hdf5(out, made_by) as file:
         file.attrs["fingerprint"] = json.dumps(asdict(bank.fingerprint))
         for i, split in enumerate(splits):
-            train = bank.rows(split.train)
-            classifiers = {
-                "logistic": fit_probes(bank, train, settings),
-                "cosine": fit_prototypes(bank, train),
-            }
-            for kind, fitted in classifiers.items():
+            for kind in KINDS:
                 group = file.create_group(f"fold{i}/{kind}")
-                for field in fields(fitted):
-                    group[field.name] = getattr(fitted, field.name)
-                group["accuracy"] = accuracy(fitted, bank, bank.rows(split.validation))
-                group["accuracy_test"] = accuracy(fitted, bank, bank.rows(split.test))
-            file[f"fold{i}"].attrs["pairs"] = int(train.sum())
+                for name, part in (("accuracy", "validation"), ("accuracy_test", "test")):
+                    rows = bank.rows(getattr(split, part))
+                    group[name] = accuracy(fitted[i][kind], bank, rows)
+            file[f"fold{i}"].attrs["pairs"] = int(bank.rows(split.train).sum())
             for part in ("train", "validation"):
-                file[f"fold{i}"].create_dataset(
-                    part, data=list(getattr(split, part)), dtype=h5py.string_dtype()
-                )
+                ids = list(getattr(split, part))
+                file[f"fold{i}"].create_dataset(part, data=ids, dtype=h5py.string_dtype())
 
 
 def fit_vectors(
-    banks: tuple[Bank, Bank],
-    splits: Sequence[Split],
-    anchors: Path,
-    settings: VectorSettings,
-    out: Path,
-    made_by: dict[str, Any],
+    trainings: Sequence[Training], recipes: Iterable[Recipe], out: Path, made_by: dict[str, Any]
 ) -> None:
-    """Directions of both kinds, scaled by sigma or raw (P5, P6, P8, T3).
+    """Fit the edit and the tracker of every distinct setting that the recipes ask for."""
+    recipes, tensors, layouts = list(recipes), {}, {}
+    for training in trainings:
+        fitted = fit_parts(training, recipes)
+        for key, edit in fitted.edits.items():
+            tensors |= edit_tensors(edit, f"fold{training.fold}.{key}")
+            layouts[f"fold{training.fold}.{key}"] = {"edit": edit_layout(edit)}
+        for key, tracker in fitted.trackers.items():
+            tensors |= tracker_tensors(tracker, f"fold{training.fold}.{key}")
+            layouts[f"fold{training.fold}.{key}"] = {"tracker": tracker_layout(tracker)}
+    arrays = {name: value.numpy() for name, value in tensors.items()}
+    # safetensors refuses a file without tensors, as of a run of the unsteered model alone
+    write_tensors(out, arrays or {"nothing": np.zeros(1)}, made_by, layouts)
 
-    `banks` are those at the answers' ends and behind the next question; sigma is taken from the
-    second, unless `sigma_rows` is `all` from rows whose own and next question are both among the
-    fold's training questions.
+
+@dataclass(frozen=True, slots=True)
+class FittedFold:
+    """What one fold has fitted: edits and trackers by the hash of their settings.
+
+    seen: ids of the questions that were fitted on or tuned on. Equal trackers are the same object.
+    """
+
+    fold: int
+    edits: dict[str, Edit]
+    trackers: dict[str, Tracker]
+    fingerprint: Fingerprint
+    seen: tuple[str, ...]
+    sections: Sections
+
+    def bundle(self, recipe: Recipe, about: dict[str, Any]) -> Bundle:
+        """Return the bundle of a recipe.
+
+        Raises:
+            ArtifactError: the recipe's settings were not among those fitted.
+        """
+        edit = tracker = None
+        try:
+            if recipe.use is not None:
+                edit = self.edits[edit_key(recipe)]
+            if recipe.gate is not None and recipe.policy.reads_p:
+                tracker = self.trackers[tracker_key(recipe)]
+        except KeyError:
+            raise ArtifactError(
+                f"vectors: fold {self.fold} has none of these settings; fit them again with 'fasb "
+                "run vectors'"
+            ) from None
+        about = {"fold": self.fold, **about}
+        return recipe.bundle(edit, tracker, self.sections, self.fingerprint, about)
+
+
+def fit_parts(
+    training: Training, recipes: Iterable[Recipe], fingerprint: Fingerprint | None = None
+) -> FittedFold:
+    """Fit the distinct edits and trackers of some recipes on one fold."""
+    edits: dict[str, Edit] = {}
+    trackers: dict[str, Tracker] = {}
+    for recipe in recipes:
+        key = edit_key(recipe)
+        if recipe.use is not None and key not in edits:
+            edit = recipe.fit_edit(training)
+            assert edit is not None
+            edits[key] = edit
+        key = tracker_key(recipe)
+        if recipe.gate is not None and recipe.policy.reads_p and key not in trackers:
+            tracker = recipe.fit_tracker(training)
+            assert tracker is not None
+            trackers[key] = tracker
+    fingerprint = fingerprint or training.bank(HEADS).fingerprint
+    seen = (*training.split.train, *training.split.validation)
+    return FittedFold(training.fold, edits, trackers, fingerprint, seen, training.sections)
+
+
+def edit_key(recipe: Recipe) -> str:
+    """Return a hash of all that a recipe's edit depends on within a cell."""
+    settings = recipe.method.model_dump(mode="json") if recipe.method is not None else {}
+    return content_hash(["edit", recipe.use, settings])
+
+
+def tracker_key(recipe: Recipe) -> str:
+    """Return a hash of all that a recipe's tracker depends on within a cell."""
+    settings = recipe.gate_settings.model_dump(mode="json") if recipe.gate_settings else {}
+    return content_hash(["tracker", recipe.gate, settings])
+
+
+def read_folds(anchors: Path, vectors: Path, sections: Sections) -> list[FittedFold]:
+    """Return what every fold of a cell has fitted.
 
     Raises:
-        BundleError: the banks are of different models.
+        ArtifactError: a file is missing, damaged, or of other folds than the other.
     """
-    bank, next_bank = banks
-    bank.fingerprint.check(next_bank.fingerprint, what=str(bank.path))
-    tensors = {}
-    for i, (split, classifiers) in enumerate(zip(splits, read_classifiers(anchors), strict=True)):
-        questions = (
-            split.train if settings.prototype_rows == "train" else (*split.train, *split.validation)
-        )
-        kinds = {
-            "probe": probe_vectors(classifiers["logistic"]),
-            "prototype": prototype_vectors(bank, bank.rows(questions)),
-        }
-        for kind, vectors in kinds.items():
-            if settings.scale == "sigma":
-                every = np.ones(len(next_bank.label), dtype=bool)
-                rows = every if settings.sigma_rows == "all" else next_bank.rows(split.train)
-                vectors = with_sigma(vectors, next_bank, rows)
-            tensors |= {
-                f"fold{i}.{kind}.direction": vectors.direction,
-                f"fold{i}.{kind}.scale": vectors.scale,
-            }
-    write_tensors(out, tensors, made_by)
-
-
-def fit_trackers(anchors: Path, out: Path, made_by: dict[str, Any]) -> None:
-    """Every head's classifier as a tracker evaluates it, in float32 (T1, P7)."""
-    tensors = {}
-    for i, classifiers in enumerate(read_classifiers(anchors)):
-        for kind, fitted in classifiers.items():
-            found = Classifiers.of(fitted)
-            parts = {"weight": found.weight, "bias": found.bias, "centre": found.centre}
-            tensors |= {
-                f"fold{i}.{kind}.{name}": value
-                for name, value in parts.items()
-                if value is not None
-            }
-    write_tensors(out, tensors, made_by)
-
-
-def read_classifiers(anchors: Path) -> list[dict[str, Any]]:
-    """Each fold's `Probes` (logistic) and `Prototypes` (cosine)."""
+    arrays, layouts, _ = read_tensors(vectors)
+    tensors = {name: torch.from_numpy(value) for name, value in arrays.items()}
+    found = []
     with opened_anchors(anchors) as file:
-        folds = [file[f"fold{i}"] for i in range(len(file))]
-        return [
-            {
-                kind: made(**{field.name: fold[kind][field.name][:] for field in fields(made)})
-                for kind, made in CLASSIFIERS.items()
-            }
-            for fold in folds
-        ]
+        fingerprint = Fingerprint(**json.loads(file.attrs["fingerprint"]))
+        for i in range(len(file)):
+            edits, trackers = _parts_of_fold(f"fold{i}.", layouts, tensors, vectors)
+            group = file[f"fold{i}"]
+            seen = (*group["train"].asstr()[:], *group["validation"].asstr()[:])
+            found.append(FittedFold(i, edits, trackers, fingerprint, seen, sections))
+    if unknown := {name.partition(".")[0] for name in layouts} - {f"fold{f.fold}" for f in found}:
+        raise ArtifactError(
+            f"{vectors}: has {min(unknown)}, which {anchors} has not; make both from the same splits"
+        )
+    return found
+
+
+def know_fitted(training: Training, trackers: Path, anchors: Path | None = None) -> None:
+    """Let a fold's training know the classifiers of its heads, and their accuracy."""
+    fitted = read_classifiers(trackers)[training.fold]
+    for kind in KINDS:
+        training.know(("classifiers", HEADS, kind), fitted[kind])
+    if anchors is not None:
+        with opened_anchors(anchors) as file:
+            for kind in KINDS:
+                found = file[f"fold{training.fold}/{kind}/accuracy"][:]
+                training.know(("accuracy", HEADS, kind), found)
+
+
+def read_classifiers(
+    trackers: Path, n_folds: int | None = None
+) -> list[dict[ClassifierKind, Classifiers]]:
+    """Return each fold's classifiers of all heads.
+
+    Raises:
+        ArtifactError: the file is missing, damaged, or of another number of folds.
+    """
+    arrays = read_tensors(trackers)[0]
+    n_found = len({name.partition(".")[0] for name in arrays})
+    if n_folds not in (None, n_found):
+        raise ArtifactError(
+            f"{trackers}: of {n_found} folds, but the splits have {n_folds}; run 'fasb run trackers' "
+            "again"
+        )
+    folds = []
+    for i in range(n_found):
+        fold: dict[ClassifierKind, Classifiers] = {}
+        for kind in KINDS:
+            name = f"fold{i}.{kind}"
+            weight, bias = arrays[f"{name}.weight"], arrays[f"{name}.bias"]
+            fold[kind] = Classifiers("head", weight, bias, arrays.get(f"{name}.centre"))
+        folds.append(fold)
+    return folds
 
 
 def check_splits(anchors: Path, splits: Sequence[Split]) -> None:
-    """Refuse anchors that were fitted on other folds.
+    """Refuse anchors that were ranked on other folds.
 
     Raises:
         ArtifactError: naming the file.
@@ -139,3 +240,45 @@ def check_splits(anchors: Path, splits: Sequence[Split]) -> None:
         raise ArtifactError(
             f"{anchors}: fitted on other folds than these; run 'fasb anchors' again"
         )
+
+
+@contextmanager
+def opened_anchors(path: Path) -> Iterator[Any]:
+    """Open an `anchors.h5` for reading.
+
+    Raises:
+        ArtifactError: it is missing, damaged or unfinished.
+    """
+    import h5py
+
+    try:
+        with h5py.File(path) as file:
+            hdf5_stamp(file, path)
+            yield file
+    except (OSError, KeyError) as error:
+        raise ArtifactError(f"{path}: cannot be read; run 'fasb anchors' to make it") from error
+
+
+def _classifier_tensors(fitted: Classifiers, name: str) -> dict[str, np.ndarray]:
+    tensors = {f"{name}.weight": fitted.weight, f"{name}.bias": fitted.bias}
+    return tensors if fitted.centre is None else tensors | {f"{name}.centre": fitted.centre}
+
+
+def _parts_of_fold(
+    prefix: str, layouts: Any, tensors: dict[str, torch.Tensor], path: Path
+) -> tuple[dict[str, Edit], dict[str, Tracker]]:
+    """Return the edits and trackers of one fold of a `vectors.safetensors`, by key."""
+    edits: dict[str, Edit] = {}
+    trackers: dict[str, Tracker] = {}
+    try:
+        for name, layout in layouts.items():
+            key = name.removeprefix(prefix)
+            if key == name:
+                continue
+            edit = read_edit(layout.get("edit"), tensors, name)
+            tracker = read_tracker(layout.get("tracker"), tensors, name)
+            edits |= {} if edit is None else {key: edit}
+            trackers |= {} if tracker is None else {key: tracker}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ArtifactError(f"{path}: not what 'fasb run vectors' writes ({error})") from None
+    return edits, trackers

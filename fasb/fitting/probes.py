@@ -1,12 +1,14 @@
-"""Probes: for every head, a classifier that tells true answers from false ones.
+"""Probes: for every unit of a site, a classifier that tells true answers from false ones.
 
-In: a bank and the rows to fit on. Out: `Probes` (logistic) or `Prototypes` (cosine) of all heads,
-their accuracy, and a `Tracker` of any of them. Memory holds one layer, and copies of a few heads.
-Knows no threshold.
+In: a bank and the rows to fit on. Out: `Classifiers` of all units, of one kind: logistic probes
+(docs/method.md P1) or cosine prototypes (P7); their logits, and a `Tracker` of any of them. Memory
+holds one layer. Knows no threshold.
 """
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,112 +17,113 @@ from torch import Tensor
 
 from fasb.errors import DataError
 from fasb.fitting.bank import Bank
-from fasb.fitting.newton import fit_logistic
-from fasb.settings import ProbeSettings
-from fasb.steering.tracker import Tracker
+from fasb.settings import ProbeSettings, SiteName
+from fasb.steering.tracker import Cosine, Logistic, Tracker
+
+ClassifierKind = Literal["logistic", "cosine"]
+
+TOLERANCE = 1e-8
+"""Largest gradient entry at which a probe counts as fitted; scikit-learn's own 1e-4 stops early."""
 
 
 @dataclass(frozen=True, slots=True)
-class Probes:
-    """Logistic probes of all heads: the logit of "true" is x . weight + bias (docs/method.md P1)."""
+class Classifiers:
+    """Classifiers of all units of a site, in float64: the logit of "true" is x . weight + bias.
 
-    weight: Float[np.ndarray, "layer head head_dim"]
-    bias: Float[np.ndarray, "layer head"]
-
-    def logit(
-        self, layer: int, x: Float[np.ndarray, "answer head head_dim"]
-    ) -> Float[np.ndarray, "answer head"]:
-        """The logit of "true" for one layer's head outputs."""
-        return np.einsum("nhd,hd->nh", x, self.weight[layer], dtype=np.float64) + self.bias[layer]
-
-    def tracker(self, heads: Int[np.ndarray, "k 2"]) -> Tracker:
-        """The tracker of these (layer, head) pairs, in their order."""
-        layer, head = heads[:, 0], heads[:, 1]
-        return Tracker(
-            torch.from_numpy(heads),
-            _float32(self.weight[layer, head]),
-            _float32(self.bias[layer, head]),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Prototypes:
-    """Cosine prototypes of all heads: mean of the training rows, the two class means, and a temperature (P7).
-
-    The logit of "true" is (cos(x - mean, true - mean) - cos(x - mean, false - mean)) / temperature.
+    Cosine prototypes have a `centre`, and x is unit(x - centre); their weight is the difference of
+    the two unit prototypes divided by the temperature, their bias 0.
     """
 
-    mean: Float[np.ndarray, "layer head head_dim"]
-    true: Float[np.ndarray, "layer head head_dim"]
-    false: Float[np.ndarray, "layer head head_dim"]
-    temperature: Float[np.ndarray, "layer head"]
+    site: SiteName
+    weight: Float[np.ndarray, "layer unit width"]
+    bias: Float[np.ndarray, "layer unit"]
+    centre: Float[np.ndarray, "layer unit width"] | None = None
+
+    @property
+    def kind(self) -> ClassifierKind:
+        """What they are."""
+        return "logistic" if self.centre is None else "cosine"
 
     def logit(
-        self, layer: int, x: Float[np.ndarray, "answer head head_dim"]
-    ) -> Float[np.ndarray, "answer head"]:
-        """The logit of "true" for one layer's head outputs."""
-        contrast = unit(self.true[layer] - self.mean[layer]) - unit(
-            self.false[layer] - self.mean[layer]
-        )
-        return (
-            np.einsum("nhd,hd->nh", unit(x - self.mean[layer]), contrast) / self.temperature[layer]
-        )
+        self, layer: int, x: Float[np.ndarray, "answer unit width"]
+    ) -> Float[np.ndarray, "answer unit"]:
+        """Return the logit of "true" for one layer's activations."""
+        if self.centre is not None:
+            x = unit(x - self.centre[layer])
+        return np.einsum("nuw,uw->nu", x, self.weight[layer], dtype=np.float64) + self.bias[layer]
 
-    def tracker(self, heads: Int[np.ndarray, "k 2"]) -> Tracker:
-        """The tracker of these (layer, head) pairs, in their order."""
-        at = heads[:, 0], heads[:, 1]
-        mean = self.mean[at]
-        weight = (unit(self.true[at] - mean) - unit(self.false[at] - mean)) / self.temperature[at][
-            :, None
-        ]
-        return Tracker(
-            torch.from_numpy(heads), _float32(weight), torch.zeros(len(heads)), _float32(mean)
-        )
+    def tracker(self, at: Int[np.ndarray, "n 2"]) -> Tracker:
+        """Return the tracker of these (layer, unit) pairs, in their order, in float32."""
+        places = at[:, 0], at[:, 1]
+        weight = _float32(self.weight[places])
+        if self.centre is None:
+            score: Logistic | Cosine = Logistic(weight, _float32(self.bias[places]))
+        else:
+            score = Cosine(weight, _float32(self.centre[places]))
+        return Tracker(self.site, torch.from_numpy(at.astype(np.int64)), score)
+
+
+def fit_classifiers(
+    kind: ClassifierKind, bank: Bank, rows: Bool[np.ndarray, " answer"], settings: ProbeSettings
+) -> Classifiers:
+    """Return the classifiers of all units of one kind, fitted on the given rows.
+
+    Raises:
+        DataError: the rows hold answers of one class only, or an activation is not finite.
+    """
+    return fit_probes(bank, rows, settings) if kind == "logistic" else fit_prototypes(bank, rows)
 
 
 def fit_probes(
-    bank: Bank, rows: Bool[np.ndarray, " answer"], settings: ProbeSettings, device: str = "cpu"
-) -> Probes:
-    """Logistic probes of all heads on the given rows, at the optimum of scikit-learn's objective (P1).
-
-    Layer by layer on `device`. `solver` sklearn runs scikit-learn itself, on the CPU, whose default
-    tolerance stops a few per cent short of the optimum.
+    bank: Bank, rows: Bool[np.ndarray, " answer"], settings: ProbeSettings
+) -> Classifiers:
+    """Return logistic probes of all units, at the optimum of scikit-learn's objective (P1).
 
     Raises:
-        DataError: the rows hold answers of one class only, or a head output is not finite.
+        DataError: the rows hold answers of one class only, or an activation is not finite.
     """
     label = _both_classes(bank, rows)
-    fit = _sklearn if settings.solver == "sklearn" else partial(_newton, device=device)
-    layers = [fit(_finite(bank, layer, rows), label, settings) for layer in range(bank.n_layers)]
-    weight, bias = zip(*layers)
-    return Probes(np.stack(weight), np.stack(bias))
-
-
-def fit_prototypes(bank: Bank, rows: Bool[np.ndarray, " answer"]) -> Prototypes:
-    """Cosine prototypes of all heads; the temperature is the standard deviation of the rows' contrast (P7).
-
-    Raises:
-        DataError: the rows hold answers of one class only, or a head output is not finite.
-    """
-    label = _both_classes(bank, rows)
-    means, temperature = [], []
+    weight = np.zeros((bank.n_layers, bank.n_units, bank.width))
+    bias = np.zeros((bank.n_layers, bank.n_units))
     for layer in range(bank.n_layers):
-        x = _finite(bank, layer, rows)
-        mean, true, false = (
-            x[which].mean(axis=0, dtype=np.float64) for which in (..., label == 1, label == 0)
-        )
-        contrast = np.einsum("nhd,hd->nh", unit(x - mean), unit(true - mean) - unit(false - mean))
-        means.append((mean, true, false))
-        temperature.append(contrast.std(axis=0))
-    spread = np.stack(temperature)
-    # A head that never varies tells nothing: its logit is 0 at any temperature.
-    return Prototypes(*(np.stack(kind) for kind in zip(*means)), np.where(spread > 0, spread, 1.0))
+        x = _finite_layer(bank, layer, rows)
+        fits = _fit_layer(x, label, settings)
+        weight[layer] = [coefficients for coefficients, _ in fits]
+        bias[layer] = [intercept for _, intercept in fits]
+    return Classifiers(bank.site, weight, bias)
+
+
+def fit_prototypes(bank: Bank, rows: Bool[np.ndarray, " answer"]) -> Classifiers:
+    """Return cosine prototypes of all units.
+
+    The logit of "true" is (cos(x - mean, true - mean) - cos(x - mean, false - mean)) / temperature,
+    the temperature being the standard deviation of the rows' contrast (P7).
+
+    Raises:
+        DataError: the rows hold answers of one class only, or an activation is not finite.
+    """
+    label = _both_classes(bank, rows)
+    shape = bank.n_layers, bank.n_units, bank.width
+    weight, centre = np.zeros(shape), np.zeros(shape)
+    for layer in range(bank.n_layers):
+        x = _finite_layer(bank, layer, rows)
+        mean = x.mean(axis=0, dtype=np.float64)
+        true = x[label == 1].mean(axis=0, dtype=np.float64)
+        false = x[label == 0].mean(axis=0, dtype=np.float64)
+        contrast = unit(true - mean) - unit(false - mean)
+        spread = np.einsum("nuw,uw->nu", unit(x - mean), contrast).std(axis=0)
+        # A unit that never varies tells nothing: its logit is 0 at any temperature.
+        weight[layer] = contrast / np.where(spread > 0, spread, 1.0)[:, None]
+        centre[layer] = mean
+    return Classifiers(bank.site, weight, np.zeros(shape[:2]), centre)
 
 
 def accuracy(
-    probes: Probes | Prototypes, bank: Bank, rows: Bool[np.ndarray, " answer"]
-) -> Float[np.ndarray, "layer head"]:
-    """Share of the given rows that each head tells right; a logit of exactly 0 counts as "false", as in scikit-learn.
+    classifiers: Classifiers, bank: Bank, rows: Bool[np.ndarray, " answer"]
+) -> Float[np.ndarray, "layer unit"]:
+    """Return the share of the given rows that each unit tells right (P2).
+
+    A logit of exactly 0 counts as "false", as in scikit-learn.
 
     Raises:
         DataError: there are no such rows.
@@ -130,49 +133,41 @@ def accuracy(
             f"{bank.path}: no rows to take the accuracy of; give the split more questions"
         )
     label = bank.label[rows] == 1
-    right = [
-        (probes.logit(i, bank.layer(i)[rows]) > 0) == label[:, None] for i in range(bank.n_layers)
-    ]
-    return np.stack([layer.mean(axis=0) for layer in right])
+    found = np.zeros((bank.n_layers, bank.n_units))
+    for layer in range(bank.n_layers):
+        says_true = classifiers.logit(layer, bank.layer(layer)[rows]) > 0
+        found[layer] = (says_true == label[:, None]).mean(axis=0)
+    return found
 
 
-def unit(x: Float[np.ndarray, "*rest head_dim"]) -> Float[np.ndarray, "*rest head_dim"]:
-    """Scaled to unit length in float64; a zero vector stays zero."""
+def unit(x: Float[np.ndarray, "*rest width"]) -> Float[np.ndarray, "*rest width"]:
+    """Return vectors scaled to unit length in float64; a zero vector stays zero."""
     x = x.astype(np.float64)
     length = np.linalg.norm(x, axis=-1, keepdims=True)
     return x / np.where(length > 0, length, 1.0)
 
 
-def _newton(
-    x: Float[np.ndarray, "answer head head_dim"],
+def _fit_layer(
+    x: Float[np.ndarray, "answer unit width"],
     label: Int[np.ndarray, " answer"],
     settings: ProbeSettings,
-    device: str,
-) -> tuple[Float[np.ndarray, "head head_dim"], Float[np.ndarray, " head"]]:
-    outputs, labels = torch.from_numpy(x).to(device), torch.from_numpy(label).to(device)
-    weight, bias = fit_logistic(outputs, labels, settings.C, settings.bias)
-    return weight.cpu().numpy(), bias.cpu().numpy()
-
-
-def _sklearn(
-    x: Float[np.ndarray, "answer head head_dim"],
-    label: Int[np.ndarray, " answer"],
-    settings: ProbeSettings,
-) -> tuple[Float[np.ndarray, "head head_dim"], Float[np.ndarray, " head"]]:
-    """One head after the other, with one BLAS thread: with two, a fit of this size is many times slower."""
+) -> Sequence[tuple[Float[np.ndarray, " width"], float]]:
+    """Fit one layer's probes in threads of one BLAS thread each: two make it many times slower."""
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits
 
-    with threadpool_limits(1):
-        fits = [
-            LogisticRegression(C=settings.C, fit_intercept=settings.bias, max_iter=1000).fit(
-                x[:, head].astype(np.float64), label
-            )
-            for head in range(x.shape[1])
-        ]
-    return np.stack([fit.coef_[0] for fit in fits]), np.array(
-        [np.ravel(fit.intercept_)[0] for fit in fits]
-    )
+    def fit(i: int) -> tuple[Float[np.ndarray, " width"], float]:
+        probe = LogisticRegression(
+            C=settings.C,
+            fit_intercept=settings.bias,
+            solver="newton-cholesky",
+            tol=TOLERANCE,
+            max_iter=1000,
+        ).fit(x[:, i].astype(np.float64), label)
+        return probe.coef_[0], float(np.ravel(probe.intercept_)[0])
+
+    with threadpool_limits(1), ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        return list(threads.map(fit, range(x.shape[1])))
 
 
 def _both_classes(bank: Bank, rows: Bool[np.ndarray, " answer"]) -> Int[np.ndarray, " fitted"]:
@@ -180,20 +175,21 @@ def _both_classes(bank: Bank, rows: Bool[np.ndarray, " answer"]) -> Int[np.ndarr
     true, false = int((label == 1).sum()), int((label == 0).sum())
     if not true or not false:
         raise DataError(
-            f"{bank.path}: {true} true and {false} false answers to fit on; give the training questions both"
+            f"{bank.path}: {true} true and {false} false answers to fit on; give the training "
+            "questions both"
         )
     return label
 
 
-def _finite(
+def _finite_layer(
     bank: Bank, layer: int, rows: Bool[np.ndarray, " answer"]
-) -> Float[np.ndarray, "fitted head head_dim"]:
+) -> Float[np.ndarray, "fitted unit width"]:
     x = bank.layer(layer)[rows]
-    finite = np.isfinite(x)
-    if not finite.all():
+    if not (finite := np.isfinite(x)).all():
         wrong = np.argwhere(~finite.all(axis=(0, 2)))
         raise DataError(
-            f"{bank.path}: layer {layer}, head {wrong[0, 0]} is not finite; make the bank again in float32"
+            f"{bank.path}: layer {layer}, unit {wrong[0, 0]} is not finite; make the bank again in "
+            "float32"
         )
     return x
 

@@ -59,7 +59,7 @@ class Batch:
 
 
 def common_prefix(prompts: Sequence[Sequence[int]]) -> list[int]:
-    """The tokens all prompts begin with; at least one token of each prompt is left over."""
+    """Return the tokens that all prompts begin with; at least one token of each prompt is left over."""
     if not prompts:
         return []
     # what the first and the last in order share, all share
@@ -69,23 +69,23 @@ def common_prefix(prompts: Sequence[Sequence[int]]) -> list[int]:
     return first[: next(differ, max(longest, 0))]
 
 
+@torch.no_grad()
 def compute_prefix(model: LoadedModel, tokens: Sequence[int]) -> Prefix | None:
-    """What all texts begin with, from one pass of one row; None where there are no tokens."""
-    return compute_beginnings(model, [tokens]) if tokens else None
+    """Return what all texts begin with, from one pass of one row; None without tokens."""
+    if not tokens:
+        return None
+    batch = batch_of(model, [tokens])
+    forward(model, batch, keep=1)
+    return prefix_of([tokens], batch)
 
 
 def shared_prefix(model: LoadedModel, texts: Sequence[Sequence[int]]) -> Prefix | None:
-    """What all texts begin with; None where that is nothing, or there is only one text."""
+    """Return what all texts begin with; None where that is nothing, or there is only one text."""
     return compute_prefix(model, common_prefix(texts)) if len(texts) > 1 else None
 
 
-@torch.no_grad()
-def compute_beginnings(
-    model: LoadedModel, texts: Sequence[Sequence[int]], prefix: Prefix | None = None
-) -> Prefix:
-    """What texts begin with that differ, from one pass behind what they have in common."""
-    batch = batch_of(model, texts, prefix)
-    forward(model, batch, keep=1)
+def prefix_of(texts: Sequence[Sequence[int]], batch: Batch) -> Prefix:
+    """Return a prefix of the texts whose batch has just been run, its keys and values shared."""
     layers = tuple((layer.keys, layer.values) for layer in batch.cache.layers)
     return Prefix(tuple(map(tuple, texts)), layers)
 

@@ -1,54 +1,57 @@
-"""Head outputs: read and edited at the input of each attention output projection, inside a `with`.
+"""Activations, recorded and edited at any site of a model, inside a `with`.
 
-In: a `Layout`, the heads to read or an `Edit`. Out: head outputs of the forward passes run inside
-the block. The hooks leave with the block, also after an error. A head is read before its own edit,
-in whichever order the two blocks are entered. Knows no tracker, no policy and no text.
+In: a `Layout` and which units to record, or an `Edit`. Out: activations of the forward passes run
+inside the block. The hooks leave with the block, also after an error. A unit is recorded before its
+own edit, in whichever order the two blocks are entered. Knows no tracker, no policy and no text.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from fasb.errors import ModelError
-from fasb.model.layout import Layout
-from fasb.steering.edit import Edit, add
+from fasb.model.layout import Layout, Site
+from fasb.settings import SiteName
+from fasb.steering.edit import Change, Edit
+from fasb.steering.fields import move, tensors_of
+from fasb.steering.operations import Operation
 
 
 @dataclass(slots=True)
-class Reader:
-    """Head outputs of the newest forward pass.
+class ActivationRecorder:
+    """Activations of the newest forward pass.
 
     `positions`: columns of the batch to keep, [row] or [row, kept]; set before the pass. None keeps
     all tokens.
     """
 
-    layout: Layout
-    heads: Int[Tensor, "n 2"] | None
+    site: Site
+    at: Int[Tensor, "n 2"] | None
     positions: Int[Tensor, " row"] | Int[Tensor, "row kept"] | None = None
     _seen: dict[int, Tensor] = field(default_factory=dict)
 
-    def take(self) -> Float[Tensor, "row *rest head_dim"]:
-        """What the newest forward pass gave, and forget it: [row, token, n, head_dim] in the order of `heads`.
+    def pop(self) -> Float[Tensor, "row *rest width"]:
+        """Return what the newest forward pass gave, and forget it: [row, token, n, width].
 
-        All heads (`heads` None): [row, token, layer, head, head_dim]. With `positions` [row] there
-        is no token axis.
+        The units are in the order of `at`. All units (`at` None): [row, token, layer, unit, width].
+        With `positions` [row] there is no token axis.
         """
         assert self._seen, "a forward pass inside the block comes first"
         seen, device = self._seen, next(iter(self._seen.values())).device
         self._seen = {}
         layers = [seen[layer].to(device) for layer in sorted(seen)]
-        if self.heads is None:
+        if self.at is None:
             return torch.stack(layers, dim=-3)
-        return torch.cat(layers, dim=-2).index_select(-2, _order(self.heads).to(device))
+        return torch.cat(layers, dim=-2).index_select(-2, _places(self.at).to(device))
 
 
 @dataclass(slots=True)
-class Dial:
+class EditStrength:
     """How strongly the next forward pass is edited.
 
     `strength`: per row and token of the batch, 0 where nothing is edited; None leaves the plain
@@ -59,105 +62,144 @@ class Dial:
 
 
 @contextmanager
-def reading(layout: Layout, heads: Int[Tensor, "n 2"] | None = None) -> Iterator[Reader]:
-    """Read the given (layer, head) pairs, or all heads, of every forward pass in the block.
+def recording(
+    layout: Layout, site: SiteName, at: Int[Tensor, "n 2"] | None = None
+) -> Iterator[ActivationRecorder]:
+    """Record the given (layer, unit) pairs, or all of a site, of every forward pass in the block.
 
     Raises:
-        ModelError: a head that the model does not have.
+        ModelError: a unit that the model does not have.
     """
-    reader = Reader(layout, heads)
-    chosen = _by_layer(layout, heads)
+    where = layout.site(site)
+    recorder = ActivationRecorder(where, at)
+    units = _units_by_layer(where, at)
 
-    def hook(layer: int) -> Any:
-        index = chosen[layer]
+    def record(layer: int) -> Callable[[Tensor], None]:
+        index = units[layer]
 
-        def read(_module: Any, inputs: tuple[Any, ...]) -> None:
+        def keep(x: Tensor) -> None:
             nonlocal index
-            x = inputs[0].detach()
-            index = (
-                index if index is None else index.to(x.device)
-            )  # known only now if the weights are offloaded
-            x = x.unflatten(-1, (layout.n_heads, layout.head_dim))
-            if reader.positions is not None:
-                x = _kept(x, reader.positions.to(x.device))
-            reader._seen[layer] = x if index is None else x.index_select(-2, index)
+            x = x.detach().unflatten(-1, (where.units, where.width))
+            if recorder.positions is not None:
+                x = _at_positions(x, recorder.positions.to(x.device))
+            if index is not None:
+                index = index.to(x.device)  # known only now if the weights are offloaded
+                x = x.index_select(-2, index)
+            recorder._seen[layer] = x
 
-        return read
+        return keep
 
     with ExitStack() as stack:
-        for layer in chosen:
-            # first of all hooks: the head before its own edit
-            handle = layout.projections[layer].register_forward_pre_hook(hook(layer), prepend=True)
-            stack.callback(handle.remove)
-        yield reader
+        for layer in units:
+            stack.callback(_hook(where, layer, record(layer), first=True).remove)
+        yield recorder
 
 
 @contextmanager
-def editing(layout: Layout, edit: Edit | None) -> Iterator[Dial]:
-    """Add `dial.strength` times the edit's vectors to its heads in every forward pass in the block.
+def editing(layout: Layout, edit: Edit | None) -> Iterator[EditStrength]:
+    """Apply the edit, as strongly as is set, in every forward pass in the block.
 
     Without an edit, or while the strength is None, the model is exactly the plain one.
 
     Raises:
-        ModelError: a head or a width that the model does not have.
+        ModelError: a unit or a width that the model does not have.
     """
-    dial = Dial()
-    if edit is not None:
-        _by_layer(layout, edit.heads)
-        if edit.vector.shape[1] != layout.head_dim:
-            raise ModelError(
-                f"edit: vectors of {edit.vector.shape[1]} values, but this model's heads have {layout.head_dim}; "
-                "use an edit that was fitted on this model"
-            )
-
-    def hook(vector: Tensor) -> Any:
-        def change(_module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
-            nonlocal vector
-            if dial.strength is None:
-                return None
-            x = inputs[0]
-            vector = vector.to(x.device)
-            return add(x, vector.to(x.dtype), dial.strength.to(x.device)), *inputs[1:]
-
-        return change
-
+    dial = EditStrength()
     with ExitStack() as stack:
-        for layer, vector in (edit.by_layer(layout.n_heads) if edit is not None else {}).items():
-            vector = vector.to(_device(layout, layer))
-            stack.callback(layout.projections[layer].register_forward_pre_hook(hook(vector)).remove)
+        for change in edit.changes if edit is not None else ():
+            site = layout.site(change.site)
+            _check_width(site, change)
+            for layer, index in _units_by_layer(site, change.at).items():
+                rows = (change.at[:, 0] == layer).nonzero()[:, 0]
+                operation = _rows_of(change.operation, rows.to(change.at.device))
+                changer = _changer(site, index, operation, dial)
+                stack.callback(_hook(site, layer, changer).remove)
         yield dial
 
 
-def _by_layer(layout: Layout, heads: Int[Tensor, "n 2"] | None) -> dict[int, Tensor | None]:
-    """For each layer to hook, its heads in the order of `heads`; None for all."""
-    if heads is None:
-        return dict.fromkeys(range(layout.n_layers))
+def _changer(
+    site: Site, index: Int[Tensor, " n"] | None, operation: Operation, dial: EditStrength
+) -> Callable[[Tensor], Tensor | None]:
+    """Return a function that edits one layer's activations; None leaves them as they are."""
+    whole = site.units == 1
+
+    def change(x: Tensor) -> Tensor | None:
+        nonlocal operation, index
+        if dial.strength is None:
+            return None
+        operation = move(operation, x.device, x.dtype)
+        strength = dial.strength.to(x.device, x.dtype)[..., None, None]
+        by_unit = x.unflatten(-1, (site.units, site.width))
+        if whole:
+            return (by_unit + operation.delta(by_unit, strength)).flatten(-2)
+        assert index is not None
+        index = index.to(x.device)
+        delta = operation.delta(by_unit.index_select(-2, index), strength)
+        return by_unit.index_add(-2, index, delta.expand(*x.shape[:-1], -1, -1)).flatten(-2)
+
+    return change
+
+
+def _hook(
+    site: Site, layer: int, see: Callable[[Tensor], Tensor | None], first: bool = False
+) -> torch.utils.hooks.RemovableHandle:
+    """Show a function the activations of one layer; what it returns takes their place."""
+    module: nn.Module = site.modules[layer]
+
+    def before(_module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        changed = see(inputs[0])
+        return None if changed is None else (changed, *inputs[1:])
+
+    def after(_module: Any, _inputs: Any, output: Any) -> Any:
+        # layers of some architectures give their attention weights or router logits as well
+        several = isinstance(output, tuple)
+        changed = see(output[0] if several else output)
+        if changed is None:
+            return None
+        return (changed, *output[1:]) if several else changed
+
+    if site.side == "input":
+        return module.register_forward_pre_hook(before, prepend=first)
+    return module.register_forward_hook(after, prepend=first)
+
+
+def _units_by_layer(site: Site, at: Int[Tensor, "n 2"] | None) -> dict[int, Tensor | None]:
+    """Return for each layer to hook its units in the order of `at`; None for all."""
+    n_layers = len(site.modules)
+    if at is None:
+        return dict.fromkeys(range(n_layers))
     chosen: dict[int, list[int]] = {}
-    for layer, head in heads.tolist():
-        if not (0 <= layer < layout.n_layers and 0 <= head < layout.n_heads):
+    for layer, unit in at.tolist():
+        if not (0 <= layer < n_layers and 0 <= unit < site.units):
             raise ModelError(
-                f"head {head} of layer {layer}: this model has {layout.n_layers} layers of {layout.n_heads} heads; "
-                "use heads that were chosen on this model"
+                f"head {unit} of layer {layer}: this model has {n_layers} layers of {site.units} "
+                "heads; use heads that were chosen on this model"
             )
-        chosen.setdefault(layer, []).append(head)
-    return {
-        layer: torch.tensor(chosen[layer], device=_device(layout, layer))
-        for layer in sorted(chosen)
-    }
+        chosen.setdefault(layer, []).append(unit)
+    return {layer: torch.tensor(chosen[layer]) for layer in sorted(chosen)}
 
 
-def _device(layout: Layout, layer: int) -> torch.device:
-    """Where the layer's heads will most likely be; weights that are offloaded are on no device until they are used."""
-    device = next(layout.projections[layer].parameters()).device
-    return torch.device("cpu") if device.type == "meta" else device
+def _check_width(site: Site, change: Change) -> None:
+    for value in tensors_of(change.operation).values():
+        if value.shape[-1] != site.width:
+            raise ModelError(
+                f"edit: vectors of {value.shape[-1]} values, but this model's {change.site} "
+                f"activations have {site.width}; use an edit that was fitted on this model"
+            )
 
 
-def _order(heads: Int[Tensor, "n 2"]) -> Int[Tensor, " n"]:
-    """Where each head stands once the heads are sorted by layer, in their own order within one."""
-    return heads[:, 0].cpu().argsort(stable=True).argsort()
+def _rows_of(operation: Operation, rows: Int[Tensor, " some"]) -> Operation:
+    """Return the operation of some of its units."""
+    chosen = {name: value[rows] for name, value in tensors_of(operation).items()}
+    return replace(operation, **chosen)  # type: ignore[type-var]
 
 
-def _kept(x: Tensor, positions: Tensor) -> Tensor:
-    """x[row, positions[row]]: [row, head, head_dim], or with a token axis if `positions` has one."""
+def _places(at: Int[Tensor, "n 2"]) -> Int[Tensor, " n"]:
+    """Return where each unit stands once all are sorted by layer, in their own order within one."""
+    return at[:, 0].cpu().argsort(stable=True).argsort()
+
+
+def _at_positions(x: Tensor, positions: Tensor) -> Tensor:
+    """Return x[row, positions[row]]; with a token axis if `positions` has one."""
     rows = torch.arange(len(x), device=x.device)
     return x[rows, positions] if positions.ndim == 1 else x[rows[:, None], positions]

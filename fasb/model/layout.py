@@ -1,19 +1,26 @@
-"""Where a model's attention heads are: the modules whose input is the outputs of a layer's heads, side by side.
+"""Where a model's activations are: for each site, one module per decoder layer.
 
-In: a Hugging Face causal LM. Out: its `Layout`. Found by structure, with one table of names; knows
+In: a Hugging Face causal LM. Out: its `Layout`. Found by structure, with two tables of names; knows
 no text.
+
+    head        the outputs of a layer's heads side by side: what the attention's output projection
+                takes (docs/method.md A2); a unit is a query head
+    attention   what that projection gives
+    mlp         what the feed-forward block gives
+    residual    what the decoder layer gives: the residual stream behind it
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
 from fasb.errors import ModelError
+from fasb.settings import SiteName
 
 PROJECTIONS = (
-    # Llama, Mistral, Mixtral, Qwen, Gemma, Phi-3, OLMo, Cohere, StarCoder 2, GPT-OSS …
-    "self_attn.o_proj",
+    "self_attn.o_proj",  # Llama, Mistral, Mixtral, Qwen, Gemma, Phi-3, OLMo, Cohere, GPT-OSS …
     "self_attn.out_proj",  # OPT
     "self_attn.dense",  # Phi
     "self_attention.dense",  # Falcon, Bloom
@@ -22,30 +29,75 @@ PROJECTIONS = (
     "attn.out_proj",  # GPT-J, CodeGen, MPT
     "attn.attention.out_proj",  # GPT-Neo
 )
-"""Paths, within a decoder layer, of the projection that follows the heads. A new architecture adds
-its own here."""
+"""Paths, within a layer, of the projection that follows the heads. A new architecture adds its own."""
+
+MLPS = (
+    "mlp.dense_4h_to_h",  # Bloom, whose `mlp` adds the residual itself; Falcon, GPT-NeoX
+    "ffn.down_proj",  # MPT, likewise
+    "fc2",  # OPT
+    "block_sparse_moe",  # mixtures of experts
+    "mlp",
+)
+"""Paths, within a layer, of the last module of the feed-forward block; the first that is there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where activations of one kind are: the same side of one module per layer.
+
+    Each holds [row, token, units * width].
+    """
+
+    modules: tuple[nn.Module, ...]
+    side: Literal["input", "output"]
+    units: int
+    width: int
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The attention output projections, one per layer; each takes [row, token, n_heads * head_dim] (docs/method.md A2).
+    """A model's layers and sites.
 
-    `n_heads` counts query heads. `head_dim` is the projection's width over `n_heads`: not always
-    hidden / heads.
+    `n_heads` counts query heads. `head_dim` is the output projection's width over `n_heads`: not
+    always hidden / heads.
     """
 
+    layers: tuple[nn.Module, ...]
     projections: tuple[nn.Module, ...]
     n_heads: int
     head_dim: int
+    hidden: int
 
     @property
     def n_layers(self) -> int:
         """Decoder layers."""
         return len(self.projections)
 
+    def site(self, name: SiteName) -> Site:
+        """Return a site of the model.
+
+        Raises:
+            ModelError: no feed-forward block is known.
+        """
+        if name == "head":
+            return Site(self.projections, "input", self.n_heads, self.head_dim)
+        if name == "attention":
+            return Site(self.projections, "output", 1, self.hidden)
+        if name == "residual":
+            return Site(self.layers, "output", 1, self.hidden)
+        mlps = _first_path(self.layers, MLPS)
+        if mlps is None:
+            raise ModelError(
+                f"{type(self.layers[0]).__name__}: no feed-forward block found; add its path within "
+                "a layer to MLPS in fasb/model/layout.py"
+            )
+        return Site(mlps[1], "output", 1, self.hidden)
+
 
 def layout_of(model: nn.Module) -> Layout:
-    """The layout of a causal LM; `pretraining_tp` is set to 1, as above 1 the projection is bypassed (A1).
+    """Return the layout of a causal LM.
+
+    `pretraining_tp` is set to 1, as above 1 the projection is bypassed (A1).
 
     Raises:
         ModelError: no known projection, or heads that differ between layers.
@@ -54,35 +106,55 @@ def layout_of(model: nn.Module) -> Layout:
     for part in (config, *model.modules()):
         if getattr(part, "pretraining_tp", 1) != 1:
             part.pretraining_tp = 1
-    projections = _projections(model, config.num_hidden_layers)
+    layers, projections = _decoder_layers(model, config.num_hidden_layers)
     if not projections:
         raise ModelError(
-            f"{name}: no attention output projection found in its {config.num_hidden_layers} layers; add its path "
-            "within a layer to PROJECTIONS in fasb/model/layout.py and a tiny config to tests/tiny.py"
+            f"{name}: no attention output projection found in its {config.num_hidden_layers} "
+            "layers; add its path within a layer to PROJECTIONS in fasb/model/layout.py and a tiny "
+            "config to tests/tiny.py"
         )
-    widths = sorted({_width(projection) for projection in projections})
+    widths = sorted({_input_width(projection) for projection in projections})
     n_heads = config.num_attention_heads
     if len(widths) > 1 or widths[0] % n_heads:
         raise ModelError(
-            f"{name}: attention output projections take {', '.join(map(str, widths))} values, which is not one width "
-            f"of {n_heads} heads; models whose layers differ in their heads are not supported, choose another"
+            f"{name}: attention output projections take {', '.join(map(str, widths))} values, "
+            f"which is not one width of {n_heads} heads; models whose layers differ in their heads "
+            "are not supported, choose another"
         )
-    return Layout(projections, n_heads, widths[0] // n_heads)
+    return Layout(layers, projections, n_heads, widths[0] // n_heads, config.hidden_size)
 
 
 def _text_config(model: Any) -> Any:
     return model.config.get_text_config(decoder=True)
 
 
-def _projections(model: nn.Module, n_layers: int) -> tuple[nn.Module, ...]:
-    """The projection of every layer of the first list of `n_layers` modules that all have one."""
-    for layers in model.modules():
-        if isinstance(layers, nn.ModuleList) and len(layers) == n_layers:
-            for path in PROJECTIONS:
-                found = tuple(_descend(layer, path) for layer in layers)
-                if all(module is not None for module in found):
-                    return found  # type: ignore[return-value]
-    return ()
+def _decoder_layers(
+    model: nn.Module, n_layers: int
+) -> tuple[tuple[nn.Module, ...], tuple[nn.Module, ...]]:
+    """Return layers and projections of the first list of `n_layers` modules that all have one."""
+    for layers in _lists_of(model, n_layers):
+        found = _first_path(layers, PROJECTIONS)
+        if found is not None:
+            return tuple(layers), found[1]
+    return (), ()
+
+
+def _lists_of(model: nn.Module, n_layers: int) -> Iterator[Sequence[nn.Module]]:
+    for module in model.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == n_layers:
+            yield list(module)
+
+
+def _first_path(
+    layers: Sequence[nn.Module], paths: Sequence[str]
+) -> tuple[str, tuple[nn.Module, ...]] | None:
+    """Return the first path that every layer has, with its modules."""
+    for path in paths:
+        modules = [_descend(layer, path) for layer in layers]
+        found = [module for module in modules if module is not None]
+        if len(found) == len(modules):
+            return path, tuple(found)
+    return None
 
 
 def _descend(module: nn.Module, path: str) -> nn.Module | None:
@@ -92,6 +164,7 @@ def _descend(module: nn.Module, path: str) -> nn.Module | None:
     return found
 
 
-def _width(projection: nn.Module) -> int:
+def _input_width(projection: nn.Module) -> int:
     """Input features; GPT-2's Conv1D keeps them as `nx` and its weight the other way round."""
-    return int(projection.in_features if hasattr(projection, "in_features") else projection.nx)
+    width: Any = getattr(projection, "in_features", None)
+    return int(projection.nx if width is None else width)  # type: ignore[arg-type]

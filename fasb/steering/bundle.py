@@ -1,25 +1,36 @@
 """Bundles: edit, tracker and policy with their prompt and the model they belong to, in one file.
 
-What every method's `fit` gives, what decoding and scoring take, what users share. Knows no model;
-`check` in `fasb/decoding/decode.py` compares the fingerprint.
+What fitting gives, what decoding and scoring take, what users share. Knows no model; `check` in
+`fasb/decoding/decode.py` compares the fingerprint.
 """
 
-from dataclasses import asdict, dataclass, replace
+import json
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter, ValidationError
+from torch import Tensor
 
 from fasb.artifacts import content_hash, read_tensors, write_tensors
-from fasb.errors import BundleError
+from fasb.errors import BundleError, ConfigError
 from fasb.extensions import validated
-from fasb.settings import DecodingSettings, PromptSettings, ScoringSettings
+from fasb.settings import DecodingSettings, Positions, PromptSettings, ScoringSettings
 from fasb.steering.edit import Edit
 from fasb.steering.fingerprint import Fingerprint
 from fasb.steering.policy import Policy
+from fasb.steering.serialize import (
+    edit_layout,
+    edit_tensors,
+    read_edit,
+    read_tracker,
+    tracker_layout,
+    tracker_tensors,
+)
 from fasb.steering.tracker import Tracker
 
-FORMAT = 1
+FORMAT = 2
 """Raised when a bundle's layout changes; older files are then refused by name."""
 
 
@@ -41,33 +52,46 @@ class Bundle:
         """Whether the policy looks at p at all."""
         return self.policy.reads_p
 
+    @property
+    def positions(self) -> Positions:
+        """At which tokens the edit is active."""
+        return self.edit.positions if self.edit is not None else "from_answer"
+
     def require(self) -> None:
         """Refuse a bundle without what its policy needs.
 
         Raises:
-            BundleError: no edit, though it may steer; or no tracker, though its gate reads p.
+            BundleError: no edit, though it may steer; no tracker, though it reads p; or a transient
+                edit of more than the newest token.
         """
-        gate = self.policy.gate
+        when = self.policy.when
         if self.reads_p and self.tracker is None:
             raise BundleError(
-                f"bundle: gate {gate!r} reads p, but there is no tracker; fit one or use gate 'always'"
+                f"bundle: when {when!r} reads p, but there is no tracker; fit one, or use 'always'"
             )
-        if gate != "never" and self.edit is None:
+        if when != "never" and self.edit is None:
             raise BundleError(
-                f"bundle: gate {gate!r} may steer, but there is no edit; fit one or use gate 'never'"
+                f"bundle: when {when!r} may steer, but there is no edit; fit one, or use 'never'"
+            )
+        if self.decoding.edit == "transient" and self.positions != "from_answer":
+            raise BundleError(
+                f"bundle: an edit of positions {self.positions!r} stays in the cache; set "
+                "decoding.edit to persistent"
             )
 
     def key(self) -> str:
-        """Hash of all that changes an answer; equal bundles give equal answers."""
-        tensors = {name: value.tolist() for name, value in self._tensors().items()}
-        return content_hash([tensors, self.policy.as_dict(), self._settings()])
+        """Return a hash of all that changes an answer; equal bundles give equal answers."""
+        parts = [part.content().hex() for part in (self.edit, self.tracker) if part is not None]
+        return content_hash([parts, self.policy.as_dict(), self._settings()])
 
     def save(self, path: Path, made_by: dict[str, Any] | None = None) -> None:
-        """One safetensors file, whole or not at all."""
+        """Write one safetensors file, whole or not at all."""
         about = {
             "format": FORMAT,
             "policy": self.policy.as_dict(),
             **self._settings(),
+            "edit": edit_layout(self.edit),
+            "tracker": tracker_layout(self.tracker),
             "fingerprint": asdict(self.fingerprint) if self.fingerprint else None,
             "about": self.about or {},
         }
@@ -78,11 +102,11 @@ class Bundle:
 
     @classmethod
     def load(cls, path: Path) -> "Bundle":
-        """The bundle of a file that `save` made.
+        """Return the bundle of a file that `save` made.
 
         Raises:
             ArtifactError: the file is missing or damaged.
-            BundleError: it is not a bundle, or of another format.
+            BundleError: it is not a bundle, of another format, or holds what no bundle can hold.
         """
         arrays, about, _ = read_tensors(Path(path))
         if not isinstance(about, dict) or about.get("format") != FORMAT:
@@ -90,38 +114,56 @@ class Bundle:
                 f"{path}: not a bundle of format {FORMAT}; fit it again with this version"
             )
         tensors = {name: torch.from_numpy(value) for name, value in arrays.items()}
-        return cls(
-            policy=Policy(**about["policy"]),
-            edit=_group(Edit, "edit", tensors),
-            tracker=_group(Tracker, "tracker", tensors),
-            prompt=validated(PromptSettings, about["prompt"], f"{path}: prompt"),
-            decoding=validated(DecodingSettings, about["decoding"], f"{path}: decoding"),
-            scoring=validated(ScoringSettings, about["scoring"], f"{path}: scoring"),
-            fingerprint=Fingerprint(**about["fingerprint"]) if about["fingerprint"] else None,
-            about=about["about"],
-        )
+        try:
+            bundle = cls(
+                policy=_checked(Policy, about["policy"], "policy"),
+                edit=read_edit(about["edit"], tensors),
+                tracker=read_tracker(about["tracker"], tensors),
+                prompt=validated(PromptSettings, about["prompt"], f"{path}: prompt"),
+                decoding=validated(DecodingSettings, about["decoding"], f"{path}: decoding"),
+                scoring=validated(ScoringSettings, about["scoring"], f"{path}: scoring"),
+                fingerprint=_read_fingerprint(about["fingerprint"]),
+                about=dict(about["about"]),
+            )
+        except (KeyError, TypeError, ValueError, IndexError, ConfigError) as error:
+            reason = f"lacks {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
+            raise BundleError(f"{path}: not a whole bundle ({reason}); fit it again") from None
+        bundle.require()
+        return bundle
 
     def with_policy(self, **changes: Any) -> "Bundle":
-        """The same bundle under another threshold, strength or step back."""
-        return replace(self, policy=replace(self.policy, **changes))
+        """Return the same bundle under another threshold, strength or step back.
+
+        What was measured under the old policy is no longer claimed.
+        """
+        about = {key: value for key, value in (self.about or {}).items() if key not in MEASURED}
+        return replace(self, policy=replace(self.policy, **changes), about=about)
 
     def _settings(self) -> dict[str, Any]:
         sections = {"prompt": self.prompt, "decoding": self.decoding, "scoring": self.scoring}
         return {name: section.model_dump(mode="json") for name, section in sections.items()}
 
-    def _tensors(self) -> dict[str, torch.Tensor]:
-        parts = {"edit": self.edit, "tracker": self.tracker}
-        return {
-            f"{name}.{field}": value
-            for name, part in parts.items()
-            if part is not None
-            for field in part.__slots__
-            if (value := getattr(part, field)) is not None
-        }
+    def _tensors(self) -> dict[str, Tensor]:
+        return edit_tensors(self.edit) | tracker_tensors(self.tracker)
 
 
-def _group(kind: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
-    fields = {
-        key.split(".", 1)[1]: value for key, value in tensors.items() if key.startswith(f"{name}.")
-    }
-    return kind(**fields) if fields else None
+MEASURED = ("held_out", "tuned", "edge")
+"""Keys of `about` that say how good the bundle was, under its own policy."""
+
+
+def _read_fingerprint(fingerprint: Any) -> Fingerprint | None:
+    return None if fingerprint is None else _checked(Fingerprint, fingerprint, "fingerprint")
+
+
+def _checked(kind: Any, value: Any, where: str) -> Any:
+    """Return a dataclass of exactly these fields and types."""
+    if not isinstance(value, dict):
+        raise ValueError(f"{where}: not a mapping")
+    if unknown := set(value) - {field.name for field in fields(kind)}:
+        raise ValueError(f"{where}.{min(unknown)}: unknown key")
+    try:
+        return TypeAdapter(kind).validate_json(json.dumps(value), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in (where, *first["loc"]))
+        raise ValueError(f"{key}: {first['msg']}") from None

@@ -1,6 +1,6 @@
-"""Edits: what is changed where. Arithmetic on activations; knows no model, no probe and no threshold.
+"""Edits: what is changed where, and at which tokens. Data only; `fasb/model/hooks.py` applies it.
 
-In: the outputs of one layer's heads, and a strength per row and token. Out: the edited outputs.
+A unit of a site is one head of one layer, or one whole layer (`fasb/model/layout.py`).
 """
 
 from dataclasses import dataclass
@@ -9,41 +9,62 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from fasb.settings import Positions, SiteName
+from fasb.steering.fields import content_of, move
+from fasb.steering.operations import Add, Operation
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One operation on units of one site; row i of the operation's tensors belongs to `at[i]`.
+
+    `at` holds (layer, unit), each pair once.
+    """
+
+    site: SiteName
+    at: Int[Tensor, "n 2"]
+    operation: Operation
+
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """Steering vectors of the k anchors: strength times `vector` is added to each anchor's output.
+    """What a method changes; all changes are active at the same tokens, with the same strength.
 
-    `heads` are (layer, head), the anchors' order; `vector` already holds sigma (docs/method.md T3).
+    positions: `from_answer`, from the last token that stays on: its state predicts the first token
+    that is written anew (G8). `all`: also every token before it. `prompt_end`: only the last token
+    of the prompt.
     """
 
-    heads: Int[Tensor, "k 2"]
-    vector: Float[Tensor, "k head_dim"]
+    changes: tuple[Change, ...]
+    positions: Positions = "from_answer"
+
+    @classmethod
+    def of(
+        cls,
+        site: SiteName,
+        at: Int[Tensor, "n 2"],
+        operation: Operation,
+        positions: Positions = "from_answer",
+    ) -> "Edit":
+        """Return the edit of one site."""
+        return cls((Change(site, at, operation),), positions)
+
+    @classmethod
+    def add(cls, heads: Int[Tensor, "k 2"], vector: Float[Tensor, "k head_dim"]) -> "Edit":
+        """Return the edit that adds vectors to head outputs (docs/method.md T3)."""
+        return cls.of("head", heads, Add(vector))
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "Edit":
-        """The same edit elsewhere."""
-        return Edit(self.heads.to(device), self.vector.to(device, dtype))
+        """Return the same edit elsewhere."""
+        moved = []
+        for change in self.changes:
+            operation = move(change.operation, device, dtype)
+            moved.append(Change(change.site, change.at.to(device), operation))
+        return Edit(tuple(moved), self.positions)
 
     def content(self) -> bytes:
-        """Equal for equal edits."""
-        return (
-            self.heads.cpu().numpy().tobytes()
-            + self.vector.cpu().to(torch.float64).numpy().tobytes()
-        )
-
-    def by_layer(self, n_heads: int) -> dict[int, Float[Tensor, " width"]]:
-        """For each layer with an anchor, what strength 1 adds to all its heads side by side (heads * head_dim)."""
-        rows: dict[int, Tensor] = {}
-        for (layer, head), vector in zip(self.heads.tolist(), self.vector, strict=True):
-            row = rows.setdefault(layer, self.vector.new_zeros(n_heads, self.vector.shape[1]))
-            row[head] = vector
-        return {layer: row.flatten() for layer, row in rows.items()}
-
-
-def add(
-    activation: Float[Tensor, "row token width"],
-    vector: Float[Tensor, " width"],
-    strength: Float[Tensor, "row token"],
-) -> Float[Tensor, "row token width"]:
-    """The activation with strength times vector added; where the strength is 0 it is unchanged."""
-    return activation + strength.to(activation.dtype)[..., None] * vector
+        """Return bytes that are equal for equal edits."""
+        pieces = [self.positions.encode()]
+        for change in self.changes:
+            pieces += [change.site.encode(), content_of(change), content_of(change.operation)]
+        return b"|".join(pieces)

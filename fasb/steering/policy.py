@@ -1,11 +1,10 @@
 """Policies: when to steer, how strongly, how far back. Arithmetic on p; knows no model.
 
-In: a `Trace` with p at every state, and which states may be judged. Out: a `Decision` per row.
-The same function serves generation and multiple-choice scoring, which differ only in their
-schedule.
+`Policy.fires` is the one place where p becomes "this answer deviates"; decoding, streaming, scoring
+and side effects all ask it. `decide` replays a whole trace through it.
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -14,17 +13,19 @@ from jaxtyping import Bool, Float, Int
 from fasb.errors import ConfigError
 from fasb.steering.trace import OPEN, Decision, Trace
 
+When = Literal["never", "always", "prompt", "token"]
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
     """Thresholds and strength (docs/method.md T2-T4, G2-G4).
 
+    when: `token` judges the text so far; `prompt` only the last token of the prompt (After
+    Question, CAST); `always` steers from the first token (ITI, All fixed); `never` does not steer.
     alpha: strength. beta: fires when p > beta, never at equality. s: tokens dropped on firing.
-    gate: `answer` judges the text so far; `question` only the last prompt token (After Question);
-    `always` steers from the first token (ITI, All fixed); `never` does not steer. adaptive:
-    strength is p * alpha, else alpha. backtrack: drop s tokens, else keep all (w/o Backtracking).
-    judged: after the n-th token, the state of that token, or of the one before it (the released
-    program).
+    adaptive: strength is p * alpha, else alpha. backtrack: drop s tokens, else keep all (w/o
+    Backtracking). judged: after the n-th token, the state of that token (`newest`), or of the one
+    before it (`previous`, the released program).
 
     Beyond the paper (docs/method.md 6). backtracks: how often a row may fire; later checks begin s
     tokens after the place it went back to, and add their strength to the one in force there. safe:
@@ -35,7 +36,7 @@ class Policy:
     alpha: float = 0.0
     beta: float = 0.5
     s: int = 10
-    gate: Literal["answer", "question", "always", "never"] = "answer"
+    when: When = "token"
     adaptive: bool = True
     backtrack: bool = True
     judged: Literal["newest", "previous"] = "newest"
@@ -57,13 +58,13 @@ class Policy:
             raise ConfigError(f"policy.alpha: {self.alpha} is not a number; give a finite strength")
         if self.backtracks < 1:
             raise ConfigError(
-                f"policy.backtracks: {self.backtracks}; set 1 or more, or gate to 'never'"
+                f"policy.backtracks: {self.backtracks}; set 1 or more, or `when` to 'never'"
             )
         for key, most in (("safe", self.beta), ("release", 1)):
             value = getattr(self, key)
             if value is not None and not 0 <= value <= most:
                 raise ConfigError(
-                    f"policy.{key}: {value} is not between 0 and {most}; correct it, or leave it out"
+                    f"policy.{key}: {value} is not between 0 and {most}; correct it or leave it out"
                 )
         if not self.once and self.judged == "previous":
             raise ConfigError(
@@ -72,16 +73,40 @@ class Policy:
 
     @property
     def once(self) -> bool:
-        """Whether the unsteered answer alone decides, as in the paper; else steered states are judged as well."""
+        """Whether the unsteered answer alone decides, as in the paper."""
         return self.backtracks == 1 and not self.reestimate and self.release is None
 
     @property
     def reads_p(self) -> bool:
         """Whether it looks at p at all."""
-        return self.gate in ("answer", "question") or (self.gate == "always" and not self.once)
+        return self.when in ("token", "prompt") or (self.when == "always" and not self.once)
+
+    @property
+    def checks_tokens(self) -> bool:
+        """Whether generated tokens are judged: `always` has fired once before the first."""
+        return self.when == "token" or (self.when == "always" and self.backtracks > 1)
+
+    def fires(
+        self,
+        p: Float[np.ndarray, " row"],
+        n: Int[np.ndarray, " row"],
+        base: Int[np.ndarray, " row"],
+        ended: Bool[np.ndarray, " row"],
+    ) -> Bool[np.ndarray, " row"]:
+        """Return which rows fire at the check after n tokens, p being that of the judged state.
+
+        A check is due s tokens after `base`, the tokens that stay whatever follows, and where a row
+        ends (G3). What fires at its own end without going back has nothing left to steer.
+        """
+        if self.when == "prompt":
+            due = n == 0
+        else:
+            due = (n - base >= self.s) | ended
+            due &= self.backtrack | ~ended
+        return due & (p > self.beta)
 
     def strength(self, p: Float[np.ndarray, " row"]) -> Float[np.ndarray, " row"]:
-        """What p at firing gives (T3)."""
+        """Return what p at firing gives (T3)."""
         return self.alpha * (p.astype(np.float64) if self.adaptive else np.ones(len(p)))
 
     def kept(
@@ -90,105 +115,80 @@ class Policy:
         n: Int[np.ndarray, " row"],
         base: Int[np.ndarray, " row"],
     ) -> Int[np.ndarray, " row"]:
-        """Tokens that stay where a row fires after n tokens; never fewer than `base` (G4)."""
+        """Return the tokens that stay where rows fire after n; never fewer than `base` (G4)."""
         if not self.backtrack:
             return n
         if self.safe is None:
             return np.maximum(n - self.s, base)
         state = np.arange(p.shape[1])
         safe = (p <= self.safe) & (state >= base[:, None]) & (state < n[:, None])
-        return np.where(safe.any(axis=1), p.shape[1] - 1 - safe[:, ::-1].argmax(axis=1), base)
+        last_safe = p.shape[1] - 1 - safe[:, ::-1].argmax(axis=1)
+        return np.where(safe.any(axis=1), last_safe, base)
 
     def as_dict(self) -> dict[str, Any]:
-        """All fields, for provenance and hashes."""
+        """Return all fields, for provenance and hashes."""
         return asdict(self)
 
 
 def decide(trace: Trace, policy: Policy) -> Decision:
-    """What happens to each generated answer (docs/method.md G2-G7).
+    """Return what happens to each generated answer (docs/method.md G2-G7).
 
-    The check after token n happens when n >= s, or when the row ended at n. It judges state n
-    (`newest`) or n - 1 (`previous`); the first state with p > beta fires; n - s tokens stay, none
-    if n <= s. An unfinished row (`OPEN`) must have been left where it fired, and gets the decision
+    The check after token n judges state n (`newest`) or n - 1 (`previous`); the first that fires
+    counts. An unfinished row (`OPEN`) must have been left where it fired, and gets the decision
     that the whole row would.
 
     Raises:
-        ValueError: the gate needs p and the trace has none.
+        ValueError: the policy needs p and the trace has none.
     """
-    if policy.gate != "answer":
-        return _at_once(trace, policy)
-    p = _observed(trace)
-    judged = p[:, 1:] if policy.judged == "newest" else p[:, :-1]
-    return _first(trace, policy, np.arange(1, p.shape[1]), judged)
+    return _first_firing(trace, policy, behind=int(policy.judged == "previous"))
 
 
 def decide_choice(trace: Trace, policy: Policy) -> Decision:
-    """What happens to each candidate answer of a multiple choice (docs/method.md M4-M6).
+    """Return what happens to each candidate answer of a multiple choice (docs/method.md M4-M6).
 
     State 0 of the trace is the first position that may be edited; a row without any has length -1.
-    State j is judged itself, whatever `judged` says (M5), when j >= s or it is the last; on firing,
-    states from `Policy.kept` on are edited.
+    State n is judged itself, whatever `judged` says (M5); on firing, states from `Policy.kept` on
+    are edited.
+
+    Raises:
+        ValueError: the policy needs p and the trace has none.
     """
-    if policy.gate != "answer":
-        return _at_once(trace, policy)
-    p = _observed(trace)
-    return _first(trace, policy, np.arange(p.shape[1]), p)
+    return _first_firing(trace, policy, behind=0)
 
 
-def _first(
-    trace: Trace,
-    policy: Policy,
-    n: Int[np.ndarray, " check"],
-    judged: Float[np.ndarray, "row check"],
-) -> Decision:
-    """The decision at each row's first check that finds p > beta; check i comes after n[i] tokens (states)."""
-    if not len(n):
-        return _decision(
-            trace,
-            policy,
-            np.zeros(len(trace.length), dtype=bool),
-            trace.length,
-            np.zeros(len(trace.length)),
-        )
-    last = trace.length[:, None]
-    due = ((n >= policy.s) | (n == last)) & (n <= last)
-    fires = due & (judged > policy.beta)
-    fired, check = fires.any(axis=1), fires.argmax(axis=1)
-    if not policy.backtrack:  # what fires at its own end has nothing left to steer
-        fired &= (n[check] < trace.length) | (trace.ended == OPEN)
-    return _decision(
-        trace, policy, fired, n[check], np.take_along_axis(judged, check[:, None], axis=1)[:, 0]
-    )
-
-
-def _at_once(trace: Trace, policy: Policy) -> Decision:
-    """Gates that are decided before the first token."""
-    fired_at = np.zeros(len(trace.length), dtype=np.int64)
-    if policy.gate == "question":
-        before = _observed(trace)[:, 0]
-        return _decision(trace, policy, before > policy.beta, fired_at, before)
-    fired = (trace.length >= 0) & (policy.gate == "always")
-    return _decision(trace, replace(policy, adaptive=False), fired, fired_at, np.zeros(len(fired)))
+def _first_firing(trace: Trace, policy: Policy, behind: int) -> Decision:
+    """Replay a trace check by check; the check after n tokens judges state n - `behind`."""
+    n_rows, at_start = len(trace.length), np.zeros(len(trace.length), dtype=np.int64)
+    if policy.when in ("always", "never"):
+        fired = (trace.length >= 0) & (policy.when == "always")
+        strength = np.where(fired, policy.alpha, 0.0)
+        return _decision(trace, fired, at_start, at_start, strength)
+    if trace.p is None:
+        raise ValueError("this policy needs p; observe the trace first")
+    fired, fired_at = np.zeros(n_rows, dtype=bool), at_start.copy()
+    judged = np.zeros(n_rows, dtype=trace.p.dtype)
+    for n in range(trace.p.shape[1]):
+        p = trace.p[:, max(n - behind, 0)]
+        # an open row was left where it fired, which without going back was not its end
+        ended = (trace.length == n) & ((trace.ended != OPEN) | policy.backtrack)
+        fires = policy.fires(p, np.full(n_rows, n), at_start, ended)
+        new = fires & (n <= trace.length) & ~fired
+        fired_at[new], judged[new] = n, p[new]
+        fired |= new
+    kept = policy.kept(trace.p, fired_at, at_start)
+    return _decision(trace, fired, fired_at, kept, policy.strength(judged))
 
 
 def _decision(
     trace: Trace,
-    policy: Policy,
     fired: Bool[np.ndarray, " row"],
     fired_at: Int[np.ndarray, " row"],
-    p: Float[np.ndarray, " row"],
+    kept: Int[np.ndarray, " row"],
+    strength: Float[np.ndarray, " row"],
 ) -> Decision:
-    seen = trace.p if trace.p is not None else np.zeros((len(fired), 1))
-    kept = policy.kept(seen, fired_at, np.zeros_like(fired_at))
     return Decision(
         fired,
         np.where(fired, kept, trace.length),
-        np.where(fired, policy.strength(p), 0.0),
+        np.where(fired, strength, 0.0),
         np.where(fired, fired_at, trace.length),
     )
-
-
-def _observed(trace: Trace) -> Float[np.ndarray, "row state"]:
-    if trace.p is None:
-        raise ValueError("this gate needs p; observe the trace first")
-    return trace.p

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from fasb.settings import Positions
+
 LIMIT, EOS, STOP, OPEN = 0, 1, 2, 3
 """How an answer ended: at N tokens, at an end-of-sequence token, at a stop string; or it was left
 unfinished."""
@@ -29,12 +31,12 @@ class Trace:
     p: Float[np.ndarray, "row state"] | None = None
 
     def rows(self) -> list[list[int]]:
-        """The tokens of each row, without padding."""
+        """Return the tokens of each row, without padding."""
         return [row[:n].tolist() for row, n in zip(self.tokens, self.length, strict=True)]
 
     @classmethod
     def of(cls, rows: list[list[int]], ended: list[int]) -> "Trace":
-        """A trace of token lists of any lengths."""
+        """Return a trace of token lists of any lengths."""
         length = np.array([len(row) for row in rows], dtype=np.int64)
         tokens = np.zeros((len(rows), max(length, default=0)), dtype=np.int64)
         for i, row in enumerate(rows):
@@ -59,7 +61,7 @@ class Decision:
     fired_at: Int[np.ndarray, " row"]
 
     def suffixes(self) -> list[tuple[int, int, float]]:
-        """(row, kept, strength) of each row that fired: with one edit, equal ones give equal answers."""
+        """Return (row, kept, strength) of rows that fired: with one edit, equal ones answer alike."""
         row = self.fired.nonzero()[0]
         return list(
             zip(row.tolist(), self.kept[row].tolist(), self.strength[row].tolist(), strict=True)
@@ -83,15 +85,27 @@ class Answers:
     edited: Float[np.ndarray, "row state"]
 
     @classmethod
-    def once(cls, before: Trace, decision: Decision, after: Trace) -> "Answers":
-        """Of a policy by which a row fires once."""
+    def once(
+        cls, before: Trace, decision: Decision, after: Trace, positions: Positions = "from_answer"
+    ) -> "Answers":
+        """Return the answers of a policy by which a row fires once."""
         anew = after.length - decision.kept
-        state = np.arange(after.tokens.shape[1] + 1)
+        edited = np.zeros((len(after.length), after.tokens.shape[1] + 1))
+        for row in decision.fired.nonzero()[0]:
+            active = edited_states(positions, int(decision.kept[row]))
+            edited[row, active] = decision.strength[row]
         return cls(
             before,
             decision,
             after,
             rounds=decision.fired.astype(np.int64),
             decoded=np.where(decision.fired, decision.fired_at + anew, before.length),
-            edited=np.where(state >= decision.kept[:, None], decision.strength[:, None], 0.0),
+            edited=edited,
         )
+
+
+def edited_states(positions: Positions, kept: int) -> slice:
+    """Return the states that an edit is active at once a row keeps `kept` tokens."""
+    if positions == "all":
+        return slice(0, None)
+    return slice(0, 1) if positions == "prompt_end" else slice(kept, None)

@@ -1,57 +1,105 @@
 """State tracking: how likely the text so far is to deviate.
 
-In: head outputs of the k anchors at one token per row. Out: p in [0, 1] per row, high = deviates.
-Knows no model, no threshold and no decoding; `policy.py` decides what p means.
+In: activations of the tracked units at one token per row. Out: p in [0, 1] per row, high =
+deviates. Knows no model, no threshold and no decoding; `policy.py` decides what p means. A unit is
+read before its own edit.
 """
 
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from fasb.settings import SiteName
+from fasb.steering.fields import content_of, move, tensors_of
+
+
+@runtime_checkable
+class Score(Protocol):
+    """What every kind of classifier can do; its tensors' first dimension is the unit."""
+
+    def deviation(self, x: Float[Tensor, "*state n width"]) -> Float[Tensor, "*state n"]:
+        """Return each unit's probability that the text deviates."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Logistic:
+    """Logistic probes: the logit of "true" is x . weight + bias (docs/method.md P1)."""
+
+    weight: Float[Tensor, "n width"]
+    bias: Float[Tensor, " n"]
+
+    def deviation(self, x: Float[Tensor, "*state n width"]) -> Float[Tensor, "*state n"]:
+        """Return 1 - p(true), written sigmoid(-logit), which is exact near 1 (T1)."""
+        return torch.sigmoid(-((x * self.weight).sum(-1) + self.bias))
+
+
+@dataclass(frozen=True, slots=True)
+class Cosine:
+    """Cosine prototypes: the logit of "true" is unit(x - centre) . weight (docs/method.md P7).
+
+    `weight` is the difference of the two unit prototypes divided by the temperature.
+    """
+
+    weight: Float[Tensor, "n width"]
+    centre: Float[Tensor, "n width"]
+
+    def deviation(self, x: Float[Tensor, "*state n width"]) -> Float[Tensor, "*state n"]:
+        """Return 1 - p(true)."""
+        cosines = torch.nn.functional.normalize(x - self.centre, dim=-1)
+        return torch.sigmoid(-(cosines * self.weight).sum(-1))
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """Similarity to a condition: (1 + cos(x, tanh(P x))) / 2, P the projection on it (CAST).
+
+    `direction` has unit length and points to where the text deviates.
+    """
+
+    direction: Float[Tensor, "n width"]
+
+    def deviation(self, x: Float[Tensor, "*state n width"]) -> Float[Tensor, "*state n"]:
+        """Return the similarity, moved from [-1, 1] to [0, 1]."""
+        projected = torch.tanh((x * self.direction).sum(-1, keepdim=True) * self.direction)
+        return (1 + torch.nn.functional.cosine_similarity(x, projected, dim=-1)) / 2
+
+
+SCORES: dict[str, type[Logistic | Cosine | Projection]] = {
+    "logistic": Logistic,
+    "cosine": Cosine,
+    "projection": Projection,
+}
+"""What a score is called in a bundle's file."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tracker:
-    """Classifiers of the anchors, evaluated together (docs/method.md T1, P7).
+    """Classifiers of units of one site, evaluated together; `at` holds (layer, unit)."""
 
-    Logistic probes: the logit of "true" is x . weight + bias. Cosine prototypes, where `centre` is
-    given: the logit is x - centre, scaled to unit length, . weight + bias; weight is the difference
-    of the two unit prototypes divided by the temperature, and the bias is 0.
-    """
+    site: SiteName
+    at: Int[Tensor, "n 2"]
+    score: Score
 
-    heads: Int[Tensor, "k 2"]
-    weight: Float[Tensor, "k head_dim"]
-    bias: Float[Tensor, " k"]
-    centre: Float[Tensor, "k head_dim"] | None = None
+    def deviation(self, x: Float[Tensor, "*state n width"]) -> Float[Tensor, "*state"]:
+        """Return p: the mean over units of the probability that the text deviates (T1).
 
-    def content(self) -> bytes:
-        """Equal for equal trackers."""
-        parts = (
-            self.heads,
-            self.weight,
-            self.bias,
-            *(() if self.centre is None else (self.centre,)),
-        )
-        return b"".join(part.cpu().to(torch.float64).numpy().tobytes() for part in parts)
-
-    def deviation(self, x: Float[Tensor, "*state k head_dim"]) -> Float[Tensor, "*state"]:
-        """Mean over anchors of 1 - p(true); 1 - sigmoid(z) is written sigmoid(-z), exact near 1.
-
-        `x` is taken to the tracker's dtype (float32 as fitted), whatever the model computes in.
+        `x` is taken to the classifiers' dtype (float32 as fitted), whatever the model computes in.
         """
-        x = x.to(self.weight.dtype)
-        if self.centre is not None:
-            x = torch.nn.functional.normalize(x - self.centre, dim=-1)
-        logit = (x * self.weight).sum(-1) + self.bias
-        return torch.sigmoid(-logit).mean(-1)
+        return self.score.deviation(x.to(self.dtype)).mean(-1)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type that p has."""
+        return next(iter(tensors_of(self.score).values())).dtype
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "Tracker":
-        """The same tracker elsewhere."""
-        centre = None if self.centre is None else self.centre.to(device, dtype)
-        return Tracker(
-            self.heads.to(device),
-            self.weight.to(device, dtype),
-            self.bias.to(device, dtype),
-            centre,
-        )
+        """Return the same tracker elsewhere."""
+        return Tracker(self.site, self.at.to(device), move(self.score, device, dtype))
+
+    def content(self) -> bytes:
+        """Return bytes that are equal for equal trackers."""
+        return b"|".join([self.site.encode(), content_of(self), content_of(self.score)])

@@ -1,0 +1,43 @@
+"""Reads: which activations a method asks for, and what their bank is called. Needs no torch."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from fasb.errors import ConfigError, did_you_mean
+from fasb.settings import SiteName
+
+Position = Literal["answer_end", "next_question_end"]
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What a method reads: the activations of a site at the last token of a kind of text.
+
+    position: `answer_end`, the probes' texts (A3); `next_question_end`, the same with a random
+    question behind, for sigma (A4).
+    """
+
+    site: SiteName = "head"
+    position: Position = "answer_end"
+
+    @property
+    def name(self) -> str:
+        """What its bank's file is called: `answer_end`, `residual-answer_end`."""
+        return self.position if self.site == "head" else f"{self.site}-{self.position}"
+
+    @classmethod
+    def named(cls, name: str) -> "Read":
+        """Return the read of a bank's name.
+
+        Raises:
+            ConfigError: there is no such site or position.
+        """
+        reads = [cls(site, place) for site in get_args(SiteName) for place in get_args(Position)]
+        known = {read.name: read for read in reads}
+        if name not in known:
+            raise ConfigError(f"read: no {name!r}; {did_you_mean(name, known)}")
+        return known[name]
+
+
+HEAD_READS = (Read("head", "answer_end"), Read("head", "next_question_end"))
+"""What head vectors and their sigma are made of."""

@@ -1,0 +1,47 @@
+"""The probe gate: classifiers of the k anchors watch every token (docs/method.md T1, P7).
+
+p is the mean over the anchors of 1 - p(true). Logistic probes are the paper's; cosine prototypes
+its training-free variant.
+"""
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from fasb.fitting.reads import Read
+from fasb.settings import Section
+
+if TYPE_CHECKING:
+    import fasb.fitting.training
+    import fasb.steering.tracker
+
+
+Ranking = Literal["logistic", "cosine", "prototype"]
+"""A kind of classifier; `prototype`: the one that `trackers.prototype` says, as presets do (P7)."""
+
+
+class Settings(Section):
+    """One setting; the default is the released program's for 1,024 heads (P10)."""
+
+    k: int = Field(24, ge=1, description="Anchors: heads that are tracked")
+    classifier: Ranking = "logistic"
+
+
+def reads(settings: Settings) -> tuple[Read, ...]:
+    """Return the ends of answers (A3)."""
+    return (Read(),)
+
+
+def fit(
+    training: "fasb.fitting.training.Training", settings: Settings
+) -> "fasb.steering.tracker.Tracker":
+    """Return the tracker of the k anchors, ranked by the accuracy of the same classifiers (P3)."""
+    kind = kind_of(settings.classifier, training)
+    return training.classifiers(kind).tracker(training.anchors(kind, settings.k))
+
+
+def kind_of(
+    ranking: Ranking, training: "fasb.fitting.training.Training"
+) -> "Literal['logistic', 'cosine']":
+    """Return the kind of classifier that is meant."""
+    return training.sections.trackers.prototype if ranking == "prototype" else ranking

@@ -1,0 +1,53 @@
+"""Conditional steering's behaviour vector: the first principal component of centred pairs.
+
+Source: Lee et al., arXiv 2409.05907 (docs/method.md 3.4). At each behaviour layer, states of true
+and false answers are centred by question; the first principal component, its sign such that true
+answers project higher, is added to the residual stream. When to add it is its gate's business
+(`fasb/gates/condition.py`): judged once, at the end of the prompt.
+"""
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from fasb.fitting.reads import Read
+from fasb.settings import Section
+
+if TYPE_CHECKING:
+    import fasb.fitting.training
+    import fasb.steering.edit
+
+
+READ = Read("residual", "answer_end")
+
+
+class Settings(Section):
+    """One setting; alpha is the strength, in units of the residual stream."""
+
+    first: float = Field(0.3, ge=0, le=1, description="First behaviour layer, share of the depth")
+    last: float = Field(0.5, ge=0, le=1, description="Last behaviour layer, share of the depth")
+
+
+def reads(settings: Settings) -> tuple[Read, ...]:
+    """Return the residual stream at the ends of answers."""
+    return (READ,)
+
+
+def fit(
+    training: "fasb.fitting.training.Training", settings: Settings
+) -> "fasb.steering.edit.Edit":
+    """Return the edit of the behaviour layers."""
+    import numpy as np
+    import torch
+
+    from fasb.fitting.directions import layer_at, principal_direction, question_differences
+    from fasb.steering.edit import Edit
+    from fasb.steering.operations import Add
+
+    bank = training.bank(READ)
+    rows = training.train_rows(bank)
+    first, last = (layer_at(depth, bank.n_layers) for depth in (settings.first, settings.last))
+    layers = list(range(first, max(first, last) + 1))
+    vectors = [principal_direction(question_differences(bank, rows, i)[:, 0]) for i in layers]
+    at = torch.tensor([[layer, 0] for layer in layers])
+    return Edit.of("residual", at, Add(torch.from_numpy(np.stack(vectors).astype(np.float32))))

@@ -1,0 +1,54 @@
+"""Directional ablation: one direction is removed from all that is written to the residual stream.
+
+Source: Arditi et al., arXiv 2406.11717 (docs/method.md 3.3). d = mean(h | false) - mean(h | true),
+unit, h the residual stream behind one layer at the answer's last token; x <- x - alpha (x . d) d at
+every layer's output, attention output and MLP output, at every token, the prompt's included. alpha 1
+removes all of it. For truthfulness there is no published recipe: false answers are what is removed.
+"""
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from fasb.fitting.reads import Read
+from fasb.settings import Section, SiteName
+
+if TYPE_CHECKING:
+    import fasb.fitting.training
+    import fasb.steering.edit
+
+
+READ = Read("residual", "answer_end")
+SITES: tuple[SiteName, ...] = ("residual", "attention", "mlp")
+
+
+class Settings(Section):
+    """One setting."""
+
+    layer: float = Field(0.5, ge=0, le=1, description="Where it is read, as a share of the depth")
+
+
+def reads(settings: Settings) -> tuple[Read, ...]:
+    """Return the residual stream at the ends of answers."""
+    return (READ,)
+
+
+def fit(
+    training: "fasb.fitting.training.Training", settings: Settings
+) -> "fasb.steering.edit.Edit":
+    """Return the edit of all layers."""
+    import numpy as np
+    import torch
+
+    from fasb.fitting.directions import layer_at, mean_difference
+    from fasb.fitting.probes import unit
+    from fasb.steering.edit import Change, Edit
+    from fasb.steering.operations import Remove
+
+    bank = training.bank(READ)
+    false_minus_true = -mean_difference(bank, training.train_rows(bank))
+    direction = unit(false_minus_true[layer_at(settings.layer, bank.n_layers), 0])
+    every = np.tile(direction.astype(np.float32), (bank.n_layers, 1))
+    at = torch.stack([torch.arange(bank.n_layers), torch.zeros(bank.n_layers, dtype=torch.long)], 1)
+    changes = [Change(site, at, Remove(torch.from_numpy(every))) for site in SITES]
+    return Edit(tuple(changes), "all")

@@ -1,0 +1,118 @@
+"""Edits and trackers as named tensors and a JSON layout, and back: what files hold.
+
+Reading checks everything that a stranger's file may have wrong, so that nothing downstream has to.
+"""
+
+from dataclasses import fields
+from typing import Any, get_args
+
+import torch
+from torch import Tensor
+
+from fasb.settings import Positions, SiteName
+from fasb.steering.edit import Change, Edit
+from fasb.steering.fields import kind_of, tensors_of
+from fasb.steering.operations import OPERATIONS
+from fasb.steering.tracker import SCORES, Tracker
+
+Layout = dict[str, Any] | None
+"""What the tensors are of, as JSON; None where there is no edit, or no tracker."""
+
+
+def edit_layout(edit: Edit | None) -> Layout:
+    """Return the sites and operations of an edit, by name."""
+    if edit is None:
+        return None
+    changes = []
+    for change in edit.changes:
+        kind = kind_of(change.operation, OPERATIONS)
+        changes.append({"site": change.site, "operation": kind})
+    return {"positions": edit.positions, "changes": changes}
+
+
+def tracker_layout(tracker: Tracker | None) -> Layout:
+    """Return the site and score of a tracker, by name."""
+    if tracker is None:
+        return None
+    return {"site": tracker.site, "score": kind_of(tracker.score, SCORES)}
+
+
+def edit_tensors(edit: Edit | None, name: str = "edit") -> dict[str, Tensor]:
+    """Return the tensors of an edit: `{name}.{number}.at`, `{name}.{number}.{field}`."""
+    tensors = {}
+    for i, change in enumerate(edit.changes if edit is not None else ()):
+        tensors[f"{name}.{i}.at"] = change.at
+        for field, value in tensors_of(change.operation).items():
+            tensors[f"{name}.{i}.{field}"] = value
+    return tensors
+
+
+def tracker_tensors(tracker: Tracker | None, name: str = "tracker") -> dict[str, Tensor]:
+    """Return the tensors of a tracker: `{name}.at`, `{name}.{field}`."""
+    if tracker is None:
+        return {}
+    own = {f"{name}.{field}": value for field, value in tensors_of(tracker.score).items()}
+    return {f"{name}.at": tracker.at, **own}
+
+
+def read_edit(layout: Layout, tensors: dict[str, Tensor], name: str = "edit") -> Edit | None:
+    """Return the edit of a layout and tensors.
+
+    Raises:
+        KeyError: something is missing.
+        ValueError: something is of another shape or type, or not finite.
+    """
+    if layout is None:
+        return None
+    changes = []
+    for i, change in enumerate(layout["changes"]):
+        operation = _read_part(OPERATIONS[change["operation"]], f"{name}.{i}", tensors)
+        site, at = _read_units(change["site"], f"{name}.{i}", tensors)
+        changes.append(Change(site, at, operation))
+    if layout["positions"] not in get_args(Positions) or not changes:
+        raise ValueError(f"positions {layout['positions']!r} of {len(changes)} changes")
+    return Edit(tuple(changes), layout["positions"])
+
+
+def read_tracker(
+    layout: Layout, tensors: dict[str, Tensor], name: str = "tracker"
+) -> Tracker | None:
+    """Return the tracker of a layout and tensors.
+
+    Raises:
+        KeyError: something is missing.
+        ValueError: something is of another shape or type, or not finite.
+    """
+    if layout is None:
+        return None
+    score = _read_part(SCORES[layout["score"]], name, tensors)
+    site, at = _read_units(layout["site"], name, tensors)
+    return Tracker(site, at, score)
+
+
+def _read_units(site: Any, name: str, tensors: dict[str, Tensor]) -> tuple[SiteName, Tensor]:
+    at = tensors[f"{name}.at"]
+    if site not in get_args(SiteName):
+        raise ValueError(f"site {site!r}")
+    if at.dtype != torch.int64 or at.ndim != 2 or at.shape[1] != 2 or not len(at):
+        raise ValueError(f"{name}.at holds no pairs of layer and unit")
+    if len(at.unique(dim=0)) < len(at):
+        raise ValueError(f"{name}.at holds a unit twice")
+    return site, at
+
+
+def _read_part(kind: type[Any], name: str, tensors: dict[str, Tensor]) -> Any:
+    """Return an operation or a score; its tensors must be finite and of one length."""
+    n_units = len(tensors[f"{name}.at"])
+    found = {}
+    for field in fields(kind):
+        value = tensors[f"{name}.{field.name}"]
+        if not value.is_floating_point() or not value.isfinite().all():
+            raise ValueError(f"{name}.{field.name} is not finite")
+        if value.ndim not in (1, 2) or len(value) != n_units:
+            raise ValueError(f"{name}.{field.name} is of shape {tuple(value.shape)}")
+        found[field.name] = value
+    widths = {value.shape[1] for value in found.values() if value.ndim == 2}
+    if len(widths) != 1:
+        raise ValueError(f"{name} holds vectors of different widths")
+    return kind(**found)
