@@ -16,8 +16,8 @@ from subjects import Subject, half_firing
 from fasb.data.protocol import Question
 from fasb.decoding import decode as decoding
 from fasb.decoding import score as scoring
-from fasb.decoding import stream as live
 from fasb.fitting import bank as activations
+from fasb.fitting.reads import Read
 from fasb.model.batch import Prefix, batch_of, forward, shared_prefix
 from fasb.settings import ActivationSettings, PromptSettings
 
@@ -29,7 +29,7 @@ def live_over_limit(subject: Subject, repeats: int) -> dict[str, Any]:
     keeps its cache.
     """
     model, prompts, bundle = subject.model, subject.prompts, subject.bundle
-    answers = live.live(model, prompts, bundle)
+    answers = decoding.decode(model, prompts, bundle)
     plain = decoding.trace(model, prompts, bundle.decoding)
     share = answers.decoded.sum() / plain.length.sum()
     restarts = [
@@ -37,7 +37,7 @@ def live_over_limit(subject: Subject, repeats: int) -> dict[str, Any]:
         for i in np.flatnonzero(answers.decision.fired)
     ]
     times, base = pairs(
-        lambda: live.live(model, prompts, bundle),
+        lambda: decoding.decode(model, prompts, bundle),
         lambda: decoding.trace(model, prompts, bundle.decoding),
         repeats,
     )
@@ -60,9 +60,9 @@ def live_over_limit(subject: Subject, repeats: int) -> dict[str, Any]:
 
 def edit_over_plain(subject: Subject, repeats: int) -> dict[str, Any]:
     """Always-on steering (ITI) against unsteered decoding of the same prompts."""
-    always = subject.bundle.with_policy(gate="always")
+    always = subject.bundle.with_policy(when="always")
     edited, plain = pairs(
-        lambda: live.live(subject.model, subject.prompts, always),
+        lambda: decoding.decode(subject.model, subject.prompts, always),
         lambda: decoding.trace(subject.model, subject.prompts, always.decoding),
         repeats,
     )
@@ -107,7 +107,7 @@ def loop_over_engine(
     few = subject.prompts[:sample]
     plain, ours = pairs(
         lambda: [loop(model, prompt, bundle) for prompt in few],
-        lambda: live.live(model, subject.prompts, bundle),
+        lambda: decoding.decode(model, subject.prompts, bundle),
         repeats,
     )
     return ratio(plain / sample, ours / len(subject.prompts)) | {
@@ -116,62 +116,98 @@ def loop_over_engine(
     }
 
 
-def grid_over_one(subject: Subject, repeats: int) -> dict[str, Any]:
-    """Trace and a 5 x 4 x 3 grid over alpha, beta and s, against trace and one setting."""
-    model, prompts, bundle = subject.model, subject.prompts, subject.bundle
+def _grid(bundle: Any) -> list[Any]:
+    """60 settings: 5 x 4 x 3 over alpha, beta and s."""
     betas = [min(bundle.policy.beta + step, 1.0) for step in (0.0, 0.01, 0.02, 0.03)]
-    grid = [
-        bundle.with_policy(alpha=float(alpha), beta=beta, s=s)
-        for alpha in (2, 4, 6, 8, 10)
-        for beta in betas
-        for s in (5, 10, 15)
-    ]
-    answers = decoding.sweep(model, prompts, decoding.trace(model, prompts, bundle.decoding), grid)
-    many, one = pairs(
-        lambda: decoding.sweep(
-            model, prompts, decoding.trace(model, prompts, bundle.decoding), grid
-        ),
-        lambda: decoding.answer(model, prompts, bundle),
-        repeats,
-    )
-    first = decoding.answer(model, prompts, bundle)
-    traced = int(first.before.length.sum())
-    suffixes = {
-        key: int(found.after.length[key[0]]) - key[1]
-        for found in answers
-        for key in found.decision.suffixes()
-    }
+    grid = []
+    for alpha in (2.0, 4.0, 6.0, 8.0, 10.0):
+        for beta in betas:
+            grid += [bundle.with_policy(alpha=alpha, beta=beta, s=s) for s in (5, 10, 15)]
+    return grid
+
+
+def grid_over_tokens(subject: Subject, repeats: int) -> dict[str, Any]:
+    """Trace and 60 settings against trace and one, times the ratio of their distinct tokens."""
+    model, prompts, bundle = subject.model, subject.prompts, subject.bundle
+    grid = _grid(bundle)
+    traced = decoding.trace(model, prompts, bundle.decoding)
+    suffixes = {}
+    for found in decoding.sweep(model, prompts, traced, grid):
+        for key in found.decision.suffixes():
+            suffixes[key] = int(found.after.length[key[0]]) - key[1]
+    first = decoding.answer(model, prompts, bundle, traced)
     one_suffix = int((first.after.length - first.decision.kept).sum())
-    return ratio(many, one) | {
+    n_traced = int(traced.length.sum())
+    tokens = (n_traced + sum(suffixes.values())) / (n_traced + one_suffix)
+
+    def sweep() -> None:
+        decoding.sweep(model, prompts, decoding.trace(model, prompts, bundle.decoding), grid)
+
+    many, one = pairs(sweep, lambda: decoding.answer(model, prompts, bundle), repeats)
+    return ratio(many, one * tokens) | {
         "settings": len(grid),
         "distinct_suffixes": len(suffixes),
-        # what all distinct suffixes come to where each of their tokens is decoded
-        "tokens_over_one": (traced + sum(suffixes.values())) / (traced + one_suffix),
+        "tokens_over_one": tokens,
+        "time_over_one": float(np.median(many / one)),
     }
+
+
+def choices_over_limit(subject: Subject, repeats: int) -> dict[str, Any]:
+    """Scoring 60 settings against unsteered scoring x (scored + distinct tokens again) / scored.
+
+    Scored again are the tokens from the first edited position on, once per distinct suffix.
+    """
+    model, choices = subject.model, _choices(subject)
+    grid, size = _grid(subject.bundle), subject.bundle.scoring.batch
+    plain = subject.bundle.with_policy(when="never")
+    scored = sum(len(choice.tokens) for choice in choices)
+    again = {}
+    for found in scoring.score_sweep(model, choices, grid, size):
+        for row in found.fired.nonzero()[0].tolist():
+            choice, kept = choices[row], int(found.kept[row])
+            n_again = len(choice.tokens) - choice.first_state - kept
+            again[row, kept, float(found.strength[row])] = n_again
+    share = (scored + sum(again.values())) / scored
+    many, base = pairs(
+        lambda: scoring.score_sweep(model, choices, grid, size),
+        lambda: scoring.score(model, choices, plain, size),
+        repeats,
+    )
+    return ratio(many, base * share) | {
+        "settings": len(grid),
+        "distinct_suffixes": len(again),
+        "tokens_over_plain": share,
+        "time_over_plain": float(np.median(many / base)),
+    }
+
+
+def _choices(subject: Subject) -> list[scoring.Choice]:
+    """Four answers of 12 random tokens to each prompt."""
+    random, vocabulary = np.random.default_rng(1), subject.model.model.config.vocab_size
+    choices = []
+    for prompt in subject.prompts:
+        for _ in range(4):
+            text = prompt + random.integers(3, vocabulary, 12).tolist()
+            choices.append(scoring.Choice(tuple(text), len(text) - 13, len(text) - 12))
+    return choices
 
 
 def mc_over_limit(subject: Subject, repeats: int) -> dict[str, Any]:
     """Scoring with steering against unsteered scoring x (scored + scored again) / scored tokens."""
-    model, random = subject.model, np.random.default_rng(1)
-    vocabulary = model.model.config.vocab_size
-    texts = [
-        prompt + random.integers(3, vocabulary, 12).tolist()
-        for prompt in subject.prompts
-        for _ in range(4)
-    ]
-    choices = [scoring.Choice(tuple(text), len(text) - 13, len(text) - 12) for text in texts]
-    plain = subject.bundle.with_policy(gate="never")
+    model, choices = subject.model, _choices(subject)
+    plain = subject.bundle.with_policy(when="never")
     size = subject.bundle.scoring.batch
     scores = scoring.score(model, choices, subject.bundle, size)
-    extra = sum(len(text) for text, fired in zip(texts, scores.fired) if fired) / sum(
-        map(len, texts)
-    )
+    scored, again = 0, 0
+    for choice, fired in zip(choices, scores.fired, strict=True):
+        scored += len(choice.tokens)
+        again += len(choice.tokens) * int(fired)
     steered, base = pairs(
         lambda: scoring.score(model, choices, subject.bundle, size),
         lambda: scoring.score(model, choices, plain, size),
         repeats,
     )
-    return ratio(steered, base * (1 + extra)) | {
+    return ratio(steered, base * (1 + again / scored)) | {
         "fired": float(np.mean(scores.fired)),
         "answers": len(choices),
     }
@@ -189,7 +225,7 @@ def extract_over_forward(subject: Subject, repeats: int, n_answers: int = 256) -
         Question(f"q{i}", text, ("w5",), ("w6",), "w5", f"q{i}") for i, text in enumerate(words)
     ]
     settings, prompt = ActivationSettings(), PromptSettings(probe="{question} {answer}")
-    texts = activations.texts_of(questions, activations.READS["answer_end"], prompt)
+    texts = activations.texts_of(questions, Read(), prompt)
     rows = subject.model.encode(texts.text)
 
     def extract() -> None:
@@ -202,19 +238,6 @@ def extract_over_forward(subject: Subject, repeats: int, n_answers: int = 256) -
         "answers": len(rows),
         "extract_s": float(np.median(ours)),
         "tokens_per_s": float(sum(map(len, rows)) / np.median(ours)),
-    }
-
-
-def plain_over_recorded(subject: Subject, repeats: int) -> dict[str, Any]:
-    """Plain decoding step by step against the same with its steps recorded as CUDA graphs."""
-    plain, recorded = pairs(
-        lambda: decoding.trace(subject.model, subject.prompts, subject.bundle.decoding),
-        lambda: decoding.trace(subject.model, subject.prompts, subject.recorded.bundle.decoding),
-        repeats,
-    )
-    return ratio(plain, recorded) | {
-        "plain_s": float(np.median(plain)),
-        "recorded_s": float(np.median(recorded)),
     }
 
 
@@ -275,7 +298,7 @@ def scaling(subject: Subject, larger: Subject, repeats: int) -> dict[str, Any]:
     def measure(
         name: str, value: int, changed: Any, rows: list[list[int]], of: Subject = subject
     ) -> None:
-        times = [seconds(lambda: live.live(of.model, rows, changed)) for _ in range(repeats)]
+        times = [seconds(lambda: decoding.decode(of.model, rows, changed)) for _ in range(repeats)]
         found.setdefault(name, {})[str(value)] = float(np.median(times)) / len(rows)
 
     for size in (1, 4, 16, 64):

@@ -13,18 +13,17 @@ from typing import Any
 import matplotlib
 import torch
 from cases import (
+    choices_over_limit,
     edit_over_plain,
     extract_over_forward,
     generate_over_plain,
-    grid_over_one,
+    grid_over_tokens,
     live_over_limit,
     loop_over_engine,
     mc_over_limit,
-    plain_over_recorded,
     scaling,
     share_of_bandwidth,
 )
-from probes_case import sklearn_over_probes
 from subjects import subject
 
 from fasb.artifacts import surroundings, write_json
@@ -37,16 +36,14 @@ BARS = {
     "edit_over_plain": "<= 1.03",
     "generate_over_plain": "",
     "loop_over_engine": ">= 20",
-    "grid_over_one": "<= 3",
+    "grid_over_tokens": "<= 1.0",
+    "choices_over_limit": "<= 1.1",
     "mc_over_limit": "<= 1.1",
-    "extract_over_forward": "<= 1.15",
-    "sklearn_over_probes": ">= 2",
+    "extract_over_forward": "<= 1.1",
 }
 GPU_BARS = {
     **BARS,
     "loop_over_engine": ">= 200",
-    "sklearn_over_probes": ">= 50",
-    "plain_over_recorded": "",
     "bandwidth_share": ">= 0.6",
 }
 
@@ -66,14 +63,13 @@ def cases(device: str, repeats: int) -> dict[str, Callable[[], dict[str, Any]]]:
         "loop_over_engine": lambda: loop_over_engine(
             small if device == "cpu" else large, repeats, loop
         ),
-        "grid_over_one": lambda: grid_over_one(small if device == "cpu" else large, repeats),
+        "grid_over_tokens": lambda: grid_over_tokens(small if device == "cpu" else large, repeats),
+        "choices_over_limit": lambda: choices_over_limit(
+            small if device == "cpu" else large, repeats
+        ),
         "mc_over_limit": lambda: mc_over_limit(large, repeats),
         "extract_over_forward": lambda: extract_over_forward(large, repeats),
-        "sklearn_over_probes": lambda: sklearn_over_probes(
-            max(repeats, 7), n_heads=32 if device == "cpu" else 1024
-        ),
-        "plain_over_recorded": lambda: plain_over_recorded(large, repeats),
-        "bandwidth_share": lambda: share_of_bandwidth(large.recorded, repeats),
+        "bandwidth_share": lambda: share_of_bandwidth(large, repeats),
         "scaling": lambda: scaling(small, large, repeats),
     }
 

@@ -3,7 +3,7 @@
 Speed does not depend on what weights say, so nothing is downloaded.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from fasb.settings import DecodingSettings, PromptSettings
 from fasb.steering.bundle import Bundle
 from fasb.steering.edit import Edit
 from fasb.steering.policy import Policy
-from fasb.steering.tracker import Tracker
+from fasb.steering.tracker import Logistic, Tracker
 
 SHAPES = {
     "world": {
@@ -51,12 +51,6 @@ class Subject:
     model: LoadedModel
     prompts: list[list[int]]
     bundle: Bundle
-
-    @property
-    def recorded(self) -> "Subject":
-        """The same, with its steps recorded as CUDA graphs."""
-        decoding = self.bundle.decoding.model_copy(update={"cuda_graphs": True})
-        return replace(self, bundle=replace(self.bundle, decoding=decoding))
 
 
 def subject(
@@ -106,8 +100,8 @@ def half_firing(
     flat = torch.randperm(layout.n_layers * layout.n_heads, generator=random)[:k]
     heads = torch.stack([flat // layout.n_heads, flat % layout.n_heads], 1)
     weight = torch.randn(k, layout.head_dim, generator=random) * 10
-    tracker = Tracker(heads, weight, torch.zeros(k))
-    edit = Edit(heads, torch.randn(k, layout.head_dim, generator=random) * 0.01)
+    tracker = Tracker("head", heads, Logistic(weight, torch.zeros(k)))
+    edit = Edit.add(heads, torch.randn(k, layout.head_dim, generator=random) * 0.01)
     sample = prompts[:64]
     p = observe(model, sample, trace(model, sample, decoding), [tracker], decoding.batch)[0]
     beta = float(np.median(np.nanmax(p[:, s:], axis=1)))

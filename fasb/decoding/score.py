@@ -226,7 +226,7 @@ class _PlainPass:
             [self.before(row, len(choices[row].tokens)) for row in range(len(choices))]
         )
 
-    def states(self, tracker: int) -> list[Float[np.ndarray, " state"]]:
+    def states(self, tracker: int) -> list[Float[np.ndarray, " _"]]:
         """Return p of each answer's states from `seen_from` on."""
         p = self._seen.p[tracker]
         return [row[len(row) - text.n_states :] for row, text in zip(p, self._texts, strict=True)]
@@ -241,7 +241,7 @@ class _PlainPass:
 
 
 def _decide(
-    choices: Sequence[Choice], bundle: Bundle, seen: list[Float[np.ndarray, " state"]] | None
+    choices: Sequence[Choice], bundle: Bundle, seen: list[Float[np.ndarray, " _"]] | None
 ) -> Decision:
     """Ask the policy about each row's editable positions; state 0 is the first of them."""
     length = np.array([max(len(choice.tokens) - 1 - choice.first_state, -1) for choice in choices])

@@ -290,10 +290,10 @@ def _answer_rows(
 
 def _unwritten(policy: Policy, rounds: Int[np.ndarray, " row"]) -> Int[np.ndarray, " row"]:
     """Passes whose token was not taken: of each state that fired, and of a last token that was read for its p."""
-    reads_last = policy.gate in ("answer", "always") and policy.judged == "newest"
-    if policy.gate == "answer" and not reads_last:
+    reads_last = policy.when in ("token", "always") and policy.judged == "newest"
+    if policy.when == "token" and not reads_last:
         return np.zeros_like(rounds)
-    return rounds - (policy.gate == "always") + (reads_last & (rounds < policy.backtracks))
+    return rounds - (policy.when == "always") + (reads_last & (rounds < policy.backtracks))
 
 
 def _detailed(

@@ -71,11 +71,11 @@ def knobs(bundle: Bundle) -> dict[str, Any]:
         [part for part in (bundle.edit, bundle.tracker) if part is not None],
     )
     # a gate that is always open has fired once before the first token
-    checks = policy.gate == "answer" or (policy.gate == "always" and policy.backtracks > 1)
+    checks = policy.when == "token" or (policy.when == "always" and policy.backtracks > 1)
     return {
         "k": len(parts[0].heads) if parts else None,
-        "alpha": policy.alpha if policy.gate != "never" else None,
-        "beta": policy.beta if checks or policy.gate == "question" else None,
+        "alpha": policy.alpha if policy.when != "never" else None,
+        "beta": policy.beta if checks or policy.when == "prompt" else None,
         "s": policy.s if checks else None,
         "vector": ((bundle.about or {}).get("settings") or {}).get("vector"),
     }

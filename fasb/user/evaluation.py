@@ -149,7 +149,7 @@ def _chosen(
     model: LoadedModel, bundle: Bundle, questions: Sequence[Question]
 ) -> dict[str, np.ndarray]:
     """[unsteered or steered, question] for each multiple-choice metric."""
-    plain = replace(bundle, policy=replace(bundle.policy, gate="never"))
+    plain = replace(bundle, policy=replace(bundle.policy, when="never"))
     scores = score_sweep(model, encoded_choices(model, bundle, questions), [plain, bundle])
     both = np.stack([choice_rows(questions, found)[:, :3] for found in scores])
     return {name: both[:, :, i] for i, name in enumerate(("mc1", "mc2", "mc3"))}
@@ -161,7 +161,7 @@ def _generated(
     """[unsteered or steered, question] for each metric of free answers, and the answers themselves."""
     prompts = prompts_of(model, bundle, [question.text for question in questions])
     before = trace(model, prompts, bundle.decoding, bundle.prompt.stop)
-    tracked = bundle.policy.gate != "always"
+    tracked = bundle.policy.when != "always"
     after = (
         sweep(model, prompts, before, [bundle])[0] if tracked else answer(model, prompts, bundle)
     )

@@ -26,15 +26,17 @@ from fasb.decoding.decode import sweep, trace
 from fasb.decoding.score import score_sweep
 from fasb.errors import ArtifactError, ConfigError, DataError
 from fasb.extensions import validated
-from fasb.fitting.bank import READS, Bank, collect, texts_of
-from fasb.fitting.fold import fit_anchors, fit_trackers, fit_vectors
-from fasb.fitting.training import Fitted, Sections, read_fitted
-from fasb.methods import fasb as method
+from fasb.fitting.bank import Bank, collect, texts_of
+from fasb.fitting.fold import fit_parts
+from fasb.fitting.probes import ClassifierKind
+from fasb.fitting.reads import Read
+from fasb.fitting.recipe import MethodEntry, Recipe
+from fasb.fitting.training import HEADS, Training
 from fasb.metrics.answers import true_info, verdict
 from fasb.model.load import LoadedModel
-from fasb.settings import Section, SplitSettings
+from fasb.settings import Section, Sections, SplitSettings
 from fasb.steering.bundle import Bundle
-from fasb.steering.tracker import Tracker
+from fasb.steering.tracker import Cosine, Tracker
 from fasb.study.config import JudgeEntry, Overrides
 from fasb.study.judging import asked
 from fasb.study.run import choice_rows
@@ -88,10 +90,16 @@ class FitSettings(Overrides):
     )
     seed: int = Field(0, description="Of the split")
 
+    def fitting_sections(self) -> Sections:
+        """Return the sections that fitting and bundles look at."""
+        return Sections(
+            self.prompt, self.probes, self.vectors, self.trackers, self.decoding, self.scoring
+        )
+
 
 @dataclass(frozen=True, slots=True)
-class Tuned:
-    """What one setting came to on the questions it was tuned on. steered: share of answers that fired."""
+class Tried:
+    """What one setting came to on the questions it was tuned on. steered: share that fired."""
 
     point: dict[str, Any]
     bundle: Bundle
@@ -106,10 +114,11 @@ def fit(
     work: Path | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Bundle:
-    """A bundle fitted to `data` and tuned; `bundle.about` says how good it is and what it has seen.
+    """Return a bundle fitted to `data` and tuned.
 
-    `work`: folder for activations, from where a killed run goes on; without one they are not kept.
-    `say` is told what happens, one line at a time.
+    `bundle.about` says how good it is and what it has seen. `work`: folder for activations, from
+    where a killed run goes on; without one they are not kept. `say` is told what happens, one line
+    at a time.
 
     Raises:
         DataError: a file is wrong, or there are too few questions.
@@ -126,40 +135,42 @@ def fit(
         f"{len(questions)} questions: {len(train)} to fit, {len(validation)} to tune, {len(test)} held out"
     )
     with tempfile.TemporaryDirectory() if work is None else contextlib.nullcontext(work) as folder:
-        bank, next_bank = (
-            _bank(model, questions, position, settings, Path(folder)) for position in READS
-        )
-        fitted = fit_fold((bank, next_bank), parts, settings, Path(folder))
-        bundles = [
-            method.fit(fitted, method.Settings(vector=settings.vector, **point)) for point in points
-        ]
+        training = training_of(model, questions, parts, settings, Path(folder))
+        recipes = [recipe_of(settings, point) for point in points]
+        fitted = fit_parts(training, recipes)
+        bundles = [fitted.bundle(recipe, {}) for recipe in recipes]
         say(f"trying {len(points)} settings on the questions to tune")
         best = _best(_tried(model, validation, points, bundles, judge))
-        tracker = best.bundle.tracker
-        about = {
-            "tracker": _quality(fitted, bank, parts, tracker),
-            "tuned": {
-                "point": best.point,
-                "value": best.value,
-                "steered": best.steered,
-                "on": "true_info" if judge else "mc2",
-                "judge": judge.model_dump(mode="json") if judge else None,
-                "settings": len(points),
-            },
-            "edge": at_edge(best.point, settings.grid.model_dump()),
-            "questions": {
-                "train": len(train),
-                "validation": len(validation),
-                "test": len(test),
-                "seen": sorted(question.key for question in (*train, *validation)),
-            },
-        }
+        quality = _quality(training, best.bundle)
+    tuned = {
+        "point": best.point,
+        "value": best.value,
+        "steered": best.steered,
+        "on": "true_info" if judge else "mc2",
+        "judge": judge.model_dump(mode="json") if judge else None,
+        "settings": len(points),
+    }
+    seen = sorted(question.key for question in (*train, *validation))
+    counts = {"train": len(train), "validation": len(validation), "test": len(test)}
+    about = {
+        "tracker": quality,
+        "tuned": tuned,
+        "edge": at_edge(best.point, settings.grid.model_dump()),
+        "questions": {**counts, "seen": seen},
+    }
     bundle = replace(best.bundle, about=about)
     say("comparing with the unsteered model on the questions held out")
     held_out = evaluate(model, bundle, test, judge)
-    return replace(
-        bundle, about={**about, "held_out": [asdict(measure) for measure in held_out.measures]}
-    )
+    measures = [asdict(measure) for measure in held_out.measures]
+    return replace(bundle, about={**about, "held_out": measures})
+
+
+def recipe_of(settings: FitSettings, point: dict[str, Any]) -> Recipe:
+    """Return FASB's recipe at a point of the grid."""
+    classifier = "logistic" if settings.vector == "probe" else "prototype"
+    own = {"vector": settings.vector, "classifier": classifier}
+    entry = MethodEntry(use="head_vectors", gate="probe", settings=own)
+    return Recipe.of(entry, point, settings.fitting_sections(), "settings.grid")
 
 
 def checked_settings(settings: FitSettings | dict[str, Any] | None) -> FitSettings:
@@ -183,25 +194,32 @@ def split_of(questions: Sequence[Question], settings: FitSettings) -> Split:
     return split([questions[i] for i in order], settings.split, settings.seed)[0]
 
 
-def fit_fold(banks: tuple[Bank, Bank], parts: Split, settings: FitSettings, folder: Path) -> Fitted:
-    """Classifiers, accuracies and vectors of all heads, by way of the files that a study has, in `folder`."""
-    anchors, vectors, trackers = (
-        folder / name for name in ("anchors.h5", "vectors.safetensors", "trackers.safetensors")
-    )
-    made_by = {"stage": "fit", "seed": settings.seed}
-    fit_anchors(banks[0], [parts], settings.probes, anchors, made_by)
-    fit_vectors(banks, [parts], anchors, settings.vectors, vectors, made_by)
-    fit_trackers(anchors, trackers, made_by)
-    sections = Sections(settings.prompt, settings.decoding, settings.scoring, settings.trackers)
-    return read_fitted(anchors, vectors, trackers, sections)[0]
+def training_of(
+    model: LoadedModel,
+    questions: Sequence[Question],
+    parts: Split,
+    settings: FitSettings,
+    folder: Path,
+) -> Training:
+    """Return what a method may see; banks are read into `folder` when they are asked for."""
+    banks: dict[Read, Bank] = {}
+
+    def bank(read: Read) -> Bank:
+        if read not in banks:
+            banks[read] = _bank(model, questions, read, settings, folder)
+        return banks[read]
+
+    seen = tuple(_of(questions, (*parts.train, *parts.validation)))
+    sections = settings.fitting_sections()
+    return Training(0, parts, bank, sections, seen, lambda: model, settings.seed)
 
 
 def p_of_bank(
     bank: Bank, rows: Bool[np.ndarray, " answer"], tracker: Tracker
 ) -> Float[np.ndarray, " chosen"]:
     """P at the end of the given answers, from the bank's activations."""
-    layers = {layer: bank.layer(layer)[rows] for layer in sorted(set(tracker.heads[:, 0].tolist()))}
-    states = np.stack([layers[layer][:, head] for layer, head in tracker.heads.tolist()], axis=1)
+    layers = {layer: bank.layer(layer)[rows] for layer in sorted(set(tracker.at[:, 0].tolist()))}
+    states = np.stack([layers[layer][:, unit] for layer, unit in tracker.at.tolist()], axis=1)
     return tracker.deviation(torch.from_numpy(states)).numpy()
 
 
@@ -242,19 +260,15 @@ def report(bundle: Bundle) -> str:
 def _bank(
     model: LoadedModel,
     questions: Sequence[Question],
-    position: str,
+    read: Read,
     settings: FitSettings,
     folder: Path,
 ) -> Bank:
-    """The bank in `folder`, made unless it is there; its name holds the hash of all it depends on."""
-    texts = texts_of(questions, READS[position], settings.prompt, settings.activations.seed)
-    of_model = (
-        model.settings.model_dump(mode="json"),
-        asdict(model.fingerprint),
-        weights_of(model.settings.path),
-    )
-    source = *of_model, settings.activations.dtype
-    path = folder / f"{position}-{content_hash([asdict(texts), *source])}.h5"
+    """Return the bank in `folder`, made unless it is there; its name holds a hash of its source."""
+    texts = texts_of(questions, read, settings.prompt, settings.activations.seed)
+    of_model = model.settings.model_dump(mode="json"), asdict(model.fingerprint)
+    source = [*of_model, weights_of(model.settings.path), settings.activations.dtype]
+    path = folder / f"{read.name}-{content_hash([asdict(texts), *source])}.h5"
     with contextlib.suppress(ArtifactError):
         return Bank.open(path)
     return collect(model, texts, settings.activations, path, {"stage": "fit"})
@@ -271,7 +285,7 @@ def _tried(
     points: Sequence[dict[str, Any]],
     bundles: Sequence[Bundle],
     judge: JudgeEntry | None,
-) -> list[Tuned]:
+) -> list[Tried]:
     """What each setting comes to on these questions."""
     if judge is None:
         if not any(question.false for question in questions):
@@ -290,7 +304,7 @@ def _tried(
         values = _true_info(judge, questions, texts)
         fired = [found.decision.fired for found in answers]
     shares = [float(np.mean(one)) for one in fired]
-    return [Tuned(*parts) for parts in zip(points, bundles, values, shares, strict=True)]
+    return [Tried(*parts) for parts in zip(points, bundles, values, shares, strict=True)]
 
 
 def _true_info(
@@ -317,27 +331,30 @@ def _true_info(
     ]
 
 
-def _best(tried: Sequence[Tuned]) -> Tuned:
+def _best(tried: Sequence[Tried]) -> Tried:
     """The highest value; then the fewest answers steered, then the smallest strength."""
     return min(tried, key=lambda one: (-round(one.value, 9), one.steered, abs(one.point["alpha"])))
 
 
-def _quality(fitted: Fitted, bank: Bank, parts: Split, tracker: Tracker) -> dict[str, Any]:
-    """Accuracy of the anchors on the questions to tune, and how well p tells answers of those held out apart."""
+def _quality(training: Training, bundle: Bundle) -> dict[str, Any]:
+    """Say how accurate the anchors are, and how well p tells answers of held-out questions apart."""
     from sklearn.metrics import roc_auc_score
 
-    kind = "logistic" if tracker.centre is None else "cosine"
-    validation, test = bank.rows(parts.validation), bank.rows(parts.test)
-    false, true = (float((bank.label[validation] == label).mean()) for label in (0, 1))
-    both = len(set(bank.label[test].tolist())) == 2
-    auc = (
-        float(roc_auc_score(bank.label[test] == 0, p_of_bank(bank, test, tracker)))
-        if both
-        else None
-    )
-    heads = [
-        (layer, head, float(fitted.accuracy[kind][layer, head]))
-        for layer, head in tracker.heads.tolist()
-    ]
-    counts = {"n_validation": int(validation.sum()), "n_test": int(test.sum())}
+    bank, tracker = training.bank(HEADS), bundle.tracker
+    assert tracker is not None
+    kind = kind_of_score(tracker)
+    rows = bank.rows(training.split.validation)
+    test = bank.rows(training.split.test)
+    false, true = (float((bank.label[rows] == label).mean()) for label in (0, 1))
+    wrong, auc = bank.label[test] == 0, None
+    if 0 < wrong.sum() < len(wrong):
+        auc = float(roc_auc_score(wrong, p_of_bank(bank, test, tracker)))
+    accuracy = training.accuracy(kind)
+    heads = [(layer, head, float(accuracy[layer, head])) for layer, head in tracker.at.tolist()]
+    counts = {"n_validation": int(rows.sum()), "n_test": int(test.sum())}
     return {"kind": kind, "heads": heads, "chance": max(false, true), "auc": auc, **counts}
+
+
+def kind_of_score(tracker: Tracker) -> ClassifierKind:
+    """Return which classifiers a tracker of heads is made of."""
+    return "cosine" if isinstance(tracker.score, Cosine) else "logistic"

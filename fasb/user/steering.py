@@ -80,7 +80,7 @@ def steer(
         return []
     answers = answer(model, prompts_of(model, bundle, questions), bundle)
     unsteered = (
-        texts_of(model, bundle, answers.before.rows()) if bundle.policy.gate != "always" else None
+        texts_of(model, bundle, answers.before.rows()) if bundle.policy.when != "always" else None
     )
     return [
         Answer(
