@@ -2,6 +2,6 @@
 
 study: ; ./study
 test: ; ./study test
-lint: ; .venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/snakefmt --check workflow && .venv/bin/lint-imports
+lint: ; .venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/snakefmt --check workflow && .venv/bin/lint-imports && .venv/bin/mypy
 bench: ; .venv/bin/python benchmarks/run.py
 schema: ; .venv/bin/fasb schema > config/schema.json

@@ -95,6 +95,11 @@ def test_snakefmt_finds_nothing():
     assert run.returncode == 0, run.stdout + run.stderr
 
 
+def test_mypy_finds_nothing():
+    run = tool("mypy")
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
 def test_the_setup_script_asks_for_a_newer_python_and_changes_nothing(tmp_path):
     for name in ("study", "pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, tmp_path)
