@@ -1,4 +1,4 @@
-"""What a checkout brings beside the library: pinned versions, licence, lint, the set-up script, two names."""
+"""What a checkout brings beside the library: pins, licence, tools, the set-up script."""
 
 import re
 import shutil
@@ -144,8 +144,11 @@ def test_the_setup_script_hands_its_options_on_and_installs_once(tmp_path):
     def study(*arguments):
         run = subprocess.run(
             ["/bin/sh", "./study", *arguments],
-            cwd=tmp_path, env={"PATH": "/usr/bin:/bin", "PYTHON": str(python)}, capture_output=True, text=True,
-        )  # fmt: skip
+            cwd=tmp_path,
+            env={"PATH": "/usr/bin:/bin", "PYTHON": str(python)},
+            capture_output=True,
+            text=True,
+        )
         assert run.returncode == 0, run.stderr
         return run.stdout.splitlines()
 
