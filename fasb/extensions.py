@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from fasb.errors import ConfigError, did_you_mean
 from fasb.settings import Section
@@ -66,7 +67,7 @@ def validated(model: type[Section], values: dict[str, Any], where: str) -> Any:
         raise ConfigError("; ".join(lines)) from None
 
 
-def _line(model: type[Section], item: dict[str, Any], where: str) -> str:
+def _line(model: type[Section], item: ErrorDetails, where: str) -> str:
     key = ".".join(str(part) for part in (where, *item["loc"]) if part != "")
     if item["type"] == "extra_forbidden":
         fields = _fields_at(model, item["loc"][:-1])

@@ -1,4 +1,4 @@
-"""What a checkout brings beside the library: pinned versions, licence, lint, the set-up script, two names."""
+"""What a checkout brings beside the library: pins, licence, tools, the set-up script."""
 
 import re
 import shutil
@@ -14,7 +14,8 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-REQUIRED = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["test"]]
+EXTRAS = PROJECT["optional-dependencies"]
+REQUIRED = [*PROJECT["dependencies"], *(line for extra in EXTRAS.values() for line in extra)]
 
 
 def pins():
@@ -95,6 +96,24 @@ def test_snakefmt_finds_nothing():
     assert run.returncode == 0, run.stdout + run.stderr
 
 
+def test_mypy_finds_nothing():
+    run = tool("mypy")
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_hooks_before_a_commit_are_the_tools_of_make_lint():
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
+    hooks = [hook["entry"].split()[0] for repo in config["repos"] for hook in repo["hooks"]]
+    (lint,) = re.findall(r"^lint: ;(.*)$", (ROOT / "Makefile").read_text(), re.M)
+    assert set(hooks) == set(re.findall(r"\.venv/bin/[\w-]+", lint))
+
+
+def test_hosted_tests_are_those_of_the_ci_script():
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "test.yml").read_text())
+    *_, last = workflow["jobs"]["test"]["steps"]
+    assert last == {"run": ".ci/run"}
+
+
 def test_the_setup_script_asks_for_a_newer_python_and_changes_nothing(tmp_path):
     for name in ("study", "pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, tmp_path)
@@ -125,8 +144,11 @@ def test_the_setup_script_hands_its_options_on_and_installs_once(tmp_path):
     def study(*arguments):
         run = subprocess.run(
             ["/bin/sh", "./study", *arguments],
-            cwd=tmp_path, env={"PATH": "/usr/bin:/bin", "PYTHON": str(python)}, capture_output=True, text=True,
-        )  # fmt: skip
+            cwd=tmp_path,
+            env={"PATH": "/usr/bin:/bin", "PYTHON": str(python)},
+            capture_output=True,
+            text=True,
+        )
         assert run.returncode == 0, run.stderr
         return run.stdout.splitlines()
 

@@ -1,4 +1,4 @@
-"""What README.md says to type works: Python lines and commands run, the study as a dry run."""
+"""What README.md and the pages say to type works: Python and commands run, studies as dry runs."""
 
 import os
 import re
@@ -11,71 +11,95 @@ import pytest
 from click.testing import CliRunner
 
 from fasb.cli import group
-from tests.test_user import QUESTIONS, SETTINGS
-from tests.tiny import tiny_checkpoint
+from fasb.user import fitting
+from tests.pages import MODEL, ROOT, SETTINGS, blocks, commands, working_folder
+from tests.test_user import SETTINGS as SMALL
 
-ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.S)
-MODEL = re.search(r'fasb\.load\("([^"]+)"\)', README)[1]
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A working folder with the README's `my.csv`, and its model replaced by a tiny one."""
-    tiny_checkpoint(tmp_path / MODEL)
-    rows = [f"{q.text},{';'.join(q.true)},{';'.join(q.false)}" for q in QUESTIONS]
-    (tmp_path / "my.csv").write_text("\n".join(["question,true,false", *rows]) + "\n")
-    monkeypatch.chdir(tmp_path)
+    """A working folder with the pages' `my.csv`, and their model replaced by a tiny one."""
+    monkeypatch.chdir(working_folder(tmp_path))
     return tmp_path
 
 
-def blocks(language):
-    """The README's code in one language."""
-    return [text for kind, text in BLOCKS if kind == language]
-
-
-def test_the_python_lines_run(folder, capsys, monkeypatch):
-    from fasb.user import fitting
-
+@pytest.fixture
+def quick(monkeypatch):
+    """Fits take a small grid."""
     checked = fitting.checked_settings
     monkeypatch.setattr(
-        fitting, "checked_settings", lambda given: checked({**SETTINGS, **(given or {})})
+        fitting, "checked_settings", lambda given: checked({**SMALL, **(given or {})})
     )
-    (code,) = blocks("python")
-    exec(compile(code, "README.md", "exec"), {})
+
+
+def run(line):
+    """Run one `fasb` command in this process."""
+    arguments = shlex.split(line)[1:]
+    arguments += ["--settings", SETTINGS] if arguments[0] == "fit" else []
+    found = CliRunner().invoke(group, arguments, catch_exceptions=False)
+    assert found.exit_code == 0, found.output
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/steer.md"])
+def test_the_python_lines_run(page, folder, quick, capsys):
+    code = "\n".join(blocks(page, "python"))
+    assert f'"{MODEL}"' in code
+    exec(compile(code, page, "exec"), {})
     assert capsys.readouterr().out.strip()
 
 
-def test_the_commands_run(folder):
-    commands = [
-        line for block in blocks("sh") for line in block.splitlines() if line.startswith("fasb ")
-    ]
-    assert [shlex.split(line)[1] for line in commands] == ["fit", "steer", "evaluate", "verify"]
-    settings = "{grid: {k: [2], alpha: [4], beta: [0.5], s: [3]}, decoding: {tokens: 8}}"
-    for line in commands:
-        arguments = shlex.split(line)[1:]
-        arguments += ["--settings", settings] if arguments[0] == "fit" else []
-        found = CliRunner().invoke(group, arguments, catch_exceptions=False)
-        assert found.exit_code == 0, found.output
+def test_what_troubleshooting_looks_at_is_there(folder, capsys):
+    run(f"fasb fit --model {MODEL} --data my.csv --out my.bundle")
+    exec(compile("\n".join(blocks("docs/troubleshooting.md", "python")), "page", "exec"), {})
+    assert capsys.readouterr().out.strip()
+
+
+@pytest.mark.parametrize(
+    ("page", "expected"),
+    [
+        ("README.md", ["fit", "steer", "evaluate", "verify"]),
+        ("docs/steer.md", ["fit", "steer", "evaluate", "verify"]),
+    ],
+)
+def test_the_commands_run(page, expected, folder):
+    lines = commands(page, "fasb")
+    assert [shlex.split(line)[1] for line in lines] == expected
+    for line in lines:
+        run(line)
+
+
+def dry_run(*arguments):
+    """What snakemake says of a study that it would run."""
+    snakemake = Path(sys.executable).with_name("snakemake")
+    environment = {**os.environ, "PATH": f"{snakemake.parent}:{os.environ['PATH']}"}
+    command = [snakemake, "--dry-run", "--quiet", "--nolock", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
 def test_the_study_is_planned_by_its_command():
-    assert "./study " in blocks("sh")[0]
-    snakemake = Path(sys.executable).with_name("snakemake")
-    environment = {**os.environ, "PATH": f"{snakemake.parent}:{os.environ['PATH']}"}
-    run = subprocess.run(
-        [snakemake, "--dry-run", "--quiet", "--nolock"],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stderr
+    assert "./study " in blocks("README.md", "sh")[0]
+    found = dry_run()
+    assert found.returncode == 0, found.stdout + found.stderr
+
+
+def test_the_config_of_the_study_page_is_a_study(tmp_path):
+    (mine,) = blocks("docs/study.md", "yaml")
+    (tmp_path / "mine.yaml").write_text(mine.replace("my.csv", str(tmp_path / "my.csv")))
+    working_folder(tmp_path)
+    found = dry_run("--configfile", str(tmp_path / "mine.yaml"))
+    assert found.returncode == 0, found.stdout + found.stderr
+
+
+def test_configs_that_the_study_page_names_can_be_planned(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    (plan,) = commands("docs/study.md", "fasb")
+    run(plan)
 
 
 def test_it_is_short_and_maps_files_that_exist():
     assert len(README.splitlines()) <= 250
     table = README.partition("## Where things are")[2].partition("##")[0]
-    for path in re.findall(r"`([\w./-]+)`", table):
-        assert (ROOT / path).exists(), path
+    paths = re.findall(r"`([\w./-]+)`", table)
+    assert [path for path in paths if not (ROOT / path).exists()] == []

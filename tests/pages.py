@@ -1,0 +1,33 @@
+"""Code of the documentation's pages, and a folder where it runs: the model they name, in little."""
+
+import re
+from pathlib import Path
+
+from tests.test_user import QUESTIONS
+from tests.tiny import tiny_checkpoint
+
+ROOT = Path(__file__).parents[1]
+MODEL = "Qwen/Qwen2.5-0.5B"
+"""The model that pages name."""
+SETTINGS = "{grid: {k: [2], alpha: [4], beta: [0.5], s: [3]}, decoding: {tokens: 8}}"
+"""What keeps `fasb fit` short; a page's own command has the default grid."""
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """Return the code blocks of a page in one language, dedented."""
+    found = re.findall(rf"^( *)```{language}\n(.*?)^ *```$", (ROOT / page).read_text(), re.S | re.M)
+    return [re.sub(f"^{indent}", "", code, flags=re.M) for indent, code in found]
+
+
+def commands(page: str, program: str) -> list[str]:
+    """Return the lines of a page's shell blocks that call a program, comments cut off."""
+    lines = [line for block in blocks(page, "sh") for line in block.splitlines()]
+    return [line.partition("  #")[0].strip() for line in lines if line.startswith(f"{program} ")]
+
+
+def working_folder(path: Path) -> Path:
+    """Write `my.csv` and the tiny model under the name of the real one."""
+    tiny_checkpoint(path / MODEL)
+    rows = [f"{q.text},{';'.join(q.true)},{';'.join(q.false)}" for q in QUESTIONS]
+    (path / "my.csv").write_text("\n".join(["question,true,false", *rows]) + "\n")
+    return path
