@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 
 from fasb.errors import ArtifactError
+from fasb.textfiles import parse_json, read_text
 
 KEY = "fasb"
 """Metadata key under which every format holds `{"digest": …, "provenance": …}`."""
@@ -140,9 +141,9 @@ def read_json(path: Path) -> Any:
     Raises:
         ArtifactError: the file is missing, truncated, or its payload does not match its digest.
     """
-    document = _existing(path).read_text()
+    text = read_text(_existing(path), ArtifactError)
+    document = parse_json(text, str(path), ArtifactError, "make it again")
     with _naming(path):
-        document = json.loads(document)
         _match(path, document["digest"], _json_digest(document["payload"]))
     return document["payload"]
 
@@ -235,6 +236,16 @@ def writing_hdf5(path: Path, made_by: dict[str, Any]) -> Iterator[Any]:
     with writing(path) as part, h5py.File(part, "w") as file:
         yield file
         file.attrs[KEY] = json.dumps(_stamp(_hdf5_digest(file), made_by))
+
+
+def is_ours(path: Path) -> bool:
+    """Return whether a Parquet file was made by `write_parquet`; False for any that cannot be read."""
+    import pyarrow.parquet as pq
+
+    try:
+        return KEY.encode() in (pq.read_schema(path).metadata or {})
+    except Exception:  # whatever is wrong with it is said by who reads it
+        return False
 
 
 def hdf5_stamp(file: Any, path: Path) -> dict[str, Any]:

@@ -27,7 +27,9 @@ class Section(BaseModel):
 class ModelSettings(Section):
     """Where a model comes from and how it is loaded."""
 
-    path: str = Field(description="Hub id or local folder of a causal LM; $VARIABLES are filled in")
+    path: str = Field(
+        min_length=1, description="Hub id or local folder of a causal LM; $VARIABLES are filled in"
+    )
     revision: str | None = Field(
         None, description="Commit of the hub repository; recorded in every result"
     )

@@ -61,7 +61,7 @@ def test_a_truncated_file_is_named_with_the_remedy(tmp_path, name):
     path = tmp_path / name
     write_one(path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(ArtifactError, match=r"x\.\w+: .*; delete it and make it again"):
+    with pytest.raises(ArtifactError, match=r"x\.\w+.*: .*make it again"):
         stamp_of(path)
 
 

@@ -83,8 +83,8 @@ def test_another_model_is_refused_by_the_field_that_differs(field):
 
 
 def test_a_sibling_is_taken_only_when_said_so():
-    sibling = replace(MODEL, model="llama-chat")
-    with pytest.raises(BundleError, match="pass siblings=True"):
+    sibling = replace(MODEL, model="llama-chat", weights="other")
+    with pytest.raises(BundleError, match="or allow siblings"):
         MODEL.check(sibling)
     MODEL.check(sibling, siblings=True)
 

@@ -151,7 +151,7 @@ def test_own_wording_replaces_ours(task, tmp_path):
     (tmp_path / "mine.txt").write_text("{nothing}")
     with pytest.raises(ConfigError, match="wording: .* cannot be filled in .*; places: {"):
         module.load(module.Settings(path=str(folder), wording=str(tmp_path / "mine.txt")))
-    with pytest.raises(ConfigError, match="no.txt cannot be read .*; correct the path"):
+    with pytest.raises(ConfigError, match="no.txt: no such file; correct the path"):
         module.load(module.Settings(path=str(folder), wording="no.txt"))
 
 
@@ -238,7 +238,7 @@ def test_hidden_labels_of_sst2_are_refused(tmp_path):
 def test_a_damaged_file_is_named(tmp_path):
     (tmp_path / "train.jsonl").write_text("{")
     write_lines(tmp_path / "test.jsonl", [sst2_row("test film", 1)])
-    with pytest.raises(DataError, match="train.jsonl: cannot be read .*; get the file again"):
+    with pytest.raises(DataError, match="train.jsonl: line 1: not JSON .*; correct it"):
         sst2.load(sst2.Settings(path=str(tmp_path)))
 
 

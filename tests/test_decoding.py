@@ -240,10 +240,8 @@ def test_an_edit_without_effect_is_refused(model):
 
 
 def test_a_sibling_is_accepted_only_when_asked(model):
-    bundle = replace(
-        some_bundle(model), fingerprint=replace(model.fingerprint, model="tiny-llama-chat")
-    )
-    with pytest.raises(BundleError, match="pass siblings=True"):
+    bundle = replace(some_bundle(model), fingerprint=replace(model.fingerprint, weights="other"))
+    with pytest.raises(BundleError, match="or allow siblings"):
         check(model, bundle)
     check(model, bundle, siblings=True)
 

@@ -48,7 +48,9 @@ TOKENIZERS = {"words": word_tokenizer, "byte-level BPE": tiny_tokenizer, **check
 
 
 def with_tokenizer(name):
-    return wrap(tiny_model().model, TOKENIZERS[name](), name)
+    model, tokenizer = tiny_model().model, TOKENIZERS[name]()
+    model.resize_token_embeddings(len(tokenizer))
+    return wrap(model, tokenizer, name)
 
 
 def spaceless(text):

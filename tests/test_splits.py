@@ -46,6 +46,35 @@ def test_a_group_is_never_divided():
         assert max(Counter(name for part in parts for name in part).values()) == 1
 
 
+def test_a_question_written_in_two_ways_is_never_divided():
+    questions = some_questions(20)
+    twins = [replace(q, id=f"twin-{q.id}", text=f" {q.text.upper()} ?", group=f"t{q.group}")
+             for q in questions]  # fmt: skip
+    asked = [replace(q, text=f"{q.text}?") for q in questions]
+    for seed in range(3):
+        for fold in split([*asked, *twins], SplitSettings(), seed):
+            for part in (fold.train, fold.validation, fold.test):
+                assert {f"twin-{i}" for i in part if "twin" not in i} == {
+                    i for i in part if "twin" in i
+                }
+
+
+@pytest.mark.parametrize(
+    "fold",
+    [
+        {"train": ["a"], "validation": ["b"], "test": ["a"]},
+        {"train": ["a", "a"], "validation": [], "test": []},
+        {"train": "ab", "validation": [], "test": []},
+        {"train": [1], "validation": [], "test": []},
+        {"train": ["a"], "validation": ["b"]},
+    ],
+)
+def test_damaged_folds_are_refused(tmp_path, fold):
+    write_json(tmp_path / "s.json", {"folds": [fold]}, {})
+    with pytest.raises(ArtifactError, match=r"s\.json: .*; make it"):
+        read_splits(tmp_path / "s.json")
+
+
 def test_every_question_is_tested_once_and_used_in_every_fold():
     questions = some_questions(31, per_group=2)
     folds = split(questions, SplitSettings(folds=4), 1)

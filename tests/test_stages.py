@@ -248,7 +248,7 @@ def test_a_sibling_is_steered_by_the_bundles_of_the_model_they_were_fitted_to(st
     tested = {"model": sibling, "methods": list(METHODS), "judge": True, "decoding": {"batch": 4}}
     files, options = study.at("q", "splits.json", "tuned.json", "bundles"), {"store": tmp_path}
     with pytest.raises(
-        BundleError, match="made for model 'model0', but the model has 'sibling'; .*siblings"
+        BundleError, match=r"made for 'model0' \(weights .*\), but this is 'sibling' .*siblings"
     ):
         fasb("generate", *files, traces, settings=tested, out=generations, **options)
     with pytest.raises(
@@ -325,13 +325,13 @@ def test_a_missing_file_is_one_line(tmp_path):
         )
 
 
-def test_unsteered_answers_of_another_revision_than_the_activations_are_refused(tmp_path):
-    made_for = Fingerprint("some/model", 3, 4, 8, "vocabulary", "1" * 40)
+def test_unsteered_answers_of_other_weights_than_the_activations_are_refused(tmp_path):
+    made_for = Fingerprint("some/model", 3, 4, 8, "vocabulary", "1" * 40, "first")
     trace = tmp_path / "trace.parquet"
     write_parquet(trace, pd.DataFrame({"a": [1]}), {"fingerprint": asdict(made_for)})
     _check_model(trace, made_for)
     _check_model(trace, replace(made_for, revision=""))
     with pytest.raises(
-        BundleError, match=r"trace\.parquet: made for revision '1+', but the model has '2+'"
+        BundleError, match=r"trace\.parquet: made for 'some/model' at 1+ \(weights first\)"
     ):
-        _check_model(trace, replace(made_for, revision="2" * 40))
+        _check_model(trace, replace(made_for, weights="second"))

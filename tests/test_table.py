@@ -31,7 +31,7 @@ def test_a_csv_gives_questions_in_its_order(tmp_path):
         true=("Mira", "Mira did"),
         false=("Tom", "The king"),
         best="Mira",
-        group="Who built the tower?",
+        group="who built the tower?",
     )
     assert second.false == ("oak", "a mix, of oak")
 
@@ -73,7 +73,7 @@ def test_a_byte_order_mark_is_not_part_of_the_first_column(tmp_path):
 @pytest.mark.parametrize(
     ("text", "name", "message"),
     [
-        pytest.param("", "my.csv", r"my.csv: cannot be read .*; correct the file", id="empty file"),
+        pytest.param("", "my.csv", r"my.csv: an empty file; write a header", id="empty file"),
         pytest.param(
             "question,true,false\n", "my.csv", r"my.csv: no questions; check", id="no rows"
         ),
@@ -104,7 +104,7 @@ def test_a_byte_order_mark_is_not_part_of_the_first_column(tmp_path):
         pytest.param(
             '{"question": 1}\n{"q\n',
             "my.jsonl",
-            r"line 2 is not JSON .*; correct that line",
+            r"line 2: not JSON .*; correct it",
             id="not JSON",
         ),
         pytest.param(
@@ -133,3 +133,65 @@ def test_a_missing_file_is_named():
 def test_it_is_an_extension_found_by_name():
     assert find("data", "table").load is load
     assert settings_of("data", "table", {"path": "my.csv"}, "x") == Settings(path="my.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        pytest.param(
+            "Why?,Yes.,Yes.", "row 1: 'Yes.' is under 'true' and under 'false'", id="both"
+        ),
+        pytest.param("Why?,Yes.,yes .", "row 1: 'yes .' is under", id="written differently"),
+        pytest.param("Why?,A,B\nwhy ?,B,C", "row 2: 'B' is under", id="in another row"),
+        pytest.param("Is it, really?,A,B", r"row 1 \(line 2\) has 4 fields", id="a comma too many"),
+        pytest.param("Why?,A", r"row 1 \(line 2\) has 2 fields", id="a field too few"),
+        pytest.param(
+            'Why?,"Yes; it is.",No.',
+            "row 1, 'true': 'Yes; it is.' may be one answer or several; set separator",
+            id="a sentence",
+        ),
+    ],
+)
+def test_a_contradictory_or_ambiguous_row_is_refused(tmp_path, text, message):
+    with pytest.raises(DataError, match=message):
+        load(write(tmp_path, f"question,true,false\n{text}\n"))
+
+
+def test_the_separator_can_be_set_or_taken_away(tmp_path):
+    whole = write(tmp_path, "question,true,false\nWhy?,Yes; it is.|So.,No.\n")
+    (one,) = load(whole.model_copy(update={"separator": "|"}))
+    assert one.true == ("Yes; it is.", "So.")
+    (one,) = load(whole.model_copy(update={"separator": None}))
+    assert one.true == ("Yes; it is.|So.",)
+    (one,) = load(whole.model_copy(update={"separator": ";"}))
+    assert one.true == ("Yes", "it is.|So.")
+
+
+def test_fields_that_are_split_without_having_been_told_are_said(tmp_path, caplog):
+    load(write(tmp_path, CSV))
+    (record,) = caplog.records
+    assert "my.csv: 3 fields were split at ';' into answers" in record.getMessage()
+    caplog.clear()
+    load(write(tmp_path, CSV).model_copy(update={"separator": ";"}))
+    assert not caplog.records
+
+
+def test_wanted_and_unwanted_are_true_and_false(tmp_path):
+    (one,) = load(write(tmp_path, "question,wanted,unwanted\nHi?,Good day.,What.\n"))
+    assert (one.true, one.false) == (("Good day.",), ("What.",))
+    with pytest.raises(DataError, match="columns 'true' and 'wanted'; name the one"):
+        load(write(tmp_path, "question,true,wanted,false\nHi?,a,b,c\n"))
+
+
+@pytest.mark.parametrize("value", [True, {"a": 1}, [["a"]]])
+def test_answers_are_texts(tmp_path, value):
+    row = {"question": "Why?", "true": value, "false": "b"}
+    with pytest.raises(DataError, match="row 1, 'true': .* is no text; give texts"):
+        load(write(tmp_path, json.dumps(row), "my.jsonl"))
+
+
+def test_a_question_written_twice_is_one_group_and_one_key(tmp_path):
+    rows = "What is it?,a,b\nwhat  is it ?,c,d\nWHAT IS IT?,e,f\nWho?,g,h\n"
+    questions = load(write(tmp_path, f"question,true,false\n{rows}"))
+    assert [question.group for question in questions] == ["what is it?"] * 3 + ["who?"]
+    assert len({question.key for question in questions}) == 2

@@ -94,7 +94,7 @@ def test_a_bundle_of_another_model_is_refused(model):
 
 
 def test_a_sibling_is_taken_when_it_is_called_one(model):
-    other = replace(bundle_for(model), fingerprint=replace(model.fingerprint, model="its base"))
+    other = replace(bundle_for(model), fingerprint=replace(model.fingerprint, weights="its base"))
     with pytest.raises(BundleError, match=r"siblings"):
         fasb.steer(model, other, ["Why?"])
     assert fasb.steer(model, other, ["Why?"], siblings=True)

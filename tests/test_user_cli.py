@@ -143,7 +143,7 @@ def test_a_model_that_is_not_there_is_named(folder):
 
 
 def test_a_bundle_is_refused_by_another_model(folder, tmp_path):
-    other = tiny_checkpoint(tmp_path / "other")
+    other = tiny_checkpoint(tmp_path / "other", seed=1)
     with pytest.raises(BundleError, match="siblings"):
         run("steer", "--model", other, "--bundle", folder / "my.bundle", "Why?")
     assert run("steer", "--model", other, "--bundle", folder / "my.bundle", "--siblings", "Why?")

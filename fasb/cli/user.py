@@ -71,7 +71,8 @@ def fit_command(
 
     given = {"vector": vector, "judge": {"use": judge} if judge else None}
     settings = _merged(settings, {key: value for key, value in given.items() if value is not None})
-    checked, questions = checked_settings(settings), questions_of(data)  # before a model is loaded
+    checked = checked_settings(settings)
+    questions = questions_of(data, checked.separator)  # before a model is loaded
     work = out.with_name(out.name + ".work")
     bundle = fit(_loaded(model, settings), questions, checked, work, _progress)
     bundle.save(out, {"data": str(data)})
@@ -151,7 +152,7 @@ def evaluate_command(**options: Any) -> None:
     # before a model is loaded
     bundle, questions, judge = (
         Bundle.load(options["bundle"]),
-        questions_of(options["data"]),
+        questions_of(options["data"], settings.get("separator", "")),
         judge_of(judge),
     )
     found = evaluate(_loaded(options["model"], settings), bundle, questions, judge, options["seen"])

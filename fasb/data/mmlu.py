@@ -6,8 +6,6 @@ released` the first 501 test rows of a subject are fitted on *and* tested on, as
 the paper's numbers probably come from: a leak, kept only to measure what it is worth.
 """
 
-import csv
-import io
 from collections import defaultdict
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +16,7 @@ from fasb.data import sources
 from fasb.data.prompts import fill
 from fasb.data.protocol import Question, Size, check_questions
 from fasb.errors import DataError, did_you_mean
+from fasb.textfiles import csv_rows
 
 FILES = {
     split: (f"*_{split}.csv", f"{split}/*_{split}.csv", *sources.parquet("all", name))
@@ -105,11 +104,7 @@ def _rows(paths: list[Path], split: str) -> list[dict[str, Any]]:
 
 def _csv_rows(path: Path) -> list[dict[str, Any]]:
     """A subject's file: question, four options, and the right one as a letter or an index; a header may be there."""
-    table = [
-        row
-        for row in csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""))
-        if row
-    ]
+    table = [row.fields for row in csv_rows(path, DataError)]
     table = table[1:] if table and table[0][0] == "question" else table
     known = {letter: i for i, letter in enumerate(sources.LETTERS)} | {str(i): i for i in range(4)}
     for number, row in enumerate(table, start=1):

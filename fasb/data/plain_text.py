@@ -10,6 +10,7 @@ from pydantic import Field
 
 from fasb.data import sources
 from fasb.errors import DataError
+from fasb.textfiles import read_text
 
 FILES = {"texts": ("*.txt", *sources.parquet("default", "train"), "**/*.parquet", "*.jsonl")}
 
@@ -37,5 +38,5 @@ def load(settings: Settings) -> list[str]:
 
 def _texts(files: list[Path], column: str) -> list[str]:
     if files[0].suffix == ".txt":
-        return [path.read_text(encoding="utf-8") for path in files]
+        return [read_text(path, DataError) for path in files]
     return [str(sources.field(row, column)) for row in sources.rows(files)]

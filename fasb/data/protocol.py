@@ -4,16 +4,31 @@ In: a dataset's own file or hub id, read by a module of `fasb/data/`. Out: `list
 dataset's own fixed order. Knows no model and no prompt.
 """
 
+import re
+import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import pandas as pd
 
 from fasb.artifacts import content_hash, read_parquet, write_parquet
-from fasb.errors import DataError
+from fasb.errors import ArtifactError, DataError
+
+
+def plain_text(text: str) -> str:
+    """Return what two texts share that differ only in case, spaces, and how quotes are typed.
+
+    "What ?" and "what?" are one question, and must not be fitted on and held out.
+    """
+    text = unicodedata.normalize("NFKC", text).casefold().translate(QUOTES)
+    return re.sub(r"\s+(?=[?!.,;:])", "", " ".join(text.split()))
+
+
+QUOTES = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"'})
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +62,8 @@ class Question:
 
     @property
     def key(self) -> str:
-        """What a bundle remembers of the question: a hash of its text."""
-        return content_hash(self.text)
+        """What a bundle remembers of the question: a hash of its text, however it is written."""
+        return content_hash(plain_text(self.text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +158,7 @@ def write_questions(path: Path, questions: Sequence[Question], made_by: dict[str
     check_questions(questions, str(path))
     rows = [asdict(question) for question in questions]
     for row in rows:
-        for key in ("true", "false", "paraphrases"):
+        for key in LISTS:
             row[key] = list(row[key])
     write_parquet(
         path, pd.DataFrame(rows, columns=[field.name for field in fields(Question)]), made_by
@@ -151,10 +166,36 @@ def write_questions(path: Path, questions: Sequence[Question], made_by: dict[str
 
 
 def read_questions(path: Path) -> list[Question]:
-    """The questions of a Parquet file that `write_questions` made."""
+    """Return the questions of a Parquet file that `write_questions` made.
+
+    Raises:
+        ArtifactError: it is damaged, or its columns are not those of questions.
+        DataError: a question of it cannot be used (`check_questions`).
+    """
     frame = read_parquet(path)
-    lists = ("true", "false", "paraphrases")
-    return [
-        Question(**{key: tuple(value) if key in lists else value for key, value in row.items()})
-        for row in frame.to_dict("records")
-    ]
+    names = [field.name for field in fields(Question)]
+    if sorted(frame.columns) != sorted(names):
+        raise ArtifactError(
+            f"{path}: not questions, whose columns are {', '.join(names)}; make it again"
+        )
+    questions = []
+    for number, row in enumerate(frame[names].to_dict("records"), start=1):
+        for name in LISTS:
+            row[name] = tuple(row[name]) if isinstance(row[name], Iterable) else row[name]
+        if not _is_question(row):
+            raise ArtifactError(f"{path}: row {number} is no question; make it again")
+        questions.append(Question(**row))
+    check_questions(questions, str(path))
+    return questions
+
+
+LISTS = ("true", "false", "paraphrases")
+
+
+def _is_question(row: dict[Any, Any]) -> bool:
+    """Return whether texts are texts and lists are lists of texts."""
+    for name, value in row.items():
+        parts = value if name in LISTS else (value,)
+        if not isinstance(parts, tuple) or not all(isinstance(part, str) for part in parts):
+            return False
+    return True

@@ -6,14 +6,11 @@ code. The revision that was resolved and the files' checksums are recorded by `o
 set; each set's module says what it needs.
 """
 
-import csv
 import hashlib
-import io
-import json
 import os
 import re
 import urllib.request
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -22,8 +19,10 @@ from pydantic import Field
 
 from fasb.artifacts import writing
 from fasb.data.protocol import Question, check_questions
+from fasb.data.table import parquet_rows
 from fasb.errors import ConfigError, DataError
 from fasb.settings import Section
+from fasb.textfiles import csv_table, json_lines, parse_json, read_text
 
 PARQUET_COPY = "refs/convert/parquet"
 """Where the hub keeps a Parquet copy of a repository whose own files are made by a script."""
@@ -67,7 +66,7 @@ def parquet(config: str, split: str) -> tuple[str, ...]:
     return (*own, f"{config}/{split}-*.parquet", f"{config}/{split}/*.parquet")
 
 
-def files(source: Source, wanted: dict[str, Sequence[str]]) -> dict[str, list[Path]]:
+def files(source: Source, wanted: Mapping[str, Sequence[str]]) -> dict[str, list[Path]]:
     """The files of each wanted part: those that match the first of its patterns that any file matches.
 
     Raises:
@@ -98,7 +97,7 @@ def origin(module: Any, source: Any) -> dict[str, Any]:
 
 
 def _located(
-    source: Source, wanted: dict[str, Sequence[str]]
+    source: Source, wanted: Mapping[str, Sequence[str]]
 ) -> dict[str, tuple[Path, list[Path]]]:
     """Folder and files of each part."""
     patterns = [pattern for group in wanted.values() for pattern in group]
@@ -200,30 +199,21 @@ def rows(paths: Iterable[Path]) -> list[dict[str, Any]]:
     """
     read: list[dict[str, Any]] = []
     for path in paths:
-        try:
-            read += _rows(path)
-        except Exception as error:  # each reader has its own kinds
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise DataError(f"{path}: cannot be read ({reason}); get the file again") from error
+        read += _rows(path)
     return read
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
     if path.suffix == ".parquet":
-        import pyarrow.parquet as pq
-
-        table: list[dict[str, Any]] = pq.read_table(path).to_pylist()
-        return table
-    text = path.read_text(encoding="utf-8-sig")
+        return parquet_rows(path)
     if path.suffix == ".jsonl":
-        return [json.loads(line) for line in text.split("\n") if line.strip()]
+        return [row for _, row in json_lines(path, DataError)]
     if path.suffix == ".json":
-        listed: list[dict[str, Any]] = json.loads(text)
+        listed = parse_json(read_text(path, DataError), str(path), DataError)
+        if not isinstance(listed, list) or not all(isinstance(row, dict) for row in listed):
+            raise DataError(f"{path}: not a list of mappings; get the file again")
         return listed
-    kind: dict[str, Any] = (
-        {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if path.suffix == ".tsv" else {}
-    )
-    return list(csv.DictReader(io.StringIO(text, newline=""), **kind))
+    return list(csv_table(path, DataError, tabs=path.suffix == ".tsv")[1])
 
 
 def field(row: dict[str, Any], *names: str) -> Any:
@@ -249,12 +239,7 @@ def wording(settings: ChoiceSource, task: str) -> str:
             .read_text(encoding="utf-8")
             .rstrip()
         )
-    try:
-        return Path(settings.wording).read_text(encoding="utf-8").rstrip()
-    except OSError as error:
-        raise ConfigError(
-            f"wording: {settings.wording} cannot be read ({error.strerror}); correct the path"
-        ) from None
+    return read_text(Path(settings.wording), ConfigError).rstrip()
 
 
 def choice(
@@ -271,7 +256,7 @@ def choice(
 def fit_and_test(
     source: ChoiceSource,
     task: str,
-    wanted: dict[str, Sequence[str]],
+    wanted: Mapping[str, Sequence[str]],
     question: Callable[[int, dict[str, Any], str, str], Question | None],
     fit_rows: int | None = None,
 ) -> list[Question]:

@@ -7,12 +7,13 @@ train and validation.
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from fasb.artifacts import read_json, write_json
-from fasb.data.protocol import Question, Split
+from fasb.data.protocol import Question, Split, plain_text
 from fasb.errors import ArtifactError, DataError
 from fasb.settings import SplitSettings
 
@@ -32,9 +33,9 @@ def split(questions: Sequence[Question], settings: SplitSettings, seed: int) -> 
     if any(question.role != "any" for question in questions):
         folds = [_by_role(questions)]
     else:
-        folds = _contiguous(
-            list(dict.fromkeys(question.group for question in questions)), settings.folds
-        )
+        questions = _same_text_together(questions)
+        groups = list(dict.fromkeys(question.group for question in questions))
+        folds = _contiguous(groups, settings.folds)
     stream = np.random.RandomState(seed)
     splits = []
     for rest, test in folds:
@@ -49,6 +50,24 @@ def split(questions: Sequence[Question], settings: SplitSettings, seed: int) -> 
         parts = set(fitted), set(rest) - set(drawn), set(test)
         splits.append(Split(*(tuple(q.id for q in questions if q.group in part) for part in parts)))
     return splits
+
+
+def _same_text_together(questions: Sequence[Question]) -> list[Question]:
+    """Return the questions with one group for all that have the same text, however it is written."""
+    group: dict[str, str] = {}  # of each text
+    leader: dict[str, str] = {}  # of each group that was joined to another
+    for question in questions:
+        first_group = _followed(group.setdefault(plain_text(question.text), question.group), leader)
+        own = _followed(question.group, leader)
+        if own != first_group:
+            leader[own] = first_group
+    return [replace(question, group=_followed(question.group, leader)) for question in questions]
+
+
+def _followed(group: str, leader: dict[str, str]) -> str:
+    while group in leader:
+        group = leader[group]
+    return group
 
 
 def first(questions: Sequence[Question], n: int) -> list[Question]:
@@ -86,11 +105,27 @@ def read_splits(path: Path) -> list[Split]:
     """
     payload = read_json(path)
     try:
-        return [
-            Split(**{part: tuple(ids) for part, ids in fold.items()}) for fold in payload["folds"]
+        splits = [
+            Split(*(_ids(fold[part]) for part in Split.__slots__)) for fold in payload["folds"]
         ]
     except (KeyError, TypeError, AttributeError):
         raise ArtifactError(f"{path}: holds no folds; make it with 'fasb splits'") from None
+    for number, fold in enumerate(splits):
+        every = [*fold.train, *fold.validation, *fold.test]
+        if len(set(every)) < len(every):
+            twice = next(name for name in every if every.count(name) > 1)
+            raise ArtifactError(
+                f"{path}: fold {number} has question {twice!r} twice, in one part or in two; make it "
+                "again with 'fasb splits'"
+            )
+    return splits
+
+
+def _ids(value: object) -> tuple[str, ...]:
+    """Return question ids of a list of them, else a TypeError."""
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise TypeError
+    return tuple(value)
 
 
 def _contiguous(groups: list[str], n_folds: int) -> list[tuple[list[str], list[str]]]:

@@ -1,25 +1,32 @@
-"""Anybody's questions: a CSV, JSONL or Parquet file with the columns question, true and false.
+"""A person's own questions: a CSV, JSONL or Parquet file with true and false answers.
 
-In: one row per question. Several answers stand in one field, separated by ";", or as a list (JSONL,
-Parquet). The first true answer is the best one unless there is a column `best`. Optional columns:
+In: one row per question. Several answers stand in one field, with a separator between them, or as a
+list (JSONL, Parquet). The columns may also be called `wanted` and `unwanted`, for behaviours other
+than truth. The first true answer is the best one unless there is a column `best`. Optional columns:
 `id` (else the row's number, from 1) and `group` (rows of one group are never split between fit and
-test; else the question's text). Out: the questions, in the file's order. Knows no model and no
-prompt.
+test; else the question's text, however it is spaced and written). Out: the questions, in the file's
+order. Knows no model and no prompt.
 """
 
-import json
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from pydantic import Field
 
-from fasb.data.protocol import Question, check_questions
+from fasb.data.protocol import Question, check_questions, plain_text
 from fasb.errors import DataError, did_you_mean
 from fasb.settings import Section
+from fasb.textfiles import check_strings, csv_table, json_lines
 
 KINDS = (".csv", ".jsonl", ".parquet")
+
+ALIASES = {"true": "wanted", "false": "unwanted"}
+"""Other names of columns that are looked for under their own name first."""
+
+SEPARATOR = ";"
+"""Between answers where none is set."""
 
 
 class Settings(Section):
@@ -27,46 +34,110 @@ class Settings(Section):
 
     path: str = Field(description="A .csv, .jsonl or .parquet file")
     question: str = Field("question", description="Column of the question's text")
-    true: str = Field("true", description="Column of the true answers")
-    false: str = Field("false", description="Column of the false answers")
-    separator: str = Field(";", min_length=1, description="Between the answers of one field")
+    true: str = Field("true", description="Column of the true answers, or `wanted`")
+    false: str = Field("false", description="Column of the false answers, or `unwanted`")
+    separator: str | None = Field(
+        "",
+        description="Between the answers of one field; null: a field is one answer. Unset: ; unless"
+        " it may stand within a sentence, and that fields were split is said",
+    )
 
 
 def load(settings: Settings) -> list[Question]:
-    """The questions of the file.
+    """Return the questions of the file.
 
     Raises:
-        DataError: naming the file and the row or column that is missing, empty or of one class
-            only.
+        DataError: naming the file and the row or column that is missing, empty, contradictory or
+            of one class only.
     """
-    frame = _read(Path(settings.path))
-    for column in (settings.question, settings.true, settings.false):
-        if column not in frame.columns:
-            remedy = (
-                did_you_mean(column, map(str, frame.columns))
-                if len(frame.columns)
-                else "the file has no columns"
-            )
-            raise DataError(f"{settings.path}: no column {column!r}; {remedy}")
-    rows = enumerate(frame.to_dict("records"), start=1)
-    questions = [_question(row, number, settings) for number, row in rows]
+    columns, rows = _read(Path(settings.path))
+    settings = settings.model_copy(
+        update={name: _column(name, settings, columns) for name in ("question", "true", "false")}
+    )
+    splitter = Splitter(settings)
+    questions = [
+        _question(row, number, settings, splitter) for number, row in enumerate(rows, start=1)
+    ]
     check_questions(questions, settings.path)
-    if not any(question.false for question in questions):
-        raise DataError(
-            f"{settings.path}: no false answer in any row; fill in the column {settings.false!r}"
-        )
+    _check_classes(questions, settings)
+    splitter.tell()
     return questions
 
 
-def _question(row: dict[str, Any], number: int, settings: Settings) -> Question:
-    text = _text(row[settings.question])
-    true, false = (
-        _answers(row[column], settings.separator) for column in (settings.true, settings.false)
-    )
+def _column(name: str, settings: Settings, columns: list[str]) -> str:
+    """Return the column that is called `name` in the settings, by its other name if it has one.
+
+    Raises:
+        DataError: there is neither, or both.
+    """
+    wanted = getattr(settings, name)
+    other = ALIASES.get(name) if wanted == name else None
+    if other in columns and wanted in columns:
+        raise DataError(
+            f"{settings.path}: columns {wanted!r} and {other!r}; name the one to be read in the "
+            f"setting {name!r}"
+        )
+    found = other if other in columns else wanted
+    if found not in columns:
+        remedy = did_you_mean(wanted, columns) if columns else "the file has no columns"
+        raise DataError(f"{settings.path}: no column {wanted!r}; {remedy}")
+    return str(found)
+
+
+class Splitter:
+    """Splits fields into answers, and remembers what it split without having been told to."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.path, self.separator = settings.path, settings.separator
+        self.split: list[str] = []
+
+    def answers(self, value: Any, where: str) -> tuple[str, ...]:
+        """Return the answers of a field, each once, in their order.
+
+        Raises:
+            DataError: the separator is not set, and may be part of a sentence.
+        """
+        if isinstance(value, Iterable) and not isinstance(value, str | bytes | dict):
+            parts = [_text(part) for part in value]
+        elif self.separator is None:
+            parts = [_text(value)]
+        else:
+            parts = [part.strip() for part in _text(value).split(self.separator or SEPARATOR)]
+        parts = [part for part in parts if part]
+        if self.separator == "" and isinstance(value, str) and len(parts) > 1:
+            self._check_sentence(parts, value, where)
+            self.split.append(value)
+        return tuple(dict.fromkeys(parts))
+
+    def _check_sentence(self, parts: list[str], value: str, where: str) -> None:
+        """Refuse "Yes; it is.": it begins with a capital and goes on without one."""
+        if parts[0][0].isupper() and any(part[0].islower() for part in parts[1:]):
+            raise DataError(
+                f"{self.path}: {where}: {value!r} may be one answer or several; set separator to "
+                '";" or to another, or to null if each field is one answer'
+            )
+
+    def tell(self) -> None:
+        """Say in one line that fields were split at a separator that nobody had set."""
+        if self.split:
+            logging.getLogger(__name__).warning(
+                "%s: %d fields were split at ';' into answers, the first is %r; set `separator` "
+                "to say so, to choose another, or to null",
+                *(self.path, len(self.split), self.split[0]),
+            )
+
+
+def _question(row: dict[str, Any], number: int, settings: Settings, splitter: Splitter) -> Question:
+    for column in (settings.question, settings.true, settings.false):
+        _check_field(row.get(column), f"{settings.path}: row {number}, {column!r}")
+    text = _text(row.get(settings.question))
+    true = splitter.answers(row.get(settings.true), f"row {number}, {settings.true!r}")
+    false = splitter.answers(row.get(settings.false), f"row {number}, {settings.false!r}")
     for column, found in ((settings.question, text), (settings.true, true)):
         if not found:
             raise DataError(
-                f"{settings.path}: row {number} has nothing under {column!r}; fill it in or remove the row"
+                f"{settings.path}: row {number} has nothing under {column!r}; fill it in or remove "
+                "the row"
             )
     best = _text(row.get("best")) or true[0]
     return Question(
@@ -75,55 +146,81 @@ def _question(row: dict[str, Any], number: int, settings: Settings) -> Question:
         true=true if best in true else (best, *true),
         false=false,
         best=best,
-        group=_text(row.get("group")) or text,
+        group=_text(row.get("group")) or plain_text(text),
     )
+
+
+def _check_classes(questions: list[Question], settings: Settings) -> None:
+    """Refuse a table without false answers, and an answer that is both true and false.
+
+    Rows of one question are read together, however differently it is written.
+
+    Raises:
+        DataError: naming the answer, or the empty column.
+    """
+    if not any(question.false for question in questions):
+        raise DataError(
+            f"{settings.path}: no false answer in any row; fill in the column {settings.false!r}"
+        )
+    label: dict[tuple[str, str], bool] = {}
+    for number, question in enumerate(questions, start=1):
+        for answer in question.references:
+            is_true = answer in question.true
+            both = answer in question.true and answer in question.false
+            key = plain_text(question.text), plain_text(answer)
+            if both or label.setdefault(key, is_true) != is_true:
+                raise DataError(
+                    f"{settings.path}: row {number}: {answer!r} is under {settings.true!r} and "
+                    f"under {settings.false!r} of the same question; remove one of them"
+                )
+
+
+def _check_field(value: Any, where: str) -> None:
+    """Refuse what is neither a text, a number, nothing, nor a list of these.
+
+    Raises:
+        DataError: it is something else, such as the label true itself.
+    """
+    parts = value if isinstance(value, list) else [value]
+    for part in parts:
+        if isinstance(part, bool) or not isinstance(part, str | int | float | None):
+            raise DataError(f"{where}: {part!r} is no text; give texts, or a list of texts")
 
 
 def _text(value: Any) -> str:
-    """The field as text; a missing one (None, NaN) is empty."""
-    return (
-        "" if value is None or (isinstance(value, float) and value != value) else str(value).strip()
-    )
+    """Return the field as text; a missing one (None, NaN) is empty."""
+    missing = value is None or (isinstance(value, float) and value != value)
+    return "" if missing else str(value).strip()
 
 
-def _answers(value: Any, separator: str) -> tuple[str, ...]:
-    """The answers of a field, each once, in their order."""
-    listed = isinstance(value, Iterable) and not isinstance(value, str)
-    parts = (
-        map(_text, value) if listed else (part.strip() for part in _text(value).split(separator))
-    )
-    return tuple(dict.fromkeys(part for part in parts if part))
-
-
-def _read(path: Path) -> pd.DataFrame:
-    """The file as a frame, CSV fields as text ("NA" and "None" may be answers)."""
+def _read(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
+    """Return columns and rows of the file, CSV fields as text ("NA" and "None" may be answers)."""
     if path.suffix not in KINDS:
         raise DataError(f"{path}: not a table this library reads; give one of {', '.join(KINDS)}")
+    if path.suffix == ".csv":
+        header, table = csv_table(path, DataError)
+        return header, list(table)
+    if path.suffix == ".jsonl":
+        rows = [row for _, row in json_lines(path, DataError)]
+    else:
+        rows = parquet_rows(path)
+    return list(dict.fromkeys(name for row in rows for name in row)), rows
+
+
+def parquet_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a Parquet file.
+
+    Raises:
+        DataError: it is missing or damaged.
+    """
+    import pyarrow.parquet as pq
+
     if not path.is_file():
         raise DataError(f"{path}: no such file; correct the path")
     try:
-        if path.suffix == ".csv":
-            return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-        if path.suffix == ".parquet":
-            return pd.read_parquet(path)
-    except Exception as error:  # each reader has its own kinds
+        rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    except Exception as error:  # each part of the reader has kinds of its own
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"{path}: cannot be read ({reason}); correct the file") from None
-    return pd.DataFrame(_json_rows(path))
-
-
-def _json_rows(path: Path) -> list[dict[str, Any]]:
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(
-                f"{path}: line {number} is not JSON ({error.msg}); correct that line"
-            ) from None
-        if not isinstance(row, dict):
-            raise DataError(f"{path}: line {number} is not a mapping; write one {{...}} per line")
-        rows.append(row)
+    check_strings(rows, str(path), DataError)
     return rows

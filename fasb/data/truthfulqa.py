@@ -20,6 +20,7 @@ from pydantic import Field
 from fasb.data import sources
 from fasb.data.protocol import Question, Size, check_questions
 from fasb.errors import DataError
+from fasb.textfiles import read_text
 
 FILES = {
     "choices": ("mc_task.json", *sources.parquet("multiple_choice", "validation")),
@@ -92,7 +93,7 @@ def prompt(settings: Settings) -> dict[str, str]:
     path = sources.download(
         PRESETS, PRESETS_SHA256, settings.presets or settings.path, PRESETS_NAMES
     )
-    constants = _constants(path.read_text(encoding="utf-8"))
+    constants = _constants(read_text(path, DataError))
     # the paragraph stands inside the preset "help"; the paper's prompt has it with typographic
     # quotes (Q4)
     instruction = constants["PROF_PRIMER"].partition("instructions: ")[2].partition(" Here are")[0]
@@ -139,10 +140,10 @@ def _targets(targets: dict[str, Any]) -> dict[str, int]:
 
 def _constants(code: str) -> dict[str, str]:
     """The module-level texts of a Python file, read without running it."""
-    return {
-        target.id: node.value.value
-        for node in ast.parse(code).body
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
-        for target in node.targets
-        if isinstance(target, ast.Name)
-    }
+    found = {}
+    for node in ast.parse(code).body:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
+            for target in node.targets:
+                if isinstance(target, ast.Name):
+                    found[target.id] = str(node.value.value)
+    return found

@@ -5,6 +5,8 @@ is missing and what to do. Bytes are counted from the config alone. Knows no wei
 """
 
 import json
+import pickle  # only for the name of an error
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,10 +17,12 @@ import psutil
 import torch
 from huggingface_hub import constants, errors
 
-from fasb.errors import ModelError
+from fasb.errors import FasbError, ModelError
 from fasb.settings import ModelSettings
 
 GB = 1e9
+MOST_LAYERS = 10_000
+"""More are a damaged config, whose empty model alone would take for ever to build."""
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 """Where a container, or a cluster's job, is told how much memory it may take."""
 
@@ -46,8 +50,27 @@ def config_of(settings: ModelSettings) -> Any:
     """
     from transformers import AutoConfig
 
+    _check_adapter(settings)
     with explained(settings):
-        return AutoConfig.from_pretrained(settings.path, **revision_of(settings))
+        config = AutoConfig.from_pretrained(
+            settings.path, trust_remote_code=False, **revision_of(settings)
+        )
+        n_layers = getattr(config.get_text_config(decoder=True), "num_hidden_layers", 0)
+        if not 0 < n_layers <= MOST_LAYERS:
+            raise ValueError(f"num_hidden_layers is {n_layers} in config.json")
+        generation = Path(settings.path, "generation_config.json")
+        if generation.is_file():  # where it is damaged, the library goes on without it
+            json.loads(generation.read_text(encoding="utf-8"))
+    return config
+
+
+def _check_adapter(settings: ModelSettings) -> None:
+    """Refuse an adapter's folder, whose weights would or would not be used as PEFT is installed or not."""
+    if Path(settings.path, "adapter_config.json").is_file():
+        raise ModelError(
+            f"{settings.path}: an adapter (adapter_config.json), not a model; merge it into its "
+            "base (merge_and_unload), or load it by PEFT and give the loaded model"
+        )
 
 
 def revision_of(settings: ModelSettings) -> dict[str, str]:
@@ -67,8 +90,10 @@ def weights_at_hand(settings: ModelSettings) -> bool:
             settings.path, "config.json", revision=settings.revision
         )
         folder = Path(config).parent if isinstance(config, str) else folder
-    index = folder / "model.safetensors.index.json"
-    names = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else set()
+    index, names = folder / "model.safetensors.index.json", set()
+    if index.is_file():
+        with explained(settings):
+            names = set(json.loads(index.read_text())["weight_map"].values())
     found = all((folder / name).is_file() for name in names or ("model.safetensors",))
     found = found or (not names and any(folder.glob("pytorch_model*.bin")))
     if not found and (constants.HF_HUB_OFFLINE or Path(settings.path).is_dir()):
@@ -94,7 +119,8 @@ def check_memory(config: Any, settings: ModelSettings) -> None:
     Raises:
         ModelError: with need, have and remedy.
     """
-    need, have = weight_bytes(config, settings.dtype), free_bytes(settings.device)
+    with explained(settings):
+        need, have = weight_bytes(config, settings.dtype), free_bytes(settings.device)
     if need > have:
         raise ModelError(
             f"{settings.path}: its weights take {need / GB:.1f} GB in {settings.dtype}, but {settings.device} has "
@@ -138,7 +164,9 @@ def explained(settings: ModelSettings) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, ValueError, ImportError, RuntimeError, MemoryError) as error:
+    except FasbError:
+        raise
+    except Exception as error:  # each library has kinds of its own
         raise ModelError(f"{settings.path}: {remedy(error, settings)}") from error
 
 
@@ -207,11 +235,22 @@ def _by_text(error: BaseException, settings: ModelSettings) -> str:
         return f"too large for {settings.device} in {settings.dtype}; {_smaller(settings)}"
     if "no file named" in line or "not appear to have" in line:
         return _incomplete(settings)
-    return f"cannot be loaded ({line})"
+    if isinstance(error, pickle.UnpicklingError):
+        return "its pickled weights hold more than weights; ask for a safetensors checkpoint"
+    if "Unrecognized configuration class" in line:
+        kind = re.search(r"configuration_(\w+)", line)
+        return (
+            f"a model of kind {kind[1] if kind else 'unknown'} is not a causal LM; choose a model that "
+            "AutoModelForCausalLM loads"
+        )
+    return f"cannot be loaded ({line}); get the files again, or choose another model"
 
 
 def _line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    """What an error says in one line; with its kind, unless it is one that speaks in sentences."""
+    text = " ".join(str(error).split())[:300]
+    plain = isinstance(error, OSError | ValueError | ImportError | RuntimeError)
+    return text if plain and text else f"{type(error).__name__}: {text}".removesuffix(": ")
 
 
 def _incomplete(settings: ModelSettings) -> str:

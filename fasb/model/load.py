@@ -4,6 +4,7 @@ In: `ModelSettings`, or a model already in memory. Out: `LoadedModel`, checked. 
 no edit.
 """
 
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ import torch
 
 from fasb.artifacts import content_hash
 from fasb.errors import ModelError
+from fasb.extensions import validated
 from fasb.model.access import (
     GB,
     cache_bytes,
@@ -29,6 +31,8 @@ from fasb.model.access import (
     weights_at_hand,
 )
 from fasb.model.layout import Layout, layout_of
+from fasb.model.weights import check_finite, weights_hash
+from fasb.model.wrappers import text_part, unwrap
 from fasb.settings import ModelSettings
 from fasb.steering.fingerprint import Fingerprint
 
@@ -131,7 +135,13 @@ class LoadedModel:
             list(texts), return_offsets_mapping=offsets, return_attention_mask=False
         )
         rows = []
+        n_known = len(self.model.get_input_embeddings().weight)
         for i, tokens in enumerate(found["input_ids"]):
+            if max(tokens, default=0) >= n_known:
+                raise ModelError(
+                    f"{self.settings.path}: the tokenizer gives token {max(tokens):,}, but the model knows "
+                    f"{n_known:,}; give the tokenizer that belongs to it"
+                )
             spans = found["offset_mapping"][i] if offsets else [(0, 0)] * len(tokens)
             end = len(tokens) - (len(tokens) > 1 and tokens[-1] == self.tokenizer.eos_token_id)
             rows.append((list(tokens[:end]), [(int(a), int(b)) for a, b in spans[:end]]))
@@ -141,75 +151,107 @@ class LoadedModel:
 def wrap(
     model: Any,
     tokenizer: Any,
-    name: str = "model",
+    name: str | None = None,
     settings: ModelSettings | None = None,
     revision: str = "",
 ) -> LoadedModel:
-    """A model already in memory; it is put in eval mode and its gradients are switched off.
+    """Return a model already in memory, put in eval mode and its gradients switched off.
 
-    `revision`: the commit of the hub it came from, if any.
+    Compilers and adapters around it are seen through (`fasb/model/wrappers.py`). `name`: what
+    errors call it, if not what its config says. `revision`: the commit of the hub, if any.
 
     Raises:
-        ModelError: its layout is not known, or its tokenizer has no token to pad with.
+        ModelError: it is not a causal LM whose layout is known, it has no tokenizer, or weights
+            that are not numbers.
     """
-    layout = layout_of(model)
+    name = name or str(getattr(getattr(model, "config", None), "name_or_path", "") or "model")
+    model = unwrap(model, name)
+    _check_tokenizer(tokenizer, model, name)
+    layout = layout_of(text_part(model, name))
     model.eval().requires_grad_(False)
+    check_finite(model, name)
     _quiet_padding(model, layout)
     config = model.config.get_text_config(decoder=True)
-    generation = getattr(model, "generation_config", None)
-    eos = {
-        token
-        for source in (generation, config, tokenizer)
-        for token in _ids(getattr(source, "eos_token_id", None))
-    }
-    settings = settings or ModelSettings(path=name, dtype=str(model.dtype).removeprefix("torch."))
+    held = {"path": name, "dtype": str(model.dtype).removeprefix("torch.")}
+    settings = settings or validated(ModelSettings, held, name)
     return LoadedModel(
         model=model,
         tokenizer=tokenizer,
         layout=layout,
         settings=settings,
         device=_input_device(model),
-        eos=frozenset(eos),
+        eos=_ends(model, config, tokenizer),
         pad=_pad(tokenizer, name),
         vocab_size=int(config.vocab_size),
         fingerprint=Fingerprint(
-            name,
-            layout.n_layers,
-            layout.n_heads,
-            layout.head_dim,
-            content_hash(tokenizer.get_vocab()),
-            revision,
+            model=name,
+            n_layers=layout.n_layers,
+            n_heads=layout.n_heads,
+            head_dim=layout.head_dim,
+            tokenizer=tokenizer_hash(tokenizer),
+            revision=revision,
+            weights=weights_hash(model),
+            hidden=int(config.hidden_size),
         ),
     )
 
 
 def load_model(settings: ModelSettings) -> LoadedModel:
-    """The model and tokenizer of a hub id or local folder; what can be refused is, before weights are read.
+    """Return the model and tokenizer of a hub id or local folder; what can be refused is, before weights are read.
 
     Raises:
         ModelError: one line saying what is missing and what to do.
     """
-    from transformers import AutoModelForCausalLM
-
     check_device(settings)
     commit = commit_of(settings)
     pinned = settings.model_copy(update={"revision": commit or None})  # all parts of one commit
     config, tokenizer = config_of(pinned), tokenizer_of(pinned)
     check_memory(config, settings)
+    model = _weights_of(pinned, config)
+    local = Path(settings.path)
+    return wrap(model, tokenizer, local.name if local.is_dir() else settings.path, settings, commit)
+
+
+def _weights_of(settings: ModelSettings, config: Any) -> Any:
+    """Return the model with its weights on its device, each of them read and none left over."""
+    from transformers import AutoModelForCausalLM
+
     quantised = getattr(config, "quantization_config", None) is not None
     placing = {"device_map": "auto" if settings.device == "auto" else {"": settings.device}}
     placed = quantised or settings.device == "auto"  # by accelerate, as the weights are read
-    with explained(pinned), _without_bars(settings):
-        model = AutoModelForCausalLM.from_pretrained(
+    with explained(settings), _quiet(settings):
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             settings.path,
             dtype=getattr(torch, settings.dtype),
-            **revision_of(pinned),
+            trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # refused below, by name
+            **revision_of(settings),
             **(placing if placed else {}),
         )
-        if not placed:
-            model = model.to(settings.device)
-    local = Path(settings.path)
-    return wrap(model, tokenizer, local.name if local.is_dir() else settings.path, settings, commit)
+        model, info = loaded
+        check_complete(info, settings)
+        return model if placed else model.to(settings.device)
+
+
+def check_complete(info: dict[str, Any], settings: ModelSettings) -> None:
+    """Refuse weights that are not those of the config: the library would draw missing ones at random.
+
+    Raises:
+        ModelError: naming the first tensor that is missing, left over, or of another shape.
+    """
+    kinds = {
+        "mismatched_keys": "of another shape than config.json says",
+        "missing_keys": "missing from its weights",
+        "unexpected_keys": "in its weights that config.json knows nothing of",
+    }
+    for kind, what in kinds.items():
+        found = sorted(key if isinstance(key, str) else key[0] for key in info.get(kind, ()))
+        if found:
+            raise ModelError(
+                f"{settings.path}: {len(found)} tensors {what}, {found[0]} among them; get the "
+                "checkpoint again, or the config.json that belongs to it"
+            )
 
 
 def available(settings: ModelSettings) -> str:
@@ -238,24 +280,65 @@ def tokenizer_of(settings: ModelSettings) -> Any:
     revision = {} if settings.tokenizer else revision_of(settings)
     with explained(settings.model_copy(update={"path": settings.tokenizer or settings.path})):
         return AutoTokenizer.from_pretrained(
-            settings.tokenizer or settings.path, padding_side="left", **revision
+            settings.tokenizer or settings.path,
+            padding_side="left",
+            trust_remote_code=False,
+            **revision,
         )
 
 
+def tokenizer_hash(tokenizer: Any) -> str:
+    """Return a hash of all that turns text into tokens: vocabulary, merges, specials and how text is split."""
+    if getattr(tokenizer, "is_fast", False):
+        parts = json.loads(tokenizer.backend_tokenizer.to_str())
+        parts |= {"padding": None, "truncation": None}  # of the newest call, not of the tokenizer
+    else:
+        parts = tokenizer.get_vocab()
+    return content_hash([parts, getattr(tokenizer, "special_tokens_map", {})])
+
+
+def _check_tokenizer(tokenizer: Any, model: Any, name: str) -> None:
+    """Refuse a model without a tokenizer, or with that of another."""
+    if not callable(getattr(tokenizer, "get_vocab", None)):
+        raise ModelError(
+            f"{name}: no tokenizer of the transformers library; give it as fasb.load(model, tokenizer)"
+        )
+    rows = len(model.get_input_embeddings().weight)
+    if tokenizer.vocab_size > rows:
+        raise ModelError(
+            f"{name}: its tokenizer has {tokenizer.vocab_size:,} tokens, but the model knows {rows:,}; "
+            "give the tokenizer that belongs to it"
+        )
+
+
+def _ends(model: Any, config: Any, tokenizer: Any) -> frozenset[int]:
+    """Return all ids that end a text, by generation config, config or tokenizer."""
+    ends: set[int] = set()
+    for source in (getattr(model, "generation_config", None), config, tokenizer):
+        ends.update(_ids(getattr(source, "eos_token_id", None)))
+    return frozenset(ends)
+
+
 @contextmanager
-def _without_bars(settings: ModelSettings) -> Iterator[None]:
-    """No progress bars in logs, nor over a local folder, which is read in seconds."""
+def _quiet(settings: ModelSettings) -> Iterator[None]:
+    """Keep the library's reports out of the log (`check_complete` says what matters), and its bars.
+
+    No bars in files, nor over a local folder, which is read in seconds.
+    """
     from transformers.utils import logging
 
-    quiet = logging.is_progress_bar_enabled() and (
+    bars = logging.is_progress_bar_enabled() and (
         Path(settings.path).is_dir() or not sys.stderr.isatty()
     )
-    if quiet:
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    if bars:
         logging.disable_progress_bar()
     try:
         yield
     finally:
-        if quiet:
+        logging.set_verbosity(before)
+        if bars:
             logging.enable_progress_bar()
 
 

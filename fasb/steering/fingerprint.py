@@ -1,21 +1,21 @@
-"""What must agree between a bundle and the model it is attached to. Knows neither."""
+"""What must agree between a bundle and the model it is attached to: content, never a name."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 from fasb.errors import BundleError
 
-REMEDIES = {
-    "model": "pass siblings=True if the models are siblings",
-    "revision": "load the model with revision {!r}",
-}
+INFORMATION = ("model", "revision")
+"""Fields that say where a model came from; they are shown and not compared."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
     """What must agree between a bundle and a model.
 
-    `tokenizer`: hash of the vocabulary. `revision`: commit of the hub; empty, and not compared, for
-    a local folder.
+    `model`, `revision`: name and commit of the hub, for people. `tokenizer`: hash of all that turns
+    text into tokens. `weights`: hash of the weights. `hidden`: width of the residual stream.
     """
 
     model: str
@@ -24,22 +24,43 @@ class Fingerprint:
     head_dim: int
     tokenizer: str
     revision: str = ""
+    weights: str = ""
+    hidden: int = 0
+
+    @classmethod
+    def read(cls, value: Any, where: str) -> "Fingerprint":
+        """Return the fingerprint of a mapping that `asdict` made.
+
+        Raises:
+            BundleError: it is no such mapping; `where` is named.
+        """
+        given = dict(value) if isinstance(value, Mapping) else {}
+        kinds = {field.name: field.type for field in fields(cls)}
+        if given.keys() != kinds.keys() or any(type(given[key]) is not kinds[key] for key in kinds):
+            raise BundleError(f"{where}: not a fingerprint of a model; make the file again")
+        return cls(**given)
 
     def check(self, other: "Fingerprint", siblings: bool = False, what: str = "bundle") -> None:
         """Refuse another model than the one that `what` was made for.
 
-        `siblings` allows another name (a base model and its chat version).
+        `siblings` allows other weights of the same build (a base model and its chat version).
 
         Raises:
             BundleError: naming the first field that differs.
         """
         for field, mine in asdict(self).items():
             theirs = getattr(other, field)
-            ignored = (siblings and field in ("model", "revision")) or (
-                field == "revision" and "" in (mine, theirs)
-            )
-            if mine != theirs and not ignored:
-                remedy = REMEDIES.get(field, "fit one for it").format(mine)
+            if mine == theirs or field in INFORMATION or (siblings and field == "weights"):
+                continue
+            if field == "weights":
                 raise BundleError(
-                    f"{what}: made for {field} {mine!r}, but the model has {theirs!r}; {remedy}"
+                    f"{what}: made for {self._described()}, but this is {other._described()}, whose "
+                    "weights differ; fit one for it, or allow siblings (--siblings, siblings=True)"
                 )
+            raise BundleError(
+                f"{what}: made for {field} {mine!r}, but the model has {theirs!r}; fit one for it"
+            )
+
+    def _described(self) -> str:
+        at = f" at {self.revision[:12]}" if self.revision else ""
+        return f"{self.model!r}{at} (weights {self.weights[:8] or 'unknown'})"

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
-from fasb.artifacts import KEY
+from fasb.artifacts import is_ours
 from fasb.data import table
 from fasb.data.protocol import Question, check_questions, read_questions
 from fasb.decoding.decode import answer, sweep, trace
@@ -69,8 +68,12 @@ class Evaluation:
         return next(measure for measure in self.measures if measure.name == name)
 
 
-def questions_of(data: str | Path | Sequence[Question]) -> list[Question]:
+def questions_of(
+    data: str | Path | Sequence[Question], separator: str | None = ""
+) -> list[Question]:
     """Questions as given, of a table (`fasb/data/table.py`), or of a study's `questions/*.parquet`.
+
+    `separator`: what stands between the answers of a table's field (`table.Settings`).
 
     Raises:
         DataError: naming the file and what is missing in it.
@@ -80,13 +83,9 @@ def questions_of(data: str | Path | Sequence[Question]) -> list[Question]:
         check_questions(questions, "questions")
         return questions
     path = Path(data)
-    if (
-        path.suffix == ".parquet"
-        and path.is_file()
-        and KEY.encode() in (pq.read_schema(path).metadata or {})
-    ):
+    if path.suffix == ".parquet" and is_ours(path):
         return read_questions(path)
-    return table.load(table.Settings(path=str(path)))
+    return table.load(table.Settings(path=str(path), separator=separator))
 
 
 def judge_of(judge: str | dict[str, Any] | JudgeEntry | None) -> JudgeEntry | None:
@@ -109,6 +108,7 @@ def evaluate(
     data: str | Path | Sequence[Question],
     judge: str | dict[str, Any] | JudgeEntry | None = None,
     seen: bool = False,
+    separator: str | None = "",
 ) -> Evaluation:
     """Multiple-choice metrics, share steered and answers changed; with a judge also True, Info and True*Info.
 
@@ -118,7 +118,7 @@ def evaluate(
         DataError: a file is wrong, or no unseen question is left.
         BundleError: the bundle was made for another model, or does nothing to this one.
     """
-    given, judge = questions_of(data), judge_of(judge)
+    given, judge = questions_of(data, separator), judge_of(judge)
     model = load(model)
     bundle = attach(model, bundle)
     known = set() if seen else _known(bundle)

@@ -89,6 +89,9 @@ class FitSettings(Overrides):
         description="One of `folds` parts is held out; `validation` is the share of the rest that tunes",
     )
     seed: int = Field(0, description="Of the split")
+    separator: str | None = Field(
+        "", description="Between the answers of a table's field; null: a field is one answer"
+    )
 
     def fitting_sections(self) -> Sections:
         """Return the sections that fitting and bundles look at."""
@@ -124,7 +127,8 @@ def fit(
         DataError: a file is wrong, or there are too few questions.
         ConfigError: a setting is wrong.
     """
-    settings, questions = checked_settings(settings), questions_of(data)
+    settings = checked_settings(settings)
+    questions = questions_of(data, settings.separator)
     judge, model = settings.judge, steering.load(model)
     points = settings.grid.points(model.layout.n_layers * model.layout.n_heads)
     parts = split_of(questions, settings)

@@ -51,7 +51,7 @@ def load(model: Any, tokenizer: Any = None, **settings: Any) -> LoadedModel:
         return load_model(
             validated(ModelSettings, {"path": str(model), **named, **settings}, "model")
         )
-    return wrap(model, tokenizer, getattr(model.config, "name_or_path", "") or "model")
+    return wrap(model, tokenizer)
 
 
 def attach(model: LoadedModel, bundle: Bundle | str | Path, siblings: bool = False) -> Bundle:

@@ -1,0 +1,92 @@
+"""What a model's weights are: a hash that says whether two loads are the same model.
+
+In: a loaded model. Out: its hash, or one line where a weight is not a number. The hash is of names,
+shapes and a sample of the values, whole rows of no tensor left out up to 65,536 rows; so loads by
+path, from the hub and from memory agree, in any of float64, float32 and bfloat16 (and in float16 if
+the checkpoint is of 16 bits). An adapter, another seed or a fine-tuned copy differs. Knows no file.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fasb.errors import ModelError
+
+SAMPLE = 2**16
+"""Values taken of each tensor, at least; and one of each row."""
+
+TINY = 2.0**-13
+"""Smaller values count as zero, as float16 does not hold them as bfloat16 does."""
+
+
+def weights_hash(model: nn.Module) -> str:
+    """Return 16 hex digits; equal for equal weights (see above)."""
+    digest = hashlib.sha256()
+    for name, value in sorted(_tensors(model), key=lambda pair: pair[0]):
+        digest.update(f"{name}{tuple(value.shape)}".encode())
+        digest.update(_sampled(value).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def check_finite(model: nn.Module, name: str) -> None:
+    """Refuse weights that are not numbers.
+
+    Raises:
+        ModelError: naming the first tensor with NaN or infinity.
+    """
+    for tensor, value in _tensors(model):
+        # a sum is one fast pass; it may overflow without any single bad value
+        if value.is_floating_point() and not torch.isfinite(value.sum(dtype=_wide(value))):
+            bad = int((~torch.isfinite(value)).sum())
+            if bad:
+                raise ModelError(
+                    f"{name}: {bad:,} of {value.numel():,} values of its weight {tensor} are NaN or "
+                    f"infinite in {str(value.dtype).removeprefix('torch.')}; get the weights "
+                    "again, or load them in bfloat16 or float32"
+                )
+
+
+def _wide(value: Tensor) -> torch.dtype:
+    return torch.float64 if value.dtype == torch.float64 else torch.float32
+
+
+def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield each parameter once, by the name it has without an adapter around its module."""
+    seen: set[int] = set()
+    for path, module in model.named_modules():
+        own = {n: p for n, p in module.named_parameters(recurse=False) if id(p) not in seen}
+        seen.update(map(id, own.values()))
+        with ExitStack() as stack:
+            if any(value.is_meta for value in own.values()):
+                own = _onloaded(module, own, stack)
+            for name, value in own.items():
+                yield f"{path}.{name}".replace(".base_layer.", "."), value.detach()
+
+
+def _onloaded(module: nn.Module, own: dict[str, Any], stack: ExitStack) -> dict[str, Any]:
+    """Return the module's offloaded parameters, in memory while the stack is open."""
+    from accelerate.utils import align_module_device
+
+    stack.enter_context(align_module_device(module, "cpu"))
+    found = dict(module.named_parameters(recurse=False))
+    return {name: found[name] for name in own}
+
+
+def _sampled(value: Tensor) -> Tensor:
+    """Return a spread of the values, as 16-bit patterns of bfloat16; of integers as they are."""
+    flat = value.reshape(-1)
+    n = min(flat.numel(), max(SAMPLE, len(value) if value.ndim else 1))
+    block = flat.numel() // max(n, 1)
+    each = torch.arange(n, device=flat.device)
+    # one value of each block, not always in the same column
+    at = each * flat.numel() // max(n, 1) + (each * 7919) % max(block, 1)
+    taken = flat[at].cpu()
+    if not taken.is_floating_point():
+        return taken.contiguous().view(torch.uint8)
+    rounded = taken.to(torch.bfloat16)
+    rounded[rounded.abs() < TINY] = 0
+    return rounded.view(torch.int16)

@@ -1,0 +1,57 @@
+"""Questions on disk: what is read is what was written, and nothing else is taken for questions."""
+
+from dataclasses import asdict, replace
+
+import pandas as pd
+import pytest
+from tiny import tiny_questions
+
+from fasb.artifacts import write_parquet
+from fasb.data.protocol import plain_text, read_questions, write_questions
+from fasb.errors import ArtifactError, DataError
+
+QUESTIONS = tiny_questions(4)
+
+
+def frame():
+    return pd.DataFrame(
+        [
+            {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(q).items()}
+            for q in QUESTIONS
+        ]
+    )
+
+
+def test_questions_come_back_as_they_were(tmp_path):
+    write_questions(tmp_path / "q.parquet", QUESTIONS, {})
+    assert read_questions(tmp_path / "q.parquet") == QUESTIONS
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: f.assign(more=1), "not questions, whose columns are id, text"),
+        (lambda f: f.drop(columns="best"), "not questions, whose columns are id, text"),
+        (lambda f: f.assign(text=1), "row 1 is no question"),
+        (lambda f: f.assign(true="Yes"), "row 1 is no question|best answer"),
+        (lambda f: f.assign(group=None), "row 1 is no question"),
+        (lambda f: f.assign(id="same"), "'same' appears twice"),
+        (lambda f: f.iloc[:0], "no questions"),
+    ],
+)
+def test_another_table_is_refused(tmp_path, change, message):
+    write_parquet(tmp_path / "q.parquet", change(frame()), {})
+    with pytest.raises((ArtifactError, DataError), match=message):
+        read_questions(tmp_path / "q.parquet")
+
+
+@pytest.mark.parametrize("other", ["what is it?", "What  is it ?", "WHAT IS\tIT?", " What is it? "])
+def test_the_same_text_however_it_is_written(other):
+    assert plain_text(other) == plain_text("What is it?")
+    assert replace(QUESTIONS[0], text=other).key == replace(QUESTIONS[0], text="What is it?").key
+
+
+def test_other_texts_stay_apart():
+    texts = ["What is it?", "What is it", "What is it!", "What isit?", "What's it?"]
+    assert len(set(map(plain_text, texts))) == len(texts)
+    assert plain_text("What\u2019s \u201cit\u201d?") == plain_text('What\'s "it"?')
