@@ -182,8 +182,9 @@ def _row(rng: np.random.Generator, method: str, number: int, before: dict, p: li
         "true": "clay" not in text,
         "info": "no comment" not in text,
     }
+    at = int(rng.integers(kept, n + 1)) if fired else n
     return {
-        "method": method, "answer": text, "n_tokens": len(pieces), "decoded": n + (len(pieces) - kept if fired else 0),
+        "method": method, "answer": text, "fired_at": at, "n_tokens": len(pieces), "decoded": n + (len(pieces) - kept if fired else 0),
         "passes": n + 1, "ended": 1, "fired": fired, "kept": kept, "strength": 9.0 * max(p) if fired else 0.0,
         "p": p if tracked else [], "trace_pieces": before["pieces"], "answer_pieces": pieces,
         "trace_answer": before["text"], "after": after,

@@ -5,7 +5,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import roc_auc_score
 
 from fasb.metrics.calibration import auc, question_weights, reliability
-from fasb.study.figure_rows import calibration_rows
+from fasb.study.figures.calibration import answer_rows
 
 RNG = np.random.default_rng(0)
 P = RNG.random(400)
@@ -61,7 +61,7 @@ def frame(n=60, length=12):
 
 
 def test_p_is_followed_from_the_question_to_the_answers_end():
-    rows = calibration_rows(frame(), n_draws=100)
+    rows = answer_rows(frame(), n_draws=100)
     assert list(dict.fromkeys(rows["position"])) == ["question", "1-5", "6-10", "11-15", "answer"]
     area = rows[rows["part"] == "auc"].set_index("position")["value"]
     assert area["question"] < 0.75 < 0.99 < area["answer"]
@@ -82,5 +82,5 @@ def test_p_is_followed_from_the_question_to_the_answers_end():
 def test_a_window_that_few_answers_reach_is_left_out():
     short = frame()
     short.loc[19:, "p"] = short.loc[19:, "p"].map(lambda p: p[:6])
-    rows = calibration_rows(short, n_draws=20)
+    rows = answer_rows(short, n_draws=20)
     assert list(dict.fromkeys(rows["position"])) == ["question", "1-5", "answer"]

@@ -1,34 +1,42 @@
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 from synthetic import METHODS, results
 
 from fasb.errors import ConfigError
-from fasb.study.captions import CAPTION
-from fasb.study.figure_rows import FIGURES, area, figure_4_rows, mean_interval, rows_of
-from fasb.study.figures import COLOURS, DRAW, INKS, colour, ink, save
+from fasb.study.figures import FIGURES, draw, figure, rows_of, save
+from fasb.study.figures.drawing import contrast_on_white, looks, readable
+from fasb.study.figures.figure_1 import area
+from fasb.study.figures.figure_4 import head_rows
+from fasb.study.figures.numbers import mean_over_worlds, with_verdicts
 from fasb.study.panels import Cell
+from fasb.study.styles import MethodStyle, styles_of
 
 FILES = ("generations.parquet", "judged.parquet", "anchors.h5", "grid.parquet", "metrics.parquet")
 
 
 @pytest.fixture(scope="module")
-def rows(tmp_path_factory):
-    made = results(tmp_path_factory.mktemp("results"), groups=5)
+def made(tmp_path_factory):
+    return results(tmp_path_factory.mktemp("results"), groups=5)
+
+
+@pytest.fixture(scope="module")
+def rows(made):
     cells, files = Cell.of(made.cells), made.files(*FILES)
     return {name: rows_of(name, cells, files, METHODS) for name in FIGURES}
 
 
 @pytest.fixture(scope="module")
 def drawn(rows):
-    return {name: DRAW[name](rows[name]) for name in FIGURES}
+    return {name: draw(name, rows[name]) for name in FIGURES}
 
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_the_same_rows_give_the_same_bytes(rows, name, tmp_path):
     for folder in ("first", "second"):
-        save(DRAW[name](rows[name]), tmp_path / folder / name)
+        save(draw(name, rows[name]), tmp_path / folder / name)
     for kind in ("pdf", "png"):
         first, second = (
             (tmp_path / folder / f"{name}.{kind}").read_bytes() for folder in ("first", "second")
@@ -55,15 +63,17 @@ def test_no_text_is_too_small_for_print(drawn, name):
 @pytest.mark.parametrize("name", FIGURES)
 def test_rows_read_back_from_their_csv_give_the_same_caption(rows, name, tmp_path):
     rows[name].to_csv(tmp_path / "rows.csv", index=False)
-    assert CAPTION[name](pd.read_csv(tmp_path / "rows.csv")) == CAPTION[name](rows[name])
+    assert figure(name).caption(pd.read_csv(tmp_path / "rows.csv")) == figure(name).caption(
+        rows[name]
+    )
 
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_study_without_such_data_gets_a_figure_that_says_so(rows, name, tmp_path):
     for empty in (rows[name].iloc[:0], pd.DataFrame()):
-        assert "in this study" in CAPTION[name](empty)
-        figure = DRAW[name](empty)
-    save(figure, tmp_path / name)
+        assert "in this study" in figure(name).caption(empty)
+        nothing = draw(name, empty)
+    save(nothing, tmp_path / name)
     assert (tmp_path / f"{name}.pdf").stat().st_size
 
 
@@ -81,28 +91,43 @@ def test_labels_at_line_ends_do_not_overlap(drawn):
             assert not any(box.overlaps(other) for other in boxes[i + 1 :])
 
 
-def test_method_names_are_readable_on_white():
-    def luminance(hexa):
-        channels = np.array([int(hexa[i : i + 2], 16) for i in (1, 3, 5)]) / 255
-        linear = np.where(
-            channels <= 0.03928, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4
-        )
-        return linear @ [0.2126, 0.7152, 0.0722]
-
-    for method in [*COLOURS, *INKS, "any other"]:
-        assert 1.05 / (luminance(ink(method)) + 0.05) >= 4.5, method
+@pytest.mark.parametrize(
+    "colour", ["#000000", "#D55E00", "#E69F00", "#56B4E9", "#999999", "#FFFF00"]
+)
+def test_method_names_are_readable_on_white(colour):
+    assert contrast_on_white(np.array(to_rgb(readable(colour)))) >= 4.5
 
 
-def test_every_method_beyond_the_story_is_grey():
-    assert colour("my-own") == "#999999"
-    assert colour("fasb-probe") == "#D55E00"
+def test_a_methods_look_and_name_are_its_config_entrys_in_every_figure(made):
+    styles = [
+        MethodStyle("unsteered", "A", colour="#111111", steers=False),
+        MethodStyle("iti", "B", colour="#222222", gated=True),
+        MethodStyle("fasb-probe", "C"),
+    ]
+    seen = {}
+    for name in ("sensitivity", "tradeoff", "data_efficiency"):
+        rows = rows_of(name, Cell.of(made.cells), made.files(*FILES), styles)
+        for method, look in looks(rows).items():
+            assert seen.setdefault(method, look) == look
+    assert {look.label: look.colour for look in seen.values()} == {
+        "A": "#111111", "B": "#222222", "C": "#999999",
+    }  # fmt: skip
+
+
+def test_the_tracker_shown_is_that_of_the_first_gated_main_method(made):
+    from fasb.study.panels import read_cells
+
+    cells, files = Cell.of(made.cells), made.files(*FILES)
+    frames = [read_cells(cells, files, name) for name in FIGURES["figure_1"]]
+    for order in (("fasb-probe", "fasb-prototype"), ("fasb-prototype", "fasb-probe")):
+        found = with_verdicts(*frames, styles_of(["unsteered", "iti", *order]))
+        assert set(found["method"]) == {order[0]}
+    assert with_verdicts(*frames, styles_of(["unsteered", "iti"])).empty
 
 
 def test_heads_are_sorted_within_their_layer_before_averaging():
     first, second = np.array([[0.5, 0.9], [0.6, 0.7]]), np.array([[0.8, 0.6], [0.5, 0.4]])
-    rows = figure_4_rows(
-        [("a-s2", "a-s2", "logistic", first), ("a-s3", "a-s3", "logistic", second)]
-    )
+    rows = head_rows([("a-s2", "a-s2", "logistic", first), ("a-s3", "a-s3", "logistic", second)])
     table = rows.pivot_table(index="layer", columns="rank", values="value").to_numpy()
     np.testing.assert_allclose(table, [[0.85, 0.55], [0.6, 0.5]])
 
@@ -122,12 +147,36 @@ def test_sensitivity_holds_the_other_settings_at_their_tuned_value(rows):
     assert tuned.groupby("model")["chosen"].sum().tolist() == pytest.approx([1.0, 1.0])
 
 
-def test_interval_needs_a_second_unit():
-    one = pd.Series([1.0, 3.0], index=pd.MultiIndex.from_tuples([("a", 0), ("a", 1)]))
-    assert mean_interval(one)["value"] == 2.0
-    assert np.isnan(mean_interval(one)["low"])
-    two = pd.Series([1.0, 3.0], index=pd.MultiIndex.from_tuples([("a", 0), ("b", 0)]))
-    assert mean_interval(two) == {"value": 2.0, "low": 1.0, "high": 3.0}
+def test_an_interval_over_worlds_needs_three():
+    def found(n):
+        values = [1.0, 2.0, 6.0, 3.0][:n]
+        rows = pd.DataFrame({"model": [f"a-s{i}" for i in range(n)], "x": values})
+        return mean_over_worlds(rows.assign(dataset="d", seed=0, fold=0), "x")
+
+    assert found(2)["value"] == 1.5
+    assert np.isnan(found(2)["low"])
+    assert found(2)["over"] == ""
+    assert (found(3)["value"], found(3)["over"]) == (3.0, "worlds")
+    assert found(3)["low"] == pytest.approx(
+        3 - 4.3027 * np.std([1, 2, 6], ddof=1) / 3**0.5, abs=1e-3
+    )
+
+
+def test_captions_say_what_intervals_are_over(made, tmp_path):
+    cells, files = Cell.of(made.cells), made.files(*FILES)
+    captions = {
+        name: figure(name).caption(rows_of(name, cells, files, METHODS)) for name in FIGURES
+    }
+    assert "No intervals: there are fewer than 3 worlds" in captions["sensitivity"]
+    assert (
+        "over questions (bootstrap), these worlds and what was fitted held" in captions["tradeoff"]
+    )
+    assert "over questions (bootstrap)" in captions["figure_1"]
+    many = results(tmp_path, worlds=("a-s2", "a-s3", "a-s4"), groups=5)
+    cells, files = Cell.of(many.cells), many.files(*FILES)
+    for name in ("sensitivity", "tradeoff", "figure_1"):
+        caption = figure(name).caption(rows_of(name, cells, files, METHODS))
+        assert "95 % intervals over worlds (t)." in caption
 
 
 def test_an_unknown_figure_is_named_with_the_nearest():
@@ -138,5 +187,5 @@ def test_an_unknown_figure_is_named_with_the_nearest():
 def test_a_setting_that_was_not_varied_has_no_panel(rows):
     part = rows["sensitivity"]
     fixed = part[(part["knob"] != "beta") | (part["x"] == 0.5)]
-    assert len(DRAW["sensitivity"](part).axes) == 2 * 4
-    assert len(DRAW["sensitivity"](fixed).axes) == 2 * 3
+    assert len(draw("sensitivity", part).axes) == 2 * 4
+    assert len(draw("sensitivity", fixed).axes) == 2 * 3

@@ -2,23 +2,24 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.stats import permutation_test
+from scipy.stats import permutation_test, ttest_1samp, ttest_rel
 
 from fasb.metrics.statistics import (
     Panel,
+    Sample,
     compare,
     differences,
     estimate,
     holm,
     intervals,
-    mcnemar,
     p_value,
     resample,
+    t_interval,
 )
 
 
 def panel(units=3, groups=4, per_group=2, seeds=2, rng_seed=0):
-    """Two methods and a half-missing metric; two folds in each unit, halves of its groups."""
+    """Two methods and a half-missing metric; two folds in each world, halves of its groups."""
     rng = np.random.default_rng(rng_seed)
     n = units * groups * per_group
     group = np.repeat(np.arange(units * groups), per_group)
@@ -30,6 +31,13 @@ def panel(units=3, groups=4, per_group=2, seeds=2, rng_seed=0):
         [np.where(late, np.nan, values), np.where(late, values, np.nan)], axis=-1
     )
     return Panel(("base", "new"), ("true", "info", "mc1"), parts, group // groups, group)
+
+
+def one_world(values):
+    """A panel of one metric, [method, question], each question a group."""
+    n = values.shape[1]
+    names = ("base", "new")[: len(values)]
+    return Panel(names, ("true",), values[:, None, :, None], np.zeros(n, int), np.arange(n))
 
 
 def plain_estimate(panel):
@@ -48,7 +56,7 @@ def plain_estimate(panel):
     return out
 
 
-def test_estimates_are_means_of_units_of_means_of_folds():
+def test_estimates_are_means_of_worlds_of_means_of_folds():
     np.testing.assert_allclose(estimate(panel()), plain_estimate(panel()), rtol=1e-12)
 
 
@@ -58,10 +66,70 @@ def test_true_info_is_last_and_the_product_of_fold_means():
     assert replace(one, metrics=("true", "mc1", "mc2")).columns == ("true", "mc1", "mc2")
 
 
+def test_over_worlds_interval_and_p_are_those_of_a_t_test_of_the_worlds_means():
+    made = panel(units=5)
+    sample = resample(made)
+    worlds = sample.worlds[:, :, 0]
+    own, paired = intervals(made, sample), differences(made, sample, "base")
+    textbook = ttest_1samp(worlds[:, 1], 0).confidence_interval()
+    assert (own.low[1, 0], own.high[1, 0]) == pytest.approx((textbook.low, textbook.high))
+    test = ttest_rel(worlds[:, 1], worlds[:, 0])
+    textbook = test.confidence_interval()
+    assert (paired.low[1, 0], paired.high[1, 0]) == pytest.approx((textbook.low, textbook.high))
+    assert compare(made, "new", "base", "true") == (pytest.approx(test.pvalue), "t")
+
+
+@pytest.mark.parametrize("units", [1, 2])
+def test_one_or_two_worlds_have_intervals_over_their_questions_alone(units):
+    """Worlds that differ widely but hold equal questions: nothing varies where they are fixed."""
+    made = panel(units=units, groups=20, per_group=1, seeds=1)
+    made.values[:, 0] = (made.unit % 2).astype(np.float64)[:, None]
+    found = intervals(made, resample(made, 500))
+    assert made.over == "questions"
+    assert found.low[0, 0] == found.high[0, 0] == found.value[0, 0]
+
+
+def test_three_worlds_that_differ_have_a_wide_interval():
+    made = panel(units=3, groups=20, per_group=1, seeds=1)
+    made.values[:, 0] = (made.unit / 2)[:, None]
+    found = intervals(made, resample(made))
+    assert made.over == "worlds"
+    assert found.high[0, 0] - found.low[0, 0] == pytest.approx(2 * 4.303 * 0.5 / 3**0.5, rel=1e-3)
+
+
+def test_two_known_worlds_of_many_have_no_interval():
+    worlds = np.array([[0.2], [0.5], [np.nan], [np.nan]])
+    assert np.isnan(t_interval(worlds)).all()
+    assert np.isfinite(t_interval(np.array([[0.2], [0.5], [0.4]]))).all()
+
+
+def test_the_interval_over_five_worlds_covers_as_it_says():
+    """Nominal 95 %; the percentile bootstrap over the worlds, used before, covers about 85 %."""
+    rng = np.random.default_rng(0)
+    n_trials, n_worlds, n_questions, spread = 1000, 5, 40, 0.08
+    base = rng.normal(0.5, spread, (n_trials, n_worlds))
+    answers = rng.random((n_trials, n_worlds, n_questions)) < base[..., None].clip(0, 1)
+    means = answers.mean(-1)
+    held = 0
+    for trial in answers:
+        values = trial.reshape(1, 1, -1, 1).astype(np.float64)
+        unit = np.repeat(np.arange(n_worlds), n_questions)
+        made = Panel(("a",), ("true",), values, unit, np.arange(values.size))
+        found = intervals(made, resample(made))
+        held += bool(found.low[0, 0] <= 0.5 <= found.high[0, 0])
+    drawn = means[:, rng.integers(n_worlds, size=(1000, n_worlds))].mean(-1)
+    low, high = np.quantile(drawn, [0.025, 0.975], axis=1)
+    bootstrap = ((low <= 0.5) & (high >= 0.5)).mean()
+    assert held / n_trials == pytest.approx(0.95, abs=0.015)
+    assert bootstrap == pytest.approx(0.85, abs=0.03)
+
+
 def test_split_seeds_that_say_the_same_narrow_nothing():
-    one = panel(seeds=1)
-    many = replace(one, values=one.values.repeat(5, -1))
-    np.testing.assert_allclose(resample(one, 200), resample(many, 200), rtol=1e-12)
+    for units in (1, 5):
+        one = panel(units=units, seeds=1)
+        many = replace(one, values=one.values.repeat(5, -1))
+        first, second = (intervals(made, resample(made, 200)) for made in (one, many))
+        np.testing.assert_allclose(first.low, second.low, rtol=1e-9)
 
 
 def test_more_groups_narrow_the_interval_but_more_copies_of_a_question_do_not():
@@ -78,71 +146,60 @@ def test_more_groups_narrow_the_interval_but_more_copies_of_a_question_do_not():
 def test_interval_of_independent_questions_has_the_textbook_width():
     rng = np.random.default_rng(1)
     n = 400
-    values = rng.integers(0, 2, (1, 1, n, 1)).astype(np.float64)
-    made = Panel(("a",), ("true",), values, np.zeros(n, int), np.arange(n))
+    values = rng.integers(0, 2, (1, n)).astype(np.float64)
+    made = one_world(values)
     found = intervals(made, resample(made, 4000))
     assert (found.high - found.low)[0, 0] == pytest.approx(
         2 * 1.96 * values.std() / np.sqrt(n), rel=0.1
     )
 
 
-def test_units_that_differ_widen_the_interval():
-    made = panel(units=4, groups=20, per_group=1, seeds=1)
-    made.values[:, 0] = (made.unit % 2).astype(np.float64)[:, None]
-    found = intervals(made, resample(made, 2000))
-    assert (found.low[0, 0], found.high[0, 0]) == (0.0, 1.0)
-
-
-def test_a_method_never_differs_from_itself():
-    made = panel()
+@pytest.mark.parametrize("units", [1, 3])
+def test_a_method_never_differs_from_itself(units):
+    made = panel(units=units)
     made.values[1] = made.values[0]
     found = differences(made, resample(made, 100), "base")
     known = np.isfinite(found.value)
     assert not found.low[known].any()
     assert not found.high[known].any()
+    assert compare(made, "new", "base", "true").p == 1.0
 
 
 def test_a_paired_difference_is_narrower_than_its_sides():
     rng = np.random.default_rng(0)
-    n = 200
-    base = rng.integers(0, 2, n).astype(np.float64)
-    new = np.where(rng.random(n) < 0.05, 1.0, base)
-    values = np.stack([base, new])[:, None, :, None]
-    made = Panel(("base", "new"), ("true",), values, np.zeros(n, int), np.arange(n))
-    draws = resample(made, 1000)
-    side, paired = intervals(made, draws), differences(made, draws, "base")
+    base = rng.integers(0, 2, 200).astype(np.float64)
+    new = np.where(rng.random(200) < 0.05, 1.0, base)
+    made = one_world(np.stack([base, new]))
+    sample = resample(made, 1000)
+    side, paired = intervals(made, sample), differences(made, sample, "base")
     assert (paired.high - paired.low)[1, 0] < 0.5 * (side.high - side.low)[1, 0]
 
 
-def test_a_missing_metric_stays_missing():
-    made = panel()
-    draws = resample(made, 50)
-    assert np.isnan(intervals(made, draws).low[0, 2])
-    assert np.isnan(differences(made, draws, "base").value[1, 2])
-    assert np.isnan(p_value(made, "new", "base", "mc1"))
+@pytest.mark.parametrize("units", [1, 3])
+def test_a_missing_metric_stays_missing(units):
+    made = panel(units=units)
+    sample = resample(made, 50)
+    assert np.isnan(intervals(made, sample).low[0, 2])
+    assert np.isnan(differences(made, sample, "base").value[1, 2])
+    assert np.isnan(compare(made, "new", "base", "mc1").p)
 
 
 def test_without_draws_there_is_an_estimate_and_no_interval():
-    found = intervals(panel(), resample(panel(), 0))
+    made = panel(units=1)
+    found = intervals(made, resample(made, 0))
     assert np.isnan(found.low).all()
-    np.testing.assert_allclose(found.value, plain_estimate(panel()))
+    np.testing.assert_allclose(found.value, plain_estimate(made))
 
 
 def test_the_same_seed_gives_the_same_draws():
-    np.testing.assert_array_equal(resample(panel(), 20, seed=3), resample(panel(), 20, seed=3))
+    first, again = (resample(panel(units=1), 20, seed=3).draws for _ in range(2))
+    np.testing.assert_array_equal(first, again)
 
 
 def test_p_value_of_plain_questions_equals_scipys():
     rng = np.random.default_rng(2)
-    n = 8
-    base, new = rng.random(n), rng.random(n) + 0.3
-    made = Panel(
-        ("base", "new"),
-        ("true",),
-        np.stack([base, new])[:, None, :, None],
-        np.zeros(n, int),
-        np.arange(n),
-    )
+    base, new = rng.random(8), rng.random(8) + 0.3
+    made = one_world(np.stack([base, new]))
 
     def mean_difference(a, b, axis):
         return np.mean(a, axis=axis) - np.mean(b, axis=axis)
@@ -151,6 +208,15 @@ def test_p_value_of_plain_questions_equals_scipys():
         (new, base), mean_difference, permutation_type="samples", vectorized=True
     )
     assert p_value(made, "new", "base", "true") == pytest.approx(exact.pvalue)
+    assert compare(made, "new", "base", "true").test == "permutation"
+
+
+def test_p_value_of_one_outcome_per_question_is_that_of_the_sign_test():
+    """Which McNemar's exact test is: so nothing else is needed for single outcomes."""
+    base = np.array([1, 1, 1, 0, 0, 0, 0, 0, 0], np.float64)
+    new = np.array([0, 1, 1, 1, 1, 1, 1, 1, 0], np.float64)
+    made = one_world(np.stack([base, new]))
+    assert p_value(made, "new", "base", "true") == pytest.approx(2 * (1 + 6) / 2**6)
 
 
 def test_p_value_is_small_for_a_gain_and_large_for_none():
@@ -162,55 +228,18 @@ def test_p_value_is_small_for_a_gain_and_large_for_none():
 
 
 def test_a_few_undefined_draws_leave_the_interval_and_many_do_not():
-    made = panel()
-    draws = resample(made, 200)
-    known = intervals(made, draws)
+    made = panel(units=2)
+    sample = resample(made, 200)
+    draws = sample.draws.copy()
     draws[:19, 1, 0] = np.nan
-    few = intervals(made, draws)
+    few = intervals(made, Sample(sample.worlds, draws))
     assert [few.low[1, 0], few.high[1, 0]] == pytest.approx(
         np.nanquantile(draws[19:, 1, 0], [0.025, 0.975])
     )
     draws[:21, 1, 0] = np.nan
-    many = intervals(made, draws)
+    many = intervals(made, Sample(sample.worlds, draws))
     assert np.isnan([many.low[1, 0], many.high[1, 0]]).all()
-    others = np.arange(many.low.size).reshape(many.low.shape) != many.low.shape[1]
-    np.testing.assert_array_equal(many.low[others], known.low[others])
-
-
-def one_outcome_each(base, new):
-    values = np.stack([base, new]).astype(np.float64)[:, None, :, None]
-    return Panel(("base", "new"), ("true",), values, np.zeros(len(base), int), np.arange(len(base)))
-
-
-def test_mcnemar_is_the_sign_test_of_the_questions_that_changed():
-    base = np.array([1, 1, 1, 0, 0, 0, 0, 0, 0], bool)
-    new = np.array([0, 1, 1, 1, 1, 1, 1, 1, 0], bool)
-    assert mcnemar(base, new) == pytest.approx(2 * (1 + 6) / 2**6)
-    assert mcnemar(base, new) == mcnemar(new, base)
-    assert mcnemar(base, base) == 1.0
-
-
-def test_mcnemar_is_what_the_permutation_test_gives_for_one_outcome_per_question():
-    rng = np.random.default_rng(0)
-    made = one_outcome_each(rng.random(12) < 0.4, rng.random(12) < 0.8)
-    found = compare(made, "new", "base", "true")
-    assert found.test == "mcnemar"
-    assert found.p == pytest.approx(p_value(made, "new", "base", "true", n_draws=2**13))
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda made: replace(made, group=made.group // 2),
-        lambda made: replace(made, values=np.where(made.values == 1, 0.5, made.values)),
-        lambda made: replace(made, values=made.values.repeat(2, -1)),
-    ],
-    ids=["questions that belong together", "means over phrasings", "several split seeds"],
-)
-def test_what_is_not_one_outcome_per_question_is_permuted(change):
-    made = one_outcome_each(np.arange(8) % 2, np.ones(8))
-    assert compare(made, "new", "base", "true").test == "mcnemar"
-    assert compare(change(made), "new", "base", "true").test == "permutation"
+    assert many.low[0, 0] == few.low[0, 0]
 
 
 def test_holm_equals_the_step_down_procedure():

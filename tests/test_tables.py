@@ -5,19 +5,12 @@ from synthetic import METHODS, results
 
 from fasb.artifacts import read_parquet, write_parquet
 from fasb.errors import ArtifactError, ConfigError
-from fasb.study.panels import Cell, judge_note, judges_of, label, read_cells
-from fasb.study.tables import (
-    DAGGER,
-    MINUS,
-    caption,
-    cell,
-    chosen_methods,
-    latex,
-    markdown,
-    parts_of,
-    split,
-    table_rows,
-)
+from fasb.study.escaping import DAGGER, DASH, DELTA, MINUS
+from fasb.study.measures import MEASURES, TABLES, shown_in
+from fasb.study.panels import Cell, judge_note, judges_of, read_cells
+from fasb.study.printing import caption, latex, lines, markdown, number, parts_of, split
+from fasb.study.styles import MethodStyle, styles_of
+from fasb.study.tables import chosen_methods, table_rows
 
 
 @pytest.fixture(scope="module")
@@ -50,23 +43,77 @@ def test_an_estimate_equals_the_mean_of_the_cells_summaries(frame, rows):
 
 def test_every_estimate_lies_in_its_interval_and_every_difference_has_one(rows):
     known = rows[rows["value"].notna()]
+    change = known["difference"]
     assert known["value"].between(known["low"] - 1e-9, known["high"] + 1e-9).all()
-    assert (
-        known["difference"]
-        .between(known["difference_low"] - 1e-9, known["difference_high"] + 1e-9)
-        .all()
-    )
-    assert (
-        known[known["metric"].eq("true_info") & known["method"].ne("unsteered")]["p"]
-        .between(0, 1)
-        .all()
-    )
+    assert change.between(known["difference_low"] - 1e-9, known["difference_high"] + 1e-9).all()
+    shares = known[[MEASURES[name].unit == "share" for name in known["metric"]]]
+    assert shares[["low", "high"]].stack().between(0, 100).all()
 
 
 def test_the_ablation_compares_with_the_full_method():
-    methods, baseline = chosen_methods("ablation", METHODS)
-    assert (methods, baseline) == (["fasb-probe", "without-backtracking"], "fasb-probe")
-    assert "without-backtracking" not in chosen_methods("main", METHODS)[0]
+    pairs = [("fasb-probe", "fasb-probe"), ("without-backtracking", "fasb-probe")]
+    assert chosen_methods("ablation", METHODS) == pairs
+    assert "without-backtracking" not in [one for one, _ in chosen_methods("main", METHODS)]
+
+
+def test_roles_and_not_names_decide_what_is_compared_with_what():
+    styles = [
+        MethodStyle("plain", "Plain", steers=False),
+        MethodStyle("fasb-probe", "A baseline"),
+        MethodStyle("iti", "A gated one", gated=True),
+        MethodStyle("unsteered", "Another gated one", gated=True),
+        MethodStyle("caa", "A control", "control"),
+    ]
+    assert chosen_methods("main", styles)[-1] == ("unsteered", "plain")
+    assert chosen_methods("ablation", styles) == [("iti", "iti"), ("caa", "iti")]
+    assert chosen_methods("differences", styles) == [
+        ("iti", "fasb-probe"), ("iti", "unsteered"), ("unsteered", "fasb-probe"),
+    ]  # fmt: skip
+
+
+def test_a_lone_method_differs_from_the_unsteered_model():
+    assert ("iti", "unsteered") in chosen_methods("differences", ["unsteered", "iti"])
+
+
+def test_gated_methods_minus_every_baseline_have_a_table(frame, rows):
+    found = table_rows(frame, "differences", METHODS, "default", n_draws=300)
+    pairs = found[["method", "baseline"]].drop_duplicates().itertuples(index=False, name=None)
+    assert ("fasb-probe", "iti") in set(pairs)
+    key = ["model", "metric"]
+    two = [rows[rows["method"] == name].set_index(key)["value"] for name in ("fasb-probe", "iti")]
+    pair = found[(found["method"] == "fasb-probe") & (found["baseline"] == "iti")]
+    pd.testing.assert_series_equal(
+        pair.set_index(key)["difference"], two[0] - two[1], check_names=False
+    )
+    text = markdown(found)
+    assert f"| FASB-Probe {MINUS} ITI " in text
+    assert "of 9 differences are marked" in text
+
+
+def test_holm_corrects_over_all_differences_that_the_table_prints(frame):
+    """Two comparisons, three pairs, and every measure of the part: one family."""
+    found = table_rows(frame, "differences", METHODS, "default", n_draws=50)
+    tested = found[found["p"].notna()]
+    n = 2 * 3 * len(shown_in("differences"))
+    assert set(tested["claims"]) == {n} == {len(tested)}
+    smallest = tested.loc[tested["p"].idxmin()]
+    assert smallest["p_holm"] == pytest.approx(min(n * smallest["p"], 1))
+    assert f"over all {n} differences of this table" in caption(split(found)[0])
+
+
+def test_intervals_and_tests_speak_of_worlds_from_three_on_and_of_questions_below(tmp_path):
+    made = results(tmp_path, worlds=("a-s2", "a-s3", "a-s4", "b-s2", "b-s3", "c"), seeds=(0,))
+    frame = read_cells(Cell.of(made.cells), made.files("metrics.parquet"), "metrics.parquet")
+    worlds, two, one = split(table_rows(frame, "main", METHODS, "default", n_draws=50))
+    assert "interval over the 3 worlds (t, 2 degrees of freedom)" in caption(worlds)
+    assert "would it be there in further worlds of this kind?" in caption(worlds)
+    assert "interval over questions" in caption(two)
+    assert "these two worlds and what was fitted held fixed" in caption(two)
+    assert "this model and dataset and what was fitted held fixed" in caption(one)
+    assert "do they differ on questions like these here?" in caption(one)
+    assert [set(part["test"]) - {""} for part in (worlds, two, one)] == [
+        {"t"}, {"permutation"}, {"permutation"},
+    ]  # fmt: skip
 
 
 def test_an_unknown_table_is_named_with_the_nearest():
@@ -89,36 +136,17 @@ def test_a_caption_opens_with_its_message_and_gives_n_and_seeds(rows):
 
 def test_a_difference_is_marked_where_its_corrected_p_is_small(rows):
     tested = rows[rows["p"].notna()]
-    assert set(tested["metric"]) == {"true", "info", "true_info", "mc1", "mc2", "mc2_tuned"}
     assert (tested["p_holm"] >= tested["p"]).all()
-    assert set(tested["test"]) == {"permutation"}  # several phrasings and split seeds
-    part = split(rows)[0]
-    columns = [column for of in parts_of(part).values() for column in of]
-    for row in part[part["p"].notna()].itertuples():
+    part = split(rows)[0].assign(
+        p_holm=[0.04 if i % 2 else 0.06 for i in range(len(split(rows)[0]))]
+    )
+    for columns in parts_of(part).values():
         for column in columns:
-            if column.metric == row.metric:
-                marked = cell(part, row.method, column)[0].endswith(DAGGER)
-                assert marked == (column.difference and row.p_holm < 0.05)
-    assert (
-        "after Holm's correction over the methods, permutation of groups of questions (True, Info"
-        in caption(part)
-    )
-
-
-def test_one_outcome_per_question_is_compared_by_mcnemar(frame):
-    one = frame[(frame["model"] == "contrast-s2") & (frame["seed"] == 0)].assign(
-        group=lambda rows: rows["question"]
-    )
-    one[["true", "info"]] = one[["true", "info"]].round()
-    found = table_rows(one, "main", METHODS, "default", n_draws=50)
-    tests = found[found["p"].notna()].drop_duplicates("metric").set_index("metric")["test"]
-    assert tests[["true", "info", "true_info", "mc2"]].tolist() == [
-        "mcnemar",
-        "mcnemar",
-        "permutation",
-        "permutation",
-    ]
-    assert "exact McNemar test (True, Info); permutation of groups" in caption(found)
+            for _, of in part.groupby("method"):
+                found = number(of, column)
+                row = of[of["metric"] == column.measure.name].iloc[0]
+                differs = column.difference and row["method"] != row["baseline"]
+                assert found.text.endswith(DAGGER) == (differs and row["p_holm"] < 0.05)
 
 
 def test_a_sigma_of_all_questions_is_marked_under_any_preset(rows):
@@ -135,12 +163,9 @@ def test_published_numbers_stand_on_lines_of_their_own_where_model_dataset_and_m
     found = part.set_index(["method", "metric"])["published"].dropna()
     assert found["fasb-probe", "true_info"] == 80.56
     assert set(found.index.get_level_values(0)) == {"unsteered", "iti", "fasb-probe"}
-    measured = [line for line in markdown(part).splitlines() if line.startswith("| FASB-Probe |")]
-    published = [
-        line
-        for line in markdown(part).splitlines()
-        if line.startswith("| _FASB-Probe, published_ |")
-    ]
+    written = markdown(part).splitlines()
+    measured = [line for line in written if line.startswith("| FASB-Probe ")]
+    published = [line for line in written if line.startswith("| _FASB-Probe, published_ ")]
     assert "80.56" in published[0]
     assert "80.56" not in "".join(measured)
     assert "taken over, with SADI's prompts and judge" in caption(part)
@@ -162,7 +187,7 @@ def test_models_stand_below_one_another(frame):
     both = pd.concat([one.assign(model=name) for name in ("llama2-7b", "qwen2.5-7b")])
     (part,) = split(table_rows(both, "models", METHODS, "default", n_draws=50))
     assert "highest True\\*Info of 2 comparisons" in markdown(part)
-    assert "| qwen2.5-7b, FASB-Probe |" in markdown(part)
+    assert "| qwen2.5-7b, FASB-Probe " in markdown(part)
 
 
 def test_tasks_stand_side_by_side_with_their_average(frame):
@@ -170,16 +195,22 @@ def test_tasks_stand_side_by_side_with_their_average(frame):
     both = pd.concat([one.assign(dataset=name) for name in ("copa", "sst2")])
     (part,) = split(table_rows(both, "tasks", METHODS, "default", n_draws=50))
     head, _, *body = [line for line in markdown(part).splitlines() if line.startswith("|")]
-    assert head == "| Method | copa | sst2 | average |"
-    assert "| _FASB-Probe, published_ | 90.0 | 92.8 | 78.8 |" in body
+    up = "\N{UPWARDS ARROW}"
+    assert cells(head) == ["Method", f"copa, MC1 {up}", f"sst2, MC1 {up}", f"average, MC1 {up}"]
+    assert ["_FASB-Probe, published_", "90.0", "92.8", "78.8"] in map(cells, body)
     values = part[(part["method"] == "iti") & (part["metric"] == "mc1")].set_index("dataset")[
         "value"
     ]
     assert values["average"] == pytest.approx((values["copa"] + values["sst2"]) / 2)
 
 
+def cells(line):
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
 def test_a_run_of_ablations_alone_has_a_baseline():
-    assert chosen_methods("ablation", ["all-fixed", "without-adaptive"])[1] == "all-fixed"
+    pairs = chosen_methods("ablation", ["all-fixed", "without-backtracking"])
+    assert pairs[0] == ("without-backtracking", "without-backtracking")
 
 
 @pytest.fixture(scope="module")
@@ -202,18 +233,20 @@ def test_side_effects_are_in_nats_and_against_the_unsteered_model(effects):
     assert difference["iti", "ce"] == pytest.approx(values["iti", "ce"] - values["unsteered", "ce"])
     assert "under each method's own gate: ITI 0." in caption(part)
     assert "80 texts and questions, 2 worlds, 2 split seeds" in caption(part)
-    number, interval = cell(part, "iti", parts_of(part)["texts"][0])
-    assert len(number.partition(".")[2]) == 3
-    assert "." in interval
+    found = number(part[part["method"] == "iti"], parts_of(part)["texts"][0])
+    assert len(found.text.partition(".")[2]) == 3
+    assert "." in found.interval
 
 
-def test_all_three_forms_show_the_same_numbers(rows):
+def test_both_forms_show_the_same_numbers(rows):
     part = split(rows)[0]
-    texts = markdown(rows), latex(rows).replace("$-$", MINUS).replace("$^\\dagger$", DAGGER)
+    texts = [markdown(rows), latex(rows).replace("$-$", MINUS).replace("$^\\dagger$", DAGGER)]
     for columns in parts_of(part).values():
-        for column in columns:
-            number, interval = cell(part, "fasb-probe", column)
-            assert all(number in text and interval in text for text in texts)
+        for line in lines(part, columns):
+            for one in line.numbers:
+                for text in texts:
+                    assert one.text.replace(DASH, "") in text
+                    assert one.interval in text
 
 
 def test_markdown_rows_have_as_many_cells_as_their_header(rows):
@@ -227,7 +260,7 @@ def test_latex_needs_no_escaping_by_hand(rows):
     text = latex(rows)
     body = text.replace("\\%", "").replace("% needs \\usepackage{booktabs}", "")
     assert "%" not in body
-    assert "Δ" not in body
+    assert DELTA not in body
     assert text.count("\\begin{tabular}") == text.count("\\end{tabular}") == 4
     for line in text.splitlines():
         assert line.count("{") == line.count("}")
@@ -285,15 +318,22 @@ def test_a_missing_file_of_a_cell_is_named(tmp_path):
         read_cells(cells, [tmp_path / "metrics.parquet"], "metrics.parquet")
 
 
-@pytest.mark.parametrize(
-    ("name", "written"),
-    [
-        ("iti", "ITI"),
-        ("fasb-prototype", "FASB-Prototype"),
-        ("unsteered", "Unsteered"),
-        ("after-question", "After question"),
-        ("without-backtracking-same", "w/o backtracking (same setting)"),
-    ],
-)
-def test_methods_have_names_for_print(name, written):
-    assert label(name) == written
+def test_methods_have_their_names_in_print_from_the_config(frame):
+    styles = [MethodStyle(name, f"The {name}", colour="#123456") for name in METHODS]
+    found = table_rows(frame, "main", styles, "default", n_draws=20)
+    assert "| The iti " in markdown(found)
+    assert set(found["colour"]) == {"#123456"}
+
+
+def test_todays_names_have_labels_until_configs_say_them():
+    names = ["iti", "fasb-prototype", "unsteered", "after-question", "without-backtracking-same"]
+    assert [style.label for style in styles_of(names)] == [
+        "ITI", "FASB-Prototype", "Unsteered", "After question", "w/o backtracking (same setting)",
+    ]  # fmt: skip
+
+
+def test_every_part_of_a_table_shows_some_measure_and_every_measure_has_one_place_in_it():
+    for kind in TABLES.values():
+        for part in kind.parts:
+            assert shown_in(part)
+    assert all(measure.title for measure in MEASURES.values())

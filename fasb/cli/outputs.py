@@ -55,7 +55,8 @@ def table_command(name: str, files: tuple[Path, ...], settings: dict[str, Any], 
     """
     from fasb.study.cells import of_cell
     from fasb.study.panels import Cell, judges_of, read_cells
-    from fasb.study.tables import chosen_methods, latex, markdown, table_rows
+    from fasb.study.printing import latex, markdown
+    from fasb.study.tables import chosen_methods, table_rows
 
     cells = Cell.of(settings["cells"])
     chosen_methods(name, settings["methods"])
@@ -99,14 +100,13 @@ def figure_command(name: str, files: tuple[Path, ...], settings: dict[str, Any],
     results/figures/sensitivity
     """
     from fasb.artifacts import writing
-    from fasb.study.figure_rows import rows_of
-    from fasb.study.figures import DRAW, save
+    from fasb.study.figures import draw, rows_of, save
     from fasb.study.panels import Cell
 
     rows = rows_of(name, Cell.of(settings["cells"]), files, settings["methods"])
     with writing(out.with_name(f"{out.name}.csv")) as part:
         rows.to_csv(part, index=False)
-    save(DRAW[name](rows), out)
+    save(draw(name, rows), out)
 
 
 @click.command()

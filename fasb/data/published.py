@@ -1,8 +1,8 @@
 """Published numbers, each with where it was read: what a study's own are set beside.
 
-In: `published.json` of this package. Out: one `Published` per number, in percent as printed. Method
-names are this study's. Knows nothing of results, and no number of its own; a number's absence is
-listed in the file as well.
+In: `published.json` of this package. Out: one `Published` per number, in percent as printed. Names
+of methods and metrics are this study's. Knows nothing of results, and no number of its own; a
+number's absence is listed in the file as well.
 """
 
 import json
@@ -12,8 +12,10 @@ from importlib import resources
 from typing import Any
 
 MODELS = {"llama2-7b-chat": ("LLaMA-2-7B-chat", "")}
-"""A study's models and their names in published tables; "" where it could not be recovered: then a
-note says so."""
+"""A study's models and their names in published tables.
+
+"" is where the name could not be recovered: then a note says so.
+"""
 TABLES = {
     "main": ("main", "choice tasks"),
     "ablation": ("ablation",),
@@ -22,8 +24,6 @@ TABLES = {
     "transfer": ("transfer",),
 }
 """A study's tables, and the published ones whose numbers may stand in them."""
-METRICS = {"mc1": "accuracy"}
-"""Metrics of choice tasks that are published under another name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,41 +41,30 @@ class Published:
 
 
 def published(source: str = "fasb", table: str | None = None) -> list[Published]:
-    """The numbers of sources whose name starts with `source` ("" for all), perhaps of one table."""
-    return [
-        Published(
-            row["table"],
-            row["model"],
-            row["dataset"],
-            row["method"],
-            metric,
-            float(value),
-            row["source"],
-            note,
-        )
-        for row in _document()["rows"]
-        for note in [row.get("note", "")]
-        for metric, value in row["values"].items()
-        if row["source"].startswith(source) and table in (None, row["table"])
-    ]
+    """Return the numbers of sources whose name starts with `source`, perhaps of one table."""
+    found = []
+    for row in _document()["rows"]:
+        if not row["source"].startswith(source) or table not in (None, row["table"]):
+            continue
+        place = (row["table"], row["model"], row["dataset"], row["method"])
+        for metric, value in row["values"].items():
+            note = row.get("note", "")
+            found.append(Published(*place, metric, float(value), row["source"], note))
+    return found
 
 
 def beside(table: str, model: str, dataset: str, method: str, metric: str) -> Published | None:
-    """The paper's number that corresponds to one of a study's, by the mappings above; None if there is none."""
+    """Return the paper's number that corresponds to one of a study's; None if there is none."""
     for number in published():
-        same = (
-            number.dataset == dataset
-            and number.method == method
-            and number.table in TABLES.get(table, ())
-        )
-        named = METRICS.get(metric, metric) if number.table == "choice tasks" else metric
-        if same and number.metric == named and number.model in MODELS.get(model, ()):
+        same = (number.dataset, number.method, number.metric) == (dataset, method, metric)
+        shared = number.table in TABLES.get(table, ()) and number.model in MODELS.get(model, ())
+        if same and shared:
             return number
     return None
 
 
 def sources() -> dict[str, str]:
-    """What each source is, in a sentence."""
+    """Return what each source is, in a sentence."""
     named: dict[str, str] = _document()["sources"]
     return named
 

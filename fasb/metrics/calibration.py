@@ -1,4 +1,4 @@
-"""Calibration of p: whether answers go wrong as often as the tracker says, and how well p tells which ones do.
+"""Calibration of p: whether answers go wrong as often as the tracker says, and which ones do.
 
 In: p of states and whether their answers were wrong in the end. Out: reliability bins of equal
 count, expected calibration error, area under the ROC curve. All take weights per state, so that a
@@ -22,7 +22,7 @@ class Bins:
 
     @property
     def error(self) -> Float[np.ndarray, " draw"]:
-        """Expected calibration error: mean distance of a bin's share of wrong answers from its mean p."""
+        """Expected calibration error: mean distance of a bin's share of wrong ones from its p."""
         distance = np.nan_to_num(np.abs(self.p - self.wrong))
         return (distance * self.weight).sum(1) / self.weight.sum(1)
 
@@ -33,7 +33,7 @@ def reliability(
     weight: Float[np.ndarray, "draw state"],
     n_bins: int = 10,
 ) -> Bins:
-    """Mean p and share of wrong answers of each bin; bins are cut once, by the states as they are."""
+    """Return mean p and share of wrong answers of each bin; bins are cut once, unweighted."""
     parts = [part for part in np.array_split(np.argsort(p, kind="stable"), n_bins) if len(part)]
     total = np.stack([weight[:, part].sum(1) for part in parts], 1)
     sums = [
@@ -51,7 +51,10 @@ def auc(
     wrong: Bool[np.ndarray, " state"],
     weight: Float[np.ndarray, "draw state"],
 ) -> Float[np.ndarray, " draw"]:
-    """Chance that a wrong answer has the higher p, equal ones counting half; NaN where one kind is missing."""
+    """Return the chance that a wrong answer has the higher p, ties counting half (area under ROC).
+
+    NaN where one kind is missing.
+    """
     order = np.argsort(p, kind="stable")
     starts = np.unique(p[order], return_index=True)[1]
     high, low = (
@@ -65,7 +68,10 @@ def auc(
 def question_weights(
     question: Int[np.ndarray, " state"], n_draws: int, seed: int = 0
 ) -> Float[np.ndarray, "draw state"]:
-    """How often each state counts when questions are drawn with replacement; the first row is the data as they are."""
+    """Return how often each state counts when questions are drawn with replacement.
+
+    The first row is the data as they are.
+    """
     n = int(question.max()) + 1
     times = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=n_draws)
     return np.concatenate([np.ones((1, n)), times])[:, question]

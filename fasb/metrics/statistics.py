@@ -1,27 +1,35 @@
 """Intervals and paired comparisons of methods that answered the same questions.
 
-In: a `Panel` of per-question values. Out: estimates with bootstrap intervals, paired differences
-against a baseline, p-values. Knows no file and no model.
+In: a `Panel` of per-question values. Out: estimates and paired differences with intervals and
+p-values. Knows no file and no model.
 
-Two levels are resampled: first the outer units (world seeds; folds where there is one world or
-dataset only), then, inside every unit drawn, the groups of questions that belong together. Split
-seeds share their test questions, so they are averaged, never resampled. True*Info is a product of
-means and is formed anew in every draw. All methods see the same draws, which makes differences
-paired. `scipy.stats.bootstrap` knows no nested units, so the draws are made here; the percentile
-interval is used, which is too narrow for few units.
+What varies decides what an interval is about. From three worlds on (models with their datasets,
+each fitted and tuned by itself) it is a t interval over the worlds' means and speaks of further
+worlds of this kind: it holds what questions, fitting and tuning add. One or two worlds say nothing
+of others; there, groups of questions that belong together are drawn anew inside each (percentile
+bootstrap), and the interval speaks of these worlds with their fits held fixed. A p-value answers
+the same question as its interval. Split seeds share their test questions, so they are averaged,
+never resampled. True*Info is a product of means and is formed inside each fold, in every draw. All
+methods see the same draws, which makes differences paired.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.stats import binomtest, permutation_test
+from scipy.stats import permutation_test
+from scipy.stats import t as student
 
 PRODUCTS = {"true_info": ("true", "info")}
 """Metrics that are products of two means of one fold (docs/method.md Q9)."""
 DEFINED = 0.9
 """Share of bootstrap draws that must have a value, or there is no interval."""
+ENOUGH_WORLDS = 3
+"""From so many worlds on, intervals are over worlds; of two, t has one degree of freedom."""
+
+Over = Literal["worlds", "questions"]
+"""What an interval or a p-value is about: further worlds, or further questions in these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +38,8 @@ class Panel:
 
     values: NaN where a question was not tested in that part, or the metric does not exist for it. A
     part is one fold under one split seed: means are taken inside a part, then averaged over parts.
-    unit: what is resampled first, 0, 1, … group: what is resampled inside a unit; groups are
-    numbered through.
+    unit: the world, 0, 1, … group: what is drawn together inside a world; groups are numbered
+    through.
     """
 
     methods: tuple[str, ...]
@@ -42,15 +50,19 @@ class Panel:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Metrics of every result: the panel's own, then the products that can be formed of them."""
-        return self.metrics + tuple(
-            name for name, of in PRODUCTS.items() if set(of) <= set(self.metrics)
-        )
+        """Metrics of every result: the panel's own, then the products that they allow."""
+        made = [name for name, of in PRODUCTS.items() if set(of) <= set(self.metrics)]
+        return (*self.metrics, *made)
+
+    @property
+    def over(self) -> Over:
+        """What intervals are about."""
+        return "worlds" if len(np.unique(self.unit)) >= ENOUGH_WORLDS else "questions"
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """Estimates of every method and metric (order: `Panel.columns`) with a percentile interval."""
+    """Estimates of every method and metric (order: `Panel.columns`) with a 95 % interval."""
 
     value: Float[np.ndarray, "method metric"]
     low: Float[np.ndarray, "method metric"]
@@ -58,54 +70,68 @@ class Interval:
 
 
 @dataclass(frozen=True, slots=True)
+class Sample:
+    """How estimates vary: over worlds, and where these are few, over questions drawn anew."""
+
+    worlds: Float[np.ndarray, "world method metric"]
+    draws: Float[np.ndarray, "draw method metric"]
+
+
+@dataclass(frozen=True, slots=True)
 class Sums:
-    """Sums and counts of the values of each group of one unit."""
+    """Sums and counts of the values of each group of one world."""
 
     total: Float[np.ndarray, "group method metric part"]
     count: Float[np.ndarray, "group method metric part"]
 
 
+def world_means(panel: Panel) -> Float[np.ndarray, "world method metric"]:
+    """Return each world's mean over its parts; products are formed inside a part."""
+    found = [_means(panel, sums.total.sum(0), sums.count.sum(0)) for sums in _units(panel)]
+    return np.stack(found)
+
+
 def estimate(panel: Panel) -> Float[np.ndarray, "method metric"]:
-    """Mean over units of the mean over parts; products are formed inside a part."""
-    return _mean(
-        np.stack([_means(panel, sums.total.sum(0), sums.count.sum(0)) for sums in _units(panel)]), 0
-    )
+    """Return the mean over worlds of the mean over parts."""
+    return _mean(world_means(panel), 0)
 
 
-def resample(
-    panel: Panel, n_draws: int = 2000, seed: int = 0
-) -> Float[np.ndarray, "draw method metric"]:
-    """The estimate in each of `n_draws` bootstrap draws, the same draws for every method."""
+def resample(panel: Panel, n_draws: int = 2000, seed: int = 0) -> Sample:
+    """Return what intervals are made of; questions are drawn only where worlds are too few."""
+    worlds = world_means(panel)
+    if panel.over == "worlds" or not n_draws:
+        return Sample(worlds, np.empty((0, *worlds.shape[1:])))
     rng = np.random.default_rng(seed)
-    units = _units(panel)
-    picked = rng.integers(len(units), size=(n_draws, len(units)))
-    drawn = np.full((*picked.shape, len(panel.methods), len(panel.columns)), np.nan)
-    for unit, sums in enumerate(units):
-        here = picked == unit
+    drawn = []
+    for sums in _units(panel):
         n_groups = len(sums.total)
-        times = rng.multinomial(
-            n_groups, np.full(n_groups, 1 / n_groups), size=int(here.sum())
-        ).astype(np.float64)
-        drawn[here] = _means(
-            panel, np.tensordot(times, sums.total, 1), np.tensordot(times, sums.count, 1)
-        )
-    return _mean(drawn, 1)
+        times = rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=n_draws)
+        totals = np.tensordot(times.astype(np.float64), sums.total, 1)
+        counts = np.tensordot(times.astype(np.float64), sums.count, 1)
+        drawn.append(_means(panel, totals, counts))
+    return Sample(worlds, _mean(np.stack(drawn), 0))
 
 
-def intervals(
-    panel: Panel, draws: Float[np.ndarray, "draw method metric"], level: float = 0.95
-) -> Interval:
-    """Each method's estimate and interval, from the draws of `resample`."""
-    return _interval(estimate(panel), draws, level)
+def intervals(panel: Panel, sample: Sample, level: float = 0.95) -> Interval:
+    """Return each method's estimate and interval, from what `resample` gave."""
+    return _interval(panel, sample, level)
 
 
-def differences(
-    panel: Panel, draws: Float[np.ndarray, "draw method metric"], baseline: str, level: float = 0.95
-) -> Interval:
-    """Each method minus the baseline, draw by draw."""
+def differences(panel: Panel, sample: Sample, baseline: str, level: float = 0.95) -> Interval:
+    """Return each method minus the baseline, paired world by world or draw by draw."""
     base = panel.methods.index(baseline)
-    value = estimate(panel)
-    return _interval(value - value[base], draws - draws[:, base, None], level)
+    worlds = sample.worlds - sample.worlds[:, base, None]
+    return _interval(panel, Sample(worlds, sample.draws - sample.draws[:, base, None]), level)
+
+
+def t_interval(
+    values: Float[np.ndarray, "world ..."], level: float = 0.95
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the limits of the mean over worlds by t; NaN where fewer than three have a value."""
+    mean, error, n = _standard_error(values)
+    half = student.ppf((1 + level) / 2, np.maximum(n - 1, 1)) * error
+    half = np.where(n >= ENOUGH_WORLDS, half, np.nan)
+    return mean - half, mean + half
 
 
 class Tested(NamedTuple):
@@ -116,51 +142,32 @@ class Tested(NamedTuple):
 
 
 def compare(panel: Panel, method: str, baseline: str, metric: str) -> Tested:
-    """McNemar's test where every question is its own group and has one outcome, 0 or 1; else the permutation test."""
-    pair = _outcomes(panel, method, baseline, metric)
-    if pair is None:
+    """Return p of a difference by the test that asks what its interval asks.
+
+    Over three or more worlds that is the paired t test of the worlds' differences; in one or two it
+    is the permutation of groups of questions.
+    """
+    if panel.over == "questions":
         return Tested(p_value(panel, method, baseline, metric), "permutation")
-    return Tested(mcnemar(*pair), "mcnemar")
-
-
-def mcnemar(before: Bool[np.ndarray, " question"], after: Bool[np.ndarray, " question"]) -> float:
-    """Exact two-sided p: of the questions that changed, as many should be gained as lost."""
-    gained, lost = int((after & ~before).sum()), int((before & ~after).sum())
-    return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+    worlds, column = world_means(panel), panel.columns.index(metric)
+    change = worlds[:, panel.methods.index(method)] - worlds[:, panel.methods.index(baseline)]
+    return Tested(_t_p_value(change[:, column]), "t")
 
 
 def holm(p: Float[np.ndarray, " test"]) -> Float[np.ndarray, " test"]:
-    """P-values corrected for their number (Holm 1979); NaN stays NaN and does not count."""
+    """Return p-values corrected for their number (Holm 1979); NaN stays NaN and does not count."""
     order = np.argsort(p, kind="stable")[: np.isfinite(p).sum()]
+    stepped = np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1))
     corrected = np.full(len(p), np.nan)
-    corrected[order] = np.minimum(
-        np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)), 1.0
-    )
+    corrected[order] = np.minimum(stepped, 1.0)
     return corrected
 
 
-def _outcomes(
-    panel: Panel, method: str, baseline: str, metric: str
-) -> tuple[Bool[np.ndarray, " question"], Bool[np.ndarray, " question"]] | None:
-    """The baseline's and the method's outcome on questions that both have; None if McNemar's test is not for them."""
-    if metric not in panel.metrics or len(np.unique(panel.group)) < len(panel.group):
-        return None
-    values = panel.values[
-        [panel.methods.index(baseline), panel.methods.index(method)], panel.metrics.index(metric)
-    ]
-    both = np.isfinite(values).all(axis=0)
-    if not both.any() or both.sum(axis=1).max() > 1 or not np.isin(values[:, both], (0, 1)).all():
-        return None
-    before, after = values[:, both] == 1
-    return before, after
-
-
 def p_value(panel: Panel, method: str, baseline: str, metric: str, n_draws: int = 1999) -> float:
-    """Two-sided permutation p-value of the difference: method and baseline are swapped group by group.
+    """Return the two-sided p-value of swapping method and baseline group by group.
 
-    The null hypothesis is that the two differ in name only. Units are held fixed, so it speaks
-    about these worlds and folds. NaN where one of the two lacks the metric, or there is but one
-    group.
+    The null hypothesis is that the two differ in name only. Worlds and folds are held fixed. NaN
+    where one of the two lacks the metric, or there is but one group.
     """
     pair = [panel.methods.index(method), panel.methods.index(baseline)]
     column = panel.columns.index(metric)
@@ -169,7 +176,7 @@ def p_value(panel: Panel, method: str, baseline: str, metric: str, n_draws: int 
     n = sum(n_groups)
 
     def difference(first: np.ndarray, second: np.ndarray, axis: int = -1) -> np.ndarray:
-        """Difference where `first` holds, per group, whose answers bear the method's name: < n its own."""
+        """Difference where `first` says whose answers bear the method's name: < n its own."""
         swapped = np.moveaxis(first >= n, axis, -1).reshape(-1, n)
         by_unit = np.split(swapped, np.cumsum(n_groups)[:-1], axis=1)
         each = np.stack(
@@ -246,7 +253,30 @@ def _mean(values: np.ndarray, axis: int) -> np.ndarray:
     )
 
 
-def _interval(value: np.ndarray, draws: np.ndarray, level: float) -> Interval:
+def _standard_error(
+    values: Float[np.ndarray, "world ..."],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean over worlds, its standard error, and how many worlds have a value."""
+    n = np.isfinite(values).sum(0)
+    mean = _mean(values, 0)
+    squares = np.nansum((values - mean) ** 2, axis=0)
+    return mean, np.sqrt(squares / np.maximum(n - 1, 1) / np.maximum(n, 1)), n
+
+
+def _t_p_value(change: Float[np.ndarray, " world"]) -> float:
+    mean, error, n = (part.item() for part in _standard_error(change[:, None]))
+    if n < ENOUGH_WORLDS:
+        return np.nan
+    if not error:  # the same difference in every world
+        return 0.0 if mean else 1.0
+    return float(2 * student.sf(abs(mean / error), n - 1))
+
+
+def _interval(panel: Panel, sample: Sample, level: float) -> Interval:
+    value = _mean(sample.worlds, 0)
+    if panel.over == "worlds":
+        return Interval(value, *t_interval(sample.worlds, level))
+    draws = sample.draws
     if not len(draws):
         return Interval(value, np.full_like(value, np.nan), np.full_like(value, np.nan))
     tails = [(1 - level) / 2, (1 + level) / 2]

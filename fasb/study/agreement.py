@@ -23,29 +23,31 @@ import pandas as pd
 from fasb.artifacts import read_parquet, stamp_of
 from fasb.errors import DataError
 from fasb.metrics.answers import verdict
+from fasb.study.escaping import DASH, escape_latex, escape_markdown
 from fasb.study.judging import named
-from fasb.study.panels import Cell, files_of, judge_note, label
-from fasb.study.tables import DASH, escape, markdown_row
+from fasb.study.measures import INFO, TRUE
+from fasb.study.panels import Cell, files_of, judge_note, titled
+from fasb.study.printing import latex_table, latex_tabular, markdown_table
+from fasb.study.styles import MethodStyle, styles_of
 
-SCORES = {"true": "truth", "info": "info"}
-"""What a score is called in the table; a CSV column of nothing but "true" would be read as
-booleans."""
+SCORES = {TRUE.name: "truth", INFO.name: "info"}
+"""What a score is called here; a CSV column of nothing but "true" is read as booleans."""
 TITLES = (
-    "Score",
-    "Method",
-    "Answers",
-    "First",
-    "Second",
-    "Only first",
-    "Only second",
-    "Agreement",
+    "Score", "Method", "Answers", "First", "Second", "Only first", "Only second", "Agreement",
     "Kappa",
-)
+)  # fmt: skip
+N_TEXT = 2
+"""Columns that hold no number."""
 DRAWS = 2000
+ALL = "all"
 
 
-def agreement_rows(cells: Sequence[Cell], files: Sequence[Path]) -> pd.DataFrame:
-    """The tidy rows; cells without a second judge's file are left out.
+def agreement_rows(
+    cells: Sequence[Cell], files: Sequence[Path], methods: Sequence[MethodStyle | str] = ()
+) -> pd.DataFrame:
+    """Return the tidy rows; cells without a second judge's file are left out.
+
+    Methods that are not among `methods` are called by their names.
 
     Raises:
         DataError: an answer that one of the two did not judge, or nothing that both judge.
@@ -57,59 +59,47 @@ def agreement_rows(cells: Sequence[Cell], files: Sequence[Path]) -> pd.DataFrame
     for cell in two:
         generations, *judged = (path[cell] for path in paths)
         notes = [judge_note(named(stamp_of(path)["provenance"])) for path in judged]
-        groups.setdefault((*cell.group, *notes), []).append(
-            _both(generations, judged).assign(dataset=cell.dataset)
-        )
-    rows = [
-        row
-        for about, frames in groups.items()
-        for row in _rows(about, pd.concat(frames, ignore_index=True))
-    ]
+        found = _both(generations, judged).assign(dataset=cell.dataset)
+        groups.setdefault((*cell.group, *notes), []).append(found)
+    rows: list[dict[str, Any]] = []
+    for (model, dataset, judge, second), frames in groups.items():
+        about = {"model": model, "dataset": dataset, "judge": judge, "second_judge": second}
+        for row in _rows(pd.concat(frames, ignore_index=True)):
+            rows.append(about | row)
     if not rows:
         raise DataError(
             "judges: no score that both judges give; choose a second judge that gives true or info"
         )
-    return pd.DataFrame(rows)
+    labels = {style.name: style.label for style in styles_of(methods)} | {ALL: "All answers"}
+    frame = pd.DataFrame(rows)
+    return frame.assign(label=[labels.get(name, name) for name in frame["method"]])
 
 
 def agreement_parts(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """Of each comparison its caption, column heads and printed rows."""
-    return [
-        {
-            "caption": _caption(part),
-            "columns": TITLES,
-            "rows": [_printed(row) for row in part.to_dict("records")],
-        }
-        for _, part in rows.groupby(["model", "dataset", "judge", "second_judge"], sort=False)
-    ]
+    """Return of each comparison its caption, column heads and printed rows."""
+    parts = []
+    for _, part in rows.groupby(["model", "dataset", "judge", "second_judge"], sort=False):
+        printed = [_printed(row) for row in part.to_dict("records")]
+        parts.append({"caption": _caption(part), "columns": TITLES, "rows": printed})
+    return parts
 
 
 def markdown(rows: pd.DataFrame) -> str:
-    """All comparisons as GitHub tables, their captions above."""
-    lines = []
+    """Return all comparisons as GitHub tables, their captions above."""
+    written = []
     for part in agreement_parts(rows):
-        rule = ["---", "---", *["---:"] * (len(TITLES) - 2)]
-        lines += [part["caption"], "", *map(markdown_row, (TITLES, rule, *part["rows"])), ""]
-    return "\n".join(lines)
+        body = [list(map(escape_markdown, row)) for row in part["rows"]]
+        written += [escape_markdown(part["caption"]), markdown_table(TITLES, body, N_TEXT)]
+    return "\n\n".join(written) + "\n"
 
 
 def latex(rows: pd.DataFrame) -> str:
-    """All comparisons as tables for `booktabs`."""
-    lines = ["% needs \\usepackage{booktabs}"]
+    """Return all comparisons as tables for `booktabs`."""
+    written = []
     for part in agreement_parts(rows):
-        lines += [
-            "\\begin{table}[t]",
-            f"\\caption{{{escape(part['caption'])}}}",
-            "\\centering\\small",
-        ]
-        lines += [
-            f"\\begin{{tabular}}{{ll{'r' * (len(TITLES) - 2)}}}",
-            "\\toprule",
-            f"{' & '.join(TITLES)} \\\\",
-        ]
-        lines += ["\\midrule", *(f"{' & '.join(map(escape, row))} \\\\" for row in part["rows"])]
-        lines += ["\\bottomrule", "\\end{tabular}", "\\end{table}", ""]
-    return "\n".join(lines)
+        body = [list(map(escape_latex, row)) for row in part["rows"]]
+        written.append(latex_table(part["caption"], [latex_tabular(TITLES, body, N_TEXT)]))
+    return "\n".join(written)
 
 
 def _both(generations: Path, judged: Sequence[Path]) -> pd.DataFrame:
@@ -123,67 +113,64 @@ def _both(generations: Path, judged: Sequence[Path]) -> pd.DataFrame:
         frame = frame.merge(found, on=["question", "answer"], how="left", validate="many_to_one")
     if frame.isna().any(axis=None):
         raise DataError(
-            f"{judged[-1]}: not every answer has both verdicts; run 'fasb judge' on the generations again"
+            f"{judged[-1]}: not every answer has both verdicts; "
+            "run 'fasb judge' on the generations again"
         )
     return frame
 
 
-def _rows(about: Sequence[str], frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    head = dict(zip(("model", "dataset", "judge", "second_judge"), about, strict=True))
-    for score in (score for score in SCORES if f"{score}_first" in frame):
-        for method, part in [("all", frame), *frame.groupby("method", sort=False)]:
+def _rows(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    for score, called in SCORES.items():
+        if f"{score}_first" not in frame:
+            continue
+        for method, part in [(ALL, frame), *frame.groupby("method", sort=False)]:
             question = pd.MultiIndex.from_frame(part[["dataset", "question"]]).factorize()[0]
-            both = (
-                verdict(part[f"{score}_{which}"].to_numpy(np.float64))
-                for which in ("first", "second")
-            )
-            yield head | {"score": SCORES[score], "method": method} | _compared(*both, question)
+            first = verdict(part[f"{score}_first"].to_numpy(np.float64))
+            second = verdict(part[f"{score}_second"].to_numpy(np.float64))
+            yield {"score": called, "method": method} | _compared(first, second, question)
 
 
 def _compared(first: np.ndarray, second: np.ndarray, question: np.ndarray) -> dict[str, Any]:
     from sklearn.metrics import cohen_kappa_score
 
-    same = np.bincount(question, first == second)
-    drawn = np.random.default_rng(0).multinomial(
-        len(same), np.full(len(same), 1 / len(same)), DRAWS
-    )
-    low, high = np.quantile((drawn @ same) / (drawn @ np.bincount(question)), (0.025, 0.975))
+    same, n = np.bincount(question, first == second), np.bincount(question)
+    chance = np.full(len(same), 1 / len(same))
+    drawn = np.random.default_rng(0).multinomial(len(same), chance, DRAWS)
+    low, high = np.quantile((drawn @ same) / (drawn @ n), (0.025, 0.975))
     varied = len({*first.tolist(), *second.tolist()}) > 1
     return {
         "answers": len(first),
-        "first": 100 * first.mean(), "second": 100 * second.mean(),
-        "only_first": int((first & ~second).sum()), "only_second": int((second & ~first).sum()),
-        "agreement": 100 * (first == second).mean(), "low": 100 * low, "high": 100 * high,
+        "first": 100 * first.mean(),
+        "second": 100 * second.mean(),
+        "only_first": int((first & ~second).sum()),
+        "only_second": int((second & ~first).sum()),
+        "agreement": 100 * (first == second).mean(),
+        "low": 100 * low,
+        "high": 100 * high,
         "kappa": float(cohen_kappa_score(first, second)) if varied else np.nan,
-    }  # fmt: skip
+    }
 
 
 def _caption(rows: pd.DataFrame) -> str:
     first = rows.iloc[0]
-    title = (
-        first["model"]
-        if first["model"] == first["dataset"]
-        else f"{first['model']}, {first['dataset']}"
-    )
+    judges = [first[key].removeprefix("Judge: ") for key in ("judge", "second_judge")]
     return (
-        f"{title}: how far two judges agree on the same test answers. First: {first['judge'].removeprefix('Judge: ')} "
-        f"Second: {first['second_judge'].removeprefix('Judge: ')} First, Second: percent to which each says yes; Only: "
-        "answers to which only one does; in brackets: 95 % interval, bootstrap over questions; Kappa: Cohen's."
+        f"{titled(first['model'], first['dataset'])}: how far two judges agree on the same test "
+        f"answers. First: {judges[0]} Second: {judges[1]} First, Second: percent to which each "
+        "says yes; Only: answers to which only one does; in brackets: 95 % interval, bootstrap "
+        "over questions; Kappa: Cohen's."
     )
 
 
 def _printed(row: dict[str, Any]) -> list[str]:
-    method = "All answers" if row["method"] == "all" else label(row["method"])
-    counts = [f"{row[key]:.0f}" for key in ("only_first", "only_second")]
-    agreement = f"{row['agreement']:.1f} [{row['low']:.1f}, {row['high']:.1f}]"
-    kappa = DASH if pd.isna(row["kappa"]) else f"{row['kappa']:.2f}"
-    shares = [f"{row[key]:.1f}" for key in ("first", "second")]
     return [
         row["score"].capitalize(),
-        method,
+        row["label"],
         str(row["answers"]),
-        *shares,
-        *counts,
-        agreement,
-        kappa,
+        f"{row['first']:.1f}",
+        f"{row['second']:.1f}",
+        f"{row['only_first']:.0f}",
+        f"{row['only_second']:.0f}",
+        f"{row['agreement']:.1f} [{row['low']:.1f}, {row['high']:.1f}]",
+        DASH if pd.isna(row["kappa"]) else f"{row['kappa']:.2f}",
     ]

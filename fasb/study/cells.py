@@ -12,17 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from fasb.study.config import JobSettings, JudgeEntry, Study
+from fasb.study.figures import FIGURES
+from fasb.study.measures import TABLES
 
-TABLES = ("main", "ablation", "models", "tasks", "transfer", "side_effects")
-FIGURES = {
-    "figure_1": ("generations.parquet", "judged.parquet"),
-    "calibration": ("generations.parquet", "judged.parquet"),
-    "figure_4": ("anchors.h5",),
-    "sensitivity": ("grid.parquet",),
-    "tradeoff": ("grid.parquet", "metrics.parquet"),
-    "data_efficiency": ("metrics.parquet", "anchors.h5"),
-}
-"""Figures, and the files of each cell that they are drawn from."""
 REPORTED = (
     "metrics.parquet",
     "metrics.json",

@@ -11,8 +11,8 @@ phrasings:
     tokens, decoded   tokens of the answer; tokens that were decoded to obtain it
     passes            forward passes of the model to obtain it
     mc1, mc2, mc3     of the choices, at the setting tuned for generation
-    steered_mc        share of the choices on which the method fired, at the setting tuned for generation
-    exact             share of written answers that open with the best one; only where the dataset asks for it
+    steered_mc        share of the choices on which the method fired, at that setting
+    exact             share of written answers that open with the best one; where a dataset asks
     mc1_tuned, …      MC1-3 at the setting tuned for MC2
 
 A metric that the dataset has no data for is NaN. Knows no model and no interval.
@@ -29,9 +29,12 @@ from fasb.data.protocol import Question
 from fasb.errors import DataError
 from fasb.metrics import answers as metrics
 from fasb.metrics.statistics import estimate
-from fasb.study.panels import METRICS, panel_of
+from fasb.study.measures import INFO, MC1, MC2, MC3, TRUE, columns_of
+from fasb.study.panels import panel_of
 
 KEYS = ["fold", "method", "question"]
+COLUMNS = columns_of("metrics.parquet")
+CHOICES = [MC1.name, MC2.name, MC3.name]
 
 
 def question_metrics(
@@ -41,37 +44,36 @@ def question_metrics(
     scores: pd.DataFrame,
     exact: bool = False,
 ) -> pd.DataFrame:
-    """The frame described above, in the order of the questions within fold and method; `exact` asks for that column.
+    """Return the frame described above, in the order of the questions within fold and method.
+
+    `exact` asks for that column.
 
     Raises:
         DataError: an answer was generated that nobody judged, though the dataset has a judge.
     """
     if exact and len(generations):
         best = generations["question"].map({question.id: question.best for question in questions})
-        right = [exact_match(answer, label) for answer, label in zip(generations["answer"], best)]
-        generations = generations.assign(exact=np.array(right, dtype=np.float64))
-    parts = [
-        part
-        for part in (generation_metrics(generations, judged), choice_columns(scores))
-        if len(part)
-    ]
+        right = map(exact_match, generations["answer"], best)
+        generations = generations.assign(exact=np.array([*right], dtype=np.float64))
+    both = (generation_metrics(generations, judged), choice_columns(scores))
+    parts = [part for part in both if len(part)]
     if not parts:
         raise DataError(
-            "metrics: neither generations nor scores hold a row; run 'fasb generate' or 'fasb score' first"
+            "metrics: neither generations nor scores hold a row; "
+            "run 'fasb generate' or 'fasb score' first"
         )
     frame = parts[0] if len(parts) == 1 else parts[0].merge(parts[1], on=KEYS, how="outer")
-    for column in METRICS:
-        if column not in frame:
-            frame[column] = np.nan
+    frame = frame.reindex(columns=[*KEYS, *COLUMNS])
+    groups = {question.id: question.group for question in questions}
     order = {question.id: i for i, question in enumerate(questions)}
-    frame["group"] = frame["question"].map({question.id: question.group for question in questions})
-    frame["order"] = frame["question"].map(order)
-    frame = frame.sort_values(["fold", "method", "order"], kind="stable", ignore_index=True)
-    return frame[[*KEYS, "group", *METRICS]]
+    frame = frame.assign(
+        group=frame["question"].map(groups), order=frame["question"].map(order)
+    ).sort_values(["fold", "method", "order"], kind="stable", ignore_index=True)
+    return frame[[*KEYS, "group", *COLUMNS]]
 
 
 def generation_metrics(generations: pd.DataFrame, judged: pd.DataFrame) -> pd.DataFrame:
-    """Means over phrasings of what the answers and their verdicts say; empty where nothing was generated."""
+    """Return means over phrasings of what the answers and their verdicts say; empty without any."""
     if generations.empty:
         return pd.DataFrame()
     rows = generations[KEYS].copy()
@@ -81,61 +83,60 @@ def generation_metrics(generations: pd.DataFrame, judged: pd.DataFrame) -> pd.Da
     rows["passes"] = generations["passes"].to_numpy(np.float64)
     if "exact" in generations:
         rows["exact"] = generations["exact"]
-    kinds = [kind for kind in ("true", "info") if kind in judged and judged[kind].notna().any()]
+    scores = [TRUE.name, INFO.name]
+    kinds = [kind for kind in scores if kind in judged and judged[kind].notna().any()]
     if kinds:
-        after, before = (
-            _verdicts(generations, judged, kinds, column) for column in ("answer", "trace_answer")
-        )
-        for i, kind in enumerate(kinds):
-            rows[kind] = after[:, i].astype(np.float64)
+        after = _verdicts(generations, judged, kinds, "answer")
+        before = _verdicts(generations, judged, kinds, "trace_answer")
+        rows[kinds] = after.astype(np.float64)
         good = before.all(axis=1), after.all(axis=1)
-        rows["harmed"], rows["helped"] = (
-            f(*good).astype(np.float64) for f in (metrics.harmed, metrics.helped)
-        )
+        rows["harmed"] = metrics.harmed(*good).astype(np.float64)
+        rows["helped"] = metrics.helped(*good).astype(np.float64)
     return rows.groupby(KEYS, as_index=False, sort=False).mean()
 
 
 def exact_match(answer: str, label: str) -> bool:
-    """Whether an answer opens with the label's words, but for case and punctuation (docs/method.md 4)."""
+    """Return whether an answer opens with the label's words, but for case and punctuation.
+
+    docs/method.md 4.
+    """
     said, wanted = (re.sub(r"[^\w\s]", "", text).casefold().split() for text in (answer, label))
     return bool(wanted) and said[: len(wanted)] == wanted
 
 
 def choice_columns(scores: pd.DataFrame) -> pd.DataFrame:
-    """Means over phrasings of MC1-3, and of MC1-3 tuned for MC2 as `mc1_tuned`, …; empty without scores."""
+    """Return means over phrasings of MC1-3, and of MC1-3 tuned for MC2 as `mc1_tuned`, …."""
     if scores.empty:
         return pd.DataFrame()
-    names = ["mc1", "mc2", "mc3"]
     scores = scores.assign(steered_mc=scores["fired"].astype(np.float64))
-    means = scores.groupby([*KEYS, "tuned_for"], as_index=False, sort=False)[
-        [*names, "steered_mc"]
-    ].mean()
+    by_setting = scores.groupby([*KEYS, "tuned_for"], as_index=False, sort=False)
+    means = by_setting[[*CHOICES, "steered_mc"]].mean()
     plain = means[means["tuned_for"] == "generation"].drop(columns="tuned_for")
-    tuned = means[means["tuned_for"] == "mc2"].drop(columns=["tuned_for", "steered_mc"])
-    return plain.merge(
-        tuned.rename(columns={name: f"{name}_tuned" for name in names}), on=KEYS, how="outer"
-    )
+    tuned = means[means["tuned_for"] == MC2.name].drop(columns=["tuned_for", "steered_mc"])
+    tuned = tuned.rename(columns={name: f"{name}_tuned" for name in CHOICES})
+    return plain.merge(tuned, on=KEYS, how="outer")
 
 
 def summary(
-    frame: pd.DataFrame, methods: Sequence[str], judge: Mapping[str, Any] = {}
+    frame: pd.DataFrame, methods: Sequence[str], judge: Mapping[str, Any] | None = None
 ) -> dict[str, dict[str, Any]]:
-    """Per method: means per fold, then over folds, True*Info as product per fold (docs/method.md Q9), n, the judge."""
+    """Return per method its metrics, n, and the judge with its error.
+
+    Means are per fold, then over folds; True*Info is a product per fold (docs/method.md Q9).
+    """
+    judge = judge or {}
     present = [method for method in methods if (frame["method"] == method).any()]
-    panel = panel_of(frame.assign(model="", dataset="", seed=0), present)
-    values = estimate(panel)
-    return {
-        method: {
-            name: None if np.isnan(value) else float(value)
-            for name, value in zip(panel.columns, row, strict=True)
-        }
-        | {
+    panel = panel_of(frame.assign(model="", dataset="", seed=0), present, COLUMNS)
+    values = estimate(panel).astype(object)
+    values[np.isnan(values.astype(np.float64))] = None
+    told: dict[str, dict[str, Any]] = {}
+    for method, row in zip(present, values, strict=True):
+        told[method] = dict(zip(panel.columns, row, strict=True)) | {
             "n": int((frame["method"] == method).sum()),
             "judge": judge.get("use"),
             "judge_error": judge.get("error"),
         }
-        for method, row in zip(present, values, strict=True)
-    }
+    return told
 
 
 def _verdicts(
@@ -143,14 +144,13 @@ def _verdicts(
 ) -> np.ndarray:
     """[row, kind]: the judge's verdicts on the answers in `column`."""
     asked = generations[["question", column]].rename(columns={column: "answer"})
-    found = asked.merge(
-        judged.drop_duplicates(["question", "answer"]), on=["question", "answer"], how="left"
-    )
+    said = judged.drop_duplicates(["question", "answer"])
+    found = asked.merge(said, on=["question", "answer"], how="left")
     missing = found[kinds].isna().any(axis=1)
     if missing.any():
-        row = found[missing].iloc[0]
+        first = found[missing].iloc[0]
         raise DataError(
-            f"judged.parquet: no verdict on {int(missing.sum())} answers, the first to question {row['question']!r}; "
-            "run 'fasb judge' on these generations again"
+            f"judged.parquet: no verdict on {int(missing.sum())} answers, the first to question "
+            f"{first['question']!r}; run 'fasb judge' on these generations again"
         )
     return metrics.verdict(found[kinds].to_numpy(np.float64))

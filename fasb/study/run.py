@@ -8,8 +8,9 @@ no grid and no verdict. A model is loaded when the first cell that is not in the
     answers       setting (the bundle's number), question, phrasing, answer, n_tokens, decoded (tokens traced and
                   written anew), passes (forward passes of a live run: each reads a prompt, a text
                   that is taken up again, or one token), ended, fired, kept, strength; in detail
-                  also text (of the question), p (of states 0..n of the unsteered answer; empty if
-                  not tracked), trace_pieces, answer_pieces, trace_answer
+                  also text (of the question), fired_at (tokens there were when it fired), p (of
+                  states 0..n of the unsteered answer; empty if not tracked), trace_pieces,
+                  answer_pieces, trace_answer
     scores        setting, question, phrasing, mc1, mc2, mc3, fired (share of its reference answers)
     side effects  ce, kl (nats per token of each text, steered by alpha everywhere), ce_gated, kl_gated (as the
                   bundle's own gate has it), steered_gated (share of positions it steers)
@@ -52,7 +53,7 @@ ANSWERS = (
     "kept",
     "strength",
 )
-DETAIL = ("text", "p", "trace_pieces", "answer_pieces", "trace_answer")
+DETAIL = ("text", "fired_at", "p", "trace_pieces", "answer_pieces", "trace_answer")
 EFFECTS = ("ce", "kl", "ce_gated", "kl_gated", "steered_gated")
 SCORES = ("question", "phrasing", "mc1", "mc2", "mc3", "fired")
 
@@ -149,7 +150,11 @@ class Runner:
         rows = asked.rows
         content = [[*map(list, rows[column])] for column in ("prompt", "tokens")]
         content += [rows[column].tolist() for column in ("question", "phrasing", "ended")]
-        key = ["answers", detail, content_hash([content, list(asked.texts)])]
+        key = [
+            "answers",
+            list(DETAIL) if detail else [],
+            content_hash([content, list(asked.texts)]),
+        ]
 
         def make(model: LoadedModel) -> pd.DataFrame:
             found = sweep(model, asked.prompts, asked.trace, bundles)
@@ -310,6 +315,7 @@ def _detailed(
     ]
     return frame.assign(
         text=asked.texts,
+        fired_at=found.decision.fired_at,
         p=[
             [] if p is None else p[row, :n].astype(np.float64).tolist()
             for row, n in enumerate(n_states)

@@ -4,13 +4,13 @@ In: the bundles that tuning wrote, splits, questions, unsteered answers. Out: `g
 one row per fold, method and phrasing with all details of the answer (see `fasb/study/run.py`), and
 `scores.parquet`:
 
-    scores    fold, method, tuned_for (generation, mc2), question, phrasing, mc1, mc2, mc3, fired (share of answers)
+    fold, method, tuned_for (generation, mc2), question, phrasing, mc1, mc2, mc3,
+    fired (share of answers)
 
 and `side_effects.parquet`, one row per fold, method and text or unrelated question:
 
-    side effects    fold, method, question (`text0`, …, or a question's id), group, ce, kl, ce_gated, kl_gated,
-                    steered_gated (of texts, see `fasb/study/run.py`), unrelated (MC1 of an
-                    unrelated question, 0 to 1)
+    fold, method, question (`text0`, …, or a question's id), group, ce, kl, ce_gated, kl_gated,
+    steered_gated (of texts, see `fasb/study/run.py`), unrelated (MC1 of an unrelated question)
 """
 
 from collections.abc import Sequence
@@ -24,6 +24,7 @@ from fasb.data.protocol import Question, Split
 from fasb.errors import ArtifactError
 from fasb.settings import PromptSettings, ScoringSettings
 from fasb.steering.bundle import Bundle
+from fasb.study.measures import MC1
 from fasb.study.run import ANSWERS, DETAIL, EFFECTS, SCORES, Asked, Runner
 from fasb.study.sweep import joined
 from fasb.study.tune import PURPOSES, bundle_path
@@ -35,7 +36,10 @@ SCORED = ["fold", "method", "tuned_for", *SCORES]
 
 @dataclass(frozen=True, slots=True)
 class Bundles:
-    """The folder and methods of tuned bundles; in transfer also how the other dataset's questions are put."""
+    """The folder and methods of tuned bundles.
+
+    prompt, tokens: in transfer, how the other dataset's questions are put and answered.
+    """
 
     folder: Path
     methods: Sequence[str]
@@ -45,24 +49,21 @@ class Bundles:
     def load(
         self, method: str, fold: int, questions: Sequence[Question], split: Split
     ) -> dict[str, Bundle]:
-        """A fold's bundles by what they were tuned for.
+        """Return a fold's bundles by what they were tuned for.
 
         Raises:
             ArtifactError: one was tuned on other questions than its fold's, or on one that it would
                 be tested on.
         """
-        paths = {purpose: bundle_path(self.folder, method, fold, purpose) for purpose in PURPOSES}
-        loaded = {purpose: tuned_bundle(path, questions, split) for purpose, path in paths.items()}
-        if self.prompt is None:
-            return loaded
-        sections = {
-            p: bundle.decoding.model_copy(update={"tokens": self.tokens})
-            for p, bundle in loaded.items()
-        }
-        return {
-            p: replace(bundle, prompt=self.prompt, decoding=sections[p])
-            for p, bundle in loaded.items()
-        }
+        loaded = {}
+        for purpose in PURPOSES:
+            path = bundle_path(self.folder, method, fold, purpose)
+            bundle = tuned_bundle(path, questions, split)
+            if self.prompt is not None:
+                decoding = bundle.decoding.model_copy(update={"tokens": self.tokens})
+                bundle = replace(bundle, prompt=self.prompt, decoding=decoding)
+            loaded[purpose] = bundle
+        return loaded
 
 
 def generate(
@@ -73,7 +74,7 @@ def generate(
     bundles: Bundles,
     batch: int,
 ) -> pd.DataFrame:
-    """Answers of the bundles tuned for generation to each fold's test questions.
+    """Return answers of the bundles tuned for generation to each fold's test questions.
 
     Raises:
         ArtifactError: a bundle was tuned on other questions than its fold's, or on one of its test
@@ -97,7 +98,9 @@ def score(
     bundles: Bundles,
     batch: int,
 ) -> pd.DataFrame:
-    """Multiple-choice metrics of each fold's test questions, at both tuned settings; equal ones are scored once.
+    """Return multiple-choice metrics of each fold's test questions, at both tuned settings.
+
+    Settings that are equal are scored once.
 
     Raises:
         ArtifactError: a bundle was tuned on other questions than its fold's, or on one of its test
@@ -108,14 +111,9 @@ def score(
         asked = [question for question in questions if question.id in set(split.test)]
         for method in bundles.methods:
             loaded = bundles.load(method, fold, questions, split)
-            section = {
-                p: bundle.scoring.model_copy(update={"batch": batch})
-                for p, bundle in loaded.items()
-            }
-            loaded = {
-                purpose: replace(bundle, scoring=section[purpose])
-                for purpose, bundle in loaded.items()
-            }
+            for purpose, bundle in loaded.items():
+                section = bundle.scoring.model_copy(update={"batch": batch})
+                loaded[purpose] = replace(bundle, scoring=section)
             different = {bundle.key(): bundle for bundle in loaded.values()}
             found = runner.scores(asked, list(different.values()), f"score, fold {fold}, {method}")
             for purpose, bundle in loaded.items():
@@ -126,7 +124,7 @@ def score(
 
 @dataclass(frozen=True, slots=True)
 class Unrelated:
-    """What side effects are measured on: texts, and choices with the prompt and scoring of their own dataset."""
+    """What side effects are measured on: texts, and choices as their own dataset puts them."""
 
     texts: Sequence[str]
     tokens: int
@@ -135,8 +133,8 @@ class Unrelated:
     prompt: PromptSettings
     scoring: ScoringSettings
 
-    def of(self, runner: Runner, bundle: Bundle, what: str) -> pd.DataFrame:
-        """One bundle's rows."""
+    def measure(self, runner: Runner, bundle: Bundle, what: str) -> pd.DataFrame:
+        """Return one bundle's rows."""
         effects = runner.side_effects(self.texts, bundle, self.tokens, self.batch, f"{what}, texts")
         names = [f"text{i}" for i in range(len(effects))]
         effects = effects.assign(question=names, group=names, unrelated=np.nan)
@@ -144,35 +142,36 @@ class Unrelated:
             return effects
         asked = replace(bundle, prompt=self.prompt, scoring=self.scoring)
         scores = runner.scores(self.choices, [asked], f"{what}, choices")
-        mc1 = scores.groupby("question", sort=False)["mc1"].mean()
+        right = scores.groupby("question", sort=False)[MC1.name].mean().rename("unrelated")
         groups = {question.id: question.group for question in self.choices}
-        rows = pd.DataFrame(
-            {"question": mc1.index, "group": mc1.index.map(groups), "unrelated": mc1.to_numpy()}
-        )
+        rows = right.reset_index().assign(group=right.index.map(groups))
         return pd.concat([effects, rows], ignore_index=True)
 
 
 def measure_side_effects(
     runner: Runner, n_folds: int, bundles: tuple[Path, Sequence[str]], unrelated: Unrelated
 ) -> pd.DataFrame:
-    """Side effects of every method's tuned bundle of every fold; `bundles` are their folder and the methods."""
+    """Return side effects of every method's tuned bundle of every fold.
+
+    `bundles` are their folder and the methods.
+    """
     folder, methods = bundles
-    parts = [
-        unrelated.of(runner, Bundle.load(bundle_path(folder, method, fold)), f"side effects, fold {fold}, {method}")
-        .assign(fold=fold, method=method)
-        for fold in range(n_folds)
-        for method in methods
-    ]  # fmt: skip
+    parts = []
+    for fold in range(n_folds):
+        for method in methods:
+            bundle = Bundle.load(bundle_path(folder, method, fold))
+            found = unrelated.measure(runner, bundle, f"side effects, fold {fold}, {method}")
+            parts.append(found.assign(fold=fold, method=method))
     return joined(parts, SIDE_EFFECTS)
 
 
 def tuned_bundle(path: Path, questions: Sequence[Question], split: Split) -> Bundle:
-    """The bundle in a file, if it has seen this fold's training and validation questions and no other.
+    """Return the bundle in a file, if it has seen this fold's training and validation questions.
 
     A fold without any (transfer) may have seen whatever is not tested.
 
     Raises:
-        ArtifactError: it has not.
+        ArtifactError: it has seen others.
     """
     bundle = Bundle.load(path)
     seen = set(((bundle.about or {}).get("questions") or {}).get("seen", ()))
@@ -184,6 +183,7 @@ def tuned_bundle(path: Path, questions: Sequence[Question], split: Split) -> Bun
             )
     elif seen != {keys[name] for name in (*split.train, *split.validation)}:
         raise ArtifactError(
-            f"{path}: tuned on other questions than its fold has in these splits; run 'fasb tune' again"
+            f"{path}: tuned on other questions than its fold has in these splits; "
+            "run 'fasb tune' again"
         )
     return bundle

@@ -16,6 +16,10 @@ import pandas as pd
 
 from fasb.artifacts import content_hash, read_json, read_parquet, writing_folder
 from fasb.study.panels import KNOBS, Cell, files_of, pooled
+from fasb.study.styles import MethodStyle, names_of, styles_of
+
+DOCUMENTS = (".csv", ".md", ".tex", ".pdf", ".html")
+"""Files that the study's own run keeps, beside pictures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +29,7 @@ class Study:
     name: str
     preset: str
     cells: list[Cell]
-    methods: list[str]
+    methods: Sequence[MethodStyle | str]
     mode: str = "offline"
     project: str = "fasb"
     sweep: bool = False
@@ -45,46 +49,45 @@ class Run:
 
     @property
     def id(self) -> str:
-        """The same for the same cell of a study, so that a run that is logged again replaces itself."""
+        """The same for the same cell of a study, so that a run logged again replaces itself."""
         return content_hash([self.config["study"], self.kind, self.name])
+
+    @property
+    def tags(self) -> list[str]:
+        """What the server's list is filtered by."""
+        known = [key for key in ("model_group", "method") if key in self.config]
+        return [self.kind, *(str(self.config[key]) for key in known)]
 
 
 def runs(study: Study, files: Sequence[Path]) -> Iterator[Run]:
-    """All runs of a study, in order of cells and methods, the study's own run last."""
-    read = {
-        name: dict(files_of(study.cells, files, name)) for name in ("metrics.json", "tuned.json", "grid.parquet")
-    }  # fmt: skip
-    for cell in study.cells:
-        metrics, tuned = read_json(read["metrics.json"][cell]), read_json(read["tuned.json"][cell])
-        grid = read_parquet(read["grid.parquet"][cell])
-        for method in study.methods:
-            about = _about(study, cell, method)
+    """Yield all runs of a study, in order of cells and methods, the study's own run last."""
+    metrics_files = dict(files_of(study.cells, files, "metrics.json"))
+    tuned_files = dict(files_of(study.cells, files, "tuned.json"))
+    methods = names_of(styles_of(study.methods))
+    for cell, grid_file in files_of(study.cells, files, "grid.parquet"):
+        metrics, tuned = read_json(metrics_files[cell]), read_json(tuned_files[cell])
+        grid = read_parquet(grid_file)
+        for method in methods:
+            about, name = _about(study, cell, method), _name(cell, method)
             of_method = grid[grid["method"] == method]
             if method in metrics:
-                yield Run(
-                    "test",
-                    _name(cell, method),
-                    about | _tuned(tuned, method),
-                    metrics[method],
-                    of_method,
-                )
+                config = about | _tuned(tuned, method)
+                yield Run("test", name, config, metrics[method], of_method)
             if study.sweep:
-                yield from _settings(cell, method, about, of_method)
-    pictures = tuple(file for file in files if file.suffix == ".png")
-    others = tuple(
-        file for file in files if file.suffix in (".csv", ".md", ".tex", ".pdf", ".html")
+                yield from _settings(name, about, of_method)
+    about = {"study": study.name, "preset": study.preset, "methods": methods}
+    yield Run(
+        "study",
+        study.name,
+        about | {"cells": len(study.cells)},
+        {},
+        pictures=tuple(file for file in files if file.suffix == ".png"),
+        files=tuple(file for file in files if file.suffix in DOCUMENTS),
     )
-    about = {
-        "study": study.name,
-        "preset": study.preset,
-        "methods": study.methods,
-        "cells": len(study.cells),
-    }
-    yield Run("study", study.name, about, {}, pictures=pictures, files=others)
 
 
 def write_runs(study: Study, files: Sequence[Path], out: Path) -> int:
-    """Log all runs; the folder `out` is replaced as a whole. Gives the number of runs.
+    """Log all runs; the folder `out` is replaced as a whole. Return the number of runs.
 
     Online, runs go to the server too; disabled, the folder stays empty.
     """
@@ -103,63 +106,68 @@ def _log(wandb: Any, study: Study, run: Run, folder: Path) -> None:
         silent=True, disable_git=True, disable_code=True, console="off", x_disable_stats=True
     )
     logged = wandb.init(
-        mode=study.mode, dir=str(folder), id=run.id, resume="allow", project=study.project, group=study.name,
-        job_type=run.kind, name=run.name, tags=_tags(run), config=run.config, settings=settings,
-    )  # fmt: skip
+        mode=study.mode,
+        dir=str(folder),
+        id=run.id,
+        resume="allow",
+        project=study.project,
+        group=study.name,
+        job_type=run.kind,
+        name=run.name,
+        tags=run.tags,
+        config=run.config,
+        settings=settings,
+    )
     try:
         if run.table is not None and len(run.table):
             plain = run.table.astype(object).where(run.table.notna(), None)
-            logged.log(
-                {"grid": wandb.Table(columns=list(plain.columns), data=plain.to_numpy().tolist())}
-            )
+            data = plain.to_numpy().tolist()
+            logged.log({"grid": wandb.Table(columns=list(plain.columns), data=data)})
         if run.pictures:
             logged.log({picture.stem: wandb.Image(str(picture)) for picture in run.pictures})
         for file in run.files:
-            copy = shutil.copy(
-                file, logged.dir
-            )  # a link would break when the folder takes its place
+            # a link would break when the folder takes its place
+            copy = shutil.copy(file, logged.dir)
             logged.save(copy, base_path=logged.dir, policy="now")
-        logged.summary.update(
-            {key: value for key, value in run.summary.items() if value is not None}
-        )
+        known = {key: value for key, value in run.summary.items() if value is not None}
+        logged.summary.update(known)
     finally:
         logged.finish()
 
 
-def _settings(cell: Cell, method: str, about: dict[str, Any], grid: pd.DataFrame) -> Iterator[Run]:
+def _settings(name: str, about: dict[str, Any], grid: pd.DataFrame) -> Iterator[Run]:
     """One run per fold and grid setting, with its validation results."""
     for row in grid.to_dict("records"):
         known = {key: value for key, value in row.items() if not pd.isna(value)}
         config = about | {key: known[key] for key in ("fold", "setting", *KNOBS) if key in known}
-        name = f"{_name(cell, method)}-fold{row['fold']}-{row['setting']}"
-        yield Run(
-            "validation",
-            name,
-            config,
-            {key: value for key, value in known.items() if key not in config},
-        )
+        results = {key: value for key, value in known.items() if key not in config}
+        yield Run("validation", f"{name}-fold{row['fold']}-{row['setting']}", config, results)
 
 
 def _about(study: Study, cell: Cell, method: str) -> dict[str, Any]:
     return {
-        "study": study.name, "preset": study.preset, "model": cell.model, "dataset": cell.dataset,
-        "model_group": pooled(cell.model), "dataset_group": pooled(cell.dataset), "seed": cell.seed, "method": method,
-    }  # fmt: skip
+        "study": study.name,
+        "preset": study.preset,
+        "model": cell.model,
+        "dataset": cell.dataset,
+        "model_group": pooled(cell.model),
+        "dataset_group": pooled(cell.dataset),
+        "seed": cell.seed,
+        "method": method,
+    }
 
 
 def _tuned(tuned: Mapping[str, Any], method: str) -> dict[str, Any]:
     """Chosen settings: `k`, `alpha`, … where all folds agree, `fold0.k`, … always."""
-    by_fold = {
-        fold: (chosen.get(method) or {}).get("setting") or {}
-        for fold, chosen in sorted(tuned.items())
-    }
-    flat = {
-        f"{fold}.{key}": value
-        for fold, setting in by_fold.items()
-        for key, value in setting.items()
-    }
+    flat: dict[str, Any] = {}
+    chosen: dict[str, list[Any]] = {}
+    for fold, methods in sorted(tuned.items()):
+        setting = (methods.get(method) or {}).get("setting") or {}
+        for key, value in setting.items():
+            flat[f"{fold}.{key}"] = value
+            chosen.setdefault(key, []).append(value)
     for key in KNOBS:
-        values = [setting[key] for setting in by_fold.values() if key in setting]
+        values = chosen.get(key, [])
         if values and all(value == values[0] for value in values):
             flat[key] = values[0]
     return flat
@@ -168,10 +176,3 @@ def _tuned(tuned: Mapping[str, Any], method: str) -> dict[str, Any]:
 def _name(cell: Cell, method: str) -> str:
     parts = [cell.model] if cell.model == cell.dataset else [cell.model, cell.dataset]
     return "-".join([*parts, f"seed{cell.seed}", method])
-
-
-def _tags(run: Run) -> list[str]:
-    return [
-        run.kind,
-        *(str(run.config[key]) for key in ("model_group", "method") if key in run.config),
-    ]

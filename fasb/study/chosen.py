@@ -1,0 +1,103 @@
+"""What tuning chose: how often each value, how often at its grid's edge, and what was left on test.
+
+In: `tuned.json` and `metrics.json` of all cells. Out: one row per comparison, method and what was
+tuned for; the report shows it. A choice at the edge says that the grid may be too narrow; a large
+drop from validation to test says that the choice was partly luck.
+
+    k, alpha, …       how often a fold and seed took each value, as text
+    edge              share of folds and seeds of which some choice lies at its grid's edge
+    edges             which, as text
+    validation, test  in percent, means over folds, seeds and worlds; drop is their difference
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fasb.artifacts import read_json
+from fasb.study.escaping import DASH
+from fasb.study.measures import MC2, TRUE_INFO, Measure, shown_in
+from fasb.study.panels import KNOBS, Cell, files_of, titled
+from fasb.study.styles import MethodStyle, with_styles
+
+Chosen = Mapping[str, Any]
+"""One fold's entry of `tuned.json`."""
+
+
+def chosen_rows(
+    cells: Sequence[Cell], files: Sequence[Path], styles: Sequence[MethodStyle]
+) -> pd.DataFrame:
+    """Return the rows described above, comparisons in order of appearance."""
+    entries: dict[tuple[str, str], dict[str, list[Chosen]]] = {}
+    tested: dict[tuple[str, str], dict[str, list[Chosen]]] = {}
+    metrics = dict(files_of(cells, files, "metrics.json"))
+    for cell, path in files_of(cells, files, "tuned.json"):
+        for chosen in read_json(path).values():
+            for method, entry in chosen.items():
+                group = entries.setdefault(cell.group, {})
+                group.setdefault(method, []).append(entry)
+        for method, summary in read_json(metrics[cell]).items():
+            tested.setdefault(cell.group, {}).setdefault(method, []).append(summary)
+    rows = []
+    for (model, dataset), methods in entries.items():
+        for style in styles:
+            if style.name in methods:
+                about = {"model": model, "dataset": dataset, "method": style.name}
+                found = _row(methods[style.name], tested[model, dataset].get(style.name, []))
+                rows.append(about | found)
+    return with_styles(pd.DataFrame(rows), styles)
+
+
+def _row(entries: Sequence[Chosen], tested: Sequence[Chosen]) -> dict[str, Any]:
+    counts: dict[str, Counter[str]] = {key: Counter() for key in KNOBS}
+    edges: Counter[str] = Counter()
+    for entry in entries:
+        setting = entry.get("setting") or {}
+        for key in counts.keys() & setting:
+            counts[key][_text(setting[key])] += 1
+        edges.update(entry["edge"])
+        edges.update(f"{key} for {MC2.title}" for key in entry["edge_mc2"])
+    values = {}
+    for key in KNOBS:
+        values[key] = ", ".join(f"{v} ({n})" for v, n in counts[key].most_common()) or DASH
+    told = [f"{key}: {n} of {len(entries)}" for key, n in edges.most_common()]
+    at_edge = np.mean([bool(entry["edge"]) for entry in entries])
+    return values | {"edge": at_edge, "edges": ", ".join(told)} | _drop(entries, tested)
+
+
+def _drop(entries: Sequence[Chosen], tested: Sequence[Chosen]) -> dict[str, Any]:
+    """The measure that was tuned on, before and after; the first that both have."""
+    for measure in shown_in("tuning"):
+        before = list(_known(measure, [entry.get("validation") or {} for entry in entries]))
+        after = list(_known(measure, tested))
+        if before and after:
+            validation, test = float(np.mean(before)), float(np.mean(after))
+            about = {"measure": measure.title, "validation": validation, "test": test}
+            return about | {"drop": validation - test}
+    return {"measure": TRUE_INFO.title, "validation": np.nan, "test": np.nan, "drop": np.nan}
+
+
+def _known(measure: Measure, rows: Sequence[Chosen]) -> Iterator[float]:
+    for row in rows:
+        value = row.get(measure.name)
+        if value is not None and not np.isnan(value):
+            yield measure.scale * value
+
+
+def _text(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def chosen_tables(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return each comparison's title, measure and rows."""
+    tables = []
+    if not rows.empty:
+        for (model, dataset), part in rows.groupby(["model", "dataset"], sort=False):
+            measure = part["measure"].iloc[0]
+            table = {"title": titled(model, dataset), "measure": measure}
+            tables.append(table | {"rows": part.to_dict("records")})
+    return tables

@@ -1,0 +1,57 @@
+"""What somebody else wrote, made harmless where it is shown: an answer is data, never markup.
+
+In: text, or a frame that holds some. Out: the same for LaTeX, Markdown, CSV, a terminal. HTML is
+escaped by the report's template. Knows no table and no figure.
+"""
+
+import re
+
+import pandas as pd
+
+MINUS, DASH, DAGGER, DELTA = (
+    "\N{MINUS SIGN}",
+    "\N{EN DASH}",
+    "\N{DAGGER}",
+    "\N{GREEK CAPITAL LETTER DELTA}",
+)
+LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+    "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", DELTA: r"$\Delta$", MINUS: "$-$", DAGGER: r"$^\dagger$", DASH: "--",
+    "\N{UPWARDS ARROW}": r"$\uparrow$", "\N{DOWNWARDS ARROW}": r"$\downarrow$",
+    "True*Info": r"True$\times$Info",
+}  # fmt: skip
+IN_LATEX = re.compile("|".join(re.escape(text) for text in sorted(LATEX, key=len, reverse=True)))
+IN_MARKDOWN = re.compile(r"([\\`*_|]|\](?=\()|<(?=[A-Za-z/!?]))")
+CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""All that moves a cursor, changes colours or turns writing around; tabs and line breaks stay."""
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What makes a spreadsheet take a cell for a formula."""
+
+
+def escape_latex(text: str) -> str:
+    """Return text that LaTeX prints as it is, signs of the tables as their commands."""
+    return IN_LATEX.sub(lambda found: LATEX[found[0]], without_controls(text))
+
+
+def escape_markdown(text: str) -> str:
+    """Return text that stands in a Markdown table or paragraph as it is."""
+    plain = without_controls(text).replace("\n", " ")
+    return IN_MARKDOWN.sub(r"\\\1", plain)
+
+
+def without_controls(text: str) -> str:
+    """Return text without control characters, escape sequences' openers and marks of direction."""
+    return CONTROLS.sub("", text)
+
+
+def csv_text(frame: pd.DataFrame) -> str:
+    """Return a frame as CSV in which no text can be taken for a formula; numbers stay."""
+
+    def neutral(value: object) -> object:
+        return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+
+    texts = frame.select_dtypes(exclude=["number", "bool"]).columns
+    safe = frame.assign(**{name: frame[name].map(neutral) for name in texts})
+    return safe.to_csv(index=False)

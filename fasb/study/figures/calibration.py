@@ -1,0 +1,180 @@
+"""Calibration: how often answers end up false where p says so, by position in the unsteered answer.
+
+position                  `question` (its end), `1-5`, `6-10`, … (tokens), `answer` (its end)
+part: `bin`               x: mean p of a tenth of the states, value: share of false answers
+part: `ece`, `auc`        expected calibration error, area under the ROC curve
+part: `middle`            share of states whose p lies where the paper's Figure 1 finds it
+n                         answers that reach the position
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from fasb.metrics.calibration import auc, question_weights, reliability
+from fasb.study.figures.drawing import (
+    DASHED,
+    EN_DASH,
+    STYLE,
+    empty,
+    groups,
+    panels,
+    readable,
+    side_label,
+)
+from fasb.study.figures.numbers import Row, bars, by_group, drawn, sizes, tracked
+from fasb.study.measures import TRUE
+from fasb.study.panels import Cell
+from fasb.study.styles import MethodStyle
+
+TITLE = "Whether p is a probability"
+WINDOW = 5
+"""Tokens that are looked at together along an answer."""
+MIDDLE = (0.3, 0.5)
+"""Where the paper's Figure 1 finds p before the answer."""
+ENOUGH = 20
+"""Answers that a window needs to be shown."""
+ENDS = ("question", "answer")
+SHADES = {
+    "question": ("question", "#9ECAE1", "o"),
+    "1-5": (f"tokens 1{EN_DASH}5", "#4A98C9", "s"),
+    "answer": ("answer's end", "#08306B", "^"),
+}
+"""Positions of the left panel, from light to dark as the answer grows."""
+CURVES = {"auc": ("AUC", "#0072B2", "o", "-"), "ece": ("ECE", "#D55E00", "s", DASHED)}
+
+
+def rows(
+    cells: Sequence[Cell], files: Sequence[Path], styles: Sequence[MethodStyle]
+) -> pd.DataFrame:
+    """Return the rows of the study's first gated method."""
+    return answer_rows(tracked(cells, files, styles))
+
+
+def answer_rows(frame: pd.DataFrame, n_draws: int = 500) -> pd.DataFrame:
+    """Return the rows of one method's unsteered answers (`numbers.with_verdicts`)."""
+    made: list[Row] = []
+    for about, part in by_group(frame):
+        about |= {"method": part["method"].iloc[0], "answers": len(part), "over": "questions"}
+        question = part.groupby(["model", "dataset", "question"], sort=False).ngroup().to_numpy()
+        wrong = ~part[TRUE.name].to_numpy(bool)
+        answers = [np.asarray(p, dtype=np.float64) for p in part["p"]]
+        for order, (position, at, p) in enumerate(_positions(answers)):
+            n = len(np.unique(at))
+            if n < ENOUGH and position not in ENDS:
+                continue
+            weights = question_weights(question[at], n_draws)
+            for row in _calibration(p, wrong[at], weights):
+                made.append(about | {"position": position, "order": order, "n": n} | row)
+    return pd.DataFrame(made)
+
+
+def _positions(
+    answers: Sequence[Float[np.ndarray, " _"]],
+) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Each position with its states: number of the answer, and p."""
+    number = np.arange(len(answers))
+    yield "question", number, np.array([p[0] for p in answers])
+    for first in range(1, max(map(len, answers)), WINDOW):
+        windows = [p[first : first + WINDOW] for p in answers]
+        at = np.repeat(number, [len(window) for window in windows])
+        yield f"{first}-{first + WINDOW - 1}", at, np.concatenate(windows)
+    yield "answer", number, np.array([p[-1] for p in answers])
+
+
+def _calibration(
+    p: Float[np.ndarray, " state"],
+    wrong: Bool[np.ndarray, " state"],
+    weight: Float[np.ndarray, "draw state"],
+) -> Iterator[Row]:
+    bins = reliability(p, wrong, weight)
+    for x, draws in zip(bins.p[0], bins.wrong.T, strict=True):
+        yield {"part": "bin", "x": float(x), **drawn(draws)}
+    inside = ((p >= MIDDLE[0]) & (p <= MIDDLE[1])).astype(np.float64)
+    yield {"part": "ece", **drawn(bins.error)}
+    yield {"part": "auc", **drawn(auc(p, wrong, weight))}
+    yield {"part": "middle", **drawn(weight @ inside / weight.sum(1))}
+
+
+def caption(rows: pd.DataFrame) -> str:
+    """Return how far p is from how often answers go wrong, before and after they are written."""
+    if rows.empty:
+        return "No tracked answers in this study."
+    ends = rows[rows["position"].isin(ENDS) & (rows["part"] != "bin")]
+    table = ends.pivot_table(
+        index="model", columns=["part", "position"], values="value", sort=False, dropna=False
+    )
+    told = []
+    for model, row in table.iterrows():
+        ece, middle = row["ece"], row["middle"]
+        told.append(
+            f"{model}: ECE {ece['question']:.2f} and {ece['answer']:.2f}, p between .3 and .5 for "
+            f"{middle['question']:.0%} and {middle['answer']:.0%}"
+        )
+    return (
+        f"What p of {rows['label'].iloc[0]}'s tracker is worth as a probability, at the question's "
+        f"and the answer's end ({'; '.join(told)}). Left: share of unsteered test answers that the "
+        "judge finds false, in ten bins of equal count; the diagonal is calibrated. Right: AUC "
+        f"(solid) and ECE (dashed) by position. {sizes(rows)} {bars(rows)} ECE is never negative, "
+        "so it and its interval lie too high where bins are small."
+    )
+
+
+def draw(rows: pd.DataFrame) -> Figure:
+    """Return two panels for each comparison: reliability, and AUC and ECE along the answer."""
+    found = groups(rows)
+    if not found:
+        return empty("no tracked answers")
+    with mpl.rc_context(fname=STYLE):
+        height = 0.4 + 1.9 * len(found)
+        figure, grid = panels(height, len(found), 2, width_ratios=(1, 1.6))
+        for (title, part), axes in zip(found, grid, strict=True):
+            _draw_reliability(axes[0], part)
+            _draw_positions(axes[1], part)
+            axes[0].set_ylabel(side_label(title, "share of false answers"))
+        grid[-1][0].set_xlabel("$p$")
+        grid[-1][1].set_xlabel("tokens of the answer")
+    return figure
+
+
+def _draw_reliability(axis: Axes, rows: pd.DataFrame) -> None:
+    axis.plot([0, 1], [0, 1], color="#BBBBBB", linewidth=0.6, zorder=0)
+    bins = rows[rows["part"] == "bin"]
+    for position, (name, shade, marker) in SHADES.items():
+        part = bins[bins["position"] == position].sort_values("x")
+        axis.vlines(part["x"], part["low"], part["high"], color=shade, linewidth=0.5)
+        look = {"color": shade, "marker": marker, "markersize": 3, "linewidth": 1.0}
+        axis.plot(part["x"], part["value"], label=name, **look)
+    axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
+    axis.legend(fontsize=7, frameon=False, loc="lower right", handlelength=1.2, borderaxespad=0.1)
+
+
+def _draw_positions(axis: Axes, rows: pd.DataFrame) -> None:
+    positions = rows.drop_duplicates("order").sort_values("order")["position"].tolist()
+    for name, (title, shade, marker, dash) in CURVES.items():
+        part = rows[rows["part"] == name].sort_values("order")
+        x = part["position"].map(positions.index)
+        axis.fill_between(x, part["low"], part["high"], color=shade, alpha=0.18, linewidth=0)
+        axis.plot(x, part["value"], color=shade, marker=marker, linestyle=dash)
+        known = part["value"].notna()
+        if known.any():
+            axis.annotate(
+                title,
+                (x[known].iloc[-1], part["value"][known].iloc[-1]),
+                (5, 0),
+                textcoords="offset points",
+                fontsize=8,
+                color=readable(shade),
+                va="center",
+                annotation_clip=False,
+            )
+    axis.axhline(0.5, color="#999999", linewidth=0.5, zorder=0)
+    axis.set(ylim=(0, 1.02), yticks=[0, 0.5, 1], xlim=(-0.3, len(positions) - 0.7))
+    names = [name.replace("-", EN_DASH) for name in positions]
+    axis.set_xticks(range(len(names)), names, fontsize=7, rotation=30 if len(names) > 6 else 0)

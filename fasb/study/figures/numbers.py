@@ -1,0 +1,122 @@
+"""What figures' numbers and captions share: grouping, sizes, intervals, tracked answers."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from fasb.metrics.answers import verdict
+from fasb.metrics.statistics import DEFINED, ENOUGH_WORLDS, Interval, t_interval
+from fasb.study.measures import TRUE
+from fasb.study.panels import KNOBS, Cell, pooled, read_cells
+from fasb.study.styles import MethodStyle, first_gated
+
+BARS = {
+    "worlds": "over worlds (t)",
+    "questions": "over questions (bootstrap), these worlds and what was fitted held fixed",
+}
+"""What an interval is about, by the column `over`; empty where there is none."""
+Row = dict[str, Any]
+
+
+def by_group(rows: pd.DataFrame) -> list[tuple[Row, pd.DataFrame]]:
+    """Return each comparison's rows with what all made of them say: model, dataset and sizes."""
+    if rows.empty:
+        return []
+    keys = [rows["model"].map(pooled), rows["dataset"].map(pooled)]
+    found = []
+    for (model, dataset), part in rows.groupby(keys, sort=False):
+        worlds = len(part[["model", "dataset"]].drop_duplicates())
+        sizes = {"worlds": worlds, "seeds": part["seed"].nunique()}
+        found.append(({"model": model, "dataset": dataset} | sizes, part))
+    return found
+
+
+def mean_over_worlds(rows: pd.DataFrame, metric: str) -> Row:
+    """Return the mean of worlds' means over seeds and folds, with a t interval from three on."""
+    each = rows.groupby(["model", "dataset", "seed", "fold"])[metric].mean()
+    worlds = each.groupby(level=[0, 1]).mean().dropna().to_numpy(np.float64)
+    if not len(worlds):
+        return {"value": np.nan, "low": np.nan, "high": np.nan, "over": ""}
+    low, high = t_interval(worlds[:, None])
+    over = "worlds" if len(worlds) >= ENOUGH_WORLDS else ""
+    return {"value": worlds.mean(), "low": low.item(), "high": high.item(), "over": over}
+
+
+def drawn(draws: Float[np.ndarray, " draw"]) -> dict[str, float]:
+    """Return an estimate, the first, with the interval of its bootstrap, the others.
+
+    There is no interval where many are undefined.
+    """
+    known = draws[1:][np.isfinite(draws[1:])]
+    enough = len(known) >= DEFINED * (len(draws) - 1)
+    low, high = np.quantile(known, [0.025, 0.975]) if enough else (np.nan, np.nan)
+    return {"value": float(draws[0]), "low": float(low), "high": float(high)}
+
+
+def scaled(found: Interval, at: tuple[int, int], scale: float = 1.0) -> dict[str, float]:
+    """Return one estimate with its interval."""
+    value, low, high = (scale * float(part[at]) for part in (found.value, found.low, found.high))
+    return {"value": value, "low": low, "high": high}
+
+
+def along(grid: pd.DataFrame, knob: str) -> pd.DataFrame:
+    """Return of every cell and fold the grid points that differ from the chosen one in `knob`."""
+    keys = ["model", "dataset", "seed", "fold"]
+    if knob not in grid:
+        return grid.iloc[:0]
+    others = [other for other in KNOBS if other != knob and other in grid]
+    chosen = grid[grid["chosen"].astype(bool)][[*keys, *others]]
+    return grid[grid[knob].notna()].merge(chosen, on=[*keys, *others])
+
+
+def tracked(
+    cells: Sequence[Cell], files: Sequence[Path], styles: Sequence[MethodStyle]
+) -> pd.DataFrame:
+    """Return the unsteered test answers with p of the study's first gated method and verdicts."""
+    generations = read_cells(cells, files, "generations.parquet")
+    return with_verdicts(generations, read_cells(cells, files, "judged.parquet"), styles)
+
+
+def with_verdicts(
+    generations: pd.DataFrame, judged: pd.DataFrame, styles: Sequence[MethodStyle]
+) -> pd.DataFrame:
+    """Return the answers of the first gated method that has p, with their verdict `true`."""
+    keys = ["model", "dataset", "seed", "question"]
+    has_p = generations[generations["p"].map(len) > 0]
+    known = set(has_p["method"])
+    method = first_gated([style for style in styles if style.name in known])
+    if method is None or TRUE.name not in judged:
+        return pd.DataFrame(columns=[*keys, "method", "fold", "p", TRUE.name])
+    said = judged.drop_duplicates([*keys, "answer"])[[*keys, "answer", TRUE.name]]
+    said = said.rename(columns={"answer": "trace_answer"})
+    found = has_p[has_p["method"] == method].merge(said, on=[*keys, "trace_answer"])
+    return found.assign(**{TRUE.name: verdict(found[TRUE.name].to_numpy(np.float64))})
+
+
+def bars(rows: pd.DataFrame) -> str:
+    """Return what bars and bands hold, in a caption."""
+    told = [text for over, text in BARS.items() if (rows["over"] == over).any()]
+    if not told:
+        return f"No intervals: there are fewer than {ENOUGH_WORLDS} worlds."
+    return f"Bars and bands: 95 % intervals {'; or '.join(told)}."
+
+
+def sizes(rows: pd.DataFrame) -> str:
+    """Return worlds and split seeds of each comparison, and its n where the rows have it."""
+    told = []
+    for model, part in rows.groupby("model", sort=False):
+        first = part.iloc[0]
+        counts = [_count(int(first["worlds"]), "world"), _count(int(first["seeds"]), "split seed")]
+        for what in ("answers", "questions"):
+            if pd.notna(first.get(what)):
+                counts.insert(0, f"{int(first[what])} {what}")
+        told.append(f"{model}: {', '.join(counts)}")
+    return "; ".join(told) + "." if told else ""
+
+
+def _count(n: int, name: str) -> str:
+    return f"{n} {name}" if n == 1 else f"{n} {name}s"

@@ -1,0 +1,132 @@
+"""Sensitivity: validation results along each of k, alpha, beta, s, the others as tuned.
+
+knob, x, metric       what is varied, its value, and what is measured
+value, low, high      in percent; over worlds from three on
+chosen                share of folds and seeds that tuning put at x
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, StrMethodFormatter
+
+from fasb.study.figures.drawing import (
+    STYLE,
+    Look,
+    empty,
+    end_labels,
+    groups,
+    looks,
+    panels,
+    side_label,
+)
+from fasb.study.figures.numbers import Row, along, bars, by_group, mean_over_worlds, sizes
+from fasb.study.measures import HEADLINE, MEASURES
+from fasb.study.panels import Cell, read_cells
+from fasb.study.styles import MethodStyle
+
+TITLE = "Sensitivity to k, alpha, beta and s"
+NAMES = {
+    "k": "anchors $k$",
+    "alpha": r"strength $\alpha$",
+    "beta": r"threshold $\beta$",
+    "s": "step back $s$",
+}
+PANEL = 1.05
+"""Inches of a panel's height within its axes."""
+
+
+def rows(
+    cells: Sequence[Cell], files: Sequence[Path], styles: Sequence[MethodStyle]
+) -> pd.DataFrame:
+    """Return the rows of the main methods that are gated."""
+    grid = read_cells(cells, files, "grid.parquet")
+    gated = [style.name for style in styles if style.role == "main" and style.gated]
+    return grid_rows(grid, gated)
+
+
+def grid_rows(grid: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
+    """Return the rows of some methods, from all cells' `grid.parquet`."""
+    found: list[Row] = []
+    if grid.empty:
+        return pd.DataFrame(found)
+    known = [one.name for one in HEADLINE if one.name in grid and grid[one.name].notna().any()]
+    for about, of_group in by_group(grid):
+        for method in methods:
+            of_method = of_group[of_group["method"] == method]
+            for knob in NAMES:
+                for x, there in along(of_method, knob).groupby(knob):
+                    row = about | {"method": method, "knob": knob, "x": x, "metric": known[0]}
+                    mean = mean_over_worlds(there, known[0])
+                    for key in ("value", "low", "high"):
+                        mean[key] *= MEASURES[known[0]].scale
+                    found.append(row | mean | {"chosen": float(there["chosen"].mean())})
+    return pd.DataFrame(found)
+
+
+def caption(rows: pd.DataFrame) -> str:
+    """Return which setting moves the result most."""
+    if rows.empty:
+        return "No method with a grid in this study."
+    values = rows.groupby(["model", "method", "knob"])["value"]
+    spans = (values.max() - values.min()).groupby("knob").mean().sort_values(ascending=False)
+    told = [f"{knob} {points:.0f}" for knob, points in spans.items()]
+    return (
+        f"{spans.index[0]} matters most: points between the best and the worst value, "
+        f"{', '.join(told)}. Validation results along each setting, the others as tuned for that "
+        f"fold. {sizes(rows)} {bars(rows)}"
+    )
+
+
+def draw(rows: pd.DataFrame) -> Figure:
+    """Return one panel for each setting that was varied, one line for each method."""
+    found = groups(rows)
+    knobs = [knob for knob in NAMES if len(rows) and _varied(rows, knob)]
+    if not knobs:
+        return empty("no grid")
+    methods = looks(rows)
+    with mpl.rc_context(fname=STYLE):
+        height = 0.4 + 1.45 * len(found)
+        figure, grid = panels(height, len(found), len(knobs), sharey="row")
+        for (title, part), axes in zip(found, grid, strict=True):
+            for knob, axis in zip(knobs, axes, strict=True):
+                _draw_knob(axis, part[part["knob"] == knob], knob, methods)
+                axis.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+            measure = MEASURES[part["metric"].iloc[0]]
+            axes[0].set_ylabel(side_label(title, f"{measure.title} (%)"))
+            last = part[part["knob"] == knobs[-1]].sort_values("x")
+            ends = last.groupby("method")["value"].last().to_dict()
+            end_labels(axes[-1], ends, methods, PANEL)
+        for knob, axis in zip(knobs, grid[-1], strict=True):
+            axis.set_xlabel(NAMES[knob])
+    return figure
+
+
+def _varied(rows: pd.DataFrame, knob: str) -> bool:
+    return bool(rows[rows["knob"] == knob]["x"].nunique() > 1)
+
+
+def _draw_knob(axis: Axes, rows: pd.DataFrame, knob: str, methods: dict[str, Look]) -> None:
+    for method, part in rows.groupby("method", sort=False):
+        look, part = methods[str(method)], part.sort_values("x")
+        known = part[part["low"].notna()]
+        axis.vlines(known["x"], known["low"], known["high"], color=look.colour, linewidth=0.6)
+        line = {"color": look.colour, "linestyle": look.dash, "marker": look.marker}
+        axis.plot(part["x"], part["value"], markerfacecolor=look.face, clip_on=False, **line)
+    axis.margins(x=0.12)
+    if rows.empty:
+        return
+    ticks = sorted(set(rows["x"]))
+    if knob in ("k", "alpha"):
+        axis.set_xscale("log", base=2)
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    if knob == "alpha":
+        # strengths of several methods lie close together; powers of two do not
+        powers = [2.0**i for i in range(-12, 13)]
+        ticks = [x for x in powers if 0.9 * ticks[0] <= x <= 1.1 * ticks[-1]] or ticks
+    axis.xaxis.set_major_locator(FixedLocator(ticks[:: -(-len(ticks) // 5)]))

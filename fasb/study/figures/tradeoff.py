@@ -1,0 +1,177 @@
+"""Trade-off: True against Info along alpha on validation questions, and as tuned on test questions.
+
+part                                `validation`, `test`
+alpha                               of validation; the other settings as tuned
+true, true_low, true_high, info, …  percent; over worlds from three on, on test questions else
+                                    over questions
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.transforms import ScaledTranslation
+
+from fasb.metrics.statistics import intervals, resample
+from fasb.study.figures.drawing import STYLE, WIDTH, Look, empty, groups, looks, panels
+from fasb.study.figures.numbers import Row, along, bars, by_group, mean_over_worlds, scaled, sizes
+from fasb.study.measures import INFO, TRUE, TRUE_INFO
+from fasb.study.panels import Cell, Comparison, comparisons, read_cells
+from fasb.study.styles import MethodStyle, names_of
+
+TITLE = "True against Info"
+AXES = (TRUE, INFO)
+BOTH = [measure.name for measure in AXES]
+
+
+def rows(
+    cells: Sequence[Cell], files: Sequence[Path], styles: Sequence[MethodStyle]
+) -> pd.DataFrame:
+    """Return the rows of the main methods."""
+    grid = read_cells(cells, files, "grid.parquet")
+    metrics = read_cells(cells, files, "metrics.parquet")
+    return plane_rows(grid, metrics, names_of(styles, "main"))
+
+
+def plane_rows(
+    grid: pd.DataFrame, metrics: pd.DataFrame, methods: Sequence[str], n_draws: int = 1000
+) -> pd.DataFrame:
+    """Return the rows of some methods, from all cells' grids and metrics."""
+    found: list[Row] = []
+    for about, of_group in by_group(grid):
+        for method in methods:
+            line = along(of_group[of_group["method"] == method], "alpha")
+            for alpha, there in line.groupby("alpha"):
+                row = about | {"method": method, "part": "validation", "alpha": alpha}
+                for measure in AXES:
+                    mean = mean_over_worlds(there, measure.name)
+                    row |= _named(measure.name, mean, measure.scale) | {"over": mean["over"]}
+                found.append(row)
+    for comparison in comparisons(metrics, methods):
+        found += _test_rows(comparison, n_draws)
+    return pd.DataFrame(found)
+
+
+def _test_rows(comparison: Comparison, n_draws: int) -> Iterator[Row]:
+    panel = comparison.panel
+    found = intervals(panel, resample(panel, n_draws))
+    for i, method in enumerate(panel.methods):
+        row = comparison.about | {"method": method, "part": "test", "alpha": np.nan}
+        for measure in AXES:
+            mean = scaled(found, (i, panel.columns.index(measure.name)))
+            row |= _named(measure.name, mean, measure.scale)
+        yield row
+
+
+def _named(name: str, mean: Row, scale: float) -> Row:
+    value, low, high = (scale * mean[key] for key in ("value", "low", "high"))
+    return {name: value, f"{name}_low": low, f"{name}_high": high}
+
+
+def caption(rows: pd.DataFrame) -> str:
+    """Return where the tuned methods end."""
+    if rows.empty:
+        return "No generated answers in this study."
+    test = rows[(rows["part"] == "test") & rows[TRUE.name].notna()]
+    told = []
+    for model, part in test.groupby("model", sort=False):
+        points = [
+            f"{row['label']} {row[TRUE.name]:.0f} / {row[INFO.name]:.0f}"
+            for row in part.to_dict("records")
+        ]
+        told.append(f"{model}: {', '.join(points)}")
+    return (
+        f"True / Info on test questions: {'; '.join(told)}. Small markers: along alpha on "
+        "validation questions, the other settings as tuned; large markers: tuned, on test "
+        f"questions. Grey: equal {TRUE_INFO.title}. {sizes(test)} {bars(test)}"
+    )
+
+
+def draw(rows: pd.DataFrame) -> Figure:
+    """Return a plane for each comparison, at most two side by side."""
+    found = groups(rows)
+    if not found:
+        return empty("no answers")
+    methods, n = looks(rows), len(found)
+    n_lines, width = -(-n // 2), WIDTH if n > 1 else 3.6
+    with mpl.rc_context(fname=STYLE):
+        shared = {"sharex": True, "sharey": True}
+        figure, grid = panels(2.5 * n_lines, n_lines, min(n, 2), width, **shared)
+        flat = list(grid.ravel())
+        limits = [_limits(rows, name) for name in BOTH]
+        for (title, part), axis in zip(found, flat, strict=False):
+            _draw_plane(axis, part, limits, methods)
+            axis.text(0.02, 1.02, title, transform=axis.transAxes, fontsize=8.5)
+            axis.set_xlabel("True (%)")
+        tested = set(rows[rows["part"] == "test"]["method"])
+        _draw_key(flat[0], [look for name, look in methods.items() if name in tested])
+        for axis in flat[n:]:
+            axis.set_axis_off()
+        for line in grid:
+            line[0].set_ylabel("Info (%)")
+    return figure
+
+
+def _limits(rows: pd.DataFrame, name: str) -> tuple[float, float]:
+    """Limits that hold every point and interval, the same for all panels."""
+    held = rows[[name, f"{name}_low", f"{name}_high"]].to_numpy(np.float64)
+    return max(np.nanmin(held) - 5, 0.0), min(np.nanmax(held) + 4, 101.5)
+
+
+def _draw_plane(
+    axis: Axes,
+    rows: pd.DataFrame,
+    limits: list[tuple[float, float]],
+    methods: dict[str, Look],
+) -> None:
+    axis.set(xlim=limits[0], ylim=limits[1])
+    _draw_products(axis)
+    rows = rows[rows[BOTH].notna().all(axis=1)]
+    for method, part in rows.groupby("method", sort=False):
+        look = methods[str(method)]
+        line = part[part["part"] == "validation"].sort_values("alpha")
+        dotted = {"linestyle": look.dash, "marker": look.marker, "markersize": 2.5}
+        axis.plot(line[TRUE.name], line[INFO.name], color=look.colour, alpha=0.5, lw=1.0, **dotted)
+        for test in part[part["part"] == "test"].to_dict("records"):
+            _draw_cross(axis, test, look)
+
+
+def _draw_cross(axis: Axes, at: dict[str, Any], look: Look) -> None:
+    """A tuned method's test result with its intervals in both directions."""
+    x, y = at[TRUE.name], at[INFO.name]
+    if not np.isnan(at["true_low"]):
+        axis.hlines(y, at["true_low"], at["true_high"], color=look.colour, linewidth=0.9)
+        axis.vlines(x, at["info_low"], at["info_high"], color=look.colour, linewidth=0.9)
+    point = {"color": look.colour, "markersize": 6, "markeredgecolor": "white", "zorder": 5}
+    axis.plot(x, y, look.marker, **point)
+
+
+def _draw_products(axis: Axes) -> None:
+    """Lines of equal True*Info, every ten points, named where they leave the plane below."""
+    (left, right), (bottom, _) = axis.get_xlim(), axis.get_ylim()
+    true = np.linspace(max(left, 1), right, 200)
+    grey = {"color": "#DDDDDD", "linewidth": 0.6, "zorder": 0}
+    for product in range(10, 100, 10):
+        axis.plot(true, 100 * product / true, scalex=False, scaley=False, **grey)
+        exit_at = 100 * product / bottom if bottom else np.inf
+        if left + 2 < exit_at < right - 2:
+            text = {"fontsize": 6.5, "color": "#767676", "ha": "right"}
+            place = (exit_at, bottom)
+            axis.annotate(str(product), place, (-1, 2), textcoords="offset points", **text)
+
+
+def _draw_key(axis: Axes, methods: Sequence[Look]) -> None:
+    """Markers and names in the lower left; the points lie too close together to be named there."""
+    for i, look in enumerate(reversed(methods)):
+        y = 8 + 10.5 * i
+        place = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "center"}
+        axis.annotate(look.label, (0, 0), (16, y), color=look.ink, fontsize=8, **place)
+        offset = ScaledTranslation(9 / 72, y / 72, axis.figure.dpi_scale_trans)
+        point = {"color": look.colour, "markersize": 5, "markeredgecolor": "white"}
+        at = {"transform": axis.transAxes + offset, "scalex": False, "scaley": False}
+        axis.plot(0, 0, look.marker, **point, **at)

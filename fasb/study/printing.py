@@ -1,0 +1,365 @@
+"""Tables in print: captions, and the same lines as Markdown, LaTeX and for the report.
+
+In: the tidy rows of `tables.py`, as they are or read back from their CSV. Out: text. Knows no cell
+and no statistic; pandas lays the tables out.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from fasb.metrics.statistics import ENOUGH_WORLDS
+from fasb.study.escaping import DAGGER, DASH, DELTA, MINUS, escape_latex, escape_markdown
+from fasb.study.measures import HEADLINE, KL_GATED, TABLES, TRUE, Measure, shown_in
+from fasb.study.panels import titled
+from fasb.study.tables import AVERAGE, has_difference
+
+LEVEL = 0.05
+"""Differences with a smaller corrected p are marked."""
+SIGMA_OF_ALL = (
+    "Sigma is taken from all questions, without their labels, as the released program does."
+)
+QUESTION = {
+    "t": "by a t test over the worlds: would it be there in further worlds of this kind?",
+    "permutation": "by permuting groups of questions between the two: do they differ on questions "
+    "like these here?",
+}
+"""What each test asks, in a caption."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a printed table: a measure's value, or its difference to the baseline."""
+
+    measure: Measure
+    heading: str
+    difference: bool = False
+    dataset: str = ""
+    """Where datasets stand side by side."""
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A printed number with its interval, and the corrected p of a difference."""
+
+    text: str
+    interval: str = ""
+    p: float | None = None
+
+    def __str__(self) -> str:
+        return f"{self.text} {self.interval}".strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A printed line: what was measured of a method, or what was published of it (never both)."""
+
+    title: str
+    numbers: list[Number]
+    colour: str = ""
+    published: bool = False
+
+
+def split(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    """Return the rows of each printed table."""
+    keys = list(TABLES[rows["table"].iloc[0]].together)
+    return [part for _, part in rows.groupby(keys, sort=False, dropna=False)]
+
+
+def parts_of(rows: pd.DataFrame) -> dict[str, list[Column]]:
+    """Return the printed parts of one table that have any value, with the columns that do."""
+    table, known = rows["table"].iloc[0], known_measures(rows)
+    parts = {}
+    for part in TABLES[table].parts:
+        shown = [measure for measure in shown_in(part) if measure.name in known]
+        if table == "tasks":
+            # one part for each measure, its datasets side by side
+            for measure in shown:
+                parts[measure.name] = [
+                    Column(measure, f"{name}, {measure.heading}", dataset=name)
+                    for name in rows["dataset"].unique()
+                ]
+        elif shown:
+            parts[part] = [column for one in shown for column in _columns(table, part, one)]
+    return parts
+
+
+def _columns(table: str, part: str, measure: Measure) -> Iterator[Column]:
+    if part != "differences":
+        yield Column(measure, measure.heading)
+    if has_difference(table, measure.name):
+        yield Column(measure, f"{DELTA} {measure.title}", difference=True)
+
+
+def known_measures(rows: pd.DataFrame) -> set[str]:
+    """Return the names of measures that have any value."""
+    return set(rows[rows["value"].notna()]["metric"])
+
+
+def lines(rows: pd.DataFrame, columns: Sequence[Column]) -> list[Line]:
+    """Return the lines of one part, published numbers on a line below what was measured."""
+    several = rows["table"].iloc[0] == "models"
+    made = []
+    for _, found in rows.groupby(["model", "method", "baseline"], sort=False):
+        first = found.iloc[0]
+        title = f"{first['model']}, {first['label']}" if several else first["label"]
+        if first["table"] == "differences":
+            title = f"{title} {MINUS} {first['baseline_label']}"
+        numbers = [number(found, column) for column in columns]
+        made.append(Line(title, numbers, colour=first["colour"]))
+        published = [_published_number(found, column) for column in columns]
+        if any(one.text != DASH for one in published):
+            made.append(Line(f"{title}, published", published, published=True))
+    return made
+
+
+def number(rows: pd.DataFrame, column: Column) -> Number:
+    """Return one printed cell of a method's rows; a baseline's difference to itself is a dash."""
+    found = _row(rows, column)
+    keys = ("difference", "difference_low", "difference_high")
+    value, low, high = found[list(keys if column.difference else ("value", "low", "high"))]
+    if np.isnan(value) or (column.difference and found["method"] == found["baseline"]):
+        return Number(DASH)
+    form = f"{'+' if column.difference else ''}.{column.measure.digits}f"
+    p = found["p_holm"] if column.difference and pd.notna(found["p_holm"]) else None
+    mark = DAGGER if p is not None and p < LEVEL else ""
+    interval = "" if np.isnan(low) else f"[{_plain(low, form)}, {_plain(high, form)}]"
+    return Number(_plain(value, form) + mark, interval, p)
+
+
+def _published_number(rows: pd.DataFrame, column: Column) -> Number:
+    value = np.nan if column.difference else _row(rows, column)["published"]
+    return Number(DASH if np.isnan(value) else f"{value:.2f}".removesuffix("0"))
+
+
+def _row(rows: pd.DataFrame, column: Column) -> pd.Series:
+    found = rows[rows["metric"] == column.measure.name]
+    return (found[found["dataset"] == column.dataset] if column.dataset else found).iloc[0]
+
+
+def _plain(value: float, form: str) -> str:
+    """A number with a real minus sign and no negative zero."""
+    digits = int(form[-2])
+    return format(round(value, digits) + 0.0, form).replace("-", MINUS)
+
+
+def title_of(rows: pd.DataFrame) -> str:
+    """Return what one printed table is of: model and dataset, and whose bundles if not its own."""
+    first = rows.iloc[0]
+    together = TABLES[first["table"]].together
+    if len(together) == 1:
+        return str(first[together[0]])
+    title = titled(str(first["model"]), str(first["dataset"]))
+    source = first["source"]
+    return f"{title}, with bundles of {source}" if isinstance(source, str) and source else title
+
+
+def message(rows: pd.DataFrame) -> str:
+    """Return one sentence: who is ahead and by how much, or which differences hold."""
+    if rows["table"].iloc[0] == "differences":
+        return _held(rows)
+    if rows["table"].iloc[0] == "side_effects":
+        return _divergences(rows)
+    for measure in HEADLINE:
+        known = rows[(rows["metric"] == measure.name) & rows["value"].notna()]
+        if known.empty:
+            continue
+        if len(known[["model", "dataset"]].drop_duplicates()) > 1:
+            return _ahead(known[known["dataset"] != AVERAGE], measure.title)
+        best = known.loc[known["value"].idxmax()].to_frame().T.infer_objects()
+        text = f"{best['label'].iloc[0]} has the highest {measure.title}, "
+        text += str(number(best, Column(measure, "")))
+        gain = number(best, Column(measure, "", difference=True))
+        if gain.text == DASH:
+            return f"{text}; no other method exceeds it."
+        return f"{text}; {gain} against {best['baseline_label'].iloc[0]}."
+    return "no measure has a value."
+
+
+def _held(rows: pd.DataFrame) -> str:
+    """How many of the printed differences are marked, and those of the headline measure."""
+    tested = rows[rows["p_holm"].notna()]
+    told = f"{int((tested['p_holm'] < LEVEL).sum())} of {len(tested)} differences are marked"
+    for measure in HEADLINE:
+        column = Column(measure, "", difference=True)
+        known = tested[tested["metric"] == measure.name]
+        if len(known):
+            found = [f"{line.title} {line.numbers[0]}" for line in lines(known, [column])]
+            return f"{told}; {measure.title}: {', '.join(found)}."
+    return f"{told}."
+
+
+def _ahead(known: pd.DataFrame, title: str) -> str:
+    """Of several comparisons: in how many each method is ahead."""
+    best = known.loc[known.groupby(["model", "dataset"], sort=False)["value"].idxmax()]
+    counts = [f"{label} in {n}" for label, n in best["label"].value_counts().items()]
+    return f"highest {title} of {len(best)} comparisons: {', '.join(counts)}."
+
+
+def _divergences(rows: pd.DataFrame) -> str:
+    known = (rows["metric"] == KL_GATED.name) & rows["value"].notna()
+    of_gate = rows[known & (rows["method"] != rows["baseline"])]
+    told = [f"{row['label']} {row['value']:.3f}" for _, row in of_gate.iterrows()]
+    what = "Divergence from the unsteered model on plain text under each method's own gate"
+    return f"{what}: {', '.join(told) or 'none'}."
+
+
+def caption(rows: pd.DataFrame) -> str:
+    """Return what a printed table says, then n, seeds, and what intervals and tests are about."""
+    return f"{title_of(rows)}: {message(rows)} {conditions(rows)}"
+
+
+def conditions(rows: pd.DataFrame) -> str:
+    """Return how the numbers came about: the caption behind its message."""
+    first, known = rows.iloc[0], known_measures(rows)
+    seeds = f"{first['seeds']} split seed{'s' if first['seeds'] > 1 else ''}"
+    worlds = f"{first['worlds']} worlds, " if first["worlds"] > 1 else ""
+    baselines = rows["baseline_label"].unique()
+    judge = first.get("judge")
+    parts = [
+        f"{_questions(rows)}, {worlds}{seeds}.",
+        _intervals(rows),
+        f"{DELTA}: paired difference to {baselines[0]}." if len(baselines) == 1 else "",
+        _tests(rows),
+        _units(rows),
+        SIGMA_OF_ALL if rows["sigma_of_all"].any() else "",
+        judge if TRUE.name in known and isinstance(judge, str) else "",
+        _published(rows),
+    ]
+    return " ".join(part for part in parts if part)
+
+
+def _units(rows: pd.DataFrame) -> str:
+    table = rows["table"].iloc[0]
+    if table == "differences":
+        return "In points."
+    if table != "side_effects":
+        return "Percent, but for Tokens: decoded per answer."
+    return (
+        "CE (cross-entropy) and KL (from the unsteered model) in nats per token, with the edit at "
+        "all positions by alpha, and by the method's own gate, which decides at each position; the "
+        "others in percent."
+    )
+
+
+def _intervals(rows: pd.DataFrame) -> str:
+    """What the brackets hold, and what they do not speak of."""
+    if rows["low"].isna().all():
+        return ""
+    first = rows.iloc[0]
+    if first["over"] == "worlds":
+        return (
+            f"In brackets: 95 % interval over the {first['worlds']} worlds (t, "
+            f"{first['worlds'] - 1} degrees of freedom)."
+        )
+    here = "these two worlds" if first["worlds"] == 2 else "this model and dataset"
+    return (
+        f"In brackets: 95 % interval over questions (bootstrap of their groups), {here} and what "
+        f"was fitted held fixed: it does not speak of others, for which fewer than {ENOUGH_WORLDS} "
+        "worlds give no interval."
+    )
+
+
+def _questions(rows: pd.DataFrame) -> str:
+    what = "texts and questions" if rows["table"].iloc[0] == "side_effects" else "test questions"
+    sizes = rows[rows["dataset"] != AVERAGE].drop_duplicates("dataset").set_index("dataset")
+    if len(sizes) == 1:
+        return f"{sizes['questions'].iloc[0]} {what}"
+    counts = [f"{dataset} {n}" for dataset, n in sizes["questions"].items()]
+    return f"{what.capitalize()}: {', '.join(counts)}"
+
+
+def _tests(rows: pd.DataFrame) -> str:
+    """What a mark at a difference says, and how many claims it was corrected for."""
+    tested = rows[rows["p"].notna()]
+    if tested.empty:
+        return ""
+    test = QUESTION[tested["test"].iloc[0]]
+    claims = tested["claims"].iloc[0]
+    family = f"all {claims} differences of this table" if claims > 1 else "its one difference"
+    return f"{DAGGER}: p < {LEVEL} after Holm's correction over {family}, {test}"
+
+
+def _published(rows: pd.DataFrame) -> str:
+    """Where published numbers come from, and what is known of how they differ."""
+    used = rows[rows["published"].notna()]
+    if used.empty:
+        return ""
+    told = list(used["published_source"].unique())
+    for note, part in used.groupby("published_note", sort=False):
+        if note:  # an empty one is none in a CSV
+            told.append(f"{', '.join(part['label'].unique())}: {note}")
+    conditions = "; ".join(told)
+    return (
+        f"Lines marked “published” were not measured here and have other conditions: {conditions}."
+    )
+
+
+def markdown(rows: pd.DataFrame) -> str:
+    """Return all tables as GitHub tables, their captions above."""
+    written: list[str] = []
+    for part in split(rows):
+        written.append(escape_markdown(caption(part)))
+        for columns in parts_of(part).values():
+            written.append(_markdown_table(columns, lines(part, columns)))
+    return "\n\n".join(written) + "\n"
+
+
+def _markdown_table(columns: Sequence[Column], shown: Sequence[Line]) -> str:
+    body = []
+    for line in shown:
+        title = escape_markdown(line.title)
+        cells = [str(one) for one in line.numbers]
+        body.append([f"_{title}_" if line.published else title, *cells])
+    headings = [escape_markdown(column.heading) for column in columns]
+    return markdown_table(["Method", *headings], body)
+
+
+def markdown_table(headings: Sequence[str], body: Sequence[Sequence[str]], n_text: int = 1) -> str:
+    """Return a GitHub table; all but the first `n_text` columns are aligned to the right."""
+    frame = pd.DataFrame(body, columns=list(headings))
+    sides = ["left" if i < n_text else "right" for i in range(len(headings))]
+    return str(frame.to_markdown(index=False, disable_numparse=True, colalign=sides))
+
+
+def latex(rows: pd.DataFrame) -> str:
+    """Return all tables for `booktabs`; an interval stands below its number."""
+    written = []
+    for part in split(rows):
+        tabulars = [
+            _latex_body(columns, lines(part, columns)) for columns in parts_of(part).values()
+        ]
+        written.append(latex_table(caption(part), tabulars))
+    return "\n".join(written)
+
+
+def latex_table(text: str, tabulars: Sequence[str]) -> str:
+    """Return a floating table of several tabulars under one caption."""
+    head = [
+        "% needs \\usepackage{booktabs}",
+        "\\begin{table}[t]",
+        f"\\caption{{{escape_latex(text)}}}",
+        "\\centering\\small\\setlength{\\tabcolsep}{3pt}",
+    ]
+    return "\n".join([*head, *tabulars, "\\end{table}", ""])
+
+
+def _latex_body(columns: Sequence[Column], shown: Sequence[Line]) -> str:
+    body = []
+    for line in shown:
+        title = escape_latex(line.title)
+        texts = [escape_latex(one.text) for one in line.numbers]
+        body.append([f"\\textit{{{title}}}" if line.published else title, *texts])
+        if any(one.interval for one in line.numbers):
+            below = [escape_latex(one.interval) for one in line.numbers]
+            body.append(["", *(f"{{\\scriptsize {text}}}" if text else "" for text in below)])
+    return latex_tabular(["Method", *(column.heading for column in columns)], body)
+
+
+def latex_tabular(headings: Sequence[str], body: Sequence[Sequence[str]], n_text: int = 1) -> str:
+    """Return a tabular of cells that are LaTeX already; headings are plain text."""
+    frame = pd.DataFrame(body, columns=[escape_latex(heading) for heading in headings])
+    aligned = "l" * n_text + "r" * (len(headings) - n_text)
+    return frame.style.hide(axis="index").to_latex(hrules=True, column_format=aligned)
