@@ -1,9 +1,10 @@
 """The plain loop with the options beyond the paper (docs/method.md 6): several steps back,
 re-estimated strength, release, stepping back to the last safe token."""
 
+from reference_loop import back_to, ended, p_of_states, run, strength_of
+
 from fasb.model.load import LoadedModel
 from fasb.steering.bundle import Bundle
-from reference_loop import back_to, ended, p_of_states, run, strength_of
 
 
 def answer_beyond(

@@ -178,48 +178,46 @@ def run(
 
     `strength` is one number, or one for each of the positions `at`.
     """
-    strength = torch.as_tensor(strength, dtype=torch.float64).reshape(1, -1, 1, 1)
     seen, handles = {}, []
-
-    def hook(site, layer: int, see) -> None:
-        """Show `see` a copy of one layer's activations [token, unit, width]; it may change them."""
-
-        def before(_module, inputs):
-            x = inputs[0].clone()
-            see(x[0].view(x.shape[1], site.units, site.width))
-            return (x, *inputs[1:])
-
-        def after(_module, _inputs, output):
-            x = (output[0] if isinstance(output, tuple) else output).clone()
-            see(x[0].view(x.shape[1], site.units, site.width))
-            return (x, *output[1:]) if isinstance(output, tuple) else x
-
-        if site.side == "input":
-            handles.append(site.modules[layer].register_forward_pre_hook(before))
-        else:
-            handles.append(site.modules[layer].register_forward_hook(after))
-
     if read is not None:
         for layer in range(model.layout.n_layers):
-            hook(
-                model.layout.site(read.site), layer, lambda x, i=layer: seen.update({i: x.clone()})
-            )
+            see = lambda x, layer=layer: seen.update({layer: x.clone()})  # noqa: E731
+            handles.append(hook(model, read.site, layer, see))
+    strength = torch.as_tensor(strength, dtype=torch.float64).reshape(1, -1, 1, 1)
     for change in edit.changes if edit is not None else ():
         for i, (layer, unit) in enumerate(change.at.tolist()):
 
             def apply(x, operation=change.operation, i=i, unit=unit):
                 part = x[None, list(at), unit : unit + 1]
-                one = only(operation, i, part)
                 strengths = strength.to(part).expand(1, len(at), 1, 1)
-                x[list(at), unit] += one.delta(part, strengths)[0, :, 0]
+                x[list(at), unit] += only(operation, i, part).delta(part, strengths)[0, :, 0]
 
-            hook(model.layout.site(change.site), layer, apply)
+            handles.append(hook(model, change.site, layer, apply))
     try:
         logits = model.model(torch.tensor([text]), use_cache=False).logits[0]
     finally:
         for handle in handles:
             handle.remove()
     return logits, seen
+
+
+def hook(model: LoadedModel, site_name, layer: int, see):
+    """Show `see` a copy of one layer's activations [token, unit, width]; it may change them."""
+    site = model.layout.site(site_name)
+
+    def before(_module, inputs):
+        x = inputs[0].clone()
+        see(x[0].view(x.shape[1], site.units, site.width))
+        return (x, *inputs[1:])
+
+    def after(_module, _inputs, output):
+        x = (output[0] if isinstance(output, tuple) else output).clone()
+        see(x[0].view(x.shape[1], site.units, site.width))
+        return (x, *output[1:]) if isinstance(output, tuple) else x
+
+    if site.side == "input":
+        return site.modules[layer].register_forward_pre_hook(before)
+    return site.modules[layer].register_forward_hook(after)
 
 
 def only(operation, i: int, like: torch.Tensor):
