@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from fasb.cli.outputs import figure_command, report_command, table_command
 from synthetic import METHODS, results
 
-from fasb.cli.outputs import figure_command, report_command, table_command
 from fasb.study.answers import OUTCOMES, fired_at
 from fasb.study.figure_rows import FIGURES
 from fasb.study.panels import Cell

@@ -7,7 +7,6 @@ reference answers (docs/decisions.md).
 """
 
 import contextlib
-import itertools
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -29,16 +28,14 @@ from fasb.extensions import validated
 from fasb.fitting.bank import READS, Bank, collect, texts_of
 from fasb.fitting.fold import fit_anchors, fit_trackers, fit_vectors
 from fasb.fitting.training import Fitted, Sections, read_fitted
+from fasb.judges.ask import run_judge
 from fasb.methods import fasb as method
-from fasb.metrics.answers import true_info, verdict
+from fasb.metrics.answers import choice_rows, true_info, verdict
 from fasb.model.load import LoadedModel
-from fasb.settings import Section, SplitSettings
+from fasb.search import Tried, at_edge, best_of, grid_points
+from fasb.settings import JudgeSettings, Section, SplitSettings, StageSettings
 from fasb.steering.bundle import Bundle
 from fasb.steering.tracker import Tracker
-from fasb.study.config import JudgeEntry, Overrides
-from fasb.study.judging import asked
-from fasb.study.run import choice_rows
-from fasb.study.tune import at_edge
 from fasb.user import steering
 from fasb.user.evaluation import LABELS, encoded_choices, evaluate, judge_of, questions_of
 
@@ -64,14 +61,10 @@ class Grid(Section):
             raise ConfigError(
                 f"grid.k: {min(self.k)}, but this model has {n_heads} heads; add {n_heads} or less"
             )
-        names = ("k", "alpha", "beta", "s")
-        return [
-            dict(zip(names, point))
-            for point in itertools.product(fitting, self.alpha, self.beta, self.s)
-        ]
+        return grid_points({**self.model_dump(), "k": fitting})
 
 
-class FitSettings(Overrides):
+class FitSettings(StageSettings):
     """How a bundle is fitted; sections as in a study, each with its own default."""
 
     model: dict[str, Any] = Field(
@@ -79,7 +72,7 @@ class FitSettings(Overrides):
     )
     vector: Literal["probe", "prototype"] = "probe"
     grid: Grid = Grid()
-    judge: JudgeEntry | None = Field(
+    judge: JudgeSettings | None = Field(
         None, description="Judge of free answers; without one MC2 is tuned on"
     )
     split: SplitSettings = Field(
@@ -97,6 +90,11 @@ class Tuned:
     bundle: Bundle
     value: float
     steered: float
+
+    @property
+    def tried(self) -> Tried:
+        """What decides which setting is best."""
+        return Tried(self.value, self.steered, float(self.point["alpha"]))
 
 
 def fit(
@@ -270,7 +268,7 @@ def _tried(
     questions: Sequence[Question],
     points: Sequence[dict[str, Any]],
     bundles: Sequence[Bundle],
-    judge: JudgeEntry | None,
+    judge: JudgeSettings | None,
 ) -> list[Tuned]:
     """What each setting comes to on these questions."""
     if judge is None:
@@ -280,7 +278,10 @@ def _tried(
                 "add false answers, or name a judge"
             )
         scores = score_sweep(model, encoded_choices(model, bundles[0], questions), bundles)
-        values = [float(np.nanmean(choice_rows(questions, found)[:, 1])) for found in scores]
+        values = []
+        for found in scores:
+            mc2 = choice_rows(questions, found.logprob, found.fired)[:, 1]
+            values.append(float(np.nanmean(mc2)))
         fired = [found.fired for found in scores]
     else:
         prompts = steering.prompts_of(model, bundles[0], [question.text for question in questions])
@@ -294,13 +295,11 @@ def _tried(
 
 
 def _true_info(
-    judge: JudgeEntry, questions: Sequence[Question], texts: Sequence[Sequence[str]]
+    judge: JudgeSettings, questions: Sequence[Question], texts: Sequence[Sequence[str]]
 ) -> list[float]:
     """True*Info of each setting, each distinct answer judged once; a judge of one of the two counts alone."""
     pairs = list(dict.fromkeys((i, text) for answers in texts for i, text in enumerate(answers)))
-    said = asked(
-        judge.use, judge.settings, [questions[i] for i, _ in pairs], [text for _, text in pairs]
-    )
+    said = run_judge(judge, [questions[i] for i, _ in pairs], [text for _, text in pairs])
     yes = {
         kind: dict(zip(pairs, verdict(score).astype(float), strict=True))
         for kind, score in said.items()
@@ -319,7 +318,7 @@ def _true_info(
 
 def _best(tried: Sequence[Tuned]) -> Tuned:
     """The highest value; then the fewest answers steered, then the smallest strength."""
-    return min(tried, key=lambda one: (-round(one.value, 9), one.steered, abs(one.point["alpha"])))
+    return tried[best_of([one.tried for one in tried])]
 
 
 def _quality(fitted: Fitted, bank: Bank, parts: Split, tracker: Tracker) -> dict[str, Any]:

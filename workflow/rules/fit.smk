@@ -1,66 +1,61 @@
 # Probes, steering vectors and trackers of all heads; every method takes its own from them.
-BANK = "results/activations/{model}/{dataset}/answer_end.h5"
-NEXT_QUESTION_BANK = "results/activations/{model}/{dataset}/next_question_end.h5"
 
 
 rule anchors:
     input:
-        BANK,
-        in_cell("splits.json"),
+        inputs("anchors"),
     output:
-        in_cell("anchors.h5"),
+        **outputs("anchors"),
     log:
-        "logs/anchors/{model}/{dataset}/seed{seed}{variant}.log",
+        log_file("anchors"),
     benchmark:
-        "results/timing/anchors/{model}/{dataset}/seed{seed}{variant}.tsv"
+        timing_file("anchors")
     conda:
         ENVIRONMENT
     threads: 1
     resources:
         **CPU_JOB,
     params:
-        settings=settings("anchors"),
+        **job("anchors"),
     shell:
-        "fasb anchors {input} --settings {params.settings:q} --out {output} 2> >(tee {log} >&2)"
+        "fasb run anchors {params.target} --key {params.key} 2> >(tee {log} >&2)"
 
 
 rule vectors:
     input:
-        BANK,
-        NEXT_QUESTION_BANK,
-        in_cell("splits.json", "anchors.h5"),
+        inputs("vectors"),
     output:
-        in_cell("vectors.safetensors"),
+        **outputs("vectors"),
     log:
-        "logs/vectors/{model}/{dataset}/seed{seed}{variant}.log",
+        log_file("vectors"),
     benchmark:
-        "results/timing/vectors/{model}/{dataset}/seed{seed}{variant}.tsv"
+        timing_file("vectors")
     conda:
         ENVIRONMENT
     threads: 1
     resources:
         **CPU_JOB,
     params:
-        settings=settings("vectors"),
+        **job("vectors"),
     shell:
-        "fasb vectors {input} --settings {params.settings:q} --out {output} 2> >(tee {log} >&2)"
+        "fasb run vectors {params.target} --key {params.key} 2> >(tee {log} >&2)"
 
 
 rule trackers:
     input:
-        in_cell("anchors.h5"),
+        inputs("trackers"),
     output:
-        in_cell("trackers.safetensors"),
+        **outputs("trackers"),
     log:
-        "logs/trackers/{model}/{dataset}/seed{seed}{variant}.log",
+        log_file("trackers"),
     benchmark:
-        "results/timing/trackers/{model}/{dataset}/seed{seed}{variant}.tsv"
+        timing_file("trackers")
     conda:
         ENVIRONMENT
     threads: 1
     resources:
         **CPU_JOB,
     params:
-        settings=settings("trackers"),
+        **job("trackers"),
     shell:
-        "fasb trackers {input} --settings {params.settings:q} --out {output} 2> >(tee {log} >&2)"
+        "fasb run trackers {params.target} --key {params.key} 2> >(tee {log} >&2)"

@@ -1,16 +1,17 @@
 """Test questions: what the tuned bundles answer and prefer.
 
 In: the bundles that tuning wrote, splits, questions, unsteered answers. Out: `generations.parquet`,
-one row per fold, method and phrasing with all details of the answer (see `fasb/study/run.py`), and
+one row per fold, method and phrasing with all details of the answer (see `run.py`),
 `scores.parquet`:
 
-    scores    fold, method, tuned_for (generation, mc2), question, phrasing, mc1, mc2, mc3, fired (share of answers)
+    scores        fold, method, tuned_for (generation, mc2), question, phrasing, mc1, mc2, mc3,
+                  fired (share of answers)
 
 and `side_effects.parquet`, one row per fold, method and text or unrelated question:
 
-    side effects    fold, method, question (`text0`, …, or a question's id), group, ce, kl, ce_gated, kl_gated,
-                    steered_gated (of texts, see `fasb/study/run.py`), unrelated (MC1 of an
-                    unrelated question, 0 to 1)
+    side effects  fold, method, question (`text0`, … or a question's id), group, ce, kl, ce_gated,
+                  kl_gated, steered_gated (of texts, see `run.py`), unrelated (MC1 of an unrelated
+                  question, 0 to 1)
 """
 
 from collections.abc import Sequence
@@ -35,7 +36,7 @@ SCORED = ["fold", "method", "tuned_for", *SCORES]
 
 @dataclass(frozen=True, slots=True)
 class Bundles:
-    """The folder and methods of tuned bundles; in transfer also how the other dataset's questions are put."""
+    """The folder and methods of tuned bundles; in transfer also how other questions are put."""
 
     folder: Path
     methods: Sequence[str]
@@ -45,24 +46,21 @@ class Bundles:
     def load(
         self, method: str, fold: int, questions: Sequence[Question], split: Split
     ) -> dict[str, Bundle]:
-        """A fold's bundles by what they were tuned for.
+        """Return a fold's bundles by what they were tuned for.
 
         Raises:
             ArtifactError: one was tuned on other questions than its fold's, or on one that it would
                 be tested on.
         """
-        paths = {purpose: bundle_path(self.folder, method, fold, purpose) for purpose in PURPOSES}
-        loaded = {purpose: tuned_bundle(path, questions, split) for purpose, path in paths.items()}
-        if self.prompt is None:
-            return loaded
-        sections = {
-            p: bundle.decoding.model_copy(update={"tokens": self.tokens})
-            for p, bundle in loaded.items()
-        }
-        return {
-            p: replace(bundle, prompt=self.prompt, decoding=sections[p])
-            for p, bundle in loaded.items()
-        }
+        loaded = {}
+        for purpose in PURPOSES:
+            path = bundle_path(self.folder, method, fold, purpose)
+            bundle = tuned_bundle(path, questions, split)
+            if self.prompt is not None:
+                decoding = bundle.decoding.model_copy(update={"tokens": self.tokens})
+                bundle = replace(bundle, prompt=self.prompt, decoding=decoding)
+            loaded[purpose] = bundle
+        return loaded
 
 
 def generate(
@@ -73,12 +71,16 @@ def generate(
     bundles: Bundles,
     batch: int,
 ) -> pd.DataFrame:
-    """Answers of the bundles tuned for generation to each fold's test questions.
+    """Return answers of the bundles tuned for generation to each fold's test questions.
+
+    Without `traces` nothing is answered.
 
     Raises:
         ArtifactError: a bundle was tuned on other questions than its fold's, or on one of its test
             questions.
     """
+    if traces is None:
+        return joined([], GENERATIONS)
     parts = []
     for fold, split in enumerate(splits):
         asked = Asked.of(questions, split.test, traces)
@@ -97,7 +99,9 @@ def score(
     bundles: Bundles,
     batch: int,
 ) -> pd.DataFrame:
-    """Multiple-choice metrics of each fold's test questions, at both tuned settings; equal ones are scored once.
+    """Return choice metrics of each fold's test questions, at both tuned settings.
+
+    Settings that are equal are scored once.
 
     Raises:
         ArtifactError: a bundle was tuned on other questions than its fold's, or on one of its test
@@ -105,17 +109,13 @@ def score(
     """
     parts = []
     for fold, split in enumerate(splits):
-        asked = [question for question in questions if question.id in set(split.test)]
+        tested = set(split.test)
+        asked = [question for question in questions if question.id in tested]
         for method in bundles.methods:
             loaded = bundles.load(method, fold, questions, split)
-            section = {
-                p: bundle.scoring.model_copy(update={"batch": batch})
-                for p, bundle in loaded.items()
-            }
-            loaded = {
-                purpose: replace(bundle, scoring=section[purpose])
-                for purpose, bundle in loaded.items()
-            }
+            for purpose, bundle in loaded.items():
+                scoring = bundle.scoring.model_copy(update={"batch": batch})
+                loaded[purpose] = replace(bundle, scoring=scoring)
             different = {bundle.key(): bundle for bundle in loaded.values()}
             found = runner.scores(asked, list(different.values()), f"score, fold {fold}, {method}")
             for purpose, bundle in loaded.items():
@@ -126,7 +126,7 @@ def score(
 
 @dataclass(frozen=True, slots=True)
 class Unrelated:
-    """What side effects are measured on: texts, and choices with the prompt and scoring of their own dataset."""
+    """What side effects are measured on: texts, and choices put as their own dataset has it."""
 
     texts: Sequence[str]
     tokens: int
@@ -136,7 +136,7 @@ class Unrelated:
     scoring: ScoringSettings
 
     def of(self, runner: Runner, bundle: Bundle, what: str) -> pd.DataFrame:
-        """One bundle's rows."""
+        """Return one bundle's rows."""
         effects = runner.side_effects(self.texts, bundle, self.tokens, self.batch, f"{what}, texts")
         names = [f"text{i}" for i in range(len(effects))]
         effects = effects.assign(question=names, group=names, unrelated=np.nan)
@@ -153,23 +153,22 @@ class Unrelated:
 
 
 def measure_side_effects(
-    runner: Runner, n_folds: int, bundles: tuple[Path, Sequence[str]], unrelated: Unrelated
+    runner: Runner, n_folds: int, bundles: Bundles, unrelated: Unrelated
 ) -> pd.DataFrame:
-    """Side effects of every method's tuned bundle of every fold; `bundles` are their folder and the methods."""
-    folder, methods = bundles
-    parts = [
-        unrelated.of(runner, Bundle.load(bundle_path(folder, method, fold)), f"side effects, fold {fold}, {method}")
-        .assign(fold=fold, method=method)
-        for fold in range(n_folds)
-        for method in methods
-    ]  # fmt: skip
+    """Return the side effects of every method's tuned bundle of every fold."""
+    parts = []
+    for fold in range(n_folds):
+        for method in bundles.methods:
+            bundle = Bundle.load(bundle_path(bundles.folder, method, fold))
+            found = unrelated.of(runner, bundle, f"side effects, fold {fold}, {method}")
+            parts.append(found.assign(fold=fold, method=method))
     return joined(parts, SIDE_EFFECTS)
 
 
 def tuned_bundle(path: Path, questions: Sequence[Question], split: Split) -> Bundle:
-    """The bundle in a file, if it has seen this fold's training and validation questions and no other.
+    """Return the bundle in a file that has seen this fold's questions but its test questions.
 
-    A fold without any (transfer) may have seen whatever is not tested.
+    A fold without training questions (transfer) may have seen whatever is not tested.
 
     Raises:
         ArtifactError: it has not.
@@ -177,13 +176,15 @@ def tuned_bundle(path: Path, questions: Sequence[Question], split: Split) -> Bun
     bundle = Bundle.load(path)
     seen = set(((bundle.about or {}).get("questions") or {}).get("seen", ()))
     keys = {question.id: question.key for question in questions}
-    if not split.train:
-        if both := [name for name in split.test if keys[name] in seen]:
+    if split.train:
+        if seen != {keys[name] for name in (*split.train, *split.validation)}:
             raise ArtifactError(
-                f"{path}: was fitted or tuned on question {both[0]!r}; test on other questions"
+                f"{path}: tuned on other questions than its fold has in these splits; run the "
+                "stage 'tune' again"
             )
-    elif seen != {keys[name] for name in (*split.train, *split.validation)}:
+        return bundle
+    if both := [name for name in split.test if keys[name] in seen]:
         raise ArtifactError(
-            f"{path}: tuned on other questions than its fold has in these splits; run 'fasb tune' again"
+            f"{path}: was fitted or tuned on question {both[0]!r}; test on other questions"
         )
     return bundle
