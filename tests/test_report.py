@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from fasb.cli.outputs import figure_command, report_command, table_command
 from synthetic import METHODS, results
 
-from fasb.cli.outputs import figure_command, report_command, table_command
 from fasb.study.answers import OUTCOMES, pick
 from fasb.study.chosen import chosen_rows
 from fasb.study.figures import FIGURES

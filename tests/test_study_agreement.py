@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from fasb.cli.outputs import agreement_command
 from sklearn.metrics import cohen_kappa_score
 from synthetic import MADE_BY, METHODS, results
 
 from fasb.artifacts import read_parquet, write_parquet
-from fasb.cli.outputs import agreement_command
 from fasb.errors import DataError
 from fasb.study.agreement import agreement_rows, latex, markdown
 from fasb.study.panels import Cell

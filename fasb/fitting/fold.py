@@ -29,7 +29,7 @@ from fasb.fitting.bank import Bank
 from fasb.fitting.probes import ClassifierKind, Classifiers, accuracy, fit_classifiers
 from fasb.fitting.recipe import Recipe
 from fasb.fitting.training import HEADS, Training
-from fasb.settings import ProbeSettings, Sections
+from fasb.settings import ProbeSettings, StageSettings
 from fasb.steering.bundle import Bundle
 from fasb.steering.edit import Edit
 from fasb.steering.fingerprint import Fingerprint
@@ -110,7 +110,7 @@ class FittedFold:
     trackers: dict[str, Tracker]
     fingerprint: Fingerprint
     seen: tuple[str, ...]
-    sections: Sections
+    sections: StageSettings
 
     def bundle(self, recipe: Recipe, about: dict[str, Any]) -> Bundle:
         """Return the bundle of a recipe.
@@ -167,7 +167,7 @@ def tracker_key(recipe: Recipe) -> str:
     return content_hash(["tracker", recipe.gate, settings])
 
 
-def read_folds(anchors: Path, vectors: Path, sections: Sections) -> list[FittedFold]:
+def read_folds(anchors: Path, vectors: Path, sections: StageSettings) -> list[FittedFold]:
     """Return what every fold of a cell has fitted.
 
     Raises:

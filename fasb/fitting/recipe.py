@@ -6,17 +6,17 @@ an edit of the method's settings and a tracker of the gate's; the policy is numb
 over alpha, beta and s fits nothing anew.
 """
 
-import itertools
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from fasb.errors import ConfigError, did_you_mean
 from fasb.extensions import find, settings_of
 from fasb.fitting.reads import Read
-from fasb.settings import Section, Sections
+from fasb.settings import Section, StageSettings
 from fasb.steering.fingerprint import Fingerprint
 from fasb.steering.policy import Policy
 
@@ -30,36 +30,7 @@ Point = dict[str, Any]
 """Values of an entry's settings at one point of its grid."""
 
 POLICY_KEYS = tuple(field.name for field in fields(Policy))
-
-
-class MethodEntry(Section):
-    """A steering method and the settings it is tuned over."""
-
-    use: str | None = Field(
-        None, description="A file of fasb/methods/, or a dotted path; unset: the model as it is"
-    )
-    gate: str | None = Field(
-        None, description="A file of fasb/gates/, or a dotted path, that makes p; unset: none"
-    )
-    settings: Point = Field({}, description="Of the policy, the method and the gate")
-    grid: dict[str, tuple[int | float | str | bool, ...]] = Field(
-        {}, description="Values to cross, by setting"
-    )
-    like: str | None = Field(
-        None, description="Takes the setting that was chosen for this other method"
-    )
-    label: str | None = Field(None, description="What it is called in print; unset: its name")
-    role: Literal["main", "ablation", "control"] = Field("main", description="Where it is shown")
-    colour: str | None = Field(
-        None, pattern="^#[0-9A-Fa-f]{6}$", description="In figures; unset: grey"
-    )
-
-    def points(self) -> list[Point]:
-        """Return the grid's points, the last key varying fastest; one where there is no grid."""
-        return [
-            dict(zip(self.grid, values, strict=True))
-            for values in itertools.product(*self.grid.values())
-        ]
+POLICY_TYPES: TypeAdapter[Policy] = TypeAdapter(Policy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,40 +45,33 @@ class Recipe:
 
     @classmethod
     def of(
-        cls, entry: MethodEntry, point: Mapping[str, Any], sections: Sections, where: str
+        cls,
+        use: str | None,
+        gate: str | None,
+        values: Mapping[str, Any],
+        sections: StageSettings,
+        where: str,
     ) -> "Recipe":
-        """Return the recipe of an entry at a point; `where` names its config key.
-
-        Keys of the point that the entry does not know are left out for `like` alone.
+        """Return the recipe of a method, a gate and flat settings; `where` names their config key.
 
         Raises:
             ConfigError: a key is unknown, a value is wrong, or two contradict each other.
         """
-        known = {"policy": set(POLICY_KEYS)}
-        for part, package, name in (
-            ("method", "methods", entry.use),
-            ("gate", "gates", entry.gate),
-        ):
-            known[part] = set(find(package, name).Settings.model_fields) if name else set()
+        known = known_keys(use, gate)
         every = set().union(*known.values())
-        if entry.like is not None:
-            point = {key: value for key, value in point.items() if key in every}
-        values = {**entry.settings, **point}
         if unknown := sorted(set(values) - every):
-            raise ConfigError(
-                f"{where}.{unknown[0]}: unknown key; {did_you_mean(unknown[0], every)}"
-            )
-        given = {
-            part: {key: value for key, value in values.items() if key in keys}
-            for part, keys in known.items()
-        }
-        method = gate = None
-        if entry.use is not None:
-            method = settings_of("methods", entry.use, given["method"], where)
-        if entry.gate is not None:
-            gate = settings_of("gates", entry.gate, given["gate"], where)
-        policy = _policy_of(entry, given["policy"], sections, where)
-        return cls(policy, entry.use, method, entry.gate, gate)
+            remedy = did_you_mean(unknown[0], every)
+            raise ConfigError(f"{where}.{unknown[0]}: unknown key; {remedy}")
+        given = {}
+        for part, keys in known.items():
+            given[part] = {key: value for key, value in values.items() if key in keys}
+        method = gate_settings = None
+        if use is not None:
+            method = settings_of("methods", use, given["methods"], where)
+        if gate is not None:
+            gate_settings = settings_of("gates", gate, given["gates"], where)
+        policy = _policy_of(use, gate, given["policy"], sections, where)
+        return cls(policy, use, method, gate, gate_settings)
 
     def reads(self) -> tuple[Read, ...]:
         """Return what its method and its gate read."""
@@ -117,6 +81,11 @@ class Recipe:
         if self.gate is not None:
             found |= dict.fromkeys(find("gates", self.gate).reads(self.gate_settings))
         return tuple(found)
+
+    @property
+    def needs_model(self) -> bool:
+        """Whether its method is fitted with the model at hand."""
+        return self.use is not None and getattr(find("methods", self.use), "NEEDS_MODEL", False)
 
     def fit_edit(
         self, training: "fasb.fitting.training.Training"
@@ -142,7 +111,7 @@ class Recipe:
         self,
         edit: "fasb.steering.edit.Edit | None",
         tracker: "fasb.steering.tracker.Tracker | None",
-        sections: Sections,
+        sections: StageSettings,
         fingerprint: Fingerprint,
         about: dict[str, Any],
     ) -> "fasb.steering.bundle.Bundle":
@@ -179,26 +148,38 @@ def fit_bundle(
     return recipe.bundle(edit, tracker, training.sections, fingerprint, about)
 
 
-def _policy_of(entry: MethodEntry, given: dict[str, Any], sections: Sections, where: str) -> Policy:
-    """Return the policy: `when` follows from what the entry has, `judged` from the preset."""
-    when = "never" if entry.use is None else "token" if entry.gate is not None else "always"
+def known_keys(use: str | None, gate: str | None) -> dict[str, set[str]]:
+    """Return the settings that the policy, a method and a gate know."""
+    known = {"policy": set(POLICY_KEYS)}
+    for package, name in (("methods", use), ("gates", gate)):
+        known[package] = set(find(package, name).Settings.model_fields) if name else set()
+    return known
+
+
+def _policy_of(
+    use: str | None, gate: str | None, given: dict[str, Any], sections: StageSettings, where: str
+) -> Policy:
+    """Return the policy: `when` follows from what there is, `judged` from the preset.
+
+    What such a policy does not look at is left at its default, so that equal ones are equal.
+    """
+    when = given.get("when", "never" if use is None else "token" if gate is not None else "always")
+    backtracks, judges_later = given.get("backtracks", 1), given.get("release") is not None
+    once = backtracks == 1 and not given.get("reestimate") and not judges_later
     defaults: dict[str, Any] = {"when": when}
-    if given.get("when", when) == "token":
+    if when == "token" and once:
         defaults["judged"] = sections.trackers.judged
-    else:
-        # what such a policy does not look at is left at its default, so that equal ones are equal
-        defaults |= {"adaptive": given.get("when", when) == "prompt"}
-        defaults |= {"backtrack": False} if given.get("backtracks", 1) == 1 else {}
-    if (
-        given.get("backtracks", 1) > 1
-        or given.get("reestimate")
-        or given.get("release") is not None
-    ):
-        defaults["judged"] = "newest"
+    if when in ("always", "never"):
+        defaults["adaptive"] = False
+    if when != "token" and backtracks == 1:
+        defaults["backtrack"] = False
     try:
-        policy: Policy = TypeAdapter(Policy).validate_python(Policy(**{**defaults, **given}))
-    except (ValidationError, TypeError) as error:
-        raise ConfigError(f"{where}: {str(error).splitlines()[0]}") from None
-    if policy.reads_p and entry.gate is None:
-        raise ConfigError(f"{where}.when: {policy.when!r} reads p; name a `gate`, e.g. gate: probe")
+        policy = Policy(**{**defaults, **given})
+        POLICY_TYPES.validate_json(json.dumps(policy.as_dict()))
+    except (ValidationError, TypeError, ConfigError) as error:
+        reason = error.errors()[0] if isinstance(error, ValidationError) else None
+        said = f"{reason['loc'][0]}: {reason['msg']}" if reason else str(error)
+        raise ConfigError(f"{where}.{said.removeprefix('policy.')}") from None
+    if policy.reads_p and gate is None:
+        raise ConfigError(f"{where}.when: {policy.when!r} reads p; name a gate, as in gate: probe")
     return policy

@@ -4,7 +4,8 @@ In: arrays of scores or log-probabilities. Out: numbers per question. Pure; know
 and no fold: `statistics.py` averages over folds and puts intervals around the means.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -48,6 +49,45 @@ def choice_metrics(
     odds = np.array([logsumexp(true.astype(np.float64)), logsumexp(false.astype(np.float64))])
     mc2 = np.nan if np.isneginf(odds).all() else np.exp(odds[0] - logsumexp(odds))
     return ChoiceMetrics(float(true[best] > hardest), float(mc2), float((true > hardest).mean()))
+
+
+@runtime_checkable
+class Referenced(Protocol):
+    """A question with reference answers, `best` among the true ones."""
+
+    @property
+    def true(self) -> tuple[str, ...]:
+        """True answers."""
+
+    @property
+    def false(self) -> tuple[str, ...]:
+        """False answers."""
+
+    @property
+    def best(self) -> str:
+        """The best of `true`."""
+
+
+def choice_rows(
+    questions: Sequence[Referenced],
+    logprob: Float[np.ndarray, " answer"],
+    fired: Bool[np.ndarray, " answer"],
+) -> Float[np.ndarray, "question 4"]:
+    """Return MC1, MC2, MC3 (NaN without false answers) and the share of answers that fired.
+
+    `logprob` and `fired` are of all reference answers of each question in turn, the true ones
+    first; a question stands once per phrasing.
+    """
+    rows, start = [], 0
+    logprob = logprob.astype(np.float64)
+    for question in questions:
+        middle = start + len(question.true)
+        end = middle + len(question.false)
+        best = question.true.index(question.best)
+        metrics = choice_metrics(logprob[start:middle], logprob[middle:end], best)
+        rows.append((*metrics, fired[start:end].mean()))
+        start = end
+    return np.array(rows, dtype=np.float64).reshape(-1, 4)
 
 
 def verdict(score: Float[np.ndarray, "*shape"]) -> Bool[np.ndarray, "*shape"]:

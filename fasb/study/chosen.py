@@ -21,7 +21,7 @@ import pandas as pd
 from fasb.artifacts import read_json
 from fasb.study.escaping import DASH
 from fasb.study.measures import MC2, TRUE_INFO, Measure, shown_in
-from fasb.study.panels import KNOBS, Cell, files_of, titled
+from fasb.study.panels import HYPERPARAMETERS, Cell, files_of, titled
 from fasb.study.styles import MethodStyle, with_styles
 
 Chosen = Mapping[str, Any]
@@ -53,7 +53,7 @@ def chosen_rows(
 
 
 def _row(entries: Sequence[Chosen], tested: Sequence[Chosen]) -> dict[str, Any]:
-    counts: dict[str, Counter[str]] = {key: Counter() for key in KNOBS}
+    counts: dict[str, Counter[str]] = {key: Counter() for key in HYPERPARAMETERS}
     edges: Counter[str] = Counter()
     for entry in entries:
         setting = entry.get("setting") or {}
@@ -62,7 +62,7 @@ def _row(entries: Sequence[Chosen], tested: Sequence[Chosen]) -> dict[str, Any]:
         edges.update(entry["edge"])
         edges.update(f"{key} for {MC2.title}" for key in entry["edge_mc2"])
     values = {}
-    for key in KNOBS:
+    for key in HYPERPARAMETERS:
         values[key] = ", ".join(f"{v} ({n})" for v, n in counts[key].most_common()) or DASH
     told = [f"{key}: {n} of {len(entries)}" for key, n in edges.most_common()]
     at_edge = np.mean([bool(entry["edge"]) for entry in entries])

@@ -38,7 +38,7 @@ from fasb.metrics.statistics import (
 )
 from fasb.study.measures import MEASURES, TABLES, columns_of, shown_in
 from fasb.study.panels import Comparison, comparisons
-from fasb.study.styles import MethodStyle, first_gated, names_of, styles_of, with_styles
+from fasb.study.styles import MethodStyle, first_gated, names_of, with_styles
 
 NO_AVERAGE = ("low", "high", "difference", "difference_low", "difference_high", "p", "p_holm")
 """What an average over datasets has none of."""
@@ -49,7 +49,7 @@ Pair = tuple[str, str]
 """A method and what it is compared with; the baseline is paired with itself."""
 
 
-def chosen_methods(name: str, methods: Sequence[MethodStyle | str]) -> list[Pair]:
+def chosen_methods(name: str, methods: Sequence[MethodStyle]) -> list[Pair]:
     """Return the methods of table `name` in order, each with what it is compared with.
 
     Raises:
@@ -57,7 +57,7 @@ def chosen_methods(name: str, methods: Sequence[MethodStyle | str]) -> list[Pair
     """
     if name not in TABLES:
         raise ConfigError(f"table: no table {name!r}; {did_you_mean(name, TABLES)}")
-    styles = styles_of(methods)
+    styles = tuple(methods)
     main = names_of(styles, "main") or names_of(styles)
     if name == "differences":
         return _differences(styles) or chosen_methods("main", styles)
@@ -84,12 +84,12 @@ def _differences(styles: Sequence[MethodStyle]) -> list[Pair]:
 def table_rows(
     frame: pd.DataFrame,
     name: str,
-    methods: Sequence[MethodStyle | str],
+    methods: Sequence[MethodStyle],
     preset: str,
     n_draws: int = 2000,
 ) -> pd.DataFrame:
     """Return the tidy rows of table `name`; `frame` holds all cells (`panels.read_cells`)."""
-    pairs, styles = chosen_methods(name, methods), styles_of(methods)
+    pairs, styles = chosen_methods(name, methods), tuple(methods)
     needed = {one for pair in pairs for one in pair}
     names = [one for one in names_of(styles) if one in needed]
     rows: list[dict[str, Any]] = []

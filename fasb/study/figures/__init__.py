@@ -46,16 +46,16 @@ def figure(name: str) -> Any:
 
 
 def rows_of(
-    name: str, cells: Sequence[Cell], files: Sequence[Path], methods: Sequence[MethodStyle | str]
+    name: str, cells: Sequence[Cell], files: Sequence[Path], methods: Sequence[MethodStyle]
 ) -> pd.DataFrame:
     """Return the rows of figure `name`, read from the cells' files.
 
     Raises:
         ConfigError: there is no such figure.
     """
-    from fasb.study.styles import styles_of, with_styles
+    from fasb.study.styles import with_styles
 
-    styles = styles_of(methods)
+    styles = tuple(methods)
     found: pd.DataFrame = figure(name).rows(cells, files, styles)
     return with_styles(found, styles) if "method" in found else found
 

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from fasb.metrics.answers import verdict
 from fasb.metrics.statistics import DEFINED, ENOUGH_WORLDS, Interval, t_interval
 from fasb.study.measures import TRUE
-from fasb.study.panels import KNOBS, Cell, pooled, read_cells
+from fasb.study.panels import HYPERPARAMETERS, Cell, pooled, read_cells
 from fasb.study.styles import MethodStyle, first_gated
 
 BARS = {
@@ -68,7 +68,7 @@ def along(grid: pd.DataFrame, knob: str) -> pd.DataFrame:
     keys = ["model", "dataset", "seed", "fold"]
     if knob not in grid:
         return grid.iloc[:0]
-    others = [other for other in KNOBS if other != knob and other in grid]
+    others = [other for other in HYPERPARAMETERS if other != knob and other in grid]
     chosen = grid[grid["chosen"].astype(bool)][[*keys, *others]]
     return grid[grid[knob].notna()].merge(chosen, on=[*keys, *others])
 
