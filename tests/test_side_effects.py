@@ -58,7 +58,7 @@ def test_equals_a_plain_loop_over_single_texts(model, gated):
 
 @pytest.mark.parametrize("batch", [1, 2, 5])
 def test_strength_0_changes_nothing_at_all(model, batch):
-    unsteered = replace(some_bundle(model), policy=Policy(gate="never"), edit=None, tracker=None)
+    unsteered = replace(some_bundle(model), policy=Policy(when="never"), edit=None, tracker=None)
     zero, never = side_effects(model, TEXTS, [some_bundle(model, alpha=0.0), unsteered], batch)
     for effects in (*zero, *never):
         assert not effects.kl.any()
@@ -69,7 +69,7 @@ def test_strength_0_changes_nothing_at_all(model, batch):
 def test_every_tuned_bundle_is_measured_and_kept_in_the_store(model, tmp_path):
     bundles = {
         "unsteered": replace(
-            some_bundle(model), policy=Policy(gate="never"), edit=None, tracker=None
+            some_bundle(model), policy=Policy(when="never"), edit=None, tracker=None
         )
     }
     bundles["fasb"] = some_bundle(model)
@@ -123,9 +123,9 @@ def test_gates_steer_as_much_as_they_say(model):
         model,
         TEXTS,
         [
-            some_bundle(model, gate="always"),
-            some_bundle(model, gate="never"),
-            some_bundle(model, gate="question"),
+            some_bundle(model, when="always"),
+            some_bundle(model, when="never"),
+            some_bundle(model, when="prompt"),
             some_bundle(model, beta=0.0, adaptive=False),
         ],
     )

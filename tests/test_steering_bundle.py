@@ -54,7 +54,7 @@ def test_a_bundle_comes_back_as_it_was_saved(tmp_path, centre):
 
 
 def test_the_unsteered_bundle_has_neither_edit_nor_tracker(tmp_path):
-    Bundle(Policy(gate="never")).save(tmp_path / "plain.bundle")
+    Bundle(Policy(when="never")).save(tmp_path / "plain.bundle")
     plain = Bundle.load(tmp_path / "plain.bundle")
     assert plain.edit is None
     assert plain.tracker is None
