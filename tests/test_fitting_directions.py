@@ -152,7 +152,7 @@ def test_the_principal_direction_is_that_of_the_centred_pairs():
 
 @pytest.mark.parametrize(
     ("depth", "n_layers", "layer"),
-    [(0, 32, 0), (1, 32, 31), (0.5, 33, 16), (0.3, 3, 1), (1, 1, 0), (0.9, 1, 0)],
+    [(0.0, 32, 0), (1.0, 32, 31), (0.5, 33, 16), (0.3, 3, 1), (1.0, 1, 0), (0.9, 1, 0)],
 )
 def test_a_share_of_the_depth_is_a_layer(depth, n_layers, layer):
     assert layer_at(depth, n_layers) == layer
