@@ -181,24 +181,29 @@ def fit_bundle(
 
 def _policy_of(entry: MethodEntry, given: dict[str, Any], sections: Sections, where: str) -> Policy:
     """Return the policy: `when` follows from what the entry has, `judged` from the preset."""
+    checked = _validated_policy(given, where)
+    given = {key: getattr(checked, key) for key in given}
     when = "never" if entry.use is None else "token" if entry.gate is not None else "always"
+    when = given.get("when", when)
     defaults: dict[str, Any] = {"when": when}
-    if given.get("when", when) == "token":
-        defaults["judged"] = sections.trackers.judged
+    if when == "token":
+        defaults["judged"] = sections.trackers.judged if checked.once else "newest"
     else:
         # what such a policy does not look at is left at its default, so that equal ones are equal
-        defaults |= {"adaptive": given.get("when", when) == "prompt"}
-        defaults |= {"backtrack": False} if given.get("backtracks", 1) == 1 else {}
-    if (
-        given.get("backtracks", 1) > 1
-        or given.get("reestimate")
-        or given.get("release") is not None
-    ):
-        defaults["judged"] = "newest"
-    try:
-        policy: Policy = TypeAdapter(Policy).validate_python(Policy(**{**defaults, **given}))
-    except (ValidationError, TypeError) as error:
-        raise ConfigError(f"{where}: {str(error).splitlines()[0]}") from None
+        defaults["adaptive"] = when == "prompt"
+        defaults |= {"backtrack": False} if checked.backtracks == 1 else {}
+    policy = Policy(**{**defaults, **given})
     if policy.reads_p and entry.gate is None:
         raise ConfigError(f"{where}.when: {policy.when!r} reads p; name a `gate`, e.g. gate: probe")
     return policy
+
+
+def _validated_policy(given: dict[str, Any], where: str) -> Policy:
+    try:
+        return TypeAdapter(Policy).validate_python(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key, told = ".".join(map(str, (where, *first["loc"]))), first["msg"]
+        raise ConfigError(
+            f"{key}: {told[0].lower()}{told[1:]}, got {first['input']!r}; correct it"
+        ) from None

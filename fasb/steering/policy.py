@@ -126,8 +126,11 @@ class Policy:
         return np.where(safe.any(axis=1), last_safe, base)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all fields, for provenance and hashes."""
-        return asdict(self)
+        """Return all fields, for provenance and hashes; 3 and 3.0 are one strength."""
+        values = asdict(self)
+        for key in ("alpha", "beta", "safe", "release"):
+            values[key] = None if values[key] is None else float(values[key])
+        return values
 
 
 def decide(trace: Trace, policy: Policy) -> Decision:
