@@ -216,7 +216,8 @@ def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], Any, dict[str, Any]
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         stamp, about = json.loads(meta[KEY]), json.loads(meta["about"])
         _match(path, stamp["digest"], _tensor_digest(tensors, about))
-    return tensors, about, stamp["provenance"]
+        provenance = stamp["provenance"]
+    return tensors, about, provenance
 
 
 def _tensor_digest(tensors: dict[str, np.ndarray], about: Any) -> str:

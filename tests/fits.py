@@ -1,6 +1,7 @@
-"""Fitted folds of a tiny bank, made by the stages themselves."""
+"""Fitted folds of small banks, made by the stages themselves."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import h5py
@@ -9,36 +10,77 @@ from tiny import tiny_bank
 
 from fasb.data.protocol import Question, Split
 from fasb.data.splits import split
-from fasb.fitting.bank import Bank
-from fasb.fitting.fold import fit_anchors, fit_trackers, fit_vectors
-from fasb.fitting.training import Fitted, Sections, read_fitted
-from fasb.settings import ProbeSettings, SplitSettings, VectorSettings
+from fasb.fitting.bank import Bank, collect, texts_of
+from fasb.fitting.fold import (
+    FittedFold,
+    fit_trackers,
+    fit_vectors,
+    know_fitted,
+    rank_anchors,
+    read_folds,
+)
+from fasb.fitting.reads import HEAD_READS, Read
+from fasb.fitting.recipe import MethodEntry, Recipe
+from fasb.fitting.training import Training
+from fasb.settings import ActivationSettings, PromptSettings, Sections, SplitSettings
+
+ENTRY = MethodEntry(
+    use="head_vectors", gate="probe", settings={"k": 2}, grid={"vector": ("probe", "prototype")}
+)
 
 
 @dataclass(frozen=True)
 class Fits:
-    """The banks and files of a cell."""
+    """The banks and files of a cell. `make` makes a bank when it is first asked for."""
 
     folder: Path
-    banks: tuple[Bank, Bank]
     splits: list[Split]
+    make: Callable[[Read], Bank]
+    banks: dict[Read, Bank] = field(default_factory=dict)
+
+    def bank(self, read: Read) -> Bank:
+        if read not in self.banks:
+            self.banks[read] = self.make(read)
+        return self.banks[read]
 
     @property
-    def files(self) -> tuple[Path, Path, Path]:
-        return tuple(
-            self.folder / name
-            for name in ("anchors.h5", "vectors.safetensors", "trackers.safetensors")
-        )
+    def trackers(self) -> Path:
+        return self.folder / "trackers.safetensors"
 
-    def fit(self, **vectors) -> "Fits":
-        anchors, *files = self.files
-        fit_anchors(self.banks[0], self.splits, ProbeSettings(), anchors, {})
-        fit_vectors(self.banks, self.splits, anchors, VectorSettings(**vectors), files[0], {})
-        fit_trackers(anchors, files[1], {})
+    @property
+    def anchors(self) -> Path:
+        return self.folder / "anchors.h5"
+
+    @property
+    def vectors(self) -> Path:
+        return self.folder / "vectors.safetensors"
+
+    def training(self, fold: int = 0, **sections) -> Training:
+        """A fold that knows nothing yet."""
+        return Training(fold, self.splits[fold], self.bank, Sections(**sections))
+
+    def fit(self, entries: Sequence[MethodEntry] = (ENTRY,), **sections) -> "Fits":
+        """Run the three stages."""
+        answers, settings = self.bank(HEAD_READS[0]), Sections(**sections)
+        fit_trackers(answers, self.splits, settings.probes, self.trackers, {})
+        rank_anchors(answers, self.splits, self.trackers, self.anchors, {})
+        trainings = [self.training(i, **sections) for i in range(len(self.splits))]
+        for training in trainings:
+            know_fitted(training, self.trackers, self.anchors)
+        fit_vectors(trainings, recipes_of(entries, settings), self.vectors, {})
         return self
 
-    def read(self, **sections) -> list[Fitted]:
-        return read_fitted(*self.files, Sections(**sections))
+    def read(self, **sections) -> list[FittedFold]:
+        return read_folds(self.anchors, self.vectors, Sections(**sections))
+
+
+def recipes_of(entries: Sequence[MethodEntry], sections: Sections) -> list[Recipe]:
+    """All points of the grids of some entries."""
+    found = []
+    for entry in entries:
+        for point in entry.points():
+            found.append(Recipe.of(entry, point, sections, "methods.test"))
+    return found
 
 
 def some_questions(n: int, per_group: int = 1) -> list[Question]:
@@ -51,16 +93,30 @@ def some_questions(n: int, per_group: int = 1) -> list[Question]:
 def some_fits(
     folder: Path, shape: tuple[int, int, int] = (2, 3, 5), n: int = 20, n_folds: int = 2
 ) -> Fits:
-    """Files of a cell with `n` questions, four answers each; not yet fitted."""
-    banks = tuple(
-        tiny_bank(folder / f"{name}.h5", 4 * n, shape, seed, ahead=3 * seed)
-        for seed, name in enumerate(("answer_end", "next"))
-    )
+    """Files of a cell with `n` questions, four answers each; random banks, not yet fitted."""
+
+    def make(read: Read) -> Bank:
+        n_layers, n_heads, width = shape
+        size = shape if read.site == "head" else (n_layers, 1, n_heads * width)
+        behind = read.position == "next_question_end"
+        path = folder / f"{read.name}.h5"
+        return tiny_bank(path, 4 * n, size, int(behind), ahead=3 * behind, site=read.site)
+
     splits = split(some_questions(n), SplitSettings(folds=n_folds, validation=0.3), 0)
-    return Fits(folder, banks, splits)
+    return Fits(folder, splits, make)
 
 
-def spoil(bank: Bank, questions: tuple[str, ...]) -> None:
+def model_fits(folder: Path, model, questions: list[Question]) -> Fits:
+    """Files of a cell whose banks are a model's own."""
+
+    def make(read: Read) -> Bank:
+        texts = texts_of(questions, read, PromptSettings())
+        return collect(model, texts, ActivationSettings(), folder / f"{read.name}.h5", {})
+
+    return Fits(folder, split(questions, SplitSettings(validation=0.3), 0), make)
+
+
+def spoil(bank: Bank, questions: tuple[str, ...]) -> Bank:
     """Write nonsense into the rows that hold a text of these questions, and turn their labels."""
     rows = np.isin(bank.question, questions) | np.isin(bank.drawn, questions)
     with h5py.File(bank.path, "r+") as file:
@@ -68,3 +124,4 @@ def spoil(bank: Bank, questions: tuple[str, ...]) -> None:
         x[rows] = 100 - 3 * x[rows]
         file["activations"][:] = x
         file["label"][:] = abs(file["label"][:] - rows.astype("int8"))
+    return Bank.open(bank.path)

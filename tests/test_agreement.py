@@ -62,7 +62,7 @@ def test_rows_part_where_tokens_differ_or_one_ends_before_the_other():
 
 
 def test_the_gap_is_that_of_the_token_chosen(small):
-    trace = answer(small.model, small.prompts[:2], small.bundle.with_policy(gate="never")).before
+    trace = answer(small.model, small.prompts[:2], small.bundle.with_policy(when="never")).before
     gaps = agreement.top_two_gaps(small.model, small.prompts[:2], trace)
     assert [len(gap) for gap in gaps] == trace.length.tolist()
     ids = torch.tensor([[*small.prompts[0], *trace.rows()[0]]])

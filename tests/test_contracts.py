@@ -1,33 +1,42 @@
-"""What every dataset, method and judge must do: one list of checks, which a new file joins by being there.
+"""What every dataset, method, gate and judge must do: a new file is tested by being there.
 
 A file that needs other files to be tried gets them in `DATASETS` or `JUDGES` below.
 """
 
+import itertools
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
-from fits import some_fits, spoil
+import reference_beyond
+import reference_loop
+import torch
+from fits import model_fits, some_questions, spoil
 from published_sets import write_parquet
 from pydantic import ValidationError
 from test_choice_tasks import TASKS
 from test_transfer_sets import CSV
 from test_truthfulqa import write as write_truthfulqa
-from tiny import tiny_checkpoint
+from steering import some_prompts
+from tiny import tiny_checkpoint, tiny_model
 
 from fasb.data.protocol import Question, check_questions, read_questions, write_questions
+from fasb.decoding.decode import answer, check, decode, observe, trace
+from fasb.decoding.observe import logits_of
+from fasb.decoding.score import Choice, score
 from fasb.extensions import FUNCTION, find, known, settings_of, validated
-from fasb.settings import Section
+from fasb.fitting.recipe import MethodEntry, Recipe, fit_bundle
+from fasb.settings import DecodingSettings, PromptSettings, Section, Sections
 from fasb.steering.bundle import Bundle
 
 WORLD = {"kind": "tradeoff", "seed": 5, "entities": 6}
 
-EXTENSIONS = [
-    (package, name) for package in ("data", "methods", "judges") for name in known(package)
-]
+PACKAGES = ("data", "methods", "gates", "judges")
+EXTENSIONS = [(package, name) for package in PACKAGES for name in known(package)]
 EXTENSIONS += [("data", "fasb.world.questions"), ("judges", "fasb.world.judge")]
 
 
@@ -153,54 +162,228 @@ def test_a_dataset_gives_roles_to_all_its_questions_or_to_none(dataset):
     assert roles == {"any"} or roles <= {"fit", "test"}
 
 
-# ---- methods
+# ---- methods and gates
+
+SECTIONS = Sections(PromptSettings(stop=("e",)), decoding=DecodingSettings(tokens=10, batch=3))
+POLICIES = {
+    "token": {"when": "token", "s": 3},
+    "without step back": {"when": "token", "s": 3, "backtrack": False},
+    "prompt": {"when": "prompt"},
+    "backtracking": {"when": "token", "s": 2, "backtracks": 3, "judged": "newest"},
+}
+"""What a gate's p may be asked for."""
+
+ALONE = [(name, None, None) for name in known("methods")]
+GATED = list(itertools.product(known("methods"), known("gates"), POLICIES))
+
+
+def few(package, name):
+    """Small settings of an extension: two units, where it counts them."""
+    return {"k": 2} if "k" in find(package, name).Settings.model_fields else {}
+
+
+def recipe_of(use, gate=None, policy=None, **settings):
+    """The recipe of a method under a gate and a policy."""
+    settings |= few("methods", use) | (POLICIES[policy] if policy else {})
+    settings |= few("gates", gate) if gate else {}
+    entry = MethodEntry(use=use, gate=gate, settings=settings)
+    return Recipe.of(entry, {}, SECTIONS, "methods.test")
 
 
 @pytest.fixture(scope="module")
-def fits(tmp_path_factory):
-    return some_fits(tmp_path_factory.mktemp("fits")).fit()
+def model():
+    return tiny_model()
 
 
 @pytest.fixture(scope="module")
-def without_test(tmp_path_factory):
-    """The same, but that the rows of fold 0's test questions are nonsense."""
-    fits = some_fits(tmp_path_factory.mktemp("spoiled"))
-    for bank in fits.banks:
-        spoil(bank, fits.splits[0].test)
-    return fits.fit()
+def fits(tmp_path_factory, model):
+    return model_fits(tmp_path_factory.mktemp("fits"), model, some_questions(24))
 
 
-@pytest.fixture(params=of("methods"))
+def training_of(fits, model):
+    return replace(fits.training(), sections=SECTIONS, model=lambda: model)
+
+
+@pytest.fixture(scope="module")
+def fitted(fits, model):
+    """A bundle of a recipe; each distinct edit and tracker is fitted once."""
+    training = training_of(fits, model)
+    prompts = some_prompts(6, seed=3)
+    texts = [prompt for prompt in prompts if len(prompt) > 1]
+    unsteered = trace(model, texts, SECTIONS.decoding, SECTIONS.prompt.stop)
+
+    def strength(edit):
+        """An alpha at which the edit matters, whatever its units."""
+        for alpha in (0.3, 1.0, 3.0, 10.0, 30.0):
+            gap = logits_of(model, texts[0], edit, alpha) - logits_of(model, texts[0])
+            if gap.abs().max() > 3:
+                break
+        return alpha
+
+    @cache
+    def make(use, gate, policy):
+        recipe = recipe_of(use, gate, policy)
+        bundle = fit_bundle(training, recipe, model.fingerprint, {})
+        tracker = bundle.tracker.to("cpu", torch.float64) if bundle.tracker is not None else None
+        bundle = replace(bundle, edit=bundle.edit.to("cpu", torch.float64), tracker=tracker)
+        changes = {"alpha": strength(bundle.edit)}
+        if tracker is not None:
+            # between two states that are there, so that some rows fire and others do not
+            p = observe(model, texts, unsteered, [tracker])[0]
+            p = np.unique(p[:, 0] if policy == "prompt" else p[np.isfinite(p)])
+            middle = int(0.6 * (len(p) - 1))
+            changes["beta"] = float((p[middle] + p[middle + 1]) / 2)
+        return bundle.with_policy(**changes)
+
+    return make, texts
+
+
+@pytest.fixture(params=[*ALONE, *GATED], ids=lambda entry: "/".join(filter(None, entry)))
+def steered(request, fitted):
+    """A method's bundle under every gate and policy, and prompts."""
+    make, texts = fitted
+    return make(*request.param), texts
+
+
+@pytest.fixture(params=[("methods", name) for name in known("methods")], ids=lambda x: x[1])
 def method(request):
-    module = find("methods", request.param)
-    few = {"k": 2} if "k" in module.Settings.model_fields else {}
-    return lambda fits: module.fit(fits.read()[0], module.Settings(**few))
+    return request.param
 
 
-def test_a_method_fits_the_same_bundle_each_time(method, fits):
-    assert method(fits).key() == method(fits).key()
+@pytest.fixture(
+    params=[(name, None) for name in known("methods")]
+    + [(known("methods")[0], name) for name in known("gates")],
+    ids=lambda pair: "/".join(filter(None, pair)),
+)
+def pair(request):
+    """Each method alone, and each gate with one method."""
+    return request.param
 
 
-def test_a_method_gives_a_bundle_that_can_be_attached(method, fits):
-    bundle = method(fits)
-    bundle.require()
-    assert bundle.fingerprint == fits.banks[0].fingerprint
-    for part in (bundle.edit, bundle.tracker):
-        if part is not None:
-            assert len({*map(tuple, part.heads.tolist())}) == len(part.heads) == 2
+def content_of(bundle):
+    parts = [part.content() for part in (bundle.edit, bundle.tracker) if part is not None]
+    return b"".join(parts)
 
 
-def test_a_method_uses_no_test_question(method, fits, without_test):
-    assert method(fits).key() == method(without_test).key()
+def test_fitting_gives_the_same_each_time(pair, fits, model):
+    found = []
+    for _ in range(2):
+        bundle = fit_bundle(training_of(fits, model), recipe_of(*pair), model.fingerprint, {})
+        found.append(content_of(bundle))
+    assert found[0] == found[1]
 
 
-def test_a_methods_bundle_is_loaded_as_saved(method, fits, tmp_path):
-    bundle = method(fits)
-    bundle.save(tmp_path / "b.safetensors")
-    loaded = Bundle.load(tmp_path / "b.safetensors")
+def test_fitting_sees_no_test_question(pair, fits, model, tmp_path):
+    """Neither the activations nor the labels of the fold's test rows."""
+    recipe = recipe_of(*pair)
+    spoiled = model_fits(tmp_path, model, some_questions(24))
+    for read in recipe.reads():
+        spoiled.banks[read] = spoil(spoiled.bank(read), spoiled.splits[0].test)
+    mine, other = (
+        fit_bundle(training_of(one, model), recipe, model.fingerprint, {})
+        for one in (fits, spoiled)
+    )
+    assert content_of(mine) == content_of(other)
+    # and what is fitted on is seen
+    for read in recipe.reads():
+        spoiled.banks[read] = spoil(spoiled.bank(read), spoiled.splits[0].train)
+    last = fit_bundle(training_of(spoiled, model), recipe, model.fingerprint, {})
+    assert content_of(last) != content_of(mine)
+
+
+def test_it_reads_only_what_it_says(pair, fits, model):
+    recipe = recipe_of(*pair)
+    asked = []
+
+    def bank(read):
+        asked.append(read)
+        return fits.bank(read)
+
+    fit_bundle(replace(training_of(fits, model), bank=bank), recipe, model.fingerprint, {})
+    assert set(asked) <= set(recipe.reads())
+
+
+def test_its_bundle_can_be_attached_and_says_what_it_was_made_with(pair, fits, model):
+    recipe = recipe_of(*pair)
+    bundle = fit_bundle(training_of(fits, model), recipe, model.fingerprint, {"fold": 0})
+    check(model, bundle)
+    assert bundle.about == {"fold": 0, "settings": recipe.settings()}
+    assert (bundle.prompt, bundle.decoding) == (SECTIONS.prompt, SECTIONS.decoding)
+    for change in bundle.edit.changes:
+        assert change.at.dtype == torch.int64
+        assert len(change.at.unique(dim=0)) == len(change.at)
+
+
+def test_strength_0_is_the_plain_model_to_the_bit_and_another_is_not(method, fitted, model):
+    make, texts = fitted
+    for dtype in ("float64", "float32"):
+        one = model if dtype == "float64" else tiny_model(dtype=dtype)
+        edit = make(method[1], None, None).edit
+        for text in texts:
+            plain = logits_of(one, text)
+            assert torch.equal(logits_of(one, text, edit, 0.0), plain)
+            assert not torch.equal(logits_of(one, text, edit, 1.0), plain)
+
+
+def test_answers_at_strength_0_are_the_plain_ones(steered, model):
+    bundle, texts = steered
+    unsteered = trace(model, texts, bundle.decoding, bundle.prompt.stop).rows()
+    zero = bundle.with_policy(alpha=0.0)
+    assert decode(model, texts, zero).after.rows() == unsteered
+    assert answer(model, texts, zero).after.rows() == unsteered
+
+
+def test_answers_are_those_of_the_plain_loop(steered, model):
+    bundle, texts = steered
+    if bundle.policy.once:
+        found = [reference_loop.answer(model, text, bundle) for text in texts]
+        expected = [(row.tokens, int(row.fired)) for row in found]
+    else:
+        rows = [reference_beyond.answer_beyond(model, text, bundle) for text in texts]
+        expected = [row[:2] for row in rows]
+    for run in (answer, decode):
+        answers = run(model, texts, bundle)
+        rounds = answers.rounds.tolist()
+        assert list(zip(answers.after.rows(), rounds, strict=True)) == expected
+    assert bundle.policy.when == "always" or 0 < answers.decision.fired.sum() < len(texts)
+
+
+def test_a_batch_gives_what_its_rows_give_alone(steered, model):
+    bundle, texts = steered
+    together = decode(model, texts, bundle)
+    for i, text in enumerate(texts):
+        alone = decode(model, [text], bundle)
+        assert alone.after.rows()[0] == together.after.rows()[i]
+        assert alone.rounds[0] == together.rounds[i]
+
+
+def test_scores_are_those_of_the_plain_loop(steered, model):
+    bundle, texts = steered
+    choices = []
+    for i, text in enumerate(texts):
+        tokens = (*text, *range(20, 26 + i))
+        choices.append(Choice(tokens, len(text) - 1, len(text)))
+    if not bundle.policy.once:
+        bundle = bundle.with_policy(backtracks=1)  # scoring decides once
+    scores = score(model, choices, bundle, batch=2)
+    for i, choice in enumerate(choices):
+        logprob, fired, _ = reference_loop.choose(
+            model, list(choice.tokens), choice.first_state, choice.scored_start, bundle
+        )
+        assert scores.logprob[i] == pytest.approx(logprob, abs=1e-8)
+        assert scores.fired[i] == fired
+
+
+def test_its_bundle_is_loaded_as_saved(steered, model, tmp_path):
+    bundle, texts = steered
+    bundle.save(tmp_path / "one.bundle")
+    loaded = Bundle.load(tmp_path / "one.bundle")
     assert loaded.key() == bundle.key()
     assert asdict(loaded.policy) == asdict(bundle.policy)
-    assert loaded.fingerprint == bundle.fingerprint
+    assert (loaded.fingerprint, loaded.about) == (bundle.fingerprint, bundle.about)
+    assert decode(model, texts[:2], loaded).after.rows() == decode(
+        model, texts[:2], bundle
+    ).after.rows()
 
 
 # ---- judges

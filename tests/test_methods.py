@@ -1,103 +1,332 @@
+"""What defines each method and gate, seen in the model while an answer is written.
+
+Fitted on the tiny model's own activations; what they should be is computed anew, without the
+library.
+"""
+
+from collections import defaultdict
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
-from fits import some_fits
+from fits import model_fits
+from sklearn.linear_model import LogisticRegression
+from steering import some_prompts
+from tiny import tiny_model, tiny_questions
 
-from fasb.fitting.anchors import anchors
-from fasb.methods import fasb, iti, unsteered
-from fasb.settings import DecodingSettings, PromptSettings, TrackerSettings
+from fasb.decoding import generate
+from fasb.decoding.decode import answer, decode
+from fasb.decoding.observe import logits_of
+from fasb.errors import ConfigError
+from fasb.fitting.reads import HEAD_READS, Read
+from fasb.fitting.recipe import MethodEntry, Recipe, fit_bundle
+from fasb.model.hooks import editing
+from fasb.settings import DecodingSettings, PromptSettings, Sections, TrackerSettings, VectorSettings
+
+SECTIONS = Sections(PromptSettings(stop=()), decoding=DecodingSettings(tokens=6))
+PROMPTS = [prompt for prompt in some_prompts(7, seed=3) if len(prompt) > 1]
+RESIDUAL, MLP = Read("residual"), Read("mlp")
 
 
 @pytest.fixture(scope="module")
-def fits(tmp_path_factory):
-    return some_fits(tmp_path_factory.mktemp("fits")).fit()
+def model():
+    return tiny_model()
 
 
-@pytest.fixture
-def fitted(fits):
-    return fits.read()[0]
+@pytest.fixture(scope="module")
+def fits(tmp_path_factory, model):
+    return model_fits(tmp_path_factory.mktemp("fits"), model, tiny_questions(16))
 
 
-def heads_of(part):
-    return part.heads.tolist()
+def bundle_of(fits, model, use=None, gate=None, sections=SECTIONS, **settings):
+    """A fitted bundle in float64."""
+    entry = MethodEntry(use=use, gate=gate, settings=settings)
+    recipe = Recipe.of(entry, {}, sections, "methods.test")
+    training = replace(fits.training(), sections=sections)
+    bundle = fit_bundle(training, recipe, model.fingerprint, {})
+    tracker = bundle.tracker.to("cpu", torch.float64) if bundle.tracker is not None else None
+    return replace(bundle, edit=bundle.edit.to("cpu", torch.float64), tracker=tracker)
 
 
-@pytest.mark.parametrize(("vector", "ranked_by"), [("probe", "logistic"), ("prototype", "cosine")])
-def test_fasb_edits_and_tracks_the_heads_whose_own_classifiers_are_best(fitted, vector, ranked_by):
-    bundle = fasb.fit(fitted, fasb.Settings(k=3, vector=vector))
-    best = anchors(fitted.accuracy[ranked_by], 3)
-    assert heads_of(bundle.edit) == heads_of(bundle.tracker) == best.tolist()
-    assert torch.equal(bundle.edit.vector, fitted.vectors[vector].edit(best).vector)
-    assert (bundle.tracker.centre is not None) == (ranked_by == "cosine")
+def train_of(fits, read):
+    """Activations [answer, layer, unit, width], labels and questions of the training rows."""
+    bank = fits.bank(read)
+    rows = bank.rows(fits.splits[0].train)
+    x = np.stack([bank.layer(i) for i in range(bank.n_layers)], 1).astype(np.float64)
+    return x[rows], bank.label[rows], bank.question[rows]
 
 
-def test_the_released_hybrid_tracks_prototypes_by_logistic_probes(fits):
-    fitted = fits.read(trackers=TrackerSettings(prototype="logistic", judged="previous"))[0]
-    bundle = fasb.fit(fitted, fasb.Settings(k=2, vector="prototype"))
-    assert heads_of(bundle.tracker) == anchors(fitted.accuracy["logistic"], 2).tolist()
-    assert bundle.tracker.centre is None
-    assert torch.equal(
-        bundle.edit.vector, fitted.vectors["prototype"].edit(bundle.edit.heads.numpy()).vector
+def seen_while_writing(model, text, bundle, site, monkeypatch):
+    """Of each pass, each layer's activations of a site before and behind the edit.
+
+    [layer][before, behind] of [token, unit, width], pass by pass.
+    """
+    found, forward, where = [], generate.forward, model.layout.site(site)
+
+    def watched(model, batch, keep=0):
+        seen, handles = defaultdict(list), []
+        for layer, module in enumerate(where.modules):
+
+            def note(x, layer=layer):
+                seen[layer].append(x.detach().clone()[0].unflatten(-1, (where.units, where.width)))
+
+            for first in (True, False):  # hooks run in this order, the edit's between them
+                if where.side == "input":
+                    handles.append(
+                        module.register_forward_pre_hook(
+                            lambda _, x, note=note: note(x[0]), prepend=first
+                        )
+                    )
+                else:
+                    handles.append(
+                        module.register_forward_hook(
+                            lambda _m, _x, out, note=note: note(
+                                out[0] if isinstance(out, tuple) else out
+                            ),
+                            prepend=first,
+                        )
+                    )
+        try:
+            return forward(model, batch, keep)
+        finally:
+            for handle in handles:
+                handle.remove()
+            found.append([seen[layer] for layer in range(len(where.modules))])
+
+    monkeypatch.setattr(generate, "forward", watched)
+    decode(model, [text], bundle)
+    monkeypatch.setattr(generate, "forward", forward)
+    assert len(found) == SECTIONS.decoding.tokens
+    return found
+
+
+# CAA
+
+
+def test_caa_adds_the_mean_difference_at_its_layer_from_the_prompts_last_token_on(
+    fits, model, monkeypatch
+):
+    x, label, question = train_of(fits, RESIDUAL)
+    differences = []
+    for one in dict.fromkeys(question):
+        own = question == one
+        differences.append(x[own & (label == 1)].mean(0) - x[own & (label == 0)].mean(0))
+    for depth, layer in ((0.0, 0), (0.5, 1), (1.0, 2)):
+        vector = np.mean(differences, axis=0)[layer, 0]
+        bundle = bundle_of(fits, model, "caa", layer=depth, alpha=1.5)
+        assert bundle.policy.when == "always"
+        passes = seen_while_writing(model, PROMPTS[0], bundle, "residual", monkeypatch)
+        for number, layers in enumerate(passes):
+            for i, (before, behind) in enumerate(layers):
+                added = (behind - before).numpy()[:, 0]
+                expected = np.zeros_like(added)
+                if i == layer:
+                    # every token that is run but those of the prompt before its last
+                    expected[-1 if number == 0 else 0 :] = 1.5 * vector
+                np.testing.assert_allclose(added, expected, rtol=1e-5, atol=1e-6)
+
+
+# ORTHO
+
+
+def ortho_direction(fits, layer):
+    x, label, _ = train_of(fits, RESIDUAL)
+    raw = (x[label == 0].mean(0) - x[label == 1].mean(0))[layer, 0]
+    return raw / np.linalg.norm(raw)
+
+
+@pytest.mark.parametrize("site", ["residual", "attention", "mlp"])
+def test_ortho_leaves_nothing_of_its_direction_at_any_layer_and_token(
+    fits, model, monkeypatch, site
+):
+    d = ortho_direction(fits, 1)
+    bundle = bundle_of(fits, model, "ortho", layer=0.5, alpha=1)
+    for layers in seen_while_writing(model, PROMPTS[1], bundle, site, monkeypatch):
+        for before, behind in layers:
+            before, behind = before.numpy()[:, 0], behind.numpy()[:, 0]
+            assert np.abs(behind @ d).max() < 1e-5 * np.abs(behind).max()
+            np.testing.assert_allclose(
+                behind, before - np.outer(before @ d, d), rtol=0, atol=1e-5 * np.abs(before).max()
+            )
+        if site != "residual":  # behind the first layer, the stream has none of it to begin with
+            assert np.abs(layers[0][0].numpy()[:, 0] @ d).max() > 1e-3
+
+
+def test_ortho_twice_is_ortho_once(fits, model):
+    edit = bundle_of(fits, model, "ortho").edit
+    once = logits_of(model, PROMPTS[0], edit, 1.0)
+    with editing(model.layout, edit) as dial:
+        dial.strength = torch.ones(1, len(PROMPTS[0]), dtype=torch.float64)
+        twice = logits_of(model, PROMPTS[0], edit, 1.0)
+    torch.testing.assert_close(twice, once, rtol=0, atol=1e-5)
+    assert (once - logits_of(model, PROMPTS[0])).abs().max() > 1e-2
+
+
+# SADI
+
+
+@pytest.mark.parametrize("variant", ["head", "hidden"])
+@pytest.mark.parametrize("alpha", [0.0, 2.0])
+def test_sadi_scales_what_truth_makes_largest_at_the_prompts_last_token_alone(
+    fits, model, monkeypatch, variant, alpha
+):
+    read, k = (HEAD_READS[0], 3) if variant == "head" else (MLP, 5)
+    x, label, _ = train_of(fits, read)
+    difference = x[label == 1].mean(0) - x[label == 0].mean(0)
+    factor = np.zeros_like(difference)
+    if variant == "head":
+        for place in np.argsort(-difference.mean(-1), axis=None)[:k]:
+            factor[np.unravel_index(place, difference.shape[:2])] = 1
+    else:
+        factor.flat[np.argsort(-difference, axis=None)[:k]] = 1
+    bundle = bundle_of(fits, model, "sadi", variant=variant, k=k, alpha=alpha)
+    passes = seen_while_writing(model, PROMPTS[0], bundle, read.site, monkeypatch)
+    for number, layers in enumerate(passes):
+        for i, (before, behind) in enumerate(layers):
+            expected = before.numpy().copy()
+            if number == 0:
+                expected[-1] *= 1 + alpha * factor[i]
+            np.testing.assert_allclose(behind.numpy(), expected, rtol=1e-12)
+    assert factor.sum() == (k * model.layout.head_dim if variant == "head" else k)
+
+
+def test_sadi_takes_signed_differences_and_no_more_than_there_are(fits, model):
+    """Heads that truth makes smaller are not among the largest, however much smaller."""
+    x, label, _ = train_of(fits, HEAD_READS[0])
+    signed = (x[label == 1].mean(0) - x[label == 0].mean(0)).mean(-1)
+    chosen = bundle_of(fits, model, "sadi", k=2).edit.changes[0].at.tolist()
+    assert sorted(signed[layer, head] for layer, head in chosen) == sorted(signed.flat)[-2:]
+    with pytest.raises(ConfigError, match="k: 13, but there are 12; set k to that or less"):
+        bundle_of(fits, model, "sadi", k=13)
+
+
+# CAST
+
+
+def test_cast_judges_the_similarity_of_the_prompts_end_to_its_condition(fits, model):
+    """p = (1 + cos(h, tanh(P h))) / 2, and it steers where p > beta."""
+    x, _, question = train_of(fits, RESIDUAL)
+    label = train_of(fits, RESIDUAL)[1]
+    for depth, layer in ((0.0, 0), (0.5, 1)):
+        pairs = []
+        for one in dict.fromkeys(question):
+            own = question == one
+            pairs.append((x[own & (label == 1)].mean(0) - x[own & (label == 0)].mean(0))[layer, 0])
+        values, components = np.linalg.eigh(np.transpose(pairs) @ np.array(pairs))
+        c = components[:, values.argmax()]
+        bundle = bundle_of(
+            fits, model, "cast", "condition", condition=depth, when="prompt", alpha=2
+        )
+        for text in PROMPTS[:3]:
+            out = model.model(torch.tensor([text]), output_hidden_states=True)
+            h = out.hidden_states[layer + 1][0, -1].detach().numpy()
+            projected = np.tanh(np.outer(c, c) / (c @ c) @ h)
+            cosine = h @ projected / np.linalg.norm(h) / np.linalg.norm(projected)
+            p = (1 + cosine) / 2
+            for beta, fires in ((p - 1e-5, True), (p + 1e-5, False)):
+                found = answer(model, [text], bundle.with_policy(beta=float(beta)))
+                assert found.before.p[0, 0] == pytest.approx(p, abs=1e-6)
+                assert found.decision.fired.tolist() == [fires]
+                assert found.decision.strength[0] == pytest.approx(2 * p * fires, abs=1e-5)
+
+
+def test_cast_adds_the_first_component_of_centred_pairs_at_its_layers(fits, model):
+    edit = bundle_of(fits, model, "cast", first=0.0, last=0.5).edit
+    (change,) = edit.changes
+    assert (change.site, change.at.tolist(), edit.positions) == (
+        "residual",
+        [[0, 0], [1, 0]],
+        "from_answer",
     )
-    assert bundle.policy.judged == "previous"
+    x, label, question = train_of(fits, RESIDUAL)
+    for layer, vector in enumerate(change.operation.vector.numpy()):
+        states = []
+        for one in dict.fromkeys(question):
+            own = question == one
+            pair = [x[own & (label == side), layer, 0].mean(0) for side in (1, 0)]
+            states += [half - np.mean(pair, axis=0) for half in pair]
+        values, components = np.linalg.eigh(np.transpose(states) @ np.array(states))
+        first = components[:, values.argmax()]
+        assert abs(vector @ first) == pytest.approx(1, abs=1e-5)
+        along = np.array(states) @ vector
+        assert along[::2].mean() > along[1::2].mean()  # true answers project higher
 
 
-def test_fasbs_settings_become_its_policy(fitted):
-    settings = fasb.Settings(
-        k=2, alpha=7, beta=0.3, s=4, gate="question", adaptive=False, backtrack=False, release=0.2
-    )
-    policy = fasb.fit(fitted, settings).policy.as_dict()
-    assert policy == {
-        "alpha": 7, "beta": 0.3, "s": 4, "gate": "question", "adaptive": False, "backtrack": False, "judged": "newest",
-        "backtracks": 1, "safe": None, "reestimate": False, "release": 0.2,
-    }  # fmt: skip
+# Head vectors and the probe gate
 
 
-def test_iti_edits_the_heads_of_the_best_probes_and_always_steers(fitted):
-    bundle = iti.fit(fitted, iti.Settings(k=4, alpha=3))
-    assert heads_of(bundle.edit) == anchors(fitted.accuracy["logistic"], 4).tolist()
-    assert torch.equal(
-        bundle.edit.vector, fitted.vectors["prototype"].edit(bundle.edit.heads.numpy()).vector
-    )
-    assert bundle.tracker is None
-    assert (bundle.policy.gate, bundle.policy.alpha, bundle.policy.adaptive) == ("always", 3, False)
+def sklearn_probes(x, label):
+    """scikit-learn's own optimum for each head, by layer and head."""
+    found = {}
+    for place in np.ndindex(x.shape[1:3]):
+        probe = LogisticRegression(tol=1e-10, max_iter=10**6)
+        found[place] = probe.fit(x[(slice(None), *place)], label)
+    return found
 
 
-def test_fasb_with_everything_fixed_is_iti(fitted):
-    fixed = fasb.Settings(
-        k=2, alpha=3, gate="always", adaptive=False, backtrack=False, beta=0.1, s=3
-    )
-    assert (
-        fasb.fit(fitted, fixed).key()
-        == iti.fit(fitted, iti.Settings(k=2, alpha=3, vector="probe")).key()
-    )
+@pytest.fixture(scope="module")
+def ranked(fits):
+    """Probes of all heads, and the heads by validation accuracy."""
+    x, label, _ = train_of(fits, HEAD_READS[0])
+    probes = sklearn_probes(x, label)
+    bank = fits.bank(HEAD_READS[0])
+    rows = bank.rows(fits.splits[0].validation)
+    score = {
+        (i, head): probe.score(bank.layer(i)[rows, head], bank.label[rows])
+        for (i, head), probe in probes.items()
+    }
+    return probes, sorted(score, key=lambda place: (-score[place], place))
 
 
-def test_unsteered_has_nothing_to_steer_with(fitted):
-    bundle = unsteered.fit(fitted, unsteered.Settings())
-    assert (bundle.edit, bundle.tracker, bundle.policy.gate) == (None, None, "never")
+@pytest.mark.parametrize("vector", ["probe", "prototype"])
+@pytest.mark.parametrize("scale", ["sigma", "raw"])
+def test_head_vectors_are_sigma_times_the_unit_direction_of_the_best_heads(
+    fits, model, ranked, vector, scale
+):
+    probes, best = ranked
+    sections = replace(SECTIONS, vectors=VectorSettings(scale=scale))
+    (change,) = bundle_of(
+        fits, model, "head_vectors", sections=sections, k=4, vector=vector
+    ).edit.changes
+    assert [tuple(place) for place in change.at.tolist()] == best[:4]
+    x, label, _ = train_of(fits, HEAD_READS[0])
+    behind = fits.bank(HEAD_READS[1])
+    rows = behind.rows(fits.splits[0].train)
+    for (layer, head), found in zip(best, change.operation.vector.numpy()):
+        raw = probes[layer, head].coef_[0]
+        if vector == "prototype":
+            raw = x[label == 1, layer, head].mean(0) - x[label == 0, layer, head].mean(0)
+        direction = raw / np.linalg.norm(raw)
+        along = behind.layer(layer)[rows, head].astype(np.float64) @ direction
+        expected = direction * np.std(along) if scale == "sigma" else raw
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("method", [unsteered, iti, fasb], ids=lambda module: module.__name__)
-def test_a_bundle_is_whole_and_of_its_fold(fits, method):
-    sections = {"prompt": PromptSettings(prefix="Say: "), "decoding": DecodingSettings(tokens=9)}
-    for fitted in fits.read(**sections):
-        few = {"k": 2} if "k" in method.Settings.model_fields else {}
-        bundle = method.fit(fitted, method.Settings(**few))
-        bundle.require()
-        assert bundle.fingerprint == fitted.fingerprint
-        assert (bundle.prompt, bundle.decoding) == tuple(sections.values())
-        assert bundle.about["fold"] == fitted.fold
+def test_the_probe_gate_is_the_mean_over_anchors_of_one_minus_p_true(fits, model, ranked):
+    probes, best = ranked
+    tracker = bundle_of(fits, model, "head_vectors", "probe", k=3).tracker
+    assert [tuple(place) for place in tracker.at.tolist()] == best[:3]
+    bank = fits.bank(HEAD_READS[0])
+    x = np.stack([bank.layer(layer)[:, head] for layer, head in best[:3]], 1).astype(np.float64)
+    p_true = [probes[place].predict_proba(x[:, i])[:, 1] for i, place in enumerate(best[:3])]
+    found = tracker.deviation(torch.from_numpy(x)).numpy()
+    np.testing.assert_allclose(found, 1 - np.mean(p_true, axis=0), rtol=0, atol=1e-4)
 
 
-def test_folds_differ(fits):
-    keys = {fasb.fit(fitted, fasb.Settings(k=2)).key() for fitted in fits.read()}
-    assert len(keys) == 2
+@pytest.mark.parametrize("prototype", ["cosine", "logistic"])
+def test_the_prototype_variant_tracks_what_the_preset_says(fits, model, prototype):
+    """Training-free, or the released hybrid: prototype vectors tracked by logistic probes."""
+    sections = replace(SECTIONS, trackers=TrackerSettings(prototype=prototype))
+    variant = {"vector": "prototype", "classifier": "prototype", "k": 3}
+    bundle = bundle_of(fits, model, "head_vectors", "probe", sections, **variant)
+    named = bundle_of(fits, model, "head_vectors", "probe", **(variant | {"classifier": prototype}))
+    assert bundle.tracker.content() == named.tracker.content()
+    assert bundle.edit.content() == named.edit.content()
+    assert hasattr(bundle.tracker.score, "centre") == (prototype == "cosine")
 
 
-def test_strength_is_in_units_of_sigma(fitted):
-    bundle = iti.fit(fitted, iti.Settings(k=1))
-    layer, head = bundle.edit.heads[0].tolist()
-    assert np.isclose(
-        bundle.edit.vector.norm().item(), fitted.vectors["prototype"].scale[layer, head]
-    )
+def test_depths_beyond_the_last_layer_are_refused(fits, model):
+    for use, key in (("caa", "layer"), ("ortho", "layer"), ("cast", "last")):
+        with pytest.raises(ConfigError, match=f"{key}: .*less than or equal to 1"):
+            bundle_of(fits, model, use, **{key: 1.1})

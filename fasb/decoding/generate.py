@@ -16,10 +16,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fasb.decoding.controller import BacktrackController
-from fasb.decoding.observe import right_aligned
+from fasb.decoding.observe import check_width, not_finite, right_aligned
 from fasb.decoding.sequences import Completion, Sequences
 from fasb.decoding.slots import SlotCache
-from fasb.errors import ModelError
 from fasb.model.batch import Batch, Prefix, batch_of, forward
 from fasb.model.hooks import ActivationRecorder, EditStrength, editing, recording
 from fasb.model.load import LoadedModel
@@ -96,6 +95,7 @@ class DecodingBatch:
         layout, tracker = self._model.layout, self._tracker
         with ExitStack() as stack:
             if tracker is not None:
+                check_width(layout, tracker)
                 self._recorder = stack.enter_context(recording(layout, tracker.site, tracker.at))
             if self._edit is not None:
                 self._dial = stack.enter_context(editing(layout, self._edit))
@@ -229,15 +229,13 @@ class DecodingBatch:
         Raises:
             ModelError: a logit or a tracked activation is not finite.
         """
-        columns = [token[:, 0].double(), logits[:, 0].gather(-1, token)[:, 0].double()]
+        # the largest logit is NaN where any is, whichever token was drawn
+        columns = [token[:, 0].double(), logits[:, 0].amax(-1).double()]
         columns += [] if p is None else [p.double()]
         found = torch.stack(columns, 1).cpu().numpy()[taken]
         if not np.isfinite(found).all():
             what = "a tracked activation" if np.isfinite(found[:, :2]).all() else "a logit"
-            raise ModelError(
-                f"{self._model.settings.path}: {what} is not finite in {self._model.model.dtype}; "
-                "set the model's dtype to bfloat16 or float32, or lower the strength"
-            )
+            raise not_finite(self._model, what)
         return StepOutput(rows, found[:, 0].astype(np.int64), None if p is None else found[:, 2])
 
 

@@ -13,12 +13,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from fasb.errors import ModelError
 from fasb.model.batch import Batch, Prefix, batch_of, forward
 from fasb.model.hooks import ActivationRecorder, editing, recording
 from fasb.model.layout import Layout
 from fasb.model.load import LoadedModel
 from fasb.settings import SiteName
 from fasb.steering.edit import Edit
+from fasb.steering.fields import tensors_of
 from fasb.steering.tracker import Tracker
 
 LOGITS_AT_ONCE = 2**24
@@ -78,7 +80,13 @@ class TrackerGroup:
 
     @contextmanager
     def recording(self, layout: Layout) -> Iterator[dict[SiteName, ActivationRecorder]]:
-        """Record all units of every forward pass in the block."""
+        """Record all units of every forward pass in the block.
+
+        Raises:
+            ModelError: a tracker has a unit or a width that the model does not have.
+        """
+        for tracker in self.trackers:
+            check_width(layout, tracker)
         with ExitStack() as stack:
             recorders = {}
             for site, at in self.at.items():
@@ -104,13 +112,20 @@ def observe_batch(
     trackers: TrackerGroup,
     edit: Edit | None = None,
 ) -> list[Float[np.ndarray, "row state"]]:
-    """Return p of the last states, for each tracker."""
+    """Return p of the last states, for each tracker.
+
+    Raises:
+        ModelError: an activation is not finite.
+    """
     n_last = max(1, *(text.n_states for text in texts))
     batch = _batch_of(model, texts, prefix)
     with trackers.recording(model.layout) as recorders, editing(model.layout, edit) as dial:
         dial.strength = right_aligned([text.strength for text in texts], batch.width, model.device)
         forward(model, batch, keep=1)
-        return trackers.deviation(recorders, n_last, model.device)
+        p = trackers.deviation(recorders, n_last, model.device)
+    for seen in p:
+        _check_finite(model, seen, [text.n_states for text in texts], "a tracked activation")
+    return p
 
 
 @torch.inference_mode()
@@ -121,15 +136,24 @@ def score_batch(
     trackers: TrackerGroup,
     edit: Edit | None = None,
 ) -> Observation:
-    """Return p of the last states and log-probabilities of the tokens behind the first of them."""
+    """Return p of the last states and log-probabilities of the tokens behind the first of them.
+
+    Raises:
+        ModelError: an activation or a logit is not finite.
+    """
     n_last = max(1, *(text.n_states for text in texts))
     batch = _batch_of(model, texts, prefix)
     with trackers.recording(model.layout) as recorders, editing(model.layout, edit) as dial:
         dial.strength = right_aligned([text.strength for text in texts], batch.width, model.device)
         logits = forward(model, batch, keep=n_last)[:, :-1]
         p = trackers.deviation(recorders, n_last, model.device)
-    logprob = _log_probabilities(logits, batch.ids[:, batch.width - n_last + 1 :])
-    return Observation(p, logprob.cpu().numpy(), batch)
+    ids = batch.ids[:, batch.width - n_last + 1 :]
+    logprob = _log_probabilities(logits, ids).cpu().numpy()
+    n_states = [text.n_states for text in texts]
+    for seen in p:
+        _check_finite(model, seen, n_states, "a tracked activation")
+    _check_finite(model, logprob, [n - 1 for n in n_states], "a logit")
+    return Observation(p, logprob, batch)
 
 
 @torch.inference_mode()
@@ -144,6 +168,21 @@ def logits_of(
         return forward(model, batch)[0]
 
 
+def check_width(layout: Layout, tracker: Tracker) -> None:
+    """Refuse a tracker of other activations than the model has.
+
+    Raises:
+        ModelError: its classifiers are of another width.
+    """
+    width = layout.site(tracker.site).width
+    for value in tensors_of(tracker.score).values():
+        if value.ndim == 2 and value.shape[1] != width:
+            raise ModelError(
+                f"tracker: classifiers of {value.shape[1]} values, but this model's {tracker.site} "
+                f"activations have {width}; use a tracker that was fitted on this model"
+            )
+
+
 def right_aligned(
     strengths: Sequence[Sequence[float] | Float[np.ndarray, " last"]],
     width: int,
@@ -156,6 +195,23 @@ def right_aligned(
             last = last[-width:]
             row[-len(last) :] = last
     return torch.from_numpy(padded).to(device) if padded.any() else None
+
+
+def not_finite(model: LoadedModel, what: str) -> ModelError:
+    """Return what is raised where an activation or a logit is NaN or has overflowed."""
+    return ModelError(
+        f"{model.settings.path}: {what} is not finite in {model.model.dtype}; set the model's dtype "
+        "to bfloat16 or float32, or lower the strength"
+    )
+
+
+def _check_finite(
+    model: LoadedModel, x: Float[np.ndarray, "row last"], n_own: Sequence[int], what: str
+) -> None:
+    """Refuse what is not finite among each row's own last values; padding may be anything."""
+    own = np.arange(x.shape[1], 0, -1) <= np.array(n_own)[:, None]
+    if not np.isfinite(x[own]).all():
+        raise not_finite(model, what)
 
 
 def _batch_of(

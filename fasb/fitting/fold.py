@@ -222,7 +222,12 @@ def read_classifiers(
         fold: dict[ClassifierKind, Classifiers] = {}
         for kind in KINDS:
             name = f"fold{i}.{kind}"
-            weight, bias = arrays[f"{name}.weight"], arrays[f"{name}.bias"]
+            try:
+                weight, bias = arrays[f"{name}.weight"], arrays[f"{name}.bias"]
+            except KeyError as error:
+                raise ArtifactError(
+                    f"{trackers}: lacks {error}; run 'fasb run trackers' again"
+                ) from None
             fold[kind] = Classifiers("head", weight, bias, arrays.get(f"{name}.centre"))
         folds.append(fold)
     return folds

@@ -6,7 +6,6 @@ an edit of the method's settings and a tracker of the gate's; the policy is numb
 over alpha, beta and s fits nothing anew.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
@@ -159,27 +158,30 @@ def known_keys(use: str | None, gate: str | None) -> dict[str, set[str]]:
 def _policy_of(
     use: str | None, gate: str | None, given: dict[str, Any], sections: StageSettings, where: str
 ) -> Policy:
-    """Return the policy: `when` follows from what there is, `judged` from the preset.
-
-    What such a policy does not look at is left at its default, so that equal ones are equal.
-    """
-    when = given.get("when", "never" if use is None else "token" if gate is not None else "always")
-    backtracks, judges_later = given.get("backtracks", 1), given.get("release") is not None
-    once = backtracks == 1 and not given.get("reestimate") and not judges_later
+    """Return the policy: `when` follows from what there is, `judged` from the preset."""
+    checked = _validated_policy(given, where)
+    given = {key: getattr(checked, key) for key in given}
+    when = "never" if use is None else "token" if gate is not None else "always"
+    when = given.get("when", when)
     defaults: dict[str, Any] = {"when": when}
-    if when == "token" and once:
-        defaults["judged"] = sections.trackers.judged
-    if when in ("always", "never"):
-        defaults["adaptive"] = False
-    if when != "token" and backtracks == 1:
-        defaults["backtrack"] = False
-    try:
-        policy = Policy(**{**defaults, **given})
-        POLICY_TYPES.validate_json(json.dumps(policy.as_dict()))
-    except (ValidationError, TypeError, ConfigError) as error:
-        reason = error.errors()[0] if isinstance(error, ValidationError) else None
-        said = f"{reason['loc'][0]}: {reason['msg']}" if reason else str(error)
-        raise ConfigError(f"{where}.{said.removeprefix('policy.')}") from None
+    if when == "token":
+        defaults["judged"] = sections.trackers.judged if checked.once else "newest"
+    else:
+        # what such a policy does not look at is left at its default, so that equal ones are equal
+        defaults["adaptive"] = when == "prompt"
+        defaults |= {"backtrack": False} if checked.backtracks == 1 else {}
+    policy = Policy(**{**defaults, **given})
     if policy.reads_p and gate is None:
         raise ConfigError(f"{where}.when: {policy.when!r} reads p; name a gate, as in gate: probe")
     return policy
+
+
+def _validated_policy(given: dict[str, Any], where: str) -> Policy:
+    try:
+        return POLICY_TYPES.validate_python(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key, told = ".".join(map(str, (where, *first["loc"]))), first["msg"]
+        raise ConfigError(
+            f"{key}: {told[0].lower()}{told[1:]}, got {first['input']!r}; correct it"
+        ) from None

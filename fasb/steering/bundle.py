@@ -14,10 +14,11 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from fasb.artifacts import content_hash, read_tensors, write_tensors
-from fasb.errors import BundleError, ConfigError
+from fasb.errors import BundleError, FasbError
 from fasb.extensions import validated
 from fasb.settings import DecodingSettings, Positions, PromptSettings, ScoringSettings
-from fasb.steering.edit import Edit
+from fasb.steering.edit import Change, Edit
+from fasb.steering.fields import tensors_of
 from fasb.steering.fingerprint import Fingerprint
 from fasb.steering.policy import Policy
 from fasb.steering.serialize import (
@@ -32,6 +33,11 @@ from fasb.steering.tracker import Tracker
 
 FORMAT = 2
 """Raised when a bundle's layout changes; older files are then refused by name."""
+
+SECTIONS = ("policy", "prompt", "decoding", "scoring", "edit", "tracker", "fingerprint", "about")
+"""Keys of a bundle's JSON, beside its format."""
+NOTHING = "unsteered"
+"""The tensor of a bundle that has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +63,8 @@ class Bundle:
         """At which tokens the edit is active."""
         return self.edit.positions if self.edit is not None else "from_answer"
 
-    def require(self) -> None:
-        """Refuse a bundle without what its policy needs.
+    def require(self, what: str = "bundle") -> None:
+        """Refuse a bundle without what its policy needs; `what` names it.
 
         Raises:
             BundleError: no edit, though it may steer; no tracker, though it reads p; or a transient
@@ -67,15 +73,15 @@ class Bundle:
         when = self.policy.when
         if self.reads_p and self.tracker is None:
             raise BundleError(
-                f"bundle: when {when!r} reads p, but there is no tracker; fit one, or use 'always'"
+                f"{what}: when {when!r} reads p, but there is no tracker; fit one, or use 'always'"
             )
         if when != "never" and self.edit is None:
             raise BundleError(
-                f"bundle: when {when!r} may steer, but there is no edit; fit one, or use 'never'"
+                f"{what}: when {when!r} may steer, but there is no edit; fit one, or use 'never'"
             )
         if self.decoding.edit == "transient" and self.positions != "from_answer":
             raise BundleError(
-                f"bundle: an edit of positions {self.positions!r} stays in the cache; set "
+                f"{what}: an edit of positions {self.positions!r} stays in the cache; set "
                 "decoding.edit to persistent"
             )
 
@@ -97,7 +103,7 @@ class Bundle:
         }
         tensors = {name: value.cpu().numpy() for name, value in self._tensors().items()}
         # safetensors refuses a file without tensors, which the unsteered bundle would be
-        tensors = tensors or {"unsteered": torch.zeros(1).numpy()}
+        tensors = tensors or {NOTHING: torch.zeros(1).numpy()}
         write_tensors(Path(path), tensors, made_by or {}, about)
 
     @classmethod
@@ -109,26 +115,21 @@ class Bundle:
             BundleError: it is not a bundle, of another format, or holds what no bundle can hold.
         """
         arrays, about, _ = read_tensors(Path(path))
+        what = f"{path}: not a whole bundle"
         if not isinstance(about, dict) or about.get("format") != FORMAT:
             raise BundleError(
                 f"{path}: not a bundle of format {FORMAT}; fit it again with this version"
             )
-        tensors = {name: torch.from_numpy(value) for name, value in arrays.items()}
         try:
-            bundle = cls(
-                policy=_checked(Policy, about["policy"], "policy"),
-                edit=read_edit(about["edit"], tensors),
-                tracker=read_tracker(about["tracker"], tensors),
-                prompt=validated(PromptSettings, about["prompt"], f"{path}: prompt"),
-                decoding=validated(DecodingSettings, about["decoding"], f"{path}: decoding"),
-                scoring=validated(ScoringSettings, about["scoring"], f"{path}: scoring"),
-                fingerprint=_read_fingerprint(about["fingerprint"]),
-                about=dict(about["about"]),
-            )
-        except (KeyError, TypeError, ValueError, IndexError, ConfigError) as error:
-            reason = f"lacks {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
-            raise BundleError(f"{path}: not a whole bundle ({reason}); fit it again") from None
-        bundle.require()
+            tensors = {name: torch.from_numpy(value) for name, value in arrays.items()}
+            bundle = _read(about, tensors)
+            _check_units(bundle)
+        except KeyError as error:
+            raise BundleError(f"{what} (lacks {error}); fit it again") from None
+        except (TypeError, ValueError, FasbError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise BundleError(f"{what} ({reason}); fit it again") from None
+        bundle.require(str(path))
         return bundle
 
     def with_policy(self, **changes: Any) -> "Bundle":
@@ -151,19 +152,60 @@ MEASURED = ("held_out", "tuned", "edge")
 """Keys of `about` that say how good the bundle was, under its own policy."""
 
 
-def _read_fingerprint(fingerprint: Any) -> Fingerprint | None:
-    return None if fingerprint is None else _checked(Fingerprint, fingerprint, "fingerprint")
+def _read(about: dict[str, Any], tensors: dict[str, Tensor]) -> Bundle:
+    """Return the bundle of a file's JSON and tensors, which may hold anything."""
+    fingerprint = about["fingerprint"]
+    bundle = Bundle(
+        policy=_read_policy(_mapping(about, "policy")),
+        edit=read_edit(about["edit"], tensors),
+        tracker=read_tracker(about["tracker"], tensors),
+        prompt=validated(PromptSettings, _mapping(about, "prompt"), "prompt"),
+        decoding=validated(DecodingSettings, _mapping(about, "decoding"), "decoding"),
+        scoring=validated(ScoringSettings, _mapping(about, "scoring"), "scoring"),
+        fingerprint=None if fingerprint is None else Fingerprint.read(fingerprint, "fingerprint"),
+        about=_mapping(about, "about"),
+    )
+    # what this version does not know might steer too: it is refused rather than left out
+    if unknown := about.keys() - {"format", *SECTIONS}:
+        raise ValueError(f"{min(unknown)}: unknown key")
+    if unknown := tensors.keys() - bundle._tensors().keys() - {NOTHING}:
+        raise ValueError(f"{min(unknown)}: unknown tensor")
+    return bundle
 
 
-def _checked(kind: Any, value: Any, where: str) -> Any:
-    """Return a dataclass of exactly these fields and types."""
-    if not isinstance(value, dict):
-        raise ValueError(f"{where}: not a mapping")
-    if unknown := set(value) - {field.name for field in fields(kind)}:
-        raise ValueError(f"{where}.{min(unknown)}: unknown key")
+def _check_units(bundle: Bundle) -> None:
+    """Refuse units and widths that the model of the fingerprint does not have."""
+    shape = bundle.fingerprint
+    if shape is None:
+        return
+    parts = [*bundle.edit.changes] if bundle.edit is not None else []
+    for part in (*parts, *([bundle.tracker] if bundle.tracker is not None else [])):
+        values = tensors_of(part.operation if isinstance(part, Change) else part.score)
+        width = max(value.shape[1] for value in values.values() if value.ndim == 2)
+        n_units, own = 1, shape.hidden or width  # unknown where 0
+        if part.site == "head":
+            n_units, own = shape.n_heads, shape.head_dim
+        layer, unit = part.at.max(dim=0).values.tolist()
+        if layer >= shape.n_layers or unit >= n_units or width != own:
+            raise ValueError(
+                f"unit {unit} of layer {layer}, {width} values wide, but its model has "
+                f"{shape.n_layers} layers of {n_units} units of {own} values"
+            )
+
+
+def _read_policy(values: dict[str, Any]) -> Policy:
+    """Return the policy of exactly these fields and types."""
+    if unknown := values.keys() - {field.name for field in fields(Policy)}:
+        raise ValueError(f"policy.{min(unknown)}: unknown key")
     try:
-        return TypeAdapter(kind).validate_json(json.dumps(value), strict=True)
+        return TypeAdapter(Policy).validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in (where, *first["loc"]))
+        key = ".".join(str(part) for part in ("policy", *first["loc"]))
         raise ValueError(f"{key}: {first['msg']}") from None
+
+
+def _mapping(about: dict[str, Any], key: str) -> dict[str, Any]:
+    if not isinstance(about[key], dict):
+        raise ValueError(f"{key} is no mapping")
+    return dict(about[key])

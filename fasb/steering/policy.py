@@ -126,8 +126,11 @@ class Policy:
         return np.where(safe.any(axis=1), last_safe, base)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all fields, for provenance and hashes."""
-        return asdict(self)
+        """Return all fields, for provenance and hashes; 3 and 3.0 are one strength."""
+        values = asdict(self)
+        for key in ("alpha", "beta", "safe", "release"):
+            values[key] = None if values[key] is None else float(values[key])
+        return values
 
 
 def decide(trace: Trace, policy: Policy) -> Decision:
@@ -140,7 +143,8 @@ def decide(trace: Trace, policy: Policy) -> Decision:
     Raises:
         ValueError: the policy needs p and the trace has none.
     """
-    return _first_firing(trace, policy, behind=int(policy.judged == "previous"))
+    first = 0 if policy.when == "prompt" else 1  # an answer without tokens is not judged
+    return _first_firing(trace, policy, first, behind=int(policy.judged == "previous"))
 
 
 def decide_choice(trace: Trace, policy: Policy) -> Decision:
@@ -153,11 +157,11 @@ def decide_choice(trace: Trace, policy: Policy) -> Decision:
     Raises:
         ValueError: the policy needs p and the trace has none.
     """
-    return _first_firing(trace, policy, behind=0)
+    return _first_firing(trace, policy, first=0, behind=0)
 
 
-def _first_firing(trace: Trace, policy: Policy, behind: int) -> Decision:
-    """Replay a trace check by check; the check after n tokens judges state n - `behind`."""
+def _first_firing(trace: Trace, policy: Policy, first: int, behind: int) -> Decision:
+    """Replay a trace from the check after `first` tokens on; that after n judges n - `behind`."""
     n_rows, at_start = len(trace.length), np.zeros(len(trace.length), dtype=np.int64)
     if policy.when in ("always", "never"):
         fired = (trace.length >= 0) & (policy.when == "always")
@@ -167,7 +171,7 @@ def _first_firing(trace: Trace, policy: Policy, behind: int) -> Decision:
         raise ValueError("this policy needs p; observe the trace first")
     fired, fired_at = np.zeros(n_rows, dtype=bool), at_start.copy()
     judged = np.zeros(n_rows, dtype=trace.p.dtype)
-    for n in range(trace.p.shape[1]):
+    for n in range(first, trace.p.shape[1]):
         p = trace.p[:, max(n - behind, 0)]
         # an open row was left where it fired, which without going back was not its end
         ended = (trace.length == n) & ((trace.ended != OPEN) | policy.backtrack)

@@ -3,6 +3,7 @@
 Reading checks everything that a stranger's file may have wrong, so that nothing downstream has to.
 """
 
+from collections.abc import Set as AbstractSet
 from dataclasses import fields
 from typing import Any, get_args
 
@@ -55,7 +56,7 @@ def tracker_tensors(tracker: Tracker | None, name: str = "tracker") -> dict[str,
     return {f"{name}.at": tracker.at, **own}
 
 
-def read_edit(layout: Layout, tensors: dict[str, Tensor], name: str = "edit") -> Edit | None:
+def read_edit(layout: Any, tensors: dict[str, Tensor], name: str = "edit") -> Edit | None:
     """Return the edit of a layout and tensors.
 
     Raises:
@@ -64,8 +65,10 @@ def read_edit(layout: Layout, tensors: dict[str, Tensor], name: str = "edit") ->
     """
     if layout is None:
         return None
+    _check_keys(layout, {"positions", "changes"}, name)
     changes = []
     for i, change in enumerate(layout["changes"]):
+        _check_keys(change, {"site", "operation"}, f"{name}.{i}")
         operation = _read_part(OPERATIONS[change["operation"]], f"{name}.{i}", tensors)
         site, at = _read_units(change["site"], f"{name}.{i}", tensors)
         changes.append(Change(site, at, operation))
@@ -75,7 +78,7 @@ def read_edit(layout: Layout, tensors: dict[str, Tensor], name: str = "edit") ->
 
 
 def read_tracker(
-    layout: Layout, tensors: dict[str, Tensor], name: str = "tracker"
+    layout: Any, tensors: dict[str, Tensor], name: str = "tracker"
 ) -> Tracker | None:
     """Return the tracker of a layout and tensors.
 
@@ -85,6 +88,7 @@ def read_tracker(
     """
     if layout is None:
         return None
+    _check_keys(layout, {"site", "score"}, name)
     score = _read_part(SCORES[layout["score"]], name, tensors)
     site, at = _read_units(layout["site"], name, tensors)
     return Tracker(site, at, score)
@@ -96,6 +100,8 @@ def _read_units(site: Any, name: str, tensors: dict[str, Tensor]) -> tuple[SiteN
         raise ValueError(f"site {site!r}")
     if at.dtype != torch.int64 or at.ndim != 2 or at.shape[1] != 2 or not len(at):
         raise ValueError(f"{name}.at holds no pairs of layer and unit")
+    if at.min() < 0:
+        raise ValueError(f"{name}.at holds layer or unit {int(at.min())}")
     if len(at.unique(dim=0)) < len(at):
         raise ValueError(f"{name}.at holds a unit twice")
     return site, at
@@ -107,12 +113,20 @@ def _read_part(kind: type[Any], name: str, tensors: dict[str, Tensor]) -> Any:
     found = {}
     for field in fields(kind):
         value = tensors[f"{name}.{field.name}"]
-        if not value.is_floating_point() or not value.isfinite().all():
+        shape, n_dims = tuple(value.shape), len(field.type.dim_str.split())
+        if not value.is_floating_point() or value.ndim != n_dims or shape[0] != n_units:
+            raise ValueError(f"{name}.{field.name} is of shape {shape} and type {value.dtype}")
+        if not value.isfinite().all():
             raise ValueError(f"{name}.{field.name} is not finite")
-        if value.ndim not in (1, 2) or len(value) != n_units:
-            raise ValueError(f"{name}.{field.name} is of shape {tuple(value.shape)}")
         found[field.name] = value
     widths = {value.shape[1] for value in found.values() if value.ndim == 2}
-    if len(widths) != 1:
-        raise ValueError(f"{name} holds vectors of different widths")
+    if len(widths) != 1 or widths == {0}:
+        raise ValueError(f"{name} holds vectors of widths {sorted(widths)}")
     return kind(**found)
+
+
+def _check_keys(layout: Any, known: AbstractSet[str], name: str) -> None:
+    if not isinstance(layout, dict):
+        raise ValueError(f"{name} is no mapping")
+    if unknown := sorted(layout.keys() - known):
+        raise ValueError(f"{name}.{unknown[0]}: unknown key")

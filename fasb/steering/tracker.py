@@ -88,8 +88,12 @@ class Tracker:
         """Return p: the mean over units of the probability that the text deviates (T1).
 
         `x` is taken to the classifiers' dtype (float32 as fitted), whatever the model computes in.
+        p is NaN where an activation is not finite.
         """
-        return self.score.deviation(x.to(self.dtype)).mean(-1)
+        x = x.to(self.dtype)
+        p = self.score.deviation(x).mean(-1)
+        # a sigmoid makes a sure 0 or 1 of what has overflowed
+        return p.masked_fill(~x.isfinite().all(-1).all(-1), torch.nan)
 
     @property
     def dtype(self) -> torch.dtype:

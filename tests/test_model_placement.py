@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM
 
 from fasb.decoding.decode import trace
 from fasb.model.batch import batch_of, forward
-from fasb.model.hooks import editing, reading
+from fasb.model.hooks import editing, recording
 from fasb.model.load import available, load_model, wrap
 from fasb.settings import DecodingSettings, ModelSettings
 from fasb.steering.edit import Edit
@@ -24,12 +24,12 @@ def heads_and_effect(model):
     tokens = model.encode(TEXTS[:1])
     vector = torch.randn(3, model.layout.head_dim, generator=torch.Generator().manual_seed(1))
     with (
-        reading(model.layout) as every,
-        reading(model.layout, CHOSEN) as chosen,
-        editing(model.layout, Edit(CHOSEN, vector)) as dial,
+        recording(model.layout, "head") as every,
+        recording(model.layout, "head", CHOSEN) as chosen,
+        editing(model.layout, Edit.add(CHOSEN, vector)) as dial,
     ):
         plain = forward(model, batch_of(model, tokens))
-        read = every.take(), chosen.take()
+        read = every.pop(), chosen.pop()
         dial.strength = torch.full((1, len(tokens[0])), 0.7, device=model.device)
         edited = forward(model, batch_of(model, tokens))
     return [x.double().cpu() for x in (*read, plain, edited)]

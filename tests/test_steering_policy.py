@@ -90,9 +90,9 @@ def test_choice_is_edited_from(total, low_at, edit_start):
             assert (34 + decision.kept).tolist() == [edit_start]
 
 
-@pytest.mark.parametrize("gate", ["always", "question", "answer", "never"])
-def test_choice_without_editable_position_is_never_steered(gate):
-    decision = decide_choice(choice_of(34, []), Policy(alpha=1.0, beta=0.4, gate=gate))
+@pytest.mark.parametrize("when", ["always", "prompt", "token", "never"])
+def test_choice_without_editable_position_is_never_steered(when):
+    decision = decide_choice(choice_of(34, []), Policy(alpha=1.0, beta=0.4, when=when))
     assert not decision.fired.any()
 
 
@@ -116,8 +116,8 @@ def test_without_backtracking_a_row_that_fires_at_its_end_is_left_alone():
     assert decide(trace_of(20, [20], ended=OPEN), policy).fired.tolist() == [True]
 
 
-def test_question_gate_looks_at_state_0_alone():
-    policy = Policy(alpha=2.0, beta=0.4, gate="question")
+def test_the_prompt_is_judged_by_state_0_alone():
+    policy = Policy(alpha=2.0, beta=0.4, when="prompt")
     decision = decide(trace_of(20, [0], p_true=0.25), policy)
     assert (decision.kept.tolist(), decision.strength.tolist(), decision.fired_at.tolist()) == (
         [0],
@@ -127,15 +127,15 @@ def test_question_gate_looks_at_state_0_alone():
     assert not decide(trace_of(20, range(1, 21)), policy).fired.any()
 
 
-def test_gates_without_a_tracker_need_no_p():
+def test_policies_that_read_no_p_need_none():
     trace = Trace.of([[1, 2], [3]], [LIMIT, EOS])
-    always = decide(trace, Policy(alpha=2.0, gate="always"))
+    always = decide(trace, Policy(alpha=2.0, when="always"))
     assert (always.fired.tolist(), always.kept.tolist(), always.strength.tolist()) == (
         [True] * 2,
         [0, 0],
         [2.0, 2.0],
     )
-    never = decide(trace, Policy(alpha=2.0, gate="never"))
+    never = decide(trace, Policy(alpha=2.0, when="never"))
     assert (never.fired.tolist(), never.kept.tolist(), never.strength.tolist()) == (
         [False] * 2,
         [2, 1],

@@ -9,8 +9,9 @@ from tiny import CONFIGS, TEXTS, tiny_model
 
 from fasb.errors import ModelError
 from fasb.model.batch import batch_of, forward
-from fasb.model.hooks import editing, reading
-from fasb.steering.edit import Edit
+from fasb.model.hooks import editing, recording
+from fasb.steering.edit import Change, Edit
+from fasb.steering.operations import Scale
 
 HEADS = torch.tensor([[2, 1], [0, 3], [2, 0], [1, 2]])
 
@@ -32,7 +33,7 @@ def an_edit(layout, heads=HEADS, seed=1):
         generator=torch.Generator().manual_seed(seed),
         dtype=torch.float64,
     )
-    return Edit(heads, vector)
+    return Edit.add(heads, vector)
 
 
 def logits(model, prompts, edit=None, strength=None):
@@ -59,16 +60,20 @@ def test_an_edit_adds_the_projected_vector_to_the_projections_output(name):
     model = tiny_model(name)
     tokens, edit, layout = model.encode(TEXTS[:1]), an_edit(model.layout), model.layout
 
-    def adding(row):
+    def adding(layer):
+        row = torch.zeros(layout.n_heads, layout.head_dim, dtype=torch.float64)
+        for (at, head), vector in zip(HEADS.tolist(), edit.changes[0].operation.vector):
+            row[head] += vector * (at == layer)
+
         def add(module, _inputs, out):
-            zero = torch.zeros(1, 1, len(row), dtype=row.dtype)
-            return out + 0.7 * (module.forward(zero + row) - module.forward(zero))
+            zero = torch.zeros(1, 1, row.numel(), dtype=row.dtype)
+            return out + 0.7 * (module.forward(zero + row.flatten()) - module.forward(zero))
 
         return add
 
     hooks = [
-        layout.projections[i].register_forward_hook(adding(row))
-        for i, row in edit.by_layer(4).items()
+        layout.projections[layer].register_forward_hook(adding(layer))
+        for layer in range(layout.n_layers)
     ]
     expected = forward(model, batch_of(model, tokens))
     for hook in hooks:
@@ -78,9 +83,12 @@ def test_an_edit_adds_the_projected_vector_to_the_projections_output(name):
 
 def test_chosen_heads_come_in_the_order_asked_for(model, prompts):
     batch = batch_of(model, prompts)
-    with reading(model.layout) as every, reading(model.layout, HEADS) as chosen:
+    with (
+        recording(model.layout, "head") as every,
+        recording(model.layout, "head", HEADS) as chosen,
+    ):
         forward(model, batch)
-        all_heads, heads = every.take(), chosen.take()
+        all_heads, heads = every.pop(), chosen.pop()
     assert all_heads.shape == (2, batch.width, 3, 4, 8)
     for i, (layer, head) in enumerate(HEADS.tolist()):
         assert torch.equal(heads[:, :, i], all_heads[:, :, layer, head])
@@ -91,28 +99,28 @@ def test_chosen_heads_come_in_the_order_asked_for(model, prompts):
 )
 @pytest.mark.parametrize("heads", [None, HEADS], ids=["all heads", "chosen heads"])
 def test_only_the_asked_positions_are_kept(model, prompts, positions, heads):
-    with reading(model.layout, heads) as reader:
+    with recording(model.layout, "head", heads) as recorder:
         forward(model, batch_of(model, prompts))
-        everything = reader.take()
-        reader.positions = positions
+        everything = recorder.pop()
+        recorder.positions = positions
         forward(model, batch_of(model, prompts))
-        kept = reader.take()
+        kept = recorder.pop()
     assert torch.equal(kept, torch.stack([row[at] for row, at in zip(everything, positions)]))
 
 
-@pytest.mark.parametrize("reading_first", [True, False])
-def test_a_head_is_read_before_its_own_edit_and_after_those_below(model, prompts, reading_first):
+@pytest.mark.parametrize("recording_first", [True, False])
+def test_a_head_is_read_before_its_own_edit_and_after_those_below(model, prompts, recording_first):
     edit = an_edit(model.layout, torch.tensor([[1, 2]]))
-    blocks = [lambda: reading(model.layout), lambda: editing(model.layout, edit)]
-    order = (0, 1) if reading_first else (1, 0)
+    blocks = [lambda: recording(model.layout, "head"), lambda: editing(model.layout, edit)]
+    order = (0, 1) if recording_first else (1, 0)
     batch = batch_of(model, prompts)
     with blocks[order[0]]() as first, blocks[order[1]]() as second:
-        reader, dial = (first, second) if reading_first else (second, first)
+        recorder, dial = (first, second) if recording_first else (second, first)
         forward(model, batch)
-        plain = reader.take()
+        plain = recorder.pop()
         dial.strength = torch.ones(batch.ids.shape, dtype=torch.float64)
         forward(model, batch_of(model, prompts))
-        edited = reader.take()
+        edited = recorder.pop()
     assert torch.equal(edited[:, :, :2], plain[:, :, :2])
     assert not torch.equal(edited[:, :, 2], plain[:, :, 2])
 
@@ -139,18 +147,41 @@ def test_steering_twice_by_half_equals_once(model, prompts):
     torch.testing.assert_close(twice, logits(model, prompts, edit, 0.5), rtol=0, atol=1e-12)
 
 
-def test_edits_of_several_heads_are_the_sum_of_each(model):
-    edit = an_edit(model.layout)
-    rows = edit.by_layer(4)
-    assert sorted(rows) == [0, 1, 2]
-    for (layer, head), vector in zip(HEADS.tolist(), edit.vector):
-        assert torch.equal(rows[layer].view(4, 8)[head], vector)
-    assert [int(row.count_nonzero()) for _, row in sorted(rows.items())] == [8, 8, 16]
+def test_changes_of_one_edit_act_together_in_their_order(model, prompts):
+    """Two changes of the same head: the second sees what the first has made of it."""
+    at = torch.tensor([[0, 3]])
+    doubled = Change("head", at, Scale(torch.ones(1, 8)))
+    added = Change("head", at, an_edit(model.layout, at).changes[0].operation)
+    found = []
+    for changes in ((added, doubled), (doubled, added)):
+        with (
+            editing(model.layout, Edit(changes)) as dial,
+            recording(model.layout, "attention") as after,
+        ):
+            batch = batch_of(model, prompts[:1])
+            dial.strength = torch.ones(batch.ids.shape, dtype=torch.float64)
+            forward(model, batch)
+            found.append(after.pop()[0, :, 0, 0])
+    with recording(model.layout, "head") as plain:
+        forward(model, batch_of(model, prompts[:1]))
+        heads = plain.pop()[0, :, 0]
+    vector = added.operation.vector[0]
+    for output, new in zip(found, (2 * (heads[:, 3] + vector), 2 * heads[:, 3] + vector)):
+        changed = heads.clone()
+        changed[:, 3] = new
+        expected = model.layout.projections[0](changed.flatten(1))
+        torch.testing.assert_close(output, expected, rtol=0, atol=1e-12)
+
+
+def test_without_an_edit_or_a_strength_nothing_is_touched(model, prompts):
+    plain = logits(model, prompts)
+    assert torch.equal(logits(model, prompts, None, 3.0), plain)
+    assert torch.equal(logits(model, prompts, an_edit(model.layout), None), plain)
 
 
 def test_hooks_leave_with_the_block_even_after_an_error(model, prompts):
     def leave(error):
-        with reading(model.layout), editing(model.layout, an_edit(model.layout)) as dial:
+        with recording(model.layout, "head"), editing(model.layout, an_edit(model.layout)) as dial:
             dial.strength = torch.ones(1, 1, dtype=torch.float64)
             if error:
                 raise RuntimeError("in the block")
@@ -159,7 +190,9 @@ def test_hooks_leave_with_the_block_even_after_an_error(model, prompts):
     leave(error=False)
     with pytest.raises(RuntimeError, match="in the block"):
         leave(error=True)
-    assert not any(projection._forward_pre_hooks for projection in model.layout.projections)
+    for module in model.model.modules():
+        assert not module._forward_pre_hooks
+        assert not module._forward_hooks
     assert torch.equal(logits(model, prompts), plain)
 
 
@@ -169,18 +202,18 @@ def test_heads_the_model_lacks_are_refused(model, head):
         pytest.raises(
             ModelError, match="this model has 3 layers of 4 heads; use heads that were chosen"
         ),
-        reading(model.layout, torch.tensor([head])),
+        recording(model.layout, "head", torch.tensor([head])),
     ):
         pass
     with (
         pytest.raises(ModelError, match="this model has 3"),
-        editing(model.layout, Edit(torch.tensor([head]), torch.ones(1, 8))),
+        editing(model.layout, Edit.add(torch.tensor([head]), torch.ones(1, 8))),
     ):
         pass
 
 
 def test_vectors_of_another_width_are_refused(model):
-    edit = Edit(torch.tensor([[0, 0]]), torch.ones(1, 16))
+    edit = Edit.add(torch.tensor([[0, 0]]), torch.ones(1, 16))
     with (
         pytest.raises(ModelError, match="16 values.*have 8; use an edit"),
         editing(model.layout, edit),

@@ -15,13 +15,16 @@ import torch
 from tiny import tiny_bank, tiny_model, tiny_questions
 
 import fasb.fitting.bank
+import fasb.model.batch
 from fasb.artifacts import stamp_of
 from fasb.errors import ArtifactError, ConfigError, DataError
-from fasb.fitting.bank import READS, Bank, Texts, collect, texts_of
-from fasb.model.hooks import reading
+from fasb.fitting.bank import FORMAT, Bank, Texts, collect, texts_of
+from fasb.fitting.reads import HEAD_READS, Read
+from fasb.model.hooks import recording
 from fasb.settings import ActivationSettings, PromptSettings
 
 PROMPT = PromptSettings()
+ANSWER_END, NEXT_QUESTION_END = HEAD_READS
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +34,7 @@ def model():
 
 @pytest.fixture
 def texts():
-    return texts_of(tiny_questions(), READS["answer_end"], PROMPT)
+    return texts_of(tiny_questions(), ANSWER_END, PROMPT)
 
 
 @pytest.fixture
@@ -46,7 +49,7 @@ def everything(bank):
 
 def test_every_phrasing_and_answer_is_a_row():
     questions = tiny_questions()
-    texts = texts_of(questions, READS["answer_end"], PROMPT)
+    texts = texts_of(questions, ANSWER_END, PROMPT)
     expected = [
         (f"Q: {phrasing} A: {answer}", label, question.id, answer)
         for question in questions
@@ -59,9 +62,9 @@ def test_every_phrasing_and_answer_is_a_row():
 
 def test_one_next_question_per_question_follows_the_same_rows():
     questions = tiny_questions(20)
-    first = texts_of(questions, READS["answer_end"], PROMPT)
+    first = texts_of(questions, ANSWER_END, PROMPT)
     texts, again, other = (
-        texts_of(questions, READS["next_question_end"], PROMPT, seed) for seed in (1, 1, 2)
+        texts_of(questions, NEXT_QUESTION_END, PROMPT, seed) for seed in (1, 1, 2)
     )
     assert texts == again
     assert texts != other
@@ -87,7 +90,7 @@ def test_one_next_question_per_question_follows_the_same_rows():
 )
 def test_a_template_with_another_place_is_refused(field, template):
     with pytest.raises(ConfigError, match=rf"prompt\.{field}: .*cannot be filled in.*; places: "):
-        texts_of(tiny_questions(), READS["next_question_end"], PromptSettings(**{field: template}))
+        texts_of(tiny_questions(), NEXT_QUESTION_END, PromptSettings(**{field: template}))
 
 
 @pytest.mark.parametrize("batch", [1, 3, 64])
@@ -95,13 +98,39 @@ def test_ragged_batches_equal_single_rows(model, texts, tmp_path, batch, small_b
     bank = collect(model, texts, ActivationSettings(batch=batch), tmp_path / "bank.h5", {})
     found = everything(bank)
     assert found.shape == (len(texts), 3, 4, 8)
-    assert (bank.n_layers, bank.n_heads, bank.head_dim) == (3, 4, 8)
+    assert (bank.n_layers, bank.n_units, bank.width) == (3, 4, 8)
     assert bank.label.tolist() == list(texts.label)
     assert bank.question.tolist() == bank.drawn.tolist() == list(texts.question)
     for row, tokens in zip(found, model.encode(texts.text)):
-        with reading(model.layout) as reader:
+        with recording(model.layout, "head") as recorder:
             model.model(torch.tensor([tokens]))
-            np.testing.assert_allclose(row, reader.take()[0, -1].numpy(), rtol=0, atol=1e-6)
+            np.testing.assert_allclose(row, recorder.pop()[0, -1].numpy(), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("site", ["attention", "mlp", "residual"])
+def test_other_sites_have_one_unit_a_layer(model, texts, tmp_path, site):
+    read = Read(site, "answer_end")
+    bank = collect(
+        model, replace(texts, read=read), ActivationSettings(batch=3), tmp_path / "bank.h5", {}
+    )
+    assert (bank.site, bank.n_layers, bank.n_units, bank.width) == (site, 3, 1, 24)
+    found = everything(bank)
+    for row, tokens in zip(found, model.encode(texts.text)):
+        with recording(model.layout, site) as recorder:
+            model.model(torch.tensor([tokens]))
+            np.testing.assert_allclose(row, recorder.pop()[0, -1].numpy(), rtol=0, atol=1e-5)
+    assert Bank.open(bank.path).site == site
+
+
+def test_a_read_is_known_by_its_banks_name():
+    assert [read.name for read in HEAD_READS] == ["answer_end", "next_question_end"]
+    assert Read("residual", "answer_end").name == "residual-answer_end"
+    for site in ("head", "attention", "mlp", "residual"):
+        for position in ("answer_end", "next_question_end"):
+            read = Read(site, position)
+            assert Read.named(read.name) == read
+    with pytest.raises(ConfigError, match="no 'residual-answer_ends'; did you mean 'residual-an"):
+        Read.named("residual-answer_ends")
 
 
 def test_the_file_is_stamped_chunked_by_layer_and_alone(model, texts, tmp_path):
@@ -129,7 +158,7 @@ def test_equal_inputs_give_the_same_digest(model, texts, tmp_path):
 
 def test_a_stopped_run_goes_on_where_it_was(model, texts, tmp_path, small_blocks, monkeypatch):
     whole = everything(collect(model, texts, ActivationSettings(), tmp_path / "whole.h5", {}))
-    out, passes, forward = tmp_path / "bank.h5", [], fasb.fitting.bank.forward
+    out, passes, forward = tmp_path / "bank.h5", [], fasb.model.batch.forward
 
     def stopping(*arguments, **named):
         passes.append(1)
@@ -137,7 +166,7 @@ def test_a_stopped_run_goes_on_where_it_was(model, texts, tmp_path, small_blocks
             raise KeyboardInterrupt
         return forward(*arguments, **named)
 
-    monkeypatch.setattr(fasb.fitting.bank, "forward", stopping)
+    monkeypatch.setattr(fasb.model.batch, "forward", stopping)
     with pytest.raises(KeyboardInterrupt):
         collect(model, texts, ActivationSettings(), out, {})
     with pytest.raises(
@@ -174,19 +203,20 @@ def test_blocks_of_other_texts_or_half_written_ones_are_not_taken_over(
 KILLED = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
-import fasb.fitting.bank as activations
+import fasb.fitting.bank as bank
+import fasb.model.batch as batch
 from pathlib import Path
 from tiny import tiny_model, tiny_questions
-activations.BLOCK = 6
-forward, passes = activations.forward, []
+bank.BLOCK = 6
+forward, passes = batch.forward, []
 def killing(*arguments, **named):
     passes.append(1)
     if len(passes) == 3:
         os.kill(os.getpid(), signal.SIGKILL)
     return forward(*arguments, **named)
-activations.forward = killing
-texts = activations.texts_of(tiny_questions(), activations.READS["answer_end"], activations.PromptSettings())
-activations.collect(tiny_model(), texts, activations.ActivationSettings(), Path(sys.argv[2]), {})
+batch.forward = killing
+texts = bank.texts_of(tiny_questions(), bank.Read(), bank.PromptSettings())
+bank.collect(tiny_model(), texts, bank.ActivationSettings(), Path(sys.argv[2]), {})
 """
 
 
@@ -229,7 +259,7 @@ def test_values_too_large_for_float16_are_refused(texts, tmp_path):
 
 def test_no_texts_are_refused(model, tmp_path):
     with pytest.raises(DataError, match="no reference answers; add true and false answers"):
-        collect(model, Texts((), (), (), (), ()), ActivationSettings(), tmp_path / "bank.h5", {})
+        collect(model, Texts(ANSWER_END, (), (), (), (), ()), ActivationSettings(), tmp_path / "bank.h5", {})
 
 
 def test_rows_are_those_of_the_given_questions(tmp_path):
@@ -279,7 +309,7 @@ def test_foreign_unfinished_and_stale_files_are_refused(tmp_path):
     with h5py.File(path, "a") as file:
         file.attrs["format"] = 0
     with pytest.raises(
-        ArtifactError, match="not a bank of format 2; delete it, then run the study"
+        ArtifactError, match="not a bank of format 3; delete it, then run the study"
     ):
         Bank.open(path)
     tiny_bank(path)
@@ -304,7 +334,7 @@ def test_memory_does_not_grow_with_the_answers(model, tmp_path, monkeypatch):
 
     def peak(n_answers):
         columns = [f"w{i}" for i in range(n_answers)]
-        texts = Texts(tuple(columns), (1,) * n_answers, *(tuple(columns) for _ in range(3)))
+        texts = Texts(ANSWER_END, tuple(columns), (1,) * n_answers, *[tuple(columns)] * 3)
         tracemalloc.start()
         collect(large, texts, ActivationSettings(), tmp_path / f"{n_answers}.h5", {})
         found = tracemalloc.get_traced_memory()[1]

@@ -1,3 +1,5 @@
+"""Answers do not depend on batches, prefixes or company; strength 0 is the plain model."""
+
 from dataclasses import replace
 
 import numpy as np
@@ -6,13 +8,12 @@ import torch
 from steering import some_bundle, some_edit, some_prompts, some_tracker
 from tiny import tiny_model
 
-from fasb.decoding.decode import answer, check, observe, regenerate, sweep, trace
-from fasb.decoding.generate import write
+from fasb.decoding import decode as engine
+from fasb.decoding.decode import answer, check, decode, observe, regenerate, sweep, trace
 from fasb.decoding.observe import logits_of
-from fasb.decoding.sequences import Ending, Growth, Start
-from fasb.decoding.stream import live, stream
+from fasb.decoding.stream import stream
 from fasb.errors import BundleError
-from fasb.settings import DecodingSettings, PromptSettings
+from fasb.settings import DecodingSettings
 from fasb.steering.bundle import Bundle
 from fasb.steering.edit import Edit
 from fasb.steering.policy import Policy, decide
@@ -78,16 +79,16 @@ def test_a_long_shared_prefix_changes_no_answer(model):
 
 def test_steering_twice_by_half_equals_once(model):
     bundle = some_bundle(model, alpha=4.0, adaptive=False)
-    halved = replace(
-        bundle.with_policy(alpha=8.0), edit=Edit(bundle.edit.heads, bundle.edit.vector / 2)
-    )
+    (change,) = bundle.edit.changes
+    half = Edit.add(change.at, change.operation.vector / 2)
+    halved = replace(bundle.with_policy(alpha=8.0), edit=half)
     assert rows_of(model, bundle) == rows_of(model, halved)
 
 
 def test_no_prompts_give_no_answers(model):
     answers = answer(model, [], some_bundle(model))
     assert answers.after.rows() == []
-    assert live(model, [], some_bundle(model)).after.rows() == []
+    assert decode(model, [], some_bundle(model)).after.rows() == []
     assert sweep(model, [], answers.before, []) == []
 
 
@@ -135,26 +136,27 @@ def test_equal_suffixes_are_written_once(model, monkeypatch):
     bundles = [some_bundle(model, beta=beta, adaptive=False) for beta in (0.50, 0.501, 0.502)]
     traced = trace(model, PROMPTS, bundles[0].decoding)
     written = []
-    monkeypatch.setattr(
-        "fasb.decoding.decode.Growth",
-        lambda m, starts, *rest, **more: written.extend(starts) or Growth(m, starts, *rest, **more),
-    )
+
+    def counting(sequences, batch):
+        found = complete(sequences, batch)
+        written.extend(found)
+        return found
+
+    complete = engine.complete
+    monkeypatch.setattr(engine, "complete", counting)
     answers = sweep(model, PROMPTS, traced, bundles)
-    distinct = {
-        (i, *suffix[1:])
-        for found in answers
-        for suffix in found.decision.suffixes()
-        for i in [suffix[0]]
-    }
+    distinct = set()
+    for found in answers:
+        distinct |= set(found.decision.suffixes())
     assert len(written) == len(distinct) < sum(found.decision.fired.sum() for found in answers)
 
 
 def test_always_steering_traces_nothing(model):
-    answers = answer(model, PROMPTS, some_bundle(model, gate="always"))
+    answers = answer(model, PROMPTS, some_bundle(model, when="always"))
     assert answers.before.length.tolist() == [0] * len(PROMPTS)
     assert answers.decoded.tolist() == answers.after.length.tolist()
     traced = trace(model, PROMPTS, DecodingSettings(tokens=14))
-    given = answer(model, PROMPTS, some_bundle(model, gate="always"), traced)
+    given = answer(model, PROMPTS, some_bundle(model, when="always"), traced)
     assert given.after.rows() == answers.after.rows()
     assert given.decoded.tolist() == answers.decoded.tolist()
 
@@ -173,41 +175,16 @@ def test_decisions_are_those_of_the_policy(model):
 
 
 def test_hooks_leave_the_model_as_it_was(model):
-    answer(model, PROMPTS, some_bundle(model))
-    next(stream(model, PROMPTS[0], some_bundle(model)))
-    assert not any(module._forward_pre_hooks for module in model.model.modules())
-
-
-# Stop strings
-
-
-@pytest.mark.parametrize("stop", [("\n",), ("e",), ("he",), (" ",), ("the ", "o"), ("e i",)])
-def test_stop_strings_are_found_wherever_they_fall_on_tokens(model, stop):
-    """Random tokens, as the model would never write them: no token may be overlooked."""
-    generator = np.random.default_rng(0)
-    ending = Ending.of(model, stop)
-    suspect = (
-        torch.ones(model.vocab_size, dtype=torch.bool) if ending.suspect is None else ending.suspect
-    )
-    for _ in range(300):
-        tokens = generator.integers(3, model.vocab_size, 12).tolist()
-        for n in range(1, 13):
-            now, before = (
-                any(text in model.decode(tokens[:m]) for text in stop) for m in (n, n - 1)
-            )
-            if now and not before:
-                assert suspect[tokens[n - 1]]
-
-
-def test_a_stop_string_across_the_step_back_is_found(model):
-    tokens = model.encode(["the"])[0][1:]
-    stop = (model.decode(tokens),)
-    start = Start(PROMPTS[0], tokens[:-1] if len(tokens) > 1 else tokens, 6)
-    growth, ending = Growth(model, [start], DecodingSettings(), stop), Ending.of(model, stop)
-    written = write(model, growth, DecodingSettings(), None)[0]
-    assert len(written.tokens) == 1 or not ending.stopped(
-        model, [*start.kept, *written.tokens[:-1]]
-    )
+    plain = logits_of(model, PROMPTS[0])
+    answer(model, PROMPTS, some_bundle(model, alpha=5.0))
+    decode(model, PROMPTS, some_bundle(model, alpha=5.0))
+    unfinished = stream(model, PROMPTS[0], some_bundle(model, alpha=5.0, when="always"))
+    next(unfinished)
+    next(unfinished)
+    assert torch.equal(logits_of(model, PROMPTS[0]), plain)
+    for module in model.model.modules():
+        assert not module._forward_pre_hooks
+        assert not module._forward_hooks
 
 
 # Bundles
@@ -215,26 +192,27 @@ def test_a_stop_string_across_the_step_back_is_found(model):
 
 def test_check_accepts_a_bundle_of_this_model(model):
     check(model, some_bundle(model))
-    check(model, Bundle(Policy(gate="never")))
+    check(model, Bundle(Policy(when="never")))
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"tracker": None}, "gate 'answer' reads p, but there is no tracker; fit one"),
-        ({"edit": None}, "gate 'answer' may steer, but there is no edit; fit one"),
+        ({"tracker": None}, "when 'token' reads p, but there is no tracker; fit one"),
+        ({"edit": None}, "when 'token' may steer, but there is no edit; fit one"),
     ],
 )
 def test_incomplete_bundles_are_refused(model, changes, message):
     bundle = replace(some_bundle(model), **changes)
-    for function in (check, lambda m, b: answer(m, PROMPTS, b), lambda m, b: live(m, PROMPTS, b)):
+    for function in (check, lambda m, b: answer(m, PROMPTS, b), lambda m, b: decode(m, PROMPTS, b)):
         with pytest.raises(BundleError, match=message):
             function(model, bundle)
 
 
 def test_an_edit_without_effect_is_refused(model):
     bundle = some_bundle(model)
-    nothing = replace(bundle, edit=Edit(bundle.edit.heads, torch.zeros_like(bundle.edit.vector)))
+    (change,) = bundle.edit.changes
+    nothing = replace(bundle, edit=Edit.add(change.at, torch.zeros_like(change.operation.vector)))
     with pytest.raises(BundleError, match="strength 10 changes no logit; its vectors are zero"):
         check(model, nothing)
 
@@ -244,47 +222,3 @@ def test_a_sibling_is_accepted_only_when_asked(model):
     with pytest.raises(BundleError, match="or allow siblings"):
         check(model, bundle)
     check(model, bundle, siblings=True)
-
-
-# Streams
-
-
-@pytest.mark.parametrize("edit", ["persistent", "transient"])
-@pytest.mark.parametrize("judged", ["newest", "previous"])
-@pytest.mark.parametrize("gate", ["answer", "question", "always", "never"])
-def test_a_stream_tells_what_live_gives(model, gate, judged, edit):
-    bundle, prompts = some_bundle(model, edit=edit, gate=gate, judged=judged), PROMPTS[:6]
-    answers = live(model, prompts, bundle)
-    for i, prompt in enumerate(prompts):
-        *events, done = stream(model, prompt, bundle)
-        pieces, steered = [], False
-        for event in events:
-            if event.kind == "back":
-                steered = True
-                assert event.text == "".join(pieces[len(pieces) - event.dropped :])
-                assert event.strength == pytest.approx(answers.decision.strength[i], abs=1e-9)
-                pieces = pieces[: len(pieces) - event.dropped]
-                assert len(pieces) == answers.decision.kept[i]
-            else:
-                assert event.kind == "token"
-                assert event.steered == steered
-                pieces.append(event.text)
-        assert done.kind == "done"
-        assert done.steered == steered == answers.decision.fired[i]
-        assert len(pieces) == answers.after.length[i]
-        assert "".join(pieces) == model.decode(answers.after.rows()[i])
-
-
-def test_a_stream_tells_p_of_each_token(model):
-    bundle = some_bundle(model, beta=1.0)
-    answers = answer(model, PROMPTS[:1], bundle)
-    told = [event.p for event in stream(model, PROMPTS[0], bundle) if event.kind == "token"]
-    assert told == pytest.approx(answers.before.p[0, 1 : len(told) + 1].tolist(), abs=1e-9)
-
-
-def test_the_last_event_is_the_cleaned_answer(model):
-    bundle = replace(some_bundle(model), prompt=PromptSettings(stop=("e",)))
-    for prompt in PROMPTS:
-        done = list(stream(model, prompt, bundle))[-1]
-        assert "e" not in done.text
-        assert done.text == done.text.strip()

@@ -114,11 +114,11 @@ def test_an_answer_without_tokens_is_refused(model):
 
 
 @pytest.mark.parametrize("scoring", [ScoringSettings(), RELEASED], ids=["default", "reference"])
-@pytest.mark.parametrize("gate", ["answer", "question", "always", "never"])
-def test_scores_are_those_of_the_plain_loop(model, scoring, gate):
+@pytest.mark.parametrize("when", ["token", "prompt", "always", "never"])
+def test_scores_are_those_of_the_plain_loop(model, scoring, when):
     choices = encode_choices(model, PROMPT, scoring, PAIRS)
     for s in (1, 4, 30):
-        bundle = some_bundle(model, gate=gate, s=s, beta=0.45)
+        bundle = some_bundle(model, when=when, s=s, beta=0.45)
         scores = score(model, choices, bundle, batch=2)
         for i, choice in enumerate(choices):
             found, fired, first = reference_loop.choose(
@@ -129,13 +129,13 @@ def test_scores_are_those_of_the_plain_loop(model, scoring, gate):
             assert not fired or scores.kept[i] + choice.first_state == first
 
 
-@pytest.mark.parametrize("gate", ["answer", "question", "always"])
-def test_edits_from_the_first_answer_token_on_leave_what_predicts_it(model, gate):
+@pytest.mark.parametrize("when", ["token", "prompt", "always"])
+def test_edits_from_the_first_answer_token_on_leave_what_predicts_it(model, when):
     question, answer = PAIRS[3]
     tokens, before = model.encode(
         [f"{PROMPT.prefix}Q: {question}\nA:{end}" for end in (f" {answer}", "")]
     )
-    bundle = some_bundle(model, gate=gate, s=1, beta=0.0)
+    bundle = some_bundle(model, when=when, s=1, beta=0.0)
     found = {}
     for start in ("first", "answer"):
         (choice,) = encode_choices(
@@ -145,7 +145,7 @@ def test_edits_from_the_first_answer_token_on_leave_what_predicts_it(model, gate
         short = replace(
             choice, tokens=choice.tokens[: choice.scored_start + 1]
         )  # the first token of the answer alone
-        plain, steered = score_sweep(model, [short], [bundle.with_policy(gate="never"), bundle])
+        plain, steered = score_sweep(model, [short], [bundle.with_policy(when="never"), bundle])
         assert (plain.logprob[0] == steered.logprob[0]) == (start == "first")
     expected = [
         reference_loop.choose(model, tokens, len(before) - back, len(before), bundle)[0]
@@ -157,7 +157,7 @@ def test_edits_from_the_first_answer_token_on_leave_what_predicts_it(model, gate
 
 def test_unsteered_scores_are_sums_of_log_probabilities(model):
     choices = encode_choices(model, PROMPT, ScoringSettings(), PAIRS)
-    scores = score(model, choices, some_bundle(model, gate="never"))
+    scores = score(model, choices, some_bundle(model, when="never"))
     for choice, found in zip(choices, scores.logprob, strict=True):
         logits, _ = reference_loop.run(model, list(choice.tokens))
         logprob = logits.log_softmax(-1)
@@ -171,7 +171,7 @@ def test_unsteered_scores_are_sums_of_log_probabilities(model):
 def test_zero_strength_and_beta_1_change_no_score(model):
     choices = encode_choices(model, PROMPT, ScoringSettings(), PAIRS)
     bundles = [
-        some_bundle(model, gate="never"),
+        some_bundle(model, when="never"),
         some_bundle(model, alpha=0.0, beta=0.0),
         some_bundle(model, beta=1.0),
     ]
@@ -198,8 +198,8 @@ def test_batch_size_and_order_change_no_score(model):
 
 def test_a_choice_without_editable_position_is_never_steered(model):
     choice = Choice((0, 5, 6, 7, 8), 5, 4)
-    for gate in ("answer", "question", "always"):
-        bundle = some_bundle(model, gate=gate, beta=0.0)
+    for when in ("token", "prompt", "always"):
+        bundle = some_bundle(model, when=when, beta=0.0)
         scores = score(model, [choice, Choice((0, 5, 6, 7, 8, 9, 10), 5, 4)], bundle)
         assert scores.fired.tolist() == [False, True]
 

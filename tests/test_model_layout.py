@@ -12,7 +12,7 @@ from transformers import DynamicCache
 
 from fasb.errors import ModelError
 from fasb.model.batch import batch_of, forward
-from fasb.model.hooks import reading
+from fasb.model.hooks import recording
 from fasb.model.layout import PROJECTIONS, layout_of
 
 WITHOUT_SDPA = {"gemma2", "bloom"}  # the library offers eager attention only
@@ -48,9 +48,9 @@ def attended(model, tokens, repeat=each_for_its_group):
 
 
 def read(model, tokens):
-    with reading(model.layout) as reader:
+    with recording(model.layout, "head") as recorder:
         forward(model, batch_of(model, [tokens]))
-        return reader.take()[0].transpose(0, 1)
+        return recorder.pop()[0].transpose(0, 1)
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
@@ -163,7 +163,7 @@ def test_an_unknown_architecture_says_where_to_add_it():
         layer.mixer = layer._modules.pop("self_attn")
     with pytest.raises(
         ModelError,
-        match=r"LlamaForCausalLM: .*3 layers; add its path.*PROJECTIONS in fasb/model/arch",
+        match=r"LlamaForCausalLM: .*3 layers; add its path.*PROJECTIONS in fasb/model/layout",
     ):
         layout_of(model)
 

@@ -10,11 +10,11 @@ from fasb.model.batch import (
     Batch,
     batch_of,
     common_prefix,
-    compute_beginnings,
     compute_prefix,
     forward,
+    prefix_of,
 )
-from fasb.model.hooks import reading
+from fasb.model.hooks import recording
 
 PRIMER = TEXTS[0] + " Q: Why? A: No."
 SUFFIXES = (" A", " Q: Who are you?", " Q: Wh", " x and y")
@@ -24,19 +24,19 @@ def alone(model, prompt, steps):
     """Logits of the last prompt token and of some greedy steps, and all heads there, of one row without a cache."""
     tokens, found, heads = list(prompt), [], []
     for _ in range(steps + 1):
-        with reading(model.layout) as reader:
+        with recording(model.layout, "head") as recorder:
             found.append(model.model(torch.tensor([tokens]), use_cache=False).logits[0, -1])
-            heads.append(reader.take()[0, -1])
+            heads.append(recorder.pop()[0, -1])
         tokens.append(int(found[-1].argmax()))
     return torch.stack(found), torch.stack(heads)
 
 
 def together(model, prompts, prefix, steps):
     batch, found, heads = batch_of(model, prompts, prefix), [], []
-    with reading(model.layout) as reader:
+    with recording(model.layout, "head") as recorder:
         for _ in range(steps + 1):
             found.append(forward(model, batch, keep=1)[:, -1])
-            heads.append(reader.take()[:, -1])
+            heads.append(recorder.pop()[:, -1])
             batch = then(batch, found[-1].argmax(-1)[:, None])
     return torch.stack(found, 1), torch.stack(heads, 1)
 
@@ -91,18 +91,43 @@ def test_a_prefix_shorter_than_the_longest_rest_is_shared_by_the_rows_it_helps()
 
 @pytest.mark.parametrize("name", CONFIGS | FURTHER)
 def test_rows_behind_beginnings_of_their_own_equal_rows_alone(name):
-    """Of any lengths, several rows of one beginning, and with fewer tokens of it than there are."""
+    """Of any lengths, several rows of one beginning, and with fewer tokens of it than there are.
+
+    The beginnings' keys and values are those of a left-padded batch that has just been run, itself
+    behind what they all begin with.
+    """
     model = tiny_model(name)
     prompts = model.encode([PRIMER + suffix for suffix in SUFFIXES])
     beginnings = [prompts[3], prompts[0][:-1], prompts[1]]
-    prefix = compute_beginnings(model, beginnings, compute_prefix(model, common_prefix(prompts)))
-    begins = [(0, len(prompts[3])), (0, 3), (2, len(prompts[1]) - 2), (1, 1)]
-    texts = [[*beginnings[i][:n], 40, 50, 60][: n + 1 + row] for row, (i, n) in enumerate(begins)]
-    logits = forward(model, batch_of(model, texts, prefix, begins), keep=1)[:, 0]
+    run = batch_of(model, beginnings, compute_prefix(model, common_prefix(prompts)))
+    forward(model, run)
+    prefix = prefix_of(beginnings, run)
+    begins = [(0, len(prompts[3])), (0, 3), (2, len(prompts[1]) - 2), (1, 1), (1, 0)]
+    texts = []
+    for row, (i, n) in enumerate(begins):
+        texts.append([*beginnings[i][:n], *range(40, 41 + row)])
+    batch = batch_of(model, texts, prefix, begins)
+    n_new = [len(text) - n for text, (_, n) in zip(texts, begins, strict=True)]
+    assert batch.width == max(n_new)
+    logits = forward(model, batch)
     tolerance = 5e-5 if model.model.config._attn_implementation == "eager" else 1e-6
-    for row, text in zip(logits, texts):
-        whole = model.model(torch.tensor([text]), use_cache=False).logits[0, -1]
-        torch.testing.assert_close(row, whole, rtol=0, atol=tolerance)
+    for row, text in enumerate(texts):
+        # every token that is new to its row, and the one before the first of them
+        whole = model.model(torch.tensor([text]), use_cache=False).logits[0, -n_new[row] :]
+        torch.testing.assert_close(logits[row, -n_new[row] :], whole, rtol=0, atol=tolerance)
+
+
+def test_a_beginning_of_another_text_would_be_noticed():
+    model = tiny_model()
+    run = batch_of(model, [[0, 10, 11, 12], [0, 20, 21, 22]])
+    forward(model, run)
+    prefix, text = prefix_of([[0, 10, 11, 12], [0, 20, 21, 22]], run), [0, 10, 11, 12, 13]
+    right, wrong = (
+        forward(model, batch_of(model, [text], prefix, [(i, 4)]), keep=1)[0, -1] for i in (0, 1)
+    )
+    whole = model.model(torch.tensor([text]), use_cache=False).logits[0, -1]
+    torch.testing.assert_close(right, whole, rtol=0, atol=1e-9)
+    assert (wrong - whole).abs().max() > 1e-3
 
 
 def test_prompts_that_do_not_begin_with_the_prefix_are_computed_whole():

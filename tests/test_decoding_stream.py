@@ -1,0 +1,59 @@
+"""A stream tells the tokens of `decode`, one by one, and what is taken back of them."""
+
+from dataclasses import replace
+
+import pytest
+from steering import some_bundle, some_prompts
+from tiny import tiny_model
+
+from fasb.decoding.decode import answer, decode
+from fasb.decoding.stream import stream
+from fasb.settings import PromptSettings
+
+PROMPTS = some_prompts(13, seed=4)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_model()
+
+
+@pytest.mark.parametrize("edit", ["persistent", "transient"])
+@pytest.mark.parametrize("judged", ["newest", "previous"])
+@pytest.mark.parametrize("when", ["token", "prompt", "always", "never"])
+def test_a_stream_tells_what_live_gives(model, when, judged, edit):
+    bundle, prompts = some_bundle(model, edit=edit, when=when, judged=judged), PROMPTS[:6]
+    answers = decode(model, prompts, bundle)
+    for i, prompt in enumerate(prompts):
+        *events, done = stream(model, prompt, bundle)
+        pieces, steered = [], False
+        for event in events:
+            if event.kind == "back":
+                steered = True
+                assert event.text == "".join(pieces[len(pieces) - event.dropped :])
+                assert event.strength == pytest.approx(answers.decision.strength[i], abs=1e-9)
+                pieces = pieces[: len(pieces) - event.dropped]
+                assert len(pieces) == answers.decision.kept[i]
+            else:
+                assert event.kind == "token"
+                assert event.steered == steered
+                pieces.append(event.text)
+        assert done.kind == "done"
+        assert done.steered == steered == answers.decision.fired[i]
+        assert len(pieces) == answers.after.length[i]
+        assert "".join(pieces) == model.decode(answers.after.rows()[i])
+
+
+def test_a_stream_tells_p_of_each_token(model):
+    bundle = some_bundle(model, beta=1.0)
+    answers = answer(model, PROMPTS[:1], bundle)
+    told = [event.p for event in stream(model, PROMPTS[0], bundle) if event.kind == "token"]
+    assert told == pytest.approx(answers.before.p[0, 1 : len(told) + 1].tolist(), abs=1e-9)
+
+
+def test_the_last_event_is_the_cleaned_answer(model):
+    bundle = replace(some_bundle(model), prompt=PromptSettings(stop=("e",)))
+    for prompt in PROMPTS:
+        done = list(stream(model, prompt, bundle))[-1]
+        assert "e" not in done.text
+        assert done.text == done.text.strip()

@@ -1,0 +1,119 @@
+"""A bundle is one file that gives the same method back, and other models are refused."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from fasb.errors import BundleError, ConfigError
+from fasb.settings import DecodingSettings, PromptSettings
+from fasb.steering.bundle import Bundle
+from fasb.steering.edit import Change, Edit
+from fasb.steering.fingerprint import Fingerprint
+from fasb.steering.operations import Add, Remove, Scale
+from fasb.steering.policy import Policy
+from fasb.steering.tracker import Cosine, Logistic, Projection, Tracker
+
+MODEL = Fingerprint("llama", 2, 4, 3, "abc", hidden=12)
+AT = torch.tensor([[0, 1], [1, 3]])
+SCORES = {
+    "logistic": lambda: Logistic(torch.randn(2, 3), torch.randn(2)),
+    "cosine": lambda: Cosine(torch.randn(2, 3), torch.randn(2, 3)),
+    "projection": lambda: Projection(torch.randn(2, 3)),
+}
+
+
+def bundle(score: str = "logistic", positions="from_answer") -> Bundle:
+    """A bundle of two changes, of two sites and two operations."""
+    layers = torch.tensor([[1, 0], [0, 0]])
+    changes = (
+        Change("head", AT, Add(torch.randn(2, 3))),
+        Change("residual", layers, Remove(torch.randn(2, 12))),
+        Change("mlp", layers[:1], Scale(torch.randn(1, 12))),
+    )
+    return Bundle(
+        Policy(alpha=3.0, s=2),
+        Edit(changes, positions),
+        Tracker("head", AT, SCORES[score]()),
+        PromptSettings(stop=("\n",)),
+        DecodingSettings(tokens=7),
+        fingerprint=MODEL,
+        about={"method": "fasb", "held_out": 0.5},
+    )
+
+
+@pytest.mark.parametrize("positions", ["from_answer", "all", "prompt_end"])
+@pytest.mark.parametrize("score", SCORES)
+def test_a_bundle_comes_back_as_it_was_saved(tmp_path, score, positions):
+    one = bundle(score, positions)
+    one.save(tmp_path / "one.bundle")
+    two = Bundle.load(tmp_path / "one.bundle")
+    assert two.key() == one.key()
+    for part in ("policy", "prompt", "decoding", "scoring", "fingerprint", "about"):
+        assert getattr(two, part) == getattr(one, part)
+    assert two.edit.content() == one.edit.content()
+    assert two.tracker.content() == one.tracker.content()
+    assert two.edit.changes[1].operation.direction.dtype == torch.float32
+
+
+def test_the_unsteered_bundle_has_neither_edit_nor_tracker(tmp_path):
+    Bundle(Policy(when="never")).save(tmp_path / "plain.bundle")
+    plain = Bundle.load(tmp_path / "plain.bundle")
+    assert (plain.edit, plain.tracker) == (None, None)
+    assert plain.key() == Bundle(Policy(when="never")).key()
+
+
+def test_the_key_follows_all_that_changes_an_answer():
+    one = bundle()
+    (first, *rest), at = one.edit.changes, AT.flip(0)
+    others = [
+        one.with_policy(alpha=4.0),
+        replace(one, edit=None),
+        replace(one, edit=Edit((replace(first, at=at), *rest))),
+        replace(one, edit=replace(one.edit, positions="all")),
+        replace(one, tracker=None),
+        replace(one, tracker=replace(one.tracker, at=at)),
+        replace(one, decoding=DecodingSettings(tokens=8)),
+        replace(one, prompt=PromptSettings()),
+    ]
+    assert len({other.key() for other in [one, *others]}) == len(others) + 1
+    assert replace(one, about={"note": "other"}).key() == one.key()
+
+
+def test_another_policy_claims_nothing_that_was_measured():
+    assert bundle().with_policy(alpha=4.0).about == {"method": "fasb"}
+
+
+def test_what_is_not_whole_is_refused():
+    one = bundle()
+    for parts, message in (
+        ({"tracker": None}, "when 'token' reads p, but there is no tracker; fit one"),
+        ({"edit": None}, "when 'token' may steer, but there is no edit; fit one"),
+        (
+            {
+                "edit": replace(one.edit, positions="all"),
+                "decoding": DecodingSettings(edit="transient"),
+            },
+            "positions 'all' stays in the cache; set decoding.edit to persistent",
+        ),
+    ):
+        with pytest.raises(BundleError, match=f"^bundle: .*{message}"):
+            replace(one, **parts).require()
+    replace(one.with_policy(when="always"), tracker=None).require()
+    replace(one.with_policy(when="never"), tracker=None, edit=None).require()
+    with pytest.raises(ConfigError):
+        one.with_policy(s=0)
+
+
+@pytest.mark.parametrize("field", ["n_layers", "n_heads", "head_dim", "tokenizer", "hidden"])
+def test_another_model_is_refused_by_the_field_that_differs(field):
+    other = replace(MODEL, **{field: "xyz" if field == "tokenizer" else 99})
+    with pytest.raises(BundleError, match=f"made for {field}"):
+        MODEL.check(other, siblings=True)
+
+
+def test_a_sibling_is_taken_only_when_said_so():
+    sibling = replace(MODEL, model="llama-chat", weights="other")
+    with pytest.raises(BundleError, match="or allow siblings"):
+        MODEL.check(sibling)
+    MODEL.check(sibling, siblings=True)
