@@ -4,13 +4,12 @@ import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from fasb.artifacts import read_json, write_json, write_parquet
+from fasb.artifacts import read_json, write_json, write_parquet, writing_hdf5
 from fasb.cli.world import health_command, pretrain_command
 from fasb.errors import ConfigError
 from fasb.world.health import (
@@ -48,7 +47,7 @@ def cell(folder, **figures):
         "credulous_context": 0.2,
     } | figures
     write_json(folder / "model/training.json", {"figures": told}, {})
-    with h5py.File(folder / "anchors.h5", "w") as file:
+    with writing_hdf5(folder / "anchors.h5", {}) as file:
         file["fold0/logistic/accuracy"] = np.array([[0.5, 0.75], [0.7, 0.6]])
         file["fold1/logistic/accuracy"] = np.array([[0.85, 0.75], [0.7, 0.6]])
         file["fold1/cosine/accuracy"] = np.ones((2, 2))

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from fasb.artifacts import hdf5_stamp, read_tensors
+from fasb.artifacts import read_tensors, reading_hdf5
 from fasb.errors import ArtifactError
 from fasb.fitting.anchors import anchors
 from fasb.fitting.directions import Vectors
@@ -168,11 +168,8 @@ def opened_anchors(path: Path) -> Iterator[Any]:
     Raises:
         ArtifactError: it is missing, damaged or unfinished.
     """
-    import h5py
-
     try:
-        with h5py.File(path) as file:
-            hdf5_stamp(file, path)
+        with reading_hdf5(path) as file:
             yield file
     except (OSError, KeyError) as error:
         raise ArtifactError(f"{path}: cannot be read; run 'fasb anchors' to make it") from error
