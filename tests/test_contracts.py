@@ -18,10 +18,10 @@ import torch
 from fits import model_fits, some_questions, spoil
 from published_sets import write_parquet
 from pydantic import ValidationError
+from steering import some_prompts
 from test_choice_tasks import TASKS
 from test_transfer_sets import CSV
 from test_truthfulqa import write as write_truthfulqa
-from steering import some_prompts
 from tiny import tiny_checkpoint, tiny_model
 
 from fasb.data.protocol import Question, check_questions, read_questions, write_questions
@@ -381,9 +381,10 @@ def test_its_bundle_is_loaded_as_saved(steered, model, tmp_path):
     assert loaded.key() == bundle.key()
     assert asdict(loaded.policy) == asdict(bundle.policy)
     assert (loaded.fingerprint, loaded.about) == (bundle.fingerprint, bundle.about)
-    assert decode(model, texts[:2], loaded).after.rows() == decode(
-        model, texts[:2], bundle
-    ).after.rows()
+    assert (
+        decode(model, texts[:2], loaded).after.rows()
+        == decode(model, texts[:2], bundle).after.rows()
+    )
 
 
 # ---- judges

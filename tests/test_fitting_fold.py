@@ -228,7 +228,9 @@ def test_vectors_that_are_no_edits_are_refused(tmp_path, spoiling):
 def test_trackers_of_another_kind_of_file_are_refused(tmp_path):
     path = tmp_path / "trackers.safetensors"
     write_tensors(path, {"fold0.logistic.weight": np.zeros((2, 3, 5))}, {}, {})
-    with pytest.raises(ArtifactError, match=r"trackers.safetensors: lacks 'fold0.logistic.bias'; run"):
+    with pytest.raises(
+        ArtifactError, match=r"trackers.safetensors: lacks 'fold0.logistic.bias'; run"
+    ):
         read_classifiers(path)
 
 

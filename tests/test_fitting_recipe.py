@@ -86,7 +86,11 @@ def test_what_a_policy_does_not_look_at_makes_no_difference():
         ({"backtracks": None}, FASB, r"methods\.mine\.backtracks: .*valid integer"),
         ({"when": "answer"}, FASB, r"methods\.mine\.when: .*got 'answer'"),
         ({"when": "token"}, {"use": "caa"}, r"methods\.mine\.when: 'token' reads p; name a `gate`"),
-        ({"backtracks": 2}, {"use": "caa"}, r"methods\.mine\.when: 'always' reads p; name a `gate`"),
+        (
+            {"backtracks": 2},
+            {"use": "caa"},
+            r"methods\.mine\.when: 'always' reads p; name a `gate`",
+        ),
         ({}, {"use": "hed_vectors"}, r"no module 'hed_vectors'; did you mean 'head_vectors'"),
         ({}, {"use": "caa", "gate": "prob"}, r"no module 'prob'; did you mean 'probe'"),
     ],

@@ -22,7 +22,13 @@ from fasb.errors import ConfigError
 from fasb.fitting.reads import HEAD_READS, Read
 from fasb.fitting.recipe import MethodEntry, Recipe, fit_bundle
 from fasb.model.hooks import editing
-from fasb.settings import DecodingSettings, PromptSettings, Sections, TrackerSettings, VectorSettings
+from fasb.settings import (
+    DecodingSettings,
+    PromptSettings,
+    Sections,
+    TrackerSettings,
+    VectorSettings,
+)
 
 SECTIONS = Sections(PromptSettings(stop=()), decoding=DecodingSettings(tokens=6))
 PROMPTS = [prompt for prompt in some_prompts(7, seed=3) if len(prompt) > 1]
