@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import h5py
 import numpy as np
@@ -185,7 +185,7 @@ class Bank:
                     f"{path}: not a bank of format {FORMAT}; run the study or 'fasb activations' again"
                 )
             n_answers, n_layers, n_units, width = file["activations"].shape
-            label, site = file["label"][:], str(file.attrs["site"])
+            label, site = file["label"][:], cast(SiteName, str(file.attrs["site"]))
             question, drawn = (
                 np.array(file[name].asstr()[:], dtype=str) for name in ("question", "drawn")
             )

@@ -55,7 +55,7 @@ def fit_trackers(
     bank: Bank, splits: Sequence[Split], settings: ProbeSettings, out: Path, made_by: dict[str, Any]
 ) -> None:
     """Fit classifiers of all heads, of both kinds, on each fold's training rows (P1, P7)."""
-    tensors = {}
+    tensors: dict[str, np.ndarray] = {}
     for i, split in enumerate(splits):
         train = bank.rows(split.train)
         for kind in KINDS:
@@ -89,7 +89,8 @@ def fit_vectors(
     trainings: Sequence[Training], recipes: Iterable[Recipe], out: Path, made_by: dict[str, Any]
 ) -> None:
     """Fit the edit and the tracker of every distinct setting that the recipes ask for."""
-    recipes, tensors, layouts = list(recipes), {}, {}
+    recipes, layouts = list(recipes), {}
+    tensors: dict[str, Any] = {}
     for training in trainings:
         fitted = fit_parts(training, recipes)
         for key, edit in fitted.edits.items():

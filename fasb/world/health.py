@@ -137,7 +137,7 @@ def check(world: WorldSettings, figures: Figures, settings: HealthSettings) -> d
     }
     needs["true"] = settings.true
     needs["loss"] = (settings.loss, None) if world.kind == "tradeoff" else (None, settings.loss)
-    report = {
+    report: dict[str, dict[str, Any]] = {
         name: {
             "value": None if value is None else round(value, 1),
             "need": _need(*needs[name]),
