@@ -147,6 +147,7 @@ def test_what_a_model_wrote_is_text_and_never_markup(made):
     original = path.read_bytes()
     frame = read_parquet(path)
     frame["text"] = "<script>alert(1)</script>"
+    frame["trace_pieces"] = [['"><img src=x onerror=alert(1)>', "\x1b[2J\u202e"]] * len(frame)
     write_parquet(path, frame, {})
     try:
         text = render(
@@ -156,6 +157,9 @@ def test_what_a_model_wrote_is_text_and_never_markup(made):
         path.write_bytes(original)
     assert "<script" not in text
     assert "&lt;script&gt;" in text
+    assert "<img src=x" not in text
+    assert "\x1b" not in text
+    assert "\u202e" not in text
 
 
 def test_the_mark_stands_where_the_answer_fired(made):

@@ -14,6 +14,8 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from fasb.study.escaping import without_controls
+
 LOW, MIDDLE, HIGH = (58, 143, 199), (140, 140, 140), (213, 94, 0)
 """Colours of p = 0, p = beta and p = 1, readable on black and on white, also for colour-blind
 eyes."""
@@ -42,13 +44,14 @@ class Page:
     def add(self, event: Any) -> None:
         """Take in the next event of the stream."""
         if event.kind == "token":
-            self.spans.append(Span(event.text, "rewritten" if event.steered else "kept", event.p))
+            kind = "rewritten" if event.steered else "kept"
+            self.spans.append(Span(without_controls(event.text), kind, event.p))
         elif event.kind == "back":
             self.back, self.n_before = event, len(self.spans)
             first = len(self.spans) - event.dropped
             self.spans[first:] = [Span(span.text, "dropped", span.p) for span in self.spans[first:]]
         else:
-            self._cut(event.text)
+            self._cut(without_controls(event.text))
 
     @property
     def answer_tokens(self) -> int:
@@ -125,8 +128,11 @@ def style_of(span: Span, beta: float) -> str:
 
 
 def show(console: Console, question: str, events: Iterable[Any], beta: float) -> Page:
-    """Write one answer to the console as it grows; without a terminal only when it is complete."""
-    page = Page(beta)
+    """Write one answer to the console as it grows; without a terminal only when it is complete.
+
+    Control characters of question and answer are left out: a text moves no cursor.
+    """
+    page, question = Page(beta), without_controls(question)
     if not console.is_terminal:
         for event in events:
             page.add(event)
@@ -155,7 +161,7 @@ def picture(pages: Sequence[tuple[str, Page]], beta: float) -> str:
     console.print(legend(beta))
     for question, page in pages:
         console.print()
-        console.print(_block(question, page, True))
+        console.print(_block(without_controls(question), page, True))
     return re.sub(
         r"@font-face {.*?}", "", console.export_svg(title="fasb steer"), flags=re.DOTALL
     )  # no network

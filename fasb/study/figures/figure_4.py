@@ -93,6 +93,8 @@ def draw(rows: pd.DataFrame) -> Figure:
             axis.set_xlabel(f"heads, best first ({KINDS[kind]})")
         bar = figure.colorbar(image, ax=grid, shrink=0.85, aspect=25 * len(found), pad=0.02)
         bar.set_label("validation accuracy")
+        # colours are symmetric about chance; the bar shows those that occur
+        bar.ax.set_ylim(min(rows["value"].min(), 0.5), rows["value"].max())
         bar.outline.set_linewidth(0.5)  # type: ignore[operator]
     return figure
 
