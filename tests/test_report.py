@@ -17,9 +17,14 @@ from fasb.study.report import Sources, health, render, timing
 from fasb.study.styles import styles_of
 
 INPUTS = (
-    "metrics.parquet", "metrics.json", "grid.parquet", "tuned.json", "generations.parquet", "judged.parquet",
+    "metrics.parquet",
+    "metrics.json",
+    "grid.parquet",
+    "tuned.json",
+    "generations.parquet",
+    "judged.parquet",
     "anchors.h5",
-)  # fmt: skip
+)
 SECTIONS = (
     "about",
     "main",
@@ -191,7 +196,7 @@ def test_the_drop_from_validation_to_test_is_in_points(tmp_path):
 
 
 def chosen(folds, root):
-    """The row of a method, whose folds differ from one that gained .9 on validation and .72 on test."""
+    """The row of a method whose folds change an entry with .9 on validation and .72 on test."""
     from fasb.artifacts import write_json
 
     entry = {
@@ -225,8 +230,12 @@ def test_timing_adds_up_the_jobs_of_a_rule(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"s\th:m:s\tmax_rss\n{seconds}\t0:00:02\t-\n")
     assert timing(tmp_path)[0] | {"memory": None} == {
-        "rule": "sweep", "jobs": 2, "total": 6.5, "longest": 4.0, "memory": None,
-    }  # fmt: skip
+        "rule": "sweep",
+        "jobs": 2,
+        "total": 6.5,
+        "longest": 4.0,
+        "memory": None,
+    }
     assert timing(tmp_path / "none") == []
 
 

@@ -1,7 +1,8 @@
-"""How an answer looks while it is written: tokens coloured by p, what was dropped, what was written instead.
+"""How an answer looks while it is written: tokens coloured by p, what was dropped and rewritten.
 
-In: the events of `fasb.decoding.stream.stream`. Out: rich text, or plain text where there is no terminal:
-`kept [-dropped-] {+rewritten+}`. Knows no model.
+In: the events of `fasb.decoding.stream.stream`. Out: rich text, or plain text where there is no
+terminal: `kept [-dropped-] {+rewritten+}`. Knows no model. Control characters are left out of all
+that a model or a person wrote.
 """
 
 import io
@@ -44,8 +45,8 @@ class Page:
     def add(self, event: Any) -> None:
         """Take in the next event of the stream."""
         if event.kind == "token":
-            kind = "rewritten" if event.steered else "kept"
-            self.spans.append(Span(without_controls(event.text), kind, event.p))
+            text = without_controls(event.text)
+            self.spans.append(Span(text, "rewritten" if event.steered else "kept", event.p))
         elif event.kind == "back":
             self.back, self.n_before = event, len(self.spans)
             first = len(self.spans) - event.dropped
@@ -82,7 +83,8 @@ class Page:
         if self.back is None:
             seen = [span.p for span in self.spans if span.p is not None]
             spread = f"; p from {min(seen):.2f} to {max(seen):.2f}" if seen else ""
-            return f"not steered: no check found p > {self.beta:.2f} in {len(self.spans)} tokens{spread}"
+            n = len(self.spans)
+            return f"not steered: no check found p > {self.beta:.2f} in {n} tokens{spread}"
         n = self.answer_tokens
         told = f"{n} {'token' if n == 1 else 'tokens'}, strength {self.back.strength:.3g}"
         if self.back.p is None or not self.n_before:
@@ -99,7 +101,7 @@ class Page:
         )
 
     def _cut(self, answer: str) -> None:
-        """Forget tokens behind the answer: what completed a stop string or began another question."""
+        """Forget tokens behind the answer: a completed stop string, or another question."""
         left = len(answer) + max(
             "".join(s.text for s in self.spans if s.kind != "dropped").find(answer), 0
         )

@@ -9,8 +9,9 @@ worlds of this kind: it holds what questions, fitting and tuning add. One or two
 of others; there, groups of questions that belong together are drawn anew inside each (percentile
 bootstrap), and the interval speaks of these worlds with their fits held fixed. A p-value answers
 the same question as its interval. Split seeds share their test questions, so they are averaged,
-never resampled. Where nothing varied there is no interval. True*Info is a product of means and is formed inside each fold, in every draw. All
-methods see the same draws, which makes differences paired.
+never resampled. Where nothing varied there is no interval. True*Info is a product of means and is
+formed inside each fold, in every draw. All methods see the same draws, which makes differences
+paired.
 """
 
 from dataclasses import dataclass

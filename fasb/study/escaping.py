@@ -23,7 +23,8 @@ LATEX = {
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}", DELTA: r"$\Delta$", MINUS: "$-$", DAGGER: r"$^\dagger$", DASH: "--",
-    "\N{NO-BREAK SPACE}": "~", "\N{UPWARDS ARROW}": r"$\uparrow$", "\N{DOWNWARDS ARROW}": r"$\downarrow$",
+    "\N{NO-BREAK SPACE}": "~",
+    "\N{UPWARDS ARROW}": r"$\uparrow$", "\N{DOWNWARDS ARROW}": r"$\downarrow$",
     "True*Info": r"True$\times$Info",
 }  # fmt: skip
 IN_LATEX = re.compile("|".join(re.escape(text) for text in sorted(LATEX, key=len, reverse=True)))

@@ -256,9 +256,9 @@ def _intervals(rows: pd.DataFrame) -> str:
         )
     here = "these two worlds" if first["worlds"] == 2 else "this model and dataset"
     return (
-        f"In brackets: 95 % interval over questions (bootstrap of their groups), none where nothing "
-        f"varied; {here} and what was fitted are held fixed: it does not speak of others, for which "
-        f"fewer than {ENOUGH_WORLDS} worlds give no interval."
+        "In brackets: 95 % interval over questions (bootstrap of their groups), none where nothing "
+        f"varied; {here} and what was fitted are held fixed: it does not speak of others, for "
+        f"which fewer than {ENOUGH_WORLDS} worlds give no interval."
     )
 
 

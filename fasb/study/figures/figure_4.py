@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
 
 from fasb.artifacts import hdf5_stamp
-from fasb.study.figures.drawing import STYLE, WIDTH, empty, groups, panels, side_label
+from fasb.study.figures.drawing import STYLE, WIDTH, Keywords, empty, groups, panels, side_label
 from fasb.study.panels import Cell, files_of, pooled
 from fasb.study.styles import MethodStyle
 
@@ -95,13 +95,13 @@ def draw(rows: pd.DataFrame) -> Figure:
         bar.set_label("validation accuracy")
         # colours are symmetric about chance; the bar shows those that occur
         bar.ax.set_ylim(min(rows["value"].min(), 0.5), rows["value"].max())
-        bar.outline.set_linewidth(0.5)  # type: ignore[operator]
+        bar.outline.set_linewidth(0.5)
     return figure
 
 
 def _draw_heads(axis: Axes, rows: pd.DataFrame, norm: TwoSlopeNorm) -> Any:
     table = rows.pivot_table(index="layer", columns="rank", values="value").to_numpy()
-    look = {"cmap": "RdBu", "norm": norm, "aspect": "auto", "origin": "lower"}
+    look: Keywords = {"cmap": "RdBu", "norm": norm, "aspect": "auto", "origin": "lower"}
     image = axis.imshow(table, interpolation="nearest", **look)
     for side in ("left", "bottom"):
         axis.spines[side].set_visible(False)

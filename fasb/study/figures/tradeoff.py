@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
 from fasb.metrics.statistics import intervals, resample
-from fasb.study.figures.drawing import STYLE, WIDTH, Look, empty, groups, looks, panels
+from fasb.study.figures.drawing import STYLE, WIDTH, Keywords, Look, empty, groups, looks, panels
 from fasb.study.figures.numbers import Row, along, bars, by_group, mean_over_worlds, scaled, sizes
 from fasb.study.measures import INFO, TRUE, TRUE_INFO
 from fasb.study.panels import Cell, Comparison, comparisons, read_cells
@@ -144,10 +144,15 @@ def _draw_plane(
 def _draw_cross(axis: Axes, at: dict[str, Any], look: Look) -> None:
     """A tuned method's test result with its intervals in both directions."""
     x, y = at[TRUE.name], at[INFO.name]
-    bar = {"color": look.colour, "linewidth": 0.9}
+    bar: Keywords = {"color": look.colour, "linewidth": 0.9}
     axis.hlines(y, at[f"{TRUE.name}_low"], at[f"{TRUE.name}_high"], **bar)
     axis.vlines(x, at[f"{INFO.name}_low"], at[f"{INFO.name}_high"], **bar)
-    point = {"color": look.colour, "markersize": 6, "markeredgecolor": "white", "zorder": 5}
+    point: Keywords = {
+        "color": look.colour,
+        "markersize": 6,
+        "markeredgecolor": "white",
+        "zorder": 5,
+    }
     axis.plot(x, y, look.marker, **point)
 
 
@@ -175,9 +180,13 @@ def _draw_key(axis: Axes, methods: Sequence[Look]) -> None:
     """Markers and names in the lower left; the points lie too close together to be named there."""
     for i, look in enumerate(reversed(methods)):
         y = 8 + 10.5 * i
-        place = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "center"}
+        place: Keywords = {
+            "xycoords": "axes fraction",
+            "textcoords": "offset points",
+            "va": "center",
+        }
         axis.annotate(look.label, (0, 0), (16, y), color=look.ink, fontsize=8, **place)
         offset = ScaledTranslation(9 / 72, y / 72, axis.figure.dpi_scale_trans)
-        point = {"color": look.colour, "markersize": 5, "markeredgecolor": "white"}
-        at = {"transform": axis.transAxes + offset, "scalex": False, "scaley": False}
+        point: Keywords = {"color": look.colour, "markersize": 5, "markeredgecolor": "white"}
+        at: Keywords = {"transform": axis.transAxes + offset, "scalex": False, "scaley": False}
         axis.plot(0, 0, look.marker, **point, **at)
