@@ -28,7 +28,7 @@ def made_by(use, **error):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Two pooled worlds and one by itself, whose second judge turns some verdicts on truth and gives no info."""
+    """Two pooled worlds and one by itself; the second judge turns some verdicts, gives no info."""
     made = results(
         tmp_path_factory.mktemp("judges"), worlds=("a-s2", "a-s3", "b-s2"), seeds=(0, 1), groups=4
     )

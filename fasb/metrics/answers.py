@@ -95,6 +95,11 @@ def verdict(score: Float[np.ndarray, "*shape"]) -> Bool[np.ndarray, "*shape"]:
     return score >= VERDICT
 
 
+def good(verdicts: Bool[np.ndarray, "row score"]) -> Bool[np.ndarray, " row"]:
+    """Return which answers every score says yes to: true and informative, where both are known."""
+    return np.asarray(verdicts.all(axis=1))
+
+
 def true_info(true: Float[np.ndarray, " question"], info: Float[np.ndarray, " question"]) -> float:
     """Return True*Info of one fold: the product of two means, not the mean of products (Q9)."""
     return float(true.mean() * info.mean())

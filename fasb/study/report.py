@@ -31,8 +31,8 @@ HEALTH = ("tag", "context", "head", "true", "info", "gain", "loss")
 """Order of a world's health figures; others stand behind."""
 ABOUT_TABLES = {
     "main": "Main methods; differences are to the unsteered model.",
-    "differences": "What the unsteered model does not answer: each gated method minus every other "
-    "main method, on the same questions.",
+    "differences": "The claims that matter: each gated method minus every other main method, on "
+    "the same questions.",
     "ablation": "The full method against itself with one part taken away, and controls; "
     "differences are to the full method.",
     "models": "The same questions asked of several models; each is fitted and tuned on its own.",

@@ -60,8 +60,6 @@ def with_styles(rows: pd.DataFrame, styles: Sequence[MethodStyle]) -> pd.DataFra
     """
     if rows.empty:
         return rows
-    at = {style.name: place for place, style in enumerate(styles)}
-    place = rows["method"].map(at)
-    label = rows["method"].map({style.name: style.label for style in styles})
-    colour = rows["method"].map({style.name: style.colour for style in styles})
-    return rows.assign(label=label, colour=colour, place=place)
+    looks = pd.DataFrame([(style.name, style.label, style.colour) for style in styles])
+    looks = looks.set_axis(["method", "label", "colour"], axis=1).reset_index(names="place")
+    return rows.merge(looks, on="method", how="left")

@@ -92,17 +92,25 @@ def table_rows(
     pairs, styles = chosen_methods(name, methods), tuple(methods)
     needed = {one for pair in pairs for one in pair}
     names = [one for one in names_of(styles) if one in needed]
+    found = comparisons(frame, names, columns_of(TABLES[name].file))
+    # the smallest p there can be must survive the correction for this many claims
+    n_claims = len(found) * len(pairs) * sum(has_difference(name, one) for one in MEASURES)
     rows: list[dict[str, Any]] = []
-    for comparison in comparisons(frame, names, columns_of(TABLES[name].file)):
-        rows += _Compared.of(comparison, n_draws).rows(name, pairs)
-    found = pd.DataFrame(rows)
-    p = found["p"].to_numpy(np.float64)
-    found = found.assign(p_holm=holm(p), claims=int(np.isfinite(p).sum()))
-    found = found.assign(preset=preset, table=name, sigma_of_all=False)
-    found = with_styles(found, styles)
+    for comparison in found:
+        compared = _Compared.of(comparison, n_draws, max(1999, 100 * n_claims - 1))
+        rows += compared.rows(name, pairs)
+    table = with_styles(pd.DataFrame(rows), styles)
+    p = table["p"].to_numpy(np.float64)
     labels = {style.name: style.label for style in styles}
-    found["baseline_label"] = found["baseline"].map(labels)
-    return _with_published(_with_averages(found) if name == "tasks" else found)
+    table = table.assign(
+        p_holm=holm(p),
+        claims=int(np.isfinite(p).sum()),
+        baseline_label=table["baseline"].map(labels),
+        preset=preset,
+        table=name,
+        sigma_of_all=False,
+    )
+    return _with_published(_with_averages(table) if name == "tasks" else table)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +120,13 @@ class _Compared:
     comparison: Comparison
     sample: Sample
     own: Interval
+    n_permutations: int
 
     @classmethod
-    def of(cls, comparison: Comparison, n_draws: int) -> "_Compared":
+    def of(cls, comparison: Comparison, n_draws: int, n_permutations: int) -> "_Compared":
         sample = resample(comparison.panel, n_draws)
-        return cls(comparison, sample, intervals(comparison.panel, sample))
+        own = intervals(comparison.panel, sample)
+        return cls(comparison, sample, own, n_permutations)
 
     def rows(self, table: str, pairs: Sequence[Pair]) -> list[dict[str, Any]]:
         """A row per pair and measure; where a baseline has no rows, the first method stands in."""
@@ -140,7 +150,7 @@ class _Compared:
         low, high = np.clip([self.own.low[at], self.own.high[at]], *measure.limits)
         tested = Tested(np.nan, "")
         if method != baseline and has_difference(table, measure.name):
-            tested = compare(panel, method, baseline, measure.name)
+            tested = compare(panel, method, baseline, measure.name, self.n_permutations)
         return {
             **self.comparison.about,
             "method": method,

@@ -3,8 +3,8 @@
 A figure's module has `TITLE`; `rows(cells, files, styles)`, the tidy numbers, which stand as CSV
 beside the picture; `caption(rows)`, whose first sentence is what is seen; `draw(rows)`. Caption
 and picture are made of the rows alone, as they are or read back from their CSV: methods' labels,
-colours and places in the config are columns. A picture has no title: the caption opens with what it shows.
-Imports neither pandas nor matplotlib before they are needed.
+colours and places in the config are columns. A picture has no title: the caption opens with what
+it shows. Imports neither pandas nor matplotlib before they are needed.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
 
 from fasb.artifacts import reading_hdf5
-from fasb.study.figures.drawing import STYLE, WIDTH, empty, groups, panels, side_label
+from fasb.study.figures.drawing import STYLE, WIDTH, Keywords, empty, groups, panels, side_label
 from fasb.study.panels import Cell, files_of, pooled
 from fasb.study.styles import MethodStyle
 
@@ -91,13 +91,15 @@ def draw(rows: pd.DataFrame) -> Figure:
             axis.set_xlabel(f"heads, best first ({KINDS[kind]})")
         bar = figure.colorbar(image, ax=grid, shrink=0.85, aspect=25 * len(found), pad=0.02)
         bar.set_label("validation accuracy")
-        bar.outline.set_linewidth(0.5)  # type: ignore[operator]
+        # colours are symmetric about chance; the bar shows those that occur
+        bar.ax.set_ylim(min(rows["value"].min(), 0.5), rows["value"].max())
+        bar.outline.set_linewidth(0.5)
     return figure
 
 
 def _draw_heads(axis: Axes, rows: pd.DataFrame, norm: TwoSlopeNorm) -> Any:
     table = rows.pivot_table(index="layer", columns="rank", values="value").to_numpy()
-    look = {"cmap": "RdBu", "norm": norm, "aspect": "auto", "origin": "lower"}
+    look: Keywords = {"cmap": "RdBu", "norm": norm, "aspect": "auto", "origin": "lower"}
     image = axis.imshow(table, interpolation="nearest", **look)
     for side in ("left", "bottom"):
         axis.spines[side].set_visible(False)

@@ -46,6 +46,7 @@ def _write_table(paths: Paths, texts: dict[str, str]) -> None:
 )
 def table(study: Study, table: str, paths: Paths) -> None:
     """Write a table of all cells, as CSV, Markdown and LaTeX."""
+    from fasb.study.escaping import csv_text
     from fasb.study.panels import Cell, judges_of, read_cells
     from fasb.study.printing import latex, markdown
     from fasb.study.styles import styles_of
@@ -59,8 +60,7 @@ def table(study: Study, table: str, paths: Paths) -> None:
     if table != "side_effects":
         judges = judges_of(shown, files)
         rows["judge"] = [judges.get(group, "") for group in zip(rows["model"], rows["dataset"])]
-    csv = rows.to_csv(index=False)
-    _write_table(paths, {"csv": csv, "md": markdown(rows), "tex": latex(rows)})
+    _write_table(paths, {"csv": csv_text(rows), "md": markdown(rows), "tex": latex(rows)})
 
 
 @stage(
@@ -77,12 +77,13 @@ def table(study: Study, table: str, paths: Paths) -> None:
 def agreement(study: Study, paths: Paths) -> None:
     """Write how far two judges agree on the cells' test answers, as a table."""
     from fasb.study.agreement import agreement_rows, latex, markdown
+    from fasb.study.escaping import csv_text
     from fasb.study.panels import Cell
+    from fasb.study.styles import styles_of
 
     shown = Cell.of([cell.dump() for cell in cells.twice_judged(study)])
-    rows = agreement_rows(shown, paths.every("cells"))
-    csv = rows.to_csv(index=False)
-    _write_table(paths, {"csv": csv, "md": markdown(rows), "tex": latex(rows)})
+    rows = agreement_rows(shown, paths.every("cells"), styles_of(study.chosen_methods))
+    _write_table(paths, {"csv": csv_text(rows), "md": markdown(rows), "tex": latex(rows)})
 
 
 @stage(
@@ -96,6 +97,7 @@ def agreement(study: Study, paths: Paths) -> None:
 def figure(study: Study, figure: str, paths: Paths) -> None:
     """Draw a figure of all cells, as PDF and PNG, and write what it shows as CSV."""
     from fasb.artifacts import writing
+    from fasb.study.escaping import csv_text
     from fasb.study.figures import draw, rows_of, save
     from fasb.study.panels import Cell
     from fasb.study.styles import styles_of
@@ -104,7 +106,7 @@ def figure(study: Study, figure: str, paths: Paths) -> None:
     methods = styles_of(study.chosen_methods)
     rows = rows_of(figure, shown, paths.every("cells"), methods)
     with writing(paths["csv"]) as part:
-        rows.to_csv(part, index=False)
+        part.write_text(csv_text(rows))
     save(draw(figure, rows), paths["csv"].with_suffix(""))
 
 
