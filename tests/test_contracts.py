@@ -29,8 +29,9 @@ from fasb.decoding.decode import answer, check, decode, observe, trace
 from fasb.decoding.observe import logits_of
 from fasb.decoding.score import Choice, score
 from fasb.extensions import FUNCTION, find, known, settings_of, validated
-from fasb.fitting.recipe import MethodEntry, Recipe, fit_bundle
-from fasb.settings import DecodingSettings, PromptSettings, Section, Sections
+from fasb.fitting.recipe import fit_bundle
+from fasb.search import Method
+from fasb.settings import DecodingSettings, PromptSettings, Section, StageSettings
 from fasb.steering.bundle import Bundle
 
 WORLD = {"kind": "tradeoff", "seed": 5, "entities": 6}
@@ -164,7 +165,9 @@ def test_a_dataset_gives_roles_to_all_its_questions_or_to_none(dataset):
 
 # ---- methods and gates
 
-SECTIONS = Sections(PromptSettings(stop=("e",)), decoding=DecodingSettings(tokens=10, batch=3))
+SECTIONS = StageSettings(
+    prompt=PromptSettings(stop=("e",)), decoding=DecodingSettings(tokens=10, batch=3)
+)
 POLICIES = {
     "token": {"when": "token", "s": 3},
     "without step back": {"when": "token", "s": 3, "backtrack": False},
@@ -186,8 +189,8 @@ def recipe_of(use, gate=None, policy=None, **settings):
     """The recipe of a method under a gate and a policy."""
     settings |= few("methods", use) | (POLICIES[policy] if policy else {})
     settings |= few("gates", gate) if gate else {}
-    entry = MethodEntry(use=use, gate=gate, settings=settings)
-    return Recipe.of(entry, {}, SECTIONS, "methods.test")
+    entry = Method(use=use, gate=gate, settings=settings)
+    return entry.recipe({}, SECTIONS, "test")
 
 
 @pytest.fixture(scope="module")
