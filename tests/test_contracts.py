@@ -166,7 +166,7 @@ def test_a_dataset_gives_roles_to_all_its_questions_or_to_none(dataset):
 # ---- methods and gates
 
 SECTIONS = StageSettings(
-    prompt=PromptSettings(stop=("e",)), decoding=DecodingSettings(tokens=10, batch=3)
+    prompt=PromptSettings(stop=("e",)), decoding=DecodingSettings(tokens=8, batch=3)
 )
 POLICIES = {
     "token": {"when": "token", "s": 3},
@@ -178,6 +178,7 @@ POLICIES = {
 
 ALONE = [(name, None, None) for name in known("methods")]
 GATED = list(itertools.product(known("methods"), known("gates"), POLICIES))
+ONCE = ALONE + list(itertools.product(known("methods"), known("gates"), ["token"]))
 
 
 def few(package, name):
@@ -211,7 +212,7 @@ def training_of(fits, model):
 def fitted(fits, model):
     """A bundle of a recipe; each distinct edit and tracker is fitted once."""
     training = training_of(fits, model)
-    prompts = some_prompts(6, seed=3)
+    prompts = some_prompts(5, seed=3, longest=8)
     texts = [prompt for prompt in prompts if len(prompt) > 1]
     unsteered = trace(model, texts, SECTIONS.decoding, SECTIONS.prompt.stop)
 
@@ -248,7 +249,14 @@ def steered(request, fitted):
     return make(*request.param), texts
 
 
-@pytest.fixture(params=[("methods", name) for name in known("methods")], ids=lambda x: x[1])
+@pytest.fixture(params=ONCE, ids=lambda entry: "/".join(filter(None, entry)))
+def steered_once(request, fitted):
+    """A method's bundle, alone and under every gate, and prompts."""
+    make, texts = fitted
+    return make(*request.param), texts
+
+
+@pytest.fixture(params=known("methods"))
 def method(request):
     return request.param
 
@@ -321,15 +329,15 @@ def test_strength_0_is_the_plain_model_to_the_bit_and_another_is_not(method, fit
     make, texts = fitted
     for dtype in ("float64", "float32"):
         one = model if dtype == "float64" else tiny_model(dtype=dtype)
-        edit = make(method[1], None, None).edit
+        edit = make(method, None, None).edit
         for text in texts:
             plain = logits_of(one, text)
             assert torch.equal(logits_of(one, text, edit, 0.0), plain)
             assert not torch.equal(logits_of(one, text, edit, 1.0), plain)
 
 
-def test_answers_at_strength_0_are_the_plain_ones(steered, model):
-    bundle, texts = steered
+def test_answers_at_strength_0_are_the_plain_ones(steered_once, model):
+    bundle, texts = steered_once
     unsteered = trace(model, texts, bundle.decoding, bundle.prompt.stop).rows()
     zero = bundle.with_policy(alpha=0.0)
     assert decode(model, texts, zero).after.rows() == unsteered
@@ -351,8 +359,8 @@ def test_answers_are_those_of_the_plain_loop(steered, model):
     assert bundle.policy.when == "always" or 0 < answers.decision.fired.sum() < len(texts)
 
 
-def test_a_batch_gives_what_its_rows_give_alone(steered, model):
-    bundle, texts = steered
+def test_a_batch_gives_what_its_rows_give_alone(steered_once, model):
+    bundle, texts = steered_once
     together = decode(model, texts, bundle)
     for i, text in enumerate(texts):
         alone = decode(model, [text], bundle)
@@ -360,14 +368,12 @@ def test_a_batch_gives_what_its_rows_give_alone(steered, model):
         assert alone.rounds[0] == together.rounds[i]
 
 
-def test_scores_are_those_of_the_plain_loop(steered, model):
-    bundle, texts = steered
+def test_scores_are_those_of_the_plain_loop(steered_once, model):
+    bundle, texts = steered_once
     choices = []
     for i, text in enumerate(texts):
         tokens = (*text, *range(20, 26 + i))
         choices.append(Choice(tokens, len(text) - 1, len(text)))
-    if not bundle.policy.once:
-        bundle = bundle.with_policy(backtracks=1)  # scoring decides once
     scores = score(model, choices, bundle, batch=2)
     for i, choice in enumerate(choices):
         logprob, fired, _ = reference_loop.choose(
@@ -377,8 +383,8 @@ def test_scores_are_those_of_the_plain_loop(steered, model):
         assert scores.fired[i] == fired
 
 
-def test_its_bundle_is_loaded_as_saved(steered, model, tmp_path):
-    bundle, texts = steered
+def test_its_bundle_is_loaded_as_saved(steered_once, model, tmp_path):
+    bundle, texts = steered_once
     bundle.save(tmp_path / "one.bundle")
     loaded = Bundle.load(tmp_path / "one.bundle")
     assert loaded.key() == bundle.key()
