@@ -2,7 +2,7 @@
 
 In: functions of the modules `stages/*.py`, each under the decorator `stage`. Out: for every target
 of a study its input and output files, the settings that its result depends on with their hash, and
-the function that makes it. Imports neither torch nor pandas.
+the function that makes it. Imports no torch.
 
 A target is what a stage is run for, as it is written in a command: a cell (`model/dataset/seed0`),
 a dataset, a table. Its names are the arguments of the stage's functions beside the study.
@@ -100,6 +100,10 @@ class Stage:
         """Return the files that a job reads."""
         found = self.inputs(study, **names)
         return {key: [one] if isinstance(one, str) else one for key, one in found.items()}
+
+    def is_folder(self, output: str) -> bool:
+        """Return whether an output is a folder."""
+        return not Path(self.outputs[output]).suffix
 
     def written(self) -> dict[str, str]:
         """Return the files that jobs write, in the workflow's wildcards."""

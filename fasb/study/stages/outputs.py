@@ -6,6 +6,7 @@ from typing import Any
 from fasb.study import cells
 from fasb.study.cells import Cell
 from fasb.study.config import Study
+from fasb.study.measures import TABLES
 from fasb.study.stage import ONCE, Paths, Scope, each, stage
 
 
@@ -37,7 +38,7 @@ def _write_table(paths: Paths, texts: dict[str, str]) -> None:
     each("table", cells.tables),
     outputs={suffix: f"results/tables/{{table}}.{suffix}" for suffix in ("csv", "md", "tex")},
     inputs=lambda study, table: {
-        "cells": cells.files(cells.of_table(study, table), [cells.of_cell(table)])
+        "cells": cells.files(cells.of_table(study, table), [TABLES[table].file])
     },
     depends=lambda study, table: {
         **_shown(study, cells.of_table(study, table)),
@@ -54,7 +55,7 @@ def table(study: Study, table: str, paths: Paths) -> None:
 
     files = paths.every("cells")
     shown = Cell.of([cell.dump() for cell in cells.of_table(study, table)])
-    frame = read_cells(shown, files, cells.of_cell(table))
+    frame = read_cells(shown, files, TABLES[table].file)
     rows = table_rows(frame, table, styles_of(study.chosen_methods), study.preset)
     rows["sigma_of_all"] = bool(_sigma_of_all(study, table))
     if table != "side_effects":
