@@ -117,8 +117,8 @@ class Method(Section):
         Raises:
             ConfigError: naming the key below `where`.
         """
-        for key, values in self.grid.items():
-            if not values:
+        for key, tried in self.grid.items():
+            if not tried:
                 raise ConfigError(
                     f"{where}.grid.{key}: empty; give at least one value, or remove the key"
                 )
