@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 from tiny import tiny_bank
 
+from fasb.artifacts import seal
 from fasb.data.protocol import Question, Split
 from fasb.data.splits import split
 from fasb.fitting.bank import Bank
@@ -68,3 +69,4 @@ def spoil(bank: Bank, questions: tuple[str, ...]) -> None:
         x[rows] = 100 - 3 * x[rows]
         file["activations"][:] = x
         file["label"][:] = abs(file["label"][:] - rows.astype("int8"))
+    seal(bank.path)

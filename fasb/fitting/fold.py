@@ -22,7 +22,7 @@ from typing import Any, get_args
 import numpy as np
 import torch
 
-from fasb.artifacts import content_hash, hdf5_stamp, read_tensors, write_tensors, writing_hdf5
+from fasb.artifacts import content_hash, read_tensors, reading_hdf5, write_tensors, writing_hdf5
 from fasb.data.protocol import Split
 from fasb.errors import ArtifactError
 from fasb.fitting.bank import Bank
@@ -249,11 +249,8 @@ def opened_anchors(path: Path) -> Iterator[Any]:
     Raises:
         ArtifactError: it is missing, damaged or unfinished.
     """
-    import h5py
-
     try:
-        with h5py.File(path) as file:
-            hdf5_stamp(file, path)
+        with reading_hdf5(path) as file:
             yield file
     except (OSError, KeyError) as error:
         raise ArtifactError(f"{path}: cannot be read; run 'fasb anchors' to make it") from error

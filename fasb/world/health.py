@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from fasb.artifacts import read_json, read_parquet
+from fasb.artifacts import read_json, read_parquet, reading_hdf5
 from fasb.errors import FasbError
 from fasb.settings import Section
 from fasb.world.text import WorldSettings
@@ -98,9 +98,7 @@ def measure(model: Path, files: Sequence[Path], methods: Methods) -> Figures:
 
 def best_heads(anchors: Path) -> list[float]:
     """Validation accuracy of each fold's best logistic probe."""
-    import h5py
-
-    with h5py.File(anchors) as file:
+    with reading_hdf5(anchors) as file:
         return [
             float(np.max(file[name]["logistic/accuracy"][()]))
             for name in sorted(file)

@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fasb.artifacts import hdf5_stamp
+from fasb.artifacts import reading_hdf5
 from fasb.data.published import beside
 from fasb.metrics.statistics import intervals, resample
 from fasb.study.figures.drawing import STYLE, Look, empty, groups, looks, panels
@@ -64,11 +64,8 @@ def _variant(cell: Cell) -> str:
 
 def _pairs(cells: Sequence[Cell], files: Sequence[Path]) -> Iterator[tuple[Cell, float]]:
     """Pairs that each cell's probes were fitted on, averaged over folds."""
-    import h5py
-
     for cell, path in files_of(cells, files, "anchors.h5"):
-        with h5py.File(path) as file:
-            hdf5_stamp(file, path)
+        with reading_hdf5(path) as file:
             yield cell, float(np.mean([fold.attrs["pairs"] for fold in file.values()]))
 
 

@@ -13,7 +13,7 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
 
-from fasb.artifacts import hdf5_stamp
+from fasb.artifacts import reading_hdf5
 from fasb.study.figures.drawing import STYLE, WIDTH, empty, groups, panels, side_label
 from fasb.study.panels import Cell, files_of, pooled
 from fasb.study.styles import MethodStyle
@@ -34,11 +34,8 @@ def rows(
 
 
 def _accuracies(cells: Sequence[Cell], files: Sequence[Path]) -> Iterator[Accuracy]:
-    import h5py
-
     for cell, path in files_of(cells, files, "anchors.h5"):
-        with h5py.File(path) as file:
-            hdf5_stamp(file, path)
+        with reading_hdf5(path) as file:
             for fold in file.values():
                 for kind in fold.keys() & KINDS:
                     accuracy = fold[kind]["accuracy"][:].astype(np.float64)
