@@ -16,7 +16,7 @@ from tiny import tiny_bank, tiny_model, tiny_questions
 
 import fasb.fitting.bank
 from fasb.artifacts import seal, stamp_of
-from fasb.errors import ArtifactError, ConfigError, DataError
+from fasb.errors import ArtifactError, DataError
 from fasb.fitting.bank import READS, Bank, Texts, collect, texts_of
 from fasb.model.hooks import reading
 from fasb.settings import ActivationSettings, PromptSettings
@@ -80,14 +80,6 @@ def test_one_next_question_per_question_follows_the_same_rows():
     named = {question.id: question.text for question in questions}
     assert all(text.endswith(f" Q: {named[drawn]}") for text, drawn in zip(texts.text, texts.drawn))
     assert len({drawn for (drawn,) in behind.values()}) > 5
-
-
-@pytest.mark.parametrize(
-    ("field", "template"), [("probe", "{question} {reply}"), ("next_question", "{question}")]
-)
-def test_a_template_with_another_place_is_refused(field, template):
-    with pytest.raises(ConfigError, match=rf"prompt\.{field}: .*cannot be filled in.*; places: "):
-        texts_of(tiny_questions(), READS["next_question_end"], PromptSettings(**{field: template}))
 
 
 @pytest.mark.parametrize("batch", [1, 3, 64])
