@@ -9,6 +9,7 @@ import numpy as np
 from tiny import tiny_bank
 
 from fasb import search
+from fasb.artifacts import seal
 from fasb.data.protocol import Question, Split
 from fasb.data.splits import split
 from fasb.fitting.bank import Bank, collect, texts_of
@@ -130,4 +131,5 @@ def spoil(bank: Bank, questions: tuple[str, ...]) -> Bank:
         x[rows] = 30 * np.random.default_rng(0).normal(size=x[rows].shape)
         file["activations"][:] = x
         file["label"][:] = abs(file["label"][:] - rows.astype("int8"))
+    seal(bank.path)
     return Bank.open(bank.path)
