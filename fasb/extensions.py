@@ -43,19 +43,24 @@ def find(package: str, name: str) -> ModuleType:
 
 
 def known(package: str) -> list[str]:
-    """Names of the files in `fasb/<package>/`."""
+    """Return the names of the files in `fasb/<package>/`."""
     folder = Path(__file__).parent / package
-    shared = ("protocol", "splits", "prompts", "sources", "published")
+    shared = ("protocol", "splits", "prompts", "sources", "published", "ask")
     return sorted(m.name for m in pkgutil.iter_modules([str(folder)]) if m.name not in shared)
 
 
 def settings_of(package: str, name: str, values: dict[str, Any], where: str) -> Section:
-    """The module's `Settings` made of `values`; `where` names the config key in errors.
+    """Return the module's `Settings` made of `values`; `where` names the config key in errors.
 
     Raises:
-        ConfigError: a key is unknown or a value is wrong.
+        ConfigError: a key is unknown, a value is wrong, or two contradict each other.
     """
-    return validated(find(package, name).Settings, values, where)
+    try:
+        return validated(find(package, name).Settings, values, where)
+    except ConfigError as error:
+        # of values that contradict each other, the module itself says so, and knows no config
+        told = str(error)
+        raise ConfigError(told if told.startswith(where) else f"{where}: {told}") from None
 
 
 def validated(model: type[Section], values: dict[str, Any], where: str) -> Any:

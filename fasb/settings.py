@@ -6,8 +6,7 @@ differences of the presets `paper` and `reference`; a study's YAML holds only it
 
 import os
 import re
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
@@ -149,13 +148,25 @@ class ScoringSettings(Section):
     batch: int = Field(64, ge=1, description="Answers in one forward pass")
 
 
-@dataclass(frozen=True, slots=True)
-class Sections:
-    """The settings that fitting looks at, and those that go into every bundle."""
+class StageSettings(Section):
+    """Settings of all stages; only keys that are given count where layers are merged."""
 
     prompt: PromptSettings = PromptSettings()
+    split: SplitSettings = SplitSettings()
+    activations: ActivationSettings = ActivationSettings()
     probes: ProbeSettings = ProbeSettings()
     vectors: VectorSettings = VectorSettings()
     trackers: TrackerSettings = TrackerSettings()
     decoding: DecodingSettings = DecodingSettings()
     scoring: ScoringSettings = ScoringSettings()
+
+    def dump(self, *names: str) -> dict[str, Any]:
+        """Return the named sections as plain values, all fields."""
+        return self.model_dump(mode="json", include=set(names))
+
+
+class JudgeSettings(Section):
+    """Who says whether an answer is true and informative."""
+
+    use: str = Field(description="A file of fasb/judges/, or a dotted path")
+    settings: dict[str, Any] = Field({}, description="The module's own settings")

@@ -20,11 +20,12 @@ from fasb.fitting.fold import (
     read_folds,
 )
 from fasb.fitting.reads import HEAD_READS, Read
-from fasb.fitting.recipe import MethodEntry, Recipe
+from fasb.fitting.recipe import Recipe
 from fasb.fitting.training import Training
-from fasb.settings import ActivationSettings, PromptSettings, Sections, SplitSettings
+from fasb.search import Method
+from fasb.settings import ActivationSettings, PromptSettings, SplitSettings, StageSettings
 
-ENTRY = MethodEntry(
+ENTRY = Method(
     use="head_vectors", gate="probe", settings={"k": 2}, grid={"vector": ("probe", "prototype")}
 )
 
@@ -57,11 +58,11 @@ class Fits:
 
     def training(self, fold: int = 0, **sections) -> Training:
         """A fold that knows nothing yet."""
-        return Training(fold, self.splits[fold], self.bank, Sections(**sections))
+        return Training(fold, self.splits[fold], self.bank, StageSettings(**sections))
 
-    def fit(self, entries: Sequence[MethodEntry] = (ENTRY,), **sections) -> "Fits":
+    def fit(self, entries: Sequence[Method] = (ENTRY,), **sections) -> "Fits":
         """Run the three stages."""
-        answers, settings = self.bank(HEAD_READS[0]), Sections(**sections)
+        answers, settings = self.bank(HEAD_READS[0]), StageSettings(**sections)
         fit_trackers(answers, self.splits, settings.probes, self.trackers, {})
         rank_anchors(answers, self.splits, self.trackers, self.anchors, {})
         trainings = [self.training(i, **sections) for i in range(len(self.splits))]
@@ -71,15 +72,15 @@ class Fits:
         return self
 
     def read(self, **sections) -> list[FittedFold]:
-        return read_folds(self.anchors, self.vectors, Sections(**sections))
+        return read_folds(self.anchors, self.vectors, StageSettings(**sections))
 
 
-def recipes_of(entries: Sequence[MethodEntry], sections: Sections) -> list[Recipe]:
+def recipes_of(entries: Sequence[Method], sections: StageSettings) -> list[Recipe]:
     """All points of the grids of some entries."""
     found = []
     for entry in entries:
         for point in entry.points():
-            found.append(Recipe.of(entry, point, sections, "methods.test"))
+            found.append(entry.recipe(point, sections, "test"))
     return found
 
 

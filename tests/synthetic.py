@@ -1,4 +1,4 @@
-"""A study's results as the stages would leave them, made up: no model, every number drawn from a seeded generator."""
+"""A study's results as the stages would leave them: no model, every number is drawn, seeded."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,12 +80,17 @@ def results(
 def _questions(groups: int) -> list[Question]:
     return [
         Question(
-            f"e{g}-r{r}", f"what is e{g} made of ?", ("oak .", "it is oak ."), ("clay .",), "oak .", f"e{g}",
+            f"e{g}-r{r}",
+            f"what is e{g} made of ?",
+            ("oak .", "it is oak ."),
+            ("clay .",),
+            "oak .",
+            f"e{g}",
             paraphrases=(f"which material is e{g} ?",),
         )
         for g in range(groups)
         for r in range(4)
-    ]  # fmt: skip
+    ]
 
 
 def _cell(
@@ -133,9 +138,18 @@ def _answers(
                 for tuned_for in ("generation", "mc2"):
                     mc = rng.uniform(lift, 0.7 + lift)
                     scores.append(
-                        {"fold": fold, "method": method, "tuned_for": tuned_for, "question": question.id,
-                         "phrasing": phrasing, "mc1": float(mc > 0.5), "mc2": mc, "mc3": mc / 2, "fired": 0.5}
-                    )  # fmt: skip
+                        {
+                            "fold": fold,
+                            "method": method,
+                            "tuned_for": tuned_for,
+                            "question": question.id,
+                            "phrasing": phrasing,
+                            "mc1": float(mc > 0.5),
+                            "mc2": mc,
+                            "mc3": mc / 2,
+                            "fired": 0.5,
+                        }
+                    )
     judged = [
         {"question": q, "answer": a, "true": float(t), "info": float(i)}
         for (q, a), (t, i) in verdicts.items()
@@ -184,11 +198,22 @@ def _row(rng: np.random.Generator, method: str, number: int, before: dict, p: li
     }
     at = int(rng.integers(kept, n + 1)) if fired else n
     return {
-        "method": method, "answer": text, "fired_at": at, "n_tokens": len(pieces), "decoded": n + (len(pieces) - kept if fired else 0),
-        "passes": n + 1, "ended": 1, "fired": fired, "kept": kept, "strength": 9.0 * max(p) if fired else 0.0,
-        "p": p if tracked else [], "trace_pieces": before["pieces"], "answer_pieces": pieces,
-        "trace_answer": before["text"], "after": after,
-    }  # fmt: skip
+        "method": method,
+        "answer": text,
+        "fired_at": at,
+        "n_tokens": len(pieces),
+        "decoded": n + (len(pieces) - kept if fired else 0),
+        "passes": n + 1,
+        "ended": 1,
+        "fired": fired,
+        "kept": kept,
+        "strength": 9.0 * max(p) if fired else 0.0,
+        "p": p if tracked else [],
+        "trace_pieces": before["pieces"],
+        "answer_pieces": pieces,
+        "trace_answer": before["text"],
+        "after": after,
+    }
 
 
 def _grid(rng: np.random.Generator) -> pd.DataFrame:
@@ -217,10 +242,28 @@ def _grid(rng: np.random.Generator) -> pd.DataFrame:
                 rows.append(
                     {"fold": fold, "method": method, "setting": setting}
                     | {key: at.get(key, np.nan) for key in ("k", "alpha", "beta", "s")}
-                    | {"vector": None if method == "unsteered" else "prototype" if method == "iti" else "probe"}
-                    | {"true": true, "info": info, "true_info": true * info, "mc1": 0.3 + 0.2 * x, "mc2": 0.4 + 0.2 * x}
-                    | {"mc3": 0.2 + 0.1 * x, "steered": min(x, 0.9), "steered_mc": min(x, 0.8), "tokens": 12.0, "n": 24}
-                )  # fmt: skip
+                    | {
+                        "vector": None
+                        if method == "unsteered"
+                        else "prototype"
+                        if method == "iti"
+                        else "probe"
+                    }
+                    | {
+                        "true": true,
+                        "info": info,
+                        "true_info": true * info,
+                        "mc1": 0.3 + 0.2 * x,
+                        "mc2": 0.4 + 0.2 * x,
+                    }
+                    | {
+                        "mc3": 0.2 + 0.1 * x,
+                        "steered": min(x, 0.9),
+                        "steered_mc": min(x, 0.8),
+                        "tokens": 12.0,
+                        "n": 24,
+                    }
+                )
     grid = pd.DataFrame(rows)
     best = grid.groupby(["fold", "method"])
     grid["chosen"] = grid.index.isin(best["true_info"].idxmax())
@@ -260,9 +303,15 @@ def _effects(rng: np.random.Generator) -> pd.DataFrame:
             share = 0.0 if method == "unsteered" else 1.0 if method == "iti" else 0.12
             for i, ce in enumerate(texts):
                 rows.append(
-                    {"question": f"text{i}", "ce": ce + cost, "kl": 1.2 * cost, "ce_gated": ce + gate,
-                     "kl_gated": 1.2 * gate, "steered_gated": share}
-                )  # fmt: skip
+                    {
+                        "question": f"text{i}",
+                        "ce": ce + cost,
+                        "kl": 1.2 * cost,
+                        "ce_gated": ce + gate,
+                        "kl_gated": 1.2 * gate,
+                        "steered_gated": share,
+                    }
+                )
             rows += [
                 {"question": f"q{i}", "unrelated": float(i % 2 and rng.random() > share / 4)}
                 for i in range(20)

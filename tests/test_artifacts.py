@@ -1,19 +1,29 @@
 """Files are whole or absent, name their maker, and damage is an error, never a wrong number."""
 
 import json
+import os
+import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from fasb import artifacts
 from fasb.artifacts import (
     Store,
+    check_out,
     content_hash,
+    provenance,
     read_json,
     read_parquet,
     read_tensors,
+    reading_hdf5,
     stamp_of,
     weights_of,
     write_json,
@@ -61,7 +71,7 @@ def test_a_truncated_file_is_named_with_the_remedy(tmp_path, name):
     path = tmp_path / name
     write_one(path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(ArtifactError, match=r"x\.\w+.*: .*make it again"):
+    with pytest.raises(ArtifactError, match=r"x\.\w+.*: .*make (it|the file) again"):
         stamp_of(path)
 
 
@@ -149,3 +159,190 @@ def test_a_retrained_model_has_other_weights_and_a_hub_id_has_none(tmp_path):
     before = weights_of(str(tmp_path))
     file.write_bytes(b"other")
     assert weights_of(str(tmp_path)) != before
+
+
+def refused(read, message):
+    with pytest.raises(ArtifactError, match=message) as caught:
+        read()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", KINDS)
+@given(data=st.data())
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_changed_byte_is_refused_or_changes_no_payload(tmp_path_factory, name, data):
+    path = tmp_path_factory.mktemp("changed") / name
+    write_one(path)
+    whole, digest = path.read_bytes(), stamp_of(path)["digest"]
+    at = data.draw(st.integers(0, len(whole) - 1))
+    path.write_bytes(
+        whole[:at] + bytes([whole[at] ^ data.draw(st.integers(1, 255))]) + whole[at + 1 :]
+    )
+    try:
+        found = stamp_of(path)["digest"]
+    except ArtifactError as error:
+        assert "\n" not in str(error)  # noqa: PT017 - either is right
+    else:
+        assert found == digest
+
+
+def test_a_changed_hdf5_file_is_refused_before_it_is_parsed(tmp_path, monkeypatch):
+    write_one(tmp_path / "x.h5")
+    content = bytearray((tmp_path / "x.h5").read_bytes())
+    content[100] ^= 1
+    (tmp_path / "x.h5").write_bytes(content)
+    monkeypatch.setattr(h5py, "File", lambda *_, **__: pytest.fail("parsed"))
+    refused(lambda: stamp_of(tmp_path / "x.h5"), "content does not match its checksum")
+
+
+def test_an_hdf5_file_is_compared_once_and_again_when_it_changes(tmp_path, monkeypatch):
+    path = tmp_path / "x.h5"
+    write_one(path)
+    os.utime(path, (1e9, 1e9))
+    read = []
+    real = artifacts._bytes_digest
+    monkeypatch.setattr(artifacts, "_bytes_digest", lambda *a: read.append(a) or real(*a))
+    for _ in range(3):
+        with reading_hdf5(path) as file:
+            assert file["activations"].shape == (60, 10)
+    assert len(read) == 1
+    write_one(path)
+    stamp_of(path)
+    assert len(read) == 3  # written, then read
+
+
+def test_an_hdf5_file_that_claims_more_than_it_holds_is_refused(tmp_path):
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w") as file:
+        file.attrs[artifacts.KEY] = "{}"
+        file.create_dataset("a", (10**6, 10**6), "f4", chunks=(100, 100))
+    artifacts.seal(path)
+    with pytest.raises(ArtifactError, match="a claims 4,000,000,000,000 bytes"), reading_hdf5(path):
+        pass
+
+
+def test_a_locked_file_is_named_as_locked(tmp_path):
+    path = tmp_path / "x.h5"
+    write_one(path)
+    code = (
+        "import h5py, sys, time; file = h5py.File(sys.argv[1], 'r+'); print('open', flush=True); "
+        "time.sleep(60)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code, path], stdout=subprocess.PIPE)
+    try:
+        holder.stdout.readline()
+        refused(lambda: stamp_of(path), r"x\.h5: locked by another program, .*; wait for it")
+    finally:
+        holder.kill()
+        holder.wait()
+        holder.stdout.close()
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_files_are_as_the_umask_says(tmp_path, name):
+    before = os.umask(0o027)
+    try:
+        write_one(tmp_path / name)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o640
+
+
+def test_files_in_a_folder_are_as_the_umask_says(tmp_path):
+    before = os.umask(0o022)
+    try:
+        with writing_folder(tmp_path / "model") as part:
+            (part / "weights").touch(0o600)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "model" / "weights").stat().st_mode) == 0o644
+
+
+def test_what_a_killed_run_left_is_swept_and_what_is_being_written_is_not(tmp_path):
+    code = (
+        "import os,signal,sys; from pathlib import Path; from fasb.artifacts import *\n"
+        "with writing(Path(sys.argv[1])) as part, writing_folder(Path(sys.argv[2])):\n"
+        "    part.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    file, folder = tmp_path / "x.json", tmp_path / "model"
+    subprocess.run([sys.executable, "-c", code, file, folder], check=False)
+    assert len(list(tmp_path.iterdir())) == 2
+    with writing(file) as mine:
+        mine.write_text("mine")
+        write_one(file)
+        with writing_folder(folder):
+            assert len(list(tmp_path.iterdir())) == 3
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["model", "x.json"]
+    assert file.read_text() == "mine"
+
+
+def test_the_part_of_another_machine_is_left_for_a_day(tmp_path):
+    part = tmp_path / ".x.json.0badhost-1-abc.part"
+    part.write_text("half")
+    write_one(tmp_path / "x.json")
+    assert part.exists()
+    os.utime(part, (0, 0))
+    write_one(tmp_path / "x.json")
+    assert not part.exists()
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("file/", "a file stands where a folder is needed; choose another path"),
+        ("folder/", "a folder; give the path of a file"),
+        ("n" * 300, "File name too long.*; shorten the name"),
+        ("/proc/", "cannot be written .*; choose"),
+    ],
+)
+def test_a_path_that_cannot_be_written_is_one_line(tmp_path, name, where, message):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder" / name).mkdir(parents=True)
+    path = tmp_path / (where + name)
+    refused(lambda: write_one(path), message)
+    refused(lambda: check_out(path), message)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_full_disk_is_one_line_and_leaves_the_old_file(tmp_path, name):
+    path = tmp_path / name
+    write_one(path)
+    code = (
+        "import resource,sys; sys.path[:0]=sys.argv[2:]; from pathlib import Path; import numpy as np\n"
+        "from fasb.errors import FasbError; import test_artifacts as t; import pyarrow\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))\n"
+        "try: t.write_one(Path(sys.argv[1]))\n"
+        "except FasbError as error: print(error)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, path, Path(__file__).parent],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert "cannot be written (File too large); raise the limit" in done.stdout, done.stderr
+    assert stamp_of(path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_error_of_the_work_itself_is_not_taken_for_one_of_the_disk(tmp_path):
+    with pytest.raises(FileNotFoundError), writing(tmp_path / "x"):
+        Path("/nowhere/at/all").read_text()
+
+
+def test_provenance_is_that_of_all_blocks_around(tmp_path):
+    with provenance(stage="fit", seed=1), provenance(seed=2):
+        write_one(tmp_path / "x.json", own=3)
+    write_one(tmp_path / "y.json")
+    made_by = stamp_of(tmp_path / "x.json")["provenance"]
+    assert (made_by["stage"], made_by["seed"], made_by["own"]) == ("fit", 2, 3)
+    assert "stage" not in stamp_of(tmp_path / "y.json")["provenance"]
+
+
+def test_nobody_is_told_to_delete_a_file_that_is_not_ours(tmp_path):
+    for name in ("mine.csv", *KINDS):
+        (tmp_path / name).write_text("question,true,false\nWhy?,a,b\n")
+        with pytest.raises(ArtifactError) as caught:
+            stamp_of(tmp_path / name)
+        assert "; delete" not in str(caught.value)

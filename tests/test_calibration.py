@@ -55,9 +55,16 @@ def frame(n=60, length=12):
     end = np.where(wrong, 0.8, 0.2)[:, None] + RNG.normal(0, 0.02, (n, 1))
     p = 0.4 + (end - 0.4) * np.linspace(0, 1, length + 1) + RNG.normal(0, 0.01, (n, length + 1))
     return pd.DataFrame(
-        {"model": "m", "dataset": "d", "seed": 0, "question": [f"q{i}" for i in range(n)], "method": "fasb-probe",
-         "p": [row[: length + 1 - i % 3].tolist() for i, row in enumerate(p)], "true": ~wrong}
-    )  # fmt: skip
+        {
+            "model": "m",
+            "dataset": "d",
+            "seed": 0,
+            "question": [f"q{i}" for i in range(n)],
+            "method": "fasb-probe",
+            "p": [row[: length + 1 - i % 3].tolist() for i, row in enumerate(p)],
+            "true": ~wrong,
+        }
+    )
 
 
 def test_p_is_followed_from_the_question_to_the_answers_end():

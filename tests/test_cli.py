@@ -1,5 +1,6 @@
 """The command line as a whole: its help, its errors, its reference page."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ import click
 import pytest
 
 from fasb.cli import COMMANDS, group
+from fasb.study.jobs import STAGES
 
 ROOT = Path(__file__).parents[1]
 FASB = Path(sys.executable).with_name("fasb")
@@ -56,11 +58,18 @@ def test_an_error_is_one_line_and_exit_code_2_unless_debugged():
     quiet = fasb("verify", "none.json")
     assert quiet.returncode == 2
     assert quiet.stderr == "none.json: no such file; make it first, or correct the path\n"
-    settings = ("--settings", "none.json", "--out", "x")
-    short, loud = fasb("questions", *settings), fasb("--debug", "questions", *settings)
+    job = ("run", "no-such-stage")
+    short, loud = fasb(*job), fasb("--debug", *job)
     assert short.returncode == 2
     assert len(short.stderr.splitlines()) == 1
     assert "Traceback" in loud.stderr
+
+
+def test_every_stage_is_one_short_line_of_the_reference_page():
+    page = (ROOT / "docs" / "cli.md").read_text()
+    for stage in STAGES.values():
+        (line,) = re.findall(rf"^\| `(fasb run {stage.command}\b(?!-)[^`]*)` \|", page, re.M)
+        assert len(line) <= 72
 
 
 def test_an_unknown_command_is_told_the_nearest():

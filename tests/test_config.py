@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from fasb.errors import ConfigError
-from fasb.study import cells, rules
+from fasb.study import cells, jobs
 from fasb.study.config import (
     PRESETS,
     ModelEntry,
@@ -42,11 +42,6 @@ def judge(questions, answers, settings): ...
 """
 ROOT = Path(__file__).parents[1]
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-
-
-PLACES = {"model": "llama", "dataset": "quiz", "seed": "0", "variant": "", "read": "answer_end"}
-PLACES |= {"table": "main", "figure": "tradeoff"}
-"""Wildcards of a job of any rule."""
 
 
 @pytest.fixture
@@ -231,21 +226,25 @@ def test_definitions_merge_and_selections_are_replaced(mapping):
     assert load(merged).run.seeds == (7,)
 
 
-def rules_that_change(mapping, path, value):
+def stages_that_change(mapping, path, value):
     mapping = changed(
         mapping, "datasets.quiz.side_effects", {"load": "plain_text", "choices": "quiz"}
     )
-    before, after = load(mapping), load(changed(mapping, path, value))
-    named = set(rules.RULES) - {"pretrain", "health", "accept"}
-    return {
-        r
-        for r in named
-        if rules.settings(before, r, **PLACES) != rules.settings(after, r, **PLACES)
-    }
+    before, after = (keys(load(one)) for one in (mapping, changed(mapping, path, value)))
+    return {place[0] for place, key in before.items() if after.get(place) != key}
+
+
+def keys(study):
+    """The key of every job of a study."""
+    found = {}
+    for stage in jobs.STAGES.values():
+        for target, names in stage.scope.targets(study).items():
+            found[stage.name, target] = stage.key(study, names)
+    return found
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "rules"),
+    ("path", "value", "stages"),
     [
         ("probes.C", 0.5, {"anchors"}),
         ("vectors.scale", "raw", {"vectors"}),
@@ -254,7 +253,7 @@ def rules_that_change(mapping, path, value):
         ("decoding.tokens", 9, {"trace", "sweep", "tune"}),
         ("prompt.probe", "{question} {answer}", {"activations", "sweep", "tune", "side_effects"}),
         ("methods.steered.grid.alpha", [1, 2, 3], {"sweep", "tune"}),
-        ("datasets.quiz.judge.settings.k", 5, {"judge", "judge_sweep", "rehearse"}),
+        ("datasets.quiz.judge.settings.k", 5, {"judge", "judge_sweep", "check_judges"}),
         ("wandb.project", "mine", {"wandb"}),
         ("models.llama.job.mem_mb", 9, set()),
         (
@@ -265,8 +264,13 @@ def rules_that_change(mapping, path, value):
         ("datasets.quiz.side_effects.tokens", 9, {"side_effects"}),
     ],
 )
-def test_a_changed_key_reruns_exactly_the_rules_that_use_it(mapping, path, value, rules):
-    assert rules_that_change(mapping, path, value) == rules
+def test_a_changed_key_reruns_exactly_the_stages_that_use_it(mapping, path, value, stages):
+    assert stages_that_change(mapping, path, value) == stages
+
+
+def settings_of(study, stage, target):
+    """What a job depends on, as it is written beside its result."""
+    return jobs.job(study, stage, target).paths.provenance["settings"]
 
 
 def test_side_effects_need_a_dataset_that_exists(mapping):
@@ -291,35 +295,19 @@ def test_side_effects_need_a_dataset_that_exists(mapping):
         )
 
 
-def test_an_edited_method_changes_the_settings_of_the_rules_that_use_it(mapping, tmp_path):
-    study = load(mapping)
-    before = rules.settings(study, "sweep", model="llama", dataset="quiz", seed="0", variant="")
+def test_an_edited_method_changes_the_keys_of_the_stages_that_use_it(mapping, tmp_path):
+    before = keys(load(mapping))
     (tmp_path / "own" / "extension.py").write_text(EXTENSION + "# edited\n")
-    assert (
-        rules.settings(study, "sweep", model="llama", dataset="quiz", seed="0", variant="")
-        != before
-    )
+    after = keys(load(mapping))
+    # the same file is the study's dataset and judge as well
+    edited = {stage for (stage, target), key in before.items() if after[stage, target] != key}
+    assert edited == {"questions", "check_judges", "sweep", "judge_sweep", "tune", "judge"}
 
 
-def test_traces_are_shared_unless_prompt_or_length_differ(mapping):
-    def name(path, value):
-        return cells.trace_file(load(changed(mapping, path, value)), "llama", "quiz")[0]
-
-    assert (
-        name("decoding.batch", 3)
-        == name("scoring.batch", 3)
-        == name("datasets.quiz.prompt.probe", "x {answer}")
-    )
-    assert (
-        len(
-            {
-                name("decoding.tokens", 9),
-                name("decoding.batch", 3),
-                name("datasets.quiz.prompt.open", "!"),
-            }
-        )
-        == 3
-    )
+def test_what_a_method_is_called_or_drawn_with_changes_outputs_alone(mapping):
+    for key, value in (("label", "Mine"), ("role", "control"), ("colour", "#123456")):
+        changed_by = stages_that_change(mapping, f"methods.same.{key}", value)
+        assert changed_by == {"table", "figure", "report", "wandb"}
 
 
 @pytest.mark.parametrize(
@@ -334,15 +322,8 @@ def test_a_job_asks_for_a_gpu_where_its_model_is_on_one_or_the_config_says_so(
     assert study.models["llama"].gpu == gpu
 
 
-def test_settings_of_every_rule_are_json(mapping):
-    study = load(changed(mapping, "datasets.quiz.side_effects", {"load": "plain_text"}))
-    for rule in set(rules.RULES) - {"pretrain", "health"}:
-        given = rules.settings(study, rule, **PLACES)
-        assert json.loads(json.dumps(given)) == given
-
-
 def test_reading_a_config_module_needs_neither_torch_nor_pandas():
-    program = "import sys, fasb.study.cells; print(sorted({'torch', 'pandas', 'transformers'} & set(sys.modules)))"
+    program = "import sys, fasb.study.config; print(sorted({'torch', 'pandas', 'transformers'} & set(sys.modules)))"
     run = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
@@ -352,8 +333,8 @@ def test_reading_a_config_module_needs_neither_torch_nor_pandas():
 @pytest.mark.parametrize("name", ["config.yaml", "evidence.yaml", "tasks.yaml"])
 def test_shipped_configs_are_valid_without_torch(name):
     program = (
-        "import sys; from pathlib import Path; from fasb.study.config import load_study; from fasb.study import cells\n"
-        f"study = load_study([Path('config/{name}')]); print(cells.jobs(study).total())\n"
+        "import sys; from pathlib import Path; from fasb.study.config import load_study; from fasb.study.jobs import count_jobs\n"
+        f"study = load_study([Path('config/{name}')]); print(count_jobs(study).total())\n"
         "assert 'torch' not in sys.modules"
     )
     run = subprocess.run(
@@ -378,8 +359,8 @@ def test_the_papers_config_has_its_own_model_prompt_and_judge():
     assert prompt.prefix.startswith("Interpret each question literally")
     assert (prompt.open, prompt.stop) == ("", ())
     assert set(grid_sizes(study).values()) == {1, 16}
-    assert rules.settings(study, "judge", dataset="truthfulqa")["judge"]["use"] == "causal_lm"
-    assert cells.jobs(study)["pretrain"] == 0
+    assert settings_of(study, "check_judges", "truthfulqa")["judges"][0]["use"] == "causal_lm"
+    assert jobs.count_jobs(study)["pretrain"] == 0
 
 
 def grid_sizes(study):
@@ -426,11 +407,7 @@ def test_the_library_names_no_revision_and_gives_every_model_its_size_and_room()
 
 def test_a_size_changes_no_jobs_settings(mapping):
     size = {"parameters": 1.5, "layers": 4, "heads": 4, "kv_heads": 2, "head_dim": 8}
-    sized = load(changed(mapping, "models.llama.size", size))
-    asked = {"model": "llama", "dataset": "quiz"}
-    assert rules.settings(sized, "trace", **asked) == rules.settings(
-        load(mapping), "trace", **asked
-    )
+    assert stages_that_change(mapping, "models.llama.size", size) == set()
 
 
 def test_a_study_is_planned_from_the_repositorys_root(tmp_path, monkeypatch):
@@ -453,10 +430,8 @@ def test_the_committed_schema_is_the_one_that_fasb_schema_prints():
 
 def test_a_second_judge_is_another_and_has_settings_of_its_own(mapping):
     two = load(changed(mapping, "datasets.quiz.second_judge", {"use": "light"}))
-    both = [
-        rules.settings(two, "judge", dataset="quiz", judged=name)
-        for name in ("judged", "judged_second")
-    ]
+    targets = (f"llama/quiz/seed0/{name}" for name in ("judged", "judged_second"))
+    both = [settings_of(two, "judge", target) for target in targets]
     assert [one["judge"]["use"] for one in both] == ["own.extension", "light"]
     with pytest.raises(
         ConfigError, match=r"datasets.quiz.second_judge: needs another beside it; give `judge`, or"

@@ -18,10 +18,10 @@ import torch
 from fits import model_fits, some_questions, spoil
 from published_sets import write_parquet
 from pydantic import ValidationError
+from steering import some_prompts
 from test_choice_tasks import TASKS
 from test_transfer_sets import CSV
 from test_truthfulqa import write as write_truthfulqa
-from steering import some_prompts
 from tiny import tiny_checkpoint, tiny_model
 
 from fasb.data.protocol import Question, check_questions, read_questions, write_questions
@@ -29,8 +29,9 @@ from fasb.decoding.decode import answer, check, decode, observe, trace
 from fasb.decoding.observe import logits_of
 from fasb.decoding.score import Choice, score
 from fasb.extensions import FUNCTION, find, known, settings_of, validated
-from fasb.fitting.recipe import MethodEntry, Recipe, fit_bundle
-from fasb.settings import DecodingSettings, PromptSettings, Section, Sections
+from fasb.fitting.recipe import fit_bundle
+from fasb.search import Method
+from fasb.settings import DecodingSettings, PromptSettings, Section, StageSettings
 from fasb.steering.bundle import Bundle
 
 WORLD = {"kind": "tradeoff", "seed": 5, "entities": 6}
@@ -164,7 +165,9 @@ def test_a_dataset_gives_roles_to_all_its_questions_or_to_none(dataset):
 
 # ---- methods and gates
 
-SECTIONS = Sections(PromptSettings(stop=("e",)), decoding=DecodingSettings(tokens=8, batch=3))
+SECTIONS = StageSettings(
+    prompt=PromptSettings(stop=("e",)), decoding=DecodingSettings(tokens=8, batch=3)
+)
 POLICIES = {
     "token": {"when": "token", "s": 3},
     "without step back": {"when": "token", "s": 3, "backtrack": False},
@@ -187,8 +190,8 @@ def recipe_of(use, gate=None, policy=None, **settings):
     """The recipe of a method under a gate and a policy."""
     settings |= few("methods", use) | (POLICIES[policy] if policy else {})
     settings |= few("gates", gate) if gate else {}
-    entry = MethodEntry(use=use, gate=gate, settings=settings)
-    return Recipe.of(entry, {}, SECTIONS, "methods.test")
+    entry = Method(use=use, gate=gate, settings=settings)
+    return entry.recipe({}, SECTIONS, "test")
 
 
 @pytest.fixture(scope="module")
@@ -387,9 +390,10 @@ def test_its_bundle_is_loaded_as_saved(steered_once, model, tmp_path):
     assert loaded.key() == bundle.key()
     assert asdict(loaded.policy) == asdict(bundle.policy)
     assert (loaded.fingerprint, loaded.about) == (bundle.fingerprint, bundle.about)
-    assert decode(model, texts[:2], loaded).after.rows() == decode(
-        model, texts[:2], bundle
-    ).after.rows()
+    assert (
+        decode(model, texts[:2], loaded).after.rows()
+        == decode(model, texts[:2], bundle).after.rows()
+    )
 
 
 # ---- judges

@@ -169,7 +169,10 @@ def test_a_tracker_of_another_width_is_refused(model, run):
     heads = Tracker("head", torch.tensor([[0, 0]]), Logistic(torch.ones(1, 16), torch.ones(1)))
     layers = replace(last_tracker(model), site="attention", at=torch.tensor([[3, 0]]))
     for tracker, message in (
-        (heads, "classifiers of 16 values, but this model's head activations have 8; use a tracker"),
+        (
+            heads,
+            "classifiers of 16 values, but this model's head activations have 8; use a tracker",
+        ),
         (layers, "this model has 3 layers"),
     ):
         with pytest.raises(FasbError, match=message):

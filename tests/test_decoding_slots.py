@@ -19,7 +19,7 @@ def whole(model, text):
 
 @pytest.mark.parametrize("slack", [1, 5, 64])
 @pytest.mark.parametrize("name", CONFIGS | FURTHER)
-def test_a_batch_whose_rows_come_go_and_step_back(name, slack, monkeypatch):
+def test_a_batch_whose_rows_come_go_and_step_back(name, slack, monkeypatch):  # noqa: PLR0915
     monkeypatch.setattr(slots, "SLACK", slack)
     model = tiny_model(name)
     prompts = some_prompts(6, seed=2, longest=9)

@@ -1,7 +1,6 @@
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 from synthetic import METHODS, results
 
@@ -95,7 +94,7 @@ def test_labels_at_line_ends_do_not_overlap(drawn):
     "colour", ["#000000", "#D55E00", "#E69F00", "#56B4E9", "#999999", "#FFFF00"]
 )
 def test_method_names_are_readable_on_white(colour):
-    assert contrast_on_white(np.array(to_rgb(readable(colour)))) >= 4.5
+    assert contrast_on_white(readable(colour)) >= 4.5
 
 
 def test_a_methods_look_and_name_are_its_config_entrys_in_every_figure(made):
@@ -148,18 +147,18 @@ def test_sensitivity_holds_the_other_settings_at_their_tuned_value(rows):
 
 
 def test_an_interval_over_worlds_needs_three():
-    def found(n):
-        values = [1.0, 2.0, 6.0, 3.0][:n]
-        rows = pd.DataFrame({"model": [f"a-s{i}" for i in range(n)], "x": values})
+    def found(*values):
+        rows = pd.DataFrame({"model": [f"a-s{i}" for i in range(len(values))], "x": values})
         return mean_over_worlds(rows.assign(dataset="d", seed=0, fold=0), "x")
 
-    assert found(2)["value"] == 1.5
-    assert np.isnan(found(2)["low"])
-    assert found(2)["over"] == ""
-    assert (found(3)["value"], found(3)["over"]) == (3.0, "worlds")
-    assert found(3)["low"] == pytest.approx(
-        3 - 4.3027 * np.std([1, 2, 6], ddof=1) / 3**0.5, abs=1e-3
-    )
+    assert found(0.4, 0.5)["value"] == pytest.approx(0.45)
+    assert np.isnan(found(0.4, 0.5)["low"])
+    assert found(0.4, 0.5)["over"] == ""
+    three = found(0.45, 0.5, 0.7)
+    half = 4.3027 * np.std([0.45, 0.5, 0.7], ddof=1) / 3**0.5
+    assert three["over"] == "worlds"
+    assert (three["low"], three["high"]) == pytest.approx((0.55 - half, 0.55 + half), abs=1e-4)
+    assert found(0.9, 0.9, 1.0)["high"] == 1.0
 
 
 def test_captions_say_what_intervals_are_over(made, tmp_path):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from fits import ENTRY, recipes_of, some_fits, spoil
 
-from fasb.artifacts import read_tensors, write_tensors
+from fasb.artifacts import read_tensors, reading_hdf5, write_tensors
 from fasb.errors import ArtifactError, ConfigError
 from fasb.fitting.directions import directions_of, mean_difference, with_sigma
 from fasb.fitting.fold import (
@@ -13,17 +13,16 @@ from fasb.fitting.fold import (
     edit_key,
     fit_parts,
     know_fitted,
-    opened_anchors,
     read_classifiers,
     tracker_key,
 )
 from fasb.fitting.probes import accuracy, fit_probes, fit_prototypes
 from fasb.fitting.reads import HEAD_READS
-from fasb.fitting.recipe import MethodEntry
 from fasb.methods.head_vectors import directions
-from fasb.settings import DecodingSettings, ProbeSettings, Sections, VectorSettings
+from fasb.search import Method
+from fasb.settings import DecodingSettings, ProbeSettings, StageSettings, VectorSettings
 
-UNSTEERED = MethodEntry()
+UNSTEERED = Method()
 EVERY_HEAD = np.stack(np.unravel_index(np.arange(6), (2, 3)), axis=1)
 
 
@@ -52,7 +51,7 @@ def test_each_fold_is_fitted_on_its_own_training_rows(fits):
                 assert np.array_equal(mine, other)
             assert (fitted.centre is None) == (kind == "logistic")
             assert kind == "logistic" or np.array_equal(fitted.centre, expected.centre)
-            with opened_anchors(fits.anchors) as file:
+            with reading_hdf5(fits.anchors) as file:
                 group = file[f"fold{i}/{kind}"]
                 ranked, told = group["accuracy"][:], group["accuracy_test"][:]
             assert np.array_equal(ranked, accuracy(expected, bank, validation))
@@ -117,7 +116,7 @@ def test_test_rows_change_nothing_that_a_method_can_see(tmp_path):
         assert a.keys() == b.keys()
         assert all(np.array_equal(a[name], b[name]) for name in a if name.startswith("fold0"))
         assert not all(np.array_equal(a[name], b[name]) for name in a if name.startswith("fold1"))
-    with opened_anchors(plain.anchors) as mine, opened_anchors(spoiled.anchors) as other:
+    with reading_hdf5(plain.anchors) as mine, reading_hdf5(spoiled.anchors) as other:
         for kind in ("logistic", "cosine"):
             a, b = mine[f"fold0/{kind}"], other[f"fold0/{kind}"]
             assert np.array_equal(a["accuracy"][:], b["accuracy"][:])
@@ -125,7 +124,7 @@ def test_test_rows_change_nothing_that_a_method_can_see(tmp_path):
 
 
 def test_a_folds_file_gives_the_bundles_that_fitting_gives(fits):
-    recipes = recipes_of([ENTRY], Sections())
+    recipes = recipes_of([ENTRY], StageSettings())
     for i, fold in enumerate(fits.read()):
         fitted = fit_parts(known(fits, i), recipes)
         assert (fold.fold, fold.seen, fold.fingerprint) == (
@@ -141,7 +140,7 @@ def test_a_folds_file_gives_the_bundles_that_fitting_gives(fits):
 
 def test_equal_settings_are_fitted_once_whatever_the_policy(fits, monkeypatch):
     grid = {"alpha": (1, 2, 3), "beta": (0.3, 0.5), "s": (2, 4), "vector": ("probe", "prototype")}
-    recipes = recipes_of([ENTRY.model_copy(update={"grid": grid})], Sections())
+    recipes = recipes_of([ENTRY.model_copy(update={"grid": grid})], StageSettings())
     assert len(recipes) == 24
     assert len({edit_key(recipe) for recipe in recipes}) == 2
     assert len({tracker_key(recipe) for recipe in recipes}) == 1
@@ -152,14 +151,14 @@ def test_equal_settings_are_fitted_once_whatever_the_policy(fits, monkeypatch):
 
 
 def test_a_setting_that_was_not_fitted_is_refused(fits):
-    other = recipes_of([ENTRY.model_copy(update={"settings": {"k": 3}})], Sections())[0]
+    other = recipes_of([ENTRY.model_copy(update={"settings": {"k": 3}})], StageSettings())[0]
     with pytest.raises(ArtifactError, match="fold 1 has none of these settings; fit them again"):
         fits.read()[1].bundle(other, {})
 
 
 def test_the_unsteered_model_needs_nothing_fitted(tmp_path):
     fits = some_fits(tmp_path).fit([UNSTEERED])
-    (recipe,) = recipes_of([UNSTEERED], Sections())
+    (recipe,) = recipes_of([UNSTEERED], StageSettings())
     bundle = fits.read()[0].bundle(recipe, {})
     assert (bundle.edit, bundle.tracker, bundle.policy.when) == (None, None, "never")
 
@@ -167,7 +166,7 @@ def test_the_unsteered_model_needs_nothing_fitted(tmp_path):
 def test_sections_and_questions_seen_go_along(fits):
     fold = fits.read(decoding=DecodingSettings(tokens=7))[1]
     assert fold.seen == fits.splits[1].train + fits.splits[1].validation
-    assert fold.bundle(recipes_of([ENTRY], Sections())[0], {}).decoding.tokens == 7
+    assert fold.bundle(recipes_of([ENTRY], StageSettings())[0], {}).decoding.tokens == 7
     assert fold.fingerprint == fits.bank(HEAD_READS[0]).fingerprint
 
 
@@ -178,7 +177,7 @@ def test_more_than_ten_folds_stay_in_order(tmp_path):
     assert [fold.seen for fold in folds] == [
         split.train + split.validation for split in fits.splits
     ]
-    recipe = recipes_of([ENTRY], Sections())[0]
+    recipe = recipes_of([ENTRY], StageSettings())[0]
     keys = {fold.bundle(recipe, {}).key() for fold in folds}
     assert len(keys) == 12
 
@@ -228,7 +227,9 @@ def test_vectors_that_are_no_edits_are_refused(tmp_path, spoiling):
 def test_trackers_of_another_kind_of_file_are_refused(tmp_path):
     path = tmp_path / "trackers.safetensors"
     write_tensors(path, {"fold0.logistic.weight": np.zeros((2, 3, 5))}, {}, {})
-    with pytest.raises(ArtifactError, match=r"trackers.safetensors: lacks 'fold0.logistic.bias'; run"):
+    with pytest.raises(
+        ArtifactError, match=r"trackers.safetensors: lacks 'fold0.logistic.bias'; run"
+    ):
         read_classifiers(path)
 
 

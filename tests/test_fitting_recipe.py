@@ -6,19 +6,20 @@ from fits import some_fits
 
 from fasb.errors import ConfigError
 from fasb.fitting.reads import HEAD_READS, Read
-from fasb.fitting.recipe import MethodEntry, Recipe, fit_bundle
-from fasb.settings import DecodingSettings, PromptSettings, Sections, TrackerSettings
+from fasb.fitting.recipe import fit_bundle
+from fasb.search import Method
+from fasb.settings import DecodingSettings, PromptSettings, StageSettings, TrackerSettings
 from fasb.steering.fingerprint import Fingerprint
 from fasb.steering.policy import Policy
 
 MODEL = Fingerprint("tiny", 2, 3, 5, "vocabulary")
 FASB = {"use": "head_vectors", "gate": "probe"}
-RELEASED = Sections(trackers=TrackerSettings(judged="previous"))
+RELEASED = StageSettings(trackers=TrackerSettings(judged="previous"))
 
 
-def recipe(settings=None, point=None, sections=Sections(), **entry):  # noqa: B008 - frozen
-    entry = MethodEntry(settings=settings or {}, **entry)
-    return Recipe.of(entry, point or {}, sections, "methods.mine")
+def recipe(settings=None, point=None, sections=StageSettings(), **entry):
+    entry = Method(settings=settings or {}, **entry)
+    return entry.recipe(point or {}, sections, "mine")
 
 
 def test_each_key_goes_to_whoever_knows_it():
@@ -85,8 +86,12 @@ def test_what_a_policy_does_not_look_at_makes_no_difference():
         ({"alpha": "much"}, FASB, r"methods\.mine\.alpha: .*valid number.*got 'much'"),
         ({"backtracks": None}, FASB, r"methods\.mine\.backtracks: .*valid integer"),
         ({"when": "answer"}, FASB, r"methods\.mine\.when: .*got 'answer'"),
-        ({"when": "token"}, {"use": "caa"}, r"methods\.mine\.when: 'token' reads p; name a `gate`"),
-        ({"backtracks": 2}, {"use": "caa"}, r"methods\.mine\.when: 'always' reads p; name a `gate`"),
+        ({"when": "token"}, {"use": "caa"}, r"methods\.mine\.when: 'token' reads p; name a gate"),
+        (
+            {"backtracks": 2},
+            {"use": "caa"},
+            r"methods\.mine\.when: 'always' reads p; name a gate",
+        ),
         ({}, {"use": "hed_vectors"}, r"no module 'hed_vectors'; did you mean 'head_vectors'"),
         ({}, {"use": "caa", "gate": "prob"}, r"no module 'prob'; did you mean 'probe'"),
     ],
@@ -99,14 +104,14 @@ def test_what_no_entry_can_say_is_refused_by_its_key(settings, entry, message):
 
 
 def test_points_cross_the_grid_the_last_key_fastest():
-    entry = MethodEntry(**FASB, grid={"alpha": (1, 2), "s": (3, 4)})
+    entry = Method(**FASB, grid={"alpha": (1, 2), "s": (3, 4)})
     assert entry.points() == [
         {"alpha": 1, "s": 3},
         {"alpha": 1, "s": 4},
         {"alpha": 2, "s": 3},
         {"alpha": 2, "s": 4},
     ]
-    assert MethodEntry().points() == [{}]
+    assert Method().points() == [{}]
 
 
 def test_an_entry_like_another_takes_what_it_knows_of_its_setting():

@@ -7,7 +7,9 @@ from fits import some_questions
 
 from fasb.artifacts import Store
 from fasb.errors import DataError
-from fasb.study.judging import Judge, asked, distinct, judged, provenance, rehearse
+from fasb.judges.ask import run_judge
+from fasb.settings import JudgeSettings
+from fasb.study.judging import check_judge, distinct, judge_pairs, provenance
 
 QUESTIONS = some_questions(20)
 
@@ -41,31 +43,32 @@ def test_each_distinct_answer_is_judged_once(lab, tmp_path):
         ("q1", ""),
         ("q1", "b"),
     ]
-    found = judged(Judge(use="lab.judge"), pairs)
+    found = judge_pairs(JudgeSettings(use="lab.judge"), pairs)
     assert lab.asked == [(question.id, answer) for question, answer in pairs]
     assert found["true"].tolist() == [0, 1, 0, 1]
     assert list(found.columns) == ["question", "answer", "true"]
 
 
 def test_what_was_judged_is_not_judged_again_unless_the_judge_changes(lab, tmp_path):
-    store, judge = Store(tmp_path / "store"), Judge(use="lab.judge")
-    first = judged(judge, distinct(QUESTIONS, [ANSWERS]), store)
+    store, judge = Store(tmp_path / "store"), JudgeSettings(use="lab.judge")
+    first = judge_pairs(judge, distinct(QUESTIONS, [ANSWERS]), store)
     more = pd.DataFrame({"question": ["q1", "q2"], "answer": ["new", "b"]})
     lab.asked.clear()
-    second = judged(judge, distinct(QUESTIONS, [ANSWERS, more]), store)
+    second = judge_pairs(judge, distinct(QUESTIONS, [ANSWERS, more]), store)
     assert lab.asked == [("q1", "new"), ("q2", "b")]
     assert first.merge(second)["true"].tolist() == first["true"].tolist()
     lab.asked.clear()
-    other = judged(
-        Judge(use="lab.judge", settings={"odd": 0}), distinct(QUESTIONS, [ANSWERS]), store
+    other = judge_pairs(
+        JudgeSettings(use="lab.judge", settings={"odd": 0}), distinct(QUESTIONS, [ANSWERS]), store
     )
     assert len(lab.asked) == 3
     assert other["true"].tolist() == (1 - first["true"]).tolist()
 
 
 def test_nothing_to_judge_gives_no_verdicts(lab):
-    found = judged(
-        Judge(use="lab.judge"), distinct(QUESTIONS, [pd.DataFrame({"question": [], "answer": []})])
+    found = judge_pairs(
+        JudgeSettings(use="lab.judge"),
+        distinct(QUESTIONS, [pd.DataFrame({"question": [], "answer": []})]),
     )
     assert found.columns.tolist() == ["question", "answer"]
 
@@ -73,7 +76,7 @@ def test_nothing_to_judge_gives_no_verdicts(lab):
 def test_a_judge_that_gives_no_scores_is_refused(lab):
     lab.broken = True
     with pytest.raises(DataError, match="correct the judge"):
-        judged(Judge(use="lab.judge"), distinct(QUESTIONS, [ANSWERS]))
+        judge_pairs(JudgeSettings(use="lab.judge"), distinct(QUESTIONS, [ANSWERS]))
 
 
 def test_an_answer_to_an_unknown_question_is_refused():
@@ -88,19 +91,19 @@ def test_a_score_that_is_no_number_names_its_answer(lab, monkeypatch):
     with pytest.raises(
         DataError, match=r"lab.judge: `true` is not a number for 'b', answer to .*; correct"
     ):
-        asked("lab.judge", {}, QUESTIONS[:2], ["a", "b"])
+        run_judge(JudgeSettings(use="lab.judge"), QUESTIONS[:2], ["a", "b"])
 
 
 def test_a_judge_with_other_weights_is_asked_anew(lab, tmp_path, monkeypatch):
     weights, store = tmp_path / "model" / "model.safetensors", Store(tmp_path / "store")
     weights.parent.mkdir()
     monkeypatch.setenv("JUDGES", str(tmp_path))
-    judge = Judge(use="lab.judge", settings={"model": "$JUDGES/model"})
+    judge = JudgeSettings(use="lab.judge", settings={"model": "$JUDGES/model"})
     for content, times in (("a", 3), ("a", 0), ("other", 3)):
         if not weights.exists() or weights.read_text() != content:
             weights.write_text(content)
         lab.asked.clear()
-        judged(judge, distinct(QUESTIONS, [ANSWERS]), store)
+        judge_pairs(judge, distinct(QUESTIONS, [ANSWERS]), store)
         assert len(lab.asked) == times
 
 
@@ -111,19 +114,19 @@ def test_a_judge_of_another_commit_is_asked_anew(lab, tmp_path, monkeypatch):
             lab, "provenance", lambda settings, commit=commit: {"revision": commit}, raising=False
         )
         lab.asked.clear()
-        judged(Judge(use="lab.judge"), distinct(QUESTIONS, [ANSWERS]), store)
+        judge_pairs(JudgeSettings(use="lab.judge"), distinct(QUESTIONS, [ANSWERS]), store)
         assert len(lab.asked) == times
 
 
 def test_a_judge_whose_error_is_known_says_it(lab, monkeypatch):
-    assert "error" not in provenance(Judge(use="lab.judge"))
+    assert "error" not in provenance(JudgeSettings(use="lab.judge"))
     monkeypatch.setattr(lab, "error", lambda settings: {"true": 0.1}, raising=False)
-    assert provenance(Judge(use="lab.judge"))["error"] == {"true": 0.1}
-    assert provenance(Judge(use="fasb.world.judge"))["error"] == {"true": 0.0, "info": 0.0}
+    assert provenance(JudgeSettings(use="lab.judge"))["error"] == {"true": 0.1}
+    assert provenance(JudgeSettings(use="fasb.world.judge"))["error"] == {"true": 0.0, "info": 0.0}
 
 
-def test_a_rehearsal_asks_for_reference_answers_and_fails_as_the_judge_does(lab):
-    assert rehearse(Judge(use="lab.judge"), QUESTIONS, 3) == {
+def test_a_judge_is_checked_on_reference_answers_and_fails_as_it_would_later(lab):
+    assert check_judge(JudgeSettings(use="lab.judge"), QUESTIONS, 3) == {
         "judge": "lab.judge",
         "n": 6,
         "true": 6,
@@ -131,4 +134,4 @@ def test_a_rehearsal_asks_for_reference_answers_and_fails_as_the_judge_does(lab)
     assert lab.asked == [(f"q{i}", answer) for i in range(3) for answer in ("yes", "no")]
     lab.broken = True
     with pytest.raises(DataError, match="correct the judge"):
-        rehearse(Judge(use="lab.judge"), QUESTIONS)
+        check_judge(JudgeSettings(use="lab.judge"), QUESTIONS)

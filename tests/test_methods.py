@@ -20,11 +20,18 @@ from fasb.decoding.decode import answer, decode
 from fasb.decoding.observe import logits_of
 from fasb.errors import ConfigError
 from fasb.fitting.reads import HEAD_READS, Read
-from fasb.fitting.recipe import MethodEntry, Recipe, fit_bundle
+from fasb.fitting.recipe import fit_bundle
 from fasb.model.hooks import editing
-from fasb.settings import DecodingSettings, PromptSettings, Sections, TrackerSettings, VectorSettings
+from fasb.search import Method
+from fasb.settings import (
+    DecodingSettings,
+    PromptSettings,
+    StageSettings,
+    TrackerSettings,
+    VectorSettings,
+)
 
-SECTIONS = Sections(PromptSettings(stop=()), decoding=DecodingSettings(tokens=6))
+SECTIONS = StageSettings(prompt=PromptSettings(stop=()), decoding=DecodingSettings(tokens=6))
 PROMPTS = [prompt for prompt in some_prompts(7, seed=3) if len(prompt) > 1]
 RESIDUAL, MLP = Read("residual"), Read("mlp")
 
@@ -41,8 +48,8 @@ def fits(tmp_path_factory, model):
 
 def bundle_of(fits, model, use=None, gate=None, sections=SECTIONS, **settings):
     """A fitted bundle in float64."""
-    entry = MethodEntry(use=use, gate=gate, settings=settings)
-    recipe = Recipe.of(entry, {}, sections, "methods.test")
+    entry = Method(use=use, gate=gate, settings=settings)
+    recipe = entry.recipe({}, sections, "test")
     training = replace(fits.training(), sections=sections)
     bundle = fit_bundle(training, recipe, model.fingerprint, {})
     tracker = bundle.tracker.to("cpu", torch.float64) if bundle.tracker is not None else None

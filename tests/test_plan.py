@@ -15,8 +15,9 @@ from fasb.data.protocol import Question, Size
 from fasb.extensions import find
 from fasb.fitting.bank import READS, collect, texts_of
 from fasb.settings import ActivationSettings, PromptSettings, SplitSettings
-from fasb.study import cells, plan, rates
+from fasb.study import plan, rates
 from fasb.study.config import load, load_study
+from fasb.study.jobs import count_jobs
 
 ROOT = Path(__file__).parents[1]
 GRID = {"k": [2, 4], "alpha": [1, 2, 3], "beta": [0.4, 0.6], "s": [2]}
@@ -100,9 +101,9 @@ def test_every_job_is_in_the_plan_and_a_banks_bytes_are_exact(tmp_path):
     works = plan.works(study)
     counted = {
         rule: sum(w.jobs for names, w in works.items() if names[0] == rule)
-        for rule in cells.jobs(study)
+        for rule in count_jobs(study)
     }
-    assert counted == cells.jobs(study)
+    assert counted == count_jobs(study)
     model, questions = (
         tiny_model(dtype="float32"),
         find("data", "table").load(find("data", "table").Settings(path=str(tmp_path / "q.jsonl"))),
@@ -168,9 +169,9 @@ def test_what_is_taken_over_is_tested_alone_and_on_another_dataset_by_every_fold
     assert works["generate", "m", "other"].written == 2 * folds * 20 * 50
     counted = {
         rule: sum(w.jobs for names, w in works.items() if names[0] == rule)
-        for rule in cells.jobs(study)
+        for rule in count_jobs(study)
     }
-    assert counted == cells.jobs(study)
+    assert counted == count_jobs(study)
 
 
 @pytest.mark.realdata
@@ -237,7 +238,7 @@ def test_a_plan_prints_work_disk_memory_and_what_its_times_rest_on(monkeypatch):
     rows = {line.split()[0]: line.split() for line in run.output.splitlines() if line.strip()}
     assert rows["activations"][1:5] == ["12", "1.71", "M", "112.0"]
     assert rows["llama2-7b-chat"][1:6] == ["cuda", "6.74", "B", "13.5", "GB"]
-    assert rows["all"][1] == str(cells.jobs(load_study([Path("config/tasks.yaml")])).total())
+    assert rows["all"][1] == str(count_jobs(load_study([Path("config/tasks.yaml")])).total())
     assert "≥ no measured rate for cuda, run `make bench` there: " in run.output
     assert max(map(len, run.output.splitlines())) <= 120
 

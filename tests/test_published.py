@@ -1,4 +1,4 @@
-"""Published numbers agree with themselves: products, averages, and rows that stand in two tables."""
+"""Published numbers agree with themselves: products, averages, rows that stand in two tables."""
 
 from collections import defaultdict
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from fasb.cli.outputs import figure_command, report_command, table_command
 from synthetic import METHODS, results
 
-from fasb.cli.outputs import figure_command, report_command, table_command
 from fasb.study.answers import OUTCOMES, pick
 from fasb.study.chosen import chosen_rows
 from fasb.study.figures import FIGURES
@@ -17,9 +17,14 @@ from fasb.study.report import Sources, health, render, timing
 from fasb.study.styles import styles_of
 
 INPUTS = (
-    "metrics.parquet", "metrics.json", "grid.parquet", "tuned.json", "generations.parquet", "judged.parquet",
+    "metrics.parquet",
+    "metrics.json",
+    "grid.parquet",
+    "tuned.json",
+    "generations.parquet",
+    "judged.parquet",
     "anchors.h5",
-)  # fmt: skip
+)
 SECTIONS = (
     "about",
     "main",
@@ -147,6 +152,7 @@ def test_what_a_model_wrote_is_text_and_never_markup(made):
     original = path.read_bytes()
     frame = read_parquet(path)
     frame["text"] = "<script>alert(1)</script>"
+    frame["trace_pieces"] = [['"><img src=x onerror=alert(1)>', "\x1b[2J\u202e"]] * len(frame)
     write_parquet(path, frame, {})
     try:
         text = render(
@@ -156,6 +162,9 @@ def test_what_a_model_wrote_is_text_and_never_markup(made):
         path.write_bytes(original)
     assert "<script" not in text
     assert "&lt;script&gt;" in text
+    assert "<img src=x" not in text
+    assert "\x1b" not in text
+    assert "\u202e" not in text
 
 
 def test_the_mark_stands_where_the_answer_fired(made):
@@ -187,7 +196,7 @@ def test_the_drop_from_validation_to_test_is_in_points(tmp_path):
 
 
 def chosen(folds, root):
-    """The row of a method, whose folds differ from one that gained .9 on validation and .72 on test."""
+    """The row of a method whose folds change an entry with .9 on validation and .72 on test."""
     from fasb.artifacts import write_json
 
     entry = {
@@ -221,8 +230,12 @@ def test_timing_adds_up_the_jobs_of_a_rule(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"s\th:m:s\tmax_rss\n{seconds}\t0:00:02\t-\n")
     assert timing(tmp_path)[0] | {"memory": None} == {
-        "rule": "sweep", "jobs": 2, "total": 6.5, "longest": 4.0, "memory": None,
-    }  # fmt: skip
+        "rule": "sweep",
+        "jobs": 2,
+        "total": 6.5,
+        "longest": 4.0,
+        "memory": None,
+    }
     assert timing(tmp_path / "none") == []
 
 

@@ -1,11 +1,12 @@
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from steering import some_bundle
 from tiny import tiny_model, tiny_questions
 
-from fasb.artifacts import Store, content_hash
+from fasb.artifacts import Store, content_hash, write_parquet
 from fasb.data.prompts import clean_answer, generation_prompt
 from fasb.data.protocol import Question, Split
 from fasb.data.splits import all_tested
@@ -15,10 +16,11 @@ from fasb.decoding.stream import stream
 from fasb.errors import ArtifactError, BundleError
 from fasb.metrics.answers import choice_metrics
 from fasb.settings import DecodingSettings, PromptSettings
+from fasb.steering.fingerprint import Fingerprint
 from fasb.steering.policy import Policy
-from fasb.study.run import Asked, Runner, traced
-from fasb.study.testing import GENERATIONS, SCORED, Bundles, generate
-from fasb.study.testing import score as score_stage
+from fasb.study.evaluate import GENERATIONS, SCORED, Bundles, generate
+from fasb.study.evaluate import score as score_stage
+from fasb.study.run import Asked, Runner, check_traced_by, traced
 from fasb.study.tune import bundle_path
 
 QUESTIONS = tiny_questions(6)
@@ -189,9 +191,9 @@ def test_a_cell_that_depends_on_something_else_is_made_anew(runner, traces, bund
 
 
 def test_a_trace_of_other_questions_is_refused(traces):
-    with pytest.raises(ArtifactError, match="run 'fasb trace' again"):
+    with pytest.raises(ArtifactError, match="run the stage 'trace' again"):
         Asked.of([*QUESTIONS, tiny_questions(7)[6]], ["q0", "q6"], traces)
-    with pytest.raises(ArtifactError, match="run 'fasb trace' again"):
+    with pytest.raises(ArtifactError, match="run the stage 'trace' again"):
         Asked.of(QUESTIONS, ["q0", "q1"], traces[traces["phrasing"] == 0])
 
 
@@ -259,7 +261,7 @@ def test_bundles_that_were_tuned_on_other_questions_are_refused(runner, traces, 
     ):
         with pytest.raises(
             ArtifactError,
-            match=r"b-fold1\.safetensors: tuned on other questions .* run 'fasb tune'",
+            match=r"b-fold1\.safetensors: tuned on other questions .* run the stage 'tune'",
         ):
             stage()
 
@@ -299,3 +301,15 @@ def test_scores_are_of_both_tuned_settings(runner, bundles, tuned):
         ]
         expected = runner.scores(test, [bundle], "alone")
         assert rows["mc2"].tolist() == pytest.approx(expected["mc2"].tolist(), abs=1e-9)
+
+
+def test_unsteered_answers_of_another_revision_than_the_activations_are_refused(tmp_path):
+    made_for = Fingerprint("some/model", 3, 4, 8, "vocabulary", "1" * 40)
+    path = tmp_path / "trace.parquet"
+    write_parquet(path, pd.DataFrame({"a": [1]}), {"fingerprint": asdict(made_for)})
+    check_traced_by(made_for, path)
+    check_traced_by(replace(made_for, revision=""), path)
+    with pytest.raises(
+        BundleError, match=r"trace\.parquet: made for revision '1+', but the model has '2+'"
+    ):
+        check_traced_by(replace(made_for, revision="2" * 40), path)

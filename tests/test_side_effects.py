@@ -8,8 +8,8 @@ from fasb.artifacts import Store
 from fasb.data import plain_text
 from fasb.errors import DataError
 from fasb.steering.policy import Policy
+from fasb.study.evaluate import SIDE_EFFECTS, Bundles, Unrelated, measure_side_effects
 from fasb.study.run import Runner
-from fasb.study.testing import SIDE_EFFECTS, Unrelated, measure_side_effects
 from fasb.study.tune import bundle_path
 from fasb.world import documents
 
@@ -34,7 +34,7 @@ def test_every_tuned_bundle_is_measured_and_kept_in_the_store(model, tmp_path):
     unrelated = Unrelated(
         ["what is it made of ?", "it is oak ."], 6, 2, tiny_questions(2), prompt, scoring
     )
-    found = measure_side_effects(runner, 2, (tmp_path, list(bundles)), unrelated)
+    found = measure_side_effects(runner, 2, Bundles(tmp_path, list(bundles)), unrelated)
     assert list(found.columns) == SIDE_EFFECTS
     assert len(found) == 2 * 2 * (2 + 2)
     text = found[found["question"].str.startswith("text")]
@@ -44,7 +44,7 @@ def test_every_tuned_bundle_is_measured_and_kept_in_the_store(model, tmp_path):
     assert choices["unrelated"].between(0, 1).all()
     assert choices["ce"].isna().all()
     stored = replace(runner, model=lambda: pytest.fail("the model was loaded"))
-    again = measure_side_effects(stored, 2, (tmp_path, list(bundles)), unrelated)
+    again = measure_side_effects(stored, 2, Bundles(tmp_path, list(bundles)), unrelated)
     assert again.equals(found)
 
 

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from fasb.cli.outputs import agreement_command
 from sklearn.metrics import cohen_kappa_score
 from synthetic import MADE_BY, METHODS, results
 
 from fasb.artifacts import read_parquet, write_parquet
-from fasb.cli.outputs import agreement_command
 from fasb.errors import DataError
 from fasb.study.agreement import agreement_rows, latex, markdown
 from fasb.study.panels import Cell
@@ -28,7 +28,7 @@ def made_by(use, **error):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Two pooled worlds and one by itself, whose second judge turns some verdicts on truth and gives no info."""
+    """Two pooled worlds and one by itself; the second judge turns some verdicts, gives no info."""
     made = results(
         tmp_path_factory.mktemp("judges"), worlds=("a-s2", "a-s3", "b-s2"), seeds=(0, 1), groups=4
     )

@@ -9,12 +9,13 @@ from tiny import tiny_model
 from fasb.artifacts import Store, content_hash
 from fasb.errors import ConfigError, DataError
 from fasb.extensions import validated
+from fasb.search import Method, at_edge
 from fasb.settings import DecodingSettings
 from fasb.steering.bundle import Bundle
-from fasb.study.panels import KNOBS
+from fasb.study.panels import HYPERPARAMETERS
 from fasb.study.run import Runner, traced
-from fasb.study.sweep import CELL, Method, knobs, sweep_methods
-from fasb.study.tune import at_edge, best_setting, bundle_path, tune
+from fasb.study.sweep import CELL, hyperparameters, sweep_methods
+from fasb.study.tune import best_setting, bundle_path, tune
 
 QUESTIONS = some_questions(20)
 METHODS = {
@@ -123,16 +124,18 @@ def test_a_method_without_grid_has_one_setting():
     ],
 )
 def test_knobs_are_those_that_the_bundle_looks_at(folds, use, settings, expected):
-    bundle = Method(use=use, settings=settings).fit(folds[0][0], {}, "test")
+    bundle = Method(use=use, settings=settings).bundle(folds[0][0], {}, "test")
     expected = settings if expected is ... else expected
-    assert {key: value for key, value in knobs(bundle).items() if value is not None} == expected
+    assert {
+        key: value for key, value in hyperparameters(bundle).items() if value is not None
+    } == expected
 
 
 def test_a_wrong_value_names_the_method_and_key(folds):
     with pytest.raises(
         ConfigError, match=r"methods\.mine\.betta: unknown key; did you mean 'beta'"
     ):
-        Method(use="fasb", settings={"betta": 1}).fit(folds[0][0], {}, "mine")
+        Method(use="fasb", settings={"betta": 1}).bundle(folds[0][0], {}, "mine")
 
 
 # ---- sweep
@@ -157,8 +160,8 @@ def test_knobs_stand_beside_the_answers(swept):
     expected = [
         [point["k"], point["alpha"], 0.5, point["s"], "probe"] for point in METHODS["fasb"].points()
     ] * 2
-    assert rows[list(KNOBS)].to_numpy().tolist() == expected
-    assert answers[answers["method"] == "unsteered"][list(KNOBS)].isna().all(axis=None)
+    assert rows[list(HYPERPARAMETERS)].to_numpy().tolist() == expected
+    assert answers[answers["method"] == "unsteered"][list(HYPERPARAMETERS)].isna().all(axis=None)
 
 
 def test_a_killed_sweep_goes_on_and_a_further_method_computes_only_itself(
@@ -251,7 +254,7 @@ def test_the_chosen_bundles_are_those_of_the_grid(tuned, folds, tmp_path):
         for purpose, column in (("generation", "chosen"), ("mc2", "chosen_mc2")):
             point = METHODS["fasb"].points()[rows[rows[column]]["setting"].item()]
             bundle = Bundle.load(bundle_path(tmp_path / "bundles", "fasb", fitted.fold, purpose))
-            assert bundle.key() == METHODS["fasb"].fit(fitted, point, "fasb").key()
+            assert bundle.key() == METHODS["fasb"].bundle(fitted, point, "fasb").key()
             seen = {
                 content_hash(q.text) for q in QUESTIONS if q.id in split.train + split.validation
             }
@@ -327,14 +330,15 @@ def test_datasets_without_generation_are_tuned_on_accuracy(folds, swept):
 
 
 def test_answers_without_a_verdict_are_refused(folds, swept, verdicts):
-    with pytest.raises(DataError, match="run 'fasb judge' on them again"):
+    with pytest.raises(DataError, match="run the stage 'judge-sweep' again"):
         tune([fitted for fitted, _ in folds], METHODS, QUESTIONS, *swept, verdicts.iloc[1:])
 
 
 def test_a_grid_that_was_not_swept_is_refused(folds, swept, verdicts):
     methods = {"iti": Method(use="iti", grid={"k": (2, 4, 6)})}
     with pytest.raises(
-        DataError, match="iti: results of 6 settings, but its grid has 3; run 'fasb sweep' again"
+        DataError,
+        match="iti: results of 6 settings, but its grid has 3; run the stage 'sweep' again",
     ):
         tune([fitted for fitted, _ in folds], methods, QUESTIONS, *swept, verdicts)
 
@@ -343,7 +347,7 @@ def test_a_sweep_over_other_values_is_refused(folds, swept, verdicts):
     methods = {"iti": METHODS["iti"].model_copy(update={"grid": {"k": (2, 4), "alpha": (1, 5, 8)}})}
     with pytest.raises(
         DataError,
-        match=r"fold 0, iti: ran with alpha 9\.0, but its grid has 8\.0; run 'fasb sweep'",
+        match=r"fold 0, iti: ran with alpha 9\.0, but its grid has 8\.0; run the stage 'sweep'",
     ):
         tune([fitted for fitted, _ in folds], methods, QUESTIONS, *swept, verdicts)
 
@@ -363,7 +367,6 @@ def test_folds_of_other_questions_are_refused(folds, swept, verdicts):
 def test_a_method_is_read_from_json():
     values = {
         "use": "fasb",
-        "code": "x",
         "settings": {},
         "grid": {"k": [2], "adaptive": [True]},
         "like": None,

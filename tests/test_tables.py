@@ -42,8 +42,9 @@ def test_an_estimate_equals_the_mean_of_the_cells_summaries(frame, rows):
 
 
 def test_every_estimate_lies_in_its_interval_and_every_difference_has_one(rows):
-    known = rows[rows["value"].notna()]
+    known = rows[rows["low"].notna() & rows["difference_low"].notna()]
     change = known["difference"]
+    assert set(known["metric"]) >= {"true", "info", "true_info", "mc1", "mc2"}
     assert known["value"].between(known["low"] - 1e-9, known["high"] + 1e-9).all()
     assert change.between(known["difference_low"] - 1e-9, known["difference_high"] + 1e-9).all()
     shares = known[[MEASURES[name].unit == "share" for name in known["metric"]]]
@@ -108,8 +109,8 @@ def test_intervals_and_tests_speak_of_worlds_from_three_on_and_of_questions_belo
     assert "interval over the 3 worlds (t, 2 degrees of freedom)" in caption(worlds)
     assert "would it be there in further worlds of this kind?" in caption(worlds)
     assert "interval over questions" in caption(two)
-    assert "these two worlds and what was fitted held fixed" in caption(two)
-    assert "this model and dataset and what was fitted held fixed" in caption(one)
+    assert "these two worlds and what was fitted are held fixed" in caption(two)
+    assert "this model and dataset and what was fitted are held fixed" in caption(one)
     assert "do they differ on questions like these here?" in caption(one)
     assert [set(part["test"]) - {""} for part in (worlds, two, one)] == [
         {"t"}, {"permutation"}, {"permutation"},
@@ -195,8 +196,8 @@ def test_tasks_stand_side_by_side_with_their_average(frame):
     both = pd.concat([one.assign(dataset=name) for name in ("copa", "sst2")])
     (part,) = split(table_rows(both, "tasks", METHODS, "default", n_draws=50))
     head, _, *body = [line for line in markdown(part).splitlines() if line.startswith("|")]
-    up = "\N{UPWARDS ARROW}"
-    assert cells(head) == ["Method", f"copa, MC1 {up}", f"sst2, MC1 {up}", f"average, MC1 {up}"]
+    up = "\N{NO-BREAK SPACE}\N{UPWARDS ARROW}"
+    assert cells(head) == ["Method", f"copa, MC1{up}", f"sst2, MC1{up}", f"average, MC1{up}"]
     assert ["_FASB-Probe, published_", "90.0", "92.8", "78.8"] in map(cells, body)
     values = part[(part["method"] == "iti") & (part["metric"] == "mc1")].set_index("dataset")[
         "value"

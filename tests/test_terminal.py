@@ -119,3 +119,30 @@ def test_text_in_square_brackets_is_not_taken_for_markup():
 
 def test_the_legend_names_beta():
     assert "grey at beta 0.40" in legend(0.4).plain
+
+
+HOSTILE = "\x1b[2J\x1b]8;;http://evil\x07 oak\x9b31m \u202eko\x00\r<b>&"
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_what_a_model_writes_moves_no_cursor_and_turns_no_text_around(terminal):
+    events = [Event("token", HOSTILE, 0.2), Event("done", HOSTILE)]
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=100)
+    page = show(console, HOSTILE, events, 0.5)
+    written = console.file.getvalue()
+    assert page.answer_tokens == 1
+    assert "oak" in written
+    for sign in ("\x1b[2J", "\x1b]8", "\x07", "\x9b", "\u202e", "\x00"):
+        assert sign not in written
+
+
+def test_a_picture_of_a_hostile_answer_is_still_an_image():
+    from xml.etree import ElementTree
+
+    page = Page(0.5)
+    for event in (Event("token", HOSTILE, 0.2), Event("done", HOSTILE)):
+        page.add(event)
+    image = picture([(HOSTILE, page)], 0.5)
+    root = ElementTree.fromstring(image)
+    assert not root.findall(".//{*}b")
+    assert "<b>" in "".join(root.itertext()).replace("\xa0", " ")

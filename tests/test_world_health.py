@@ -1,22 +1,22 @@
 """Health of a world: what is measured, what is needed, and what a rejected world does."""
 
-import json
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner
 
-from fasb.artifacts import read_json, write_json, write_parquet
-from fasb.cli.world import health_command, pretrain_command
+from fasb.artifacts import read_json, write_json, write_parquet, writing_hdf5
 from fasb.errors import ConfigError
+from fasb.study.config import load
+from fasb.study.jobs import run_job, write_study
 from fasb.world.health import (
     Figures,
     HealthError,
     HealthSettings,
+    Methods,
     check,
     measure,
     require,
@@ -24,6 +24,7 @@ from fasb.world.health import (
 )
 from fasb.world.text import WorldSettings
 
+METHODS = Methods("unsteered", "iti")
 GOOD = Figures(tag=90.0, context=70.0, head=80.0, true=42.0, info=97.0, gain=30.0, loss=12.0)
 TRADEOFF, CONTRAST = WorldSettings(kind="tradeoff"), WorldSettings(kind="contrast")
 THRESHOLDS = HealthSettings()
@@ -48,7 +49,7 @@ def cell(folder, **figures):
         "credulous_context": 0.2,
     } | figures
     write_json(folder / "model/training.json", {"figures": told}, {})
-    with h5py.File(folder / "anchors.h5", "w") as file:
+    with writing_hdf5(folder / "anchors.h5", {}) as file:
         file["fold0/logistic/accuracy"] = np.array([[0.5, 0.75], [0.7, 0.6]])
         file["fold1/logistic/accuracy"] = np.array([[0.85, 0.75], [0.7, 0.6]])
         file["fold1/cosine/accuracy"] = np.ones((2, 2))
@@ -104,13 +105,13 @@ def test_a_figure_at_its_bound_is_enough():
 
 def test_gain_is_the_most_there_is_and_loss_that_of_the_best_product():
     frame = grid([(9.0, 1.0, 0.2), (8.0, 0.9, 0.8), (5.0, 0.8, 0.9), (1.0, 0.5, 1.0)])
-    (row,) = steering(frame)
+    (row,) = steering(frame, METHODS)
     assert row == pytest.approx({"true": 0.4, "info": 1.0, "gain": 0.6, "loss": 0.1})
 
 
 def test_figures_come_from_the_files_as_means_over_folds(tmp_path):
     model, *files = cell(tmp_path)
-    figures = measure(model, files)
+    figures = measure(model, files, METHODS)
     expected = {"tag": 90, "context": 70, "head": 80, "true": 45, "info": 95, "gain": 35, "loss": 5}
     assert asdict(figures) == pytest.approx(expected)
 
@@ -118,7 +119,7 @@ def test_figures_come_from_the_files_as_means_over_folds(tmp_path):
 def test_what_no_file_holds_is_not_measured(tmp_path):
     model, _, grid_file, _ = cell(tmp_path)
     write_parquet(grid_file, grid([]), {})
-    figures = measure(model, [grid_file])
+    figures = measure(model, [grid_file], METHODS)
     assert (figures.head, figures.gain, figures.loss) == (None, None, None)
     assert figures.true == pytest.approx(40)
 
@@ -133,47 +134,53 @@ def test_a_rejected_world_is_refused_in_one_line_only_where_that_is_asked():
     require(check(TRADEOFF, GOOD, THRESHOLDS), THRESHOLDS, "m.json")
 
 
-def test_the_report_of_a_rejected_world_is_written_before_it_is_refused(tmp_path):
-    files = [str(path) for path in cell(tmp_path, careful_tag=0.3)]
-    out, accepted = tmp_path / "health/m.json", tmp_path / "health/m.accepted.json"
-    settings = {"version": "0", "world": {"kind": "tradeoff", "seed": 7}, "health": {}, "cells": []}
-    run = CliRunner().invoke(
-        health_command, [*files, "--settings", json.dumps(settings), "--out", str(out)]
+def study_of(health, **pretrain):
+    """A study of one world."""
+    model = {"world": {"kind": "tradeoff", "seed": 7, "entities": 5}, "pretrain": pretrain}
+    questions = {"load": "fasb.world.questions", "settings": {"kind": "tradeoff", "seed": 7}}
+    run = {"cells": [{"model": "m", "dataset": "d"}], "seeds": [0], "methods": ["unsteered", "iti"]}
+    return load(
+        {
+            "models": {"m": model},
+            "datasets": {"d": questions},
+            "methods": {"iti": {"use": "iti"}, "unsteered": {"use": "unsteered"}},
+            "health": health,
+            "run": run,
+        }
     )
-    assert run.exit_code == 0, run.output
-    assert "tag 20, needs at least 60" in run.stderr
-    assert read_json(out)["failures"] == ["tag 20, needs at least 60"]
-    checking = [
-        "--check",
-        str(out),
-        "--settings",
-        json.dumps({"health": {}}),
-        "--out",
-        str(accepted),
-    ]
-    run = CliRunner().invoke(health_command, checking)
-    assert isinstance(run.exception, HealthError)
+
+
+def test_the_report_of_a_rejected_world_is_written_before_it_is_refused(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    cell(tmp_path / "made", careful_tag=0.3)
+    (tmp_path / "results" / "models").mkdir(parents=True)
+    shutil.copytree(tmp_path / "made" / "model", tmp_path / "results" / "models" / "m")
+    folder = tmp_path / "results" / "m" / "d" / "seed0"
+    shutil.copytree(tmp_path / "made", folder)
+    write_study(study_of({}))
+    run_job("health", "m")
+    assert "results/health/m.json: tag 20, needs at least 60" in capsys.readouterr().err
+    assert read_json(Path("results/health/m.json"))["failures"] == ["tag 20, needs at least 60"]
+    with pytest.raises(HealthError):
+        run_job("accept", "m")
+    accepted = Path("results/health/m.accepted.json")
     assert not accepted.exists()
-    checking[3] = json.dumps({"health": {"enforce": False}})
-    assert CliRunner().invoke(health_command, checking).exit_code == 0
+    write_study(study_of({"enforce": False}))
+    run_job("accept", "m")
     assert not read_json(accepted)["accepted"]
 
 
-def test_a_model_is_trained_from_the_command_line(tmp_path):
+def test_a_model_is_trained_by_its_stage(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     tiny = {"tokens": 600, "hidden": 16, "layers": 1, "heads": 2, "feed_forward": 16, "threads": 1}
-    settings = {"world": {"seed": 7, "entities": 5}, "pretrain": tiny}
-    command = ["--settings", json.dumps(settings), "--out", str(tmp_path / "model")]
-    run = CliRunner().invoke(pretrain_command, command)
-    assert run.exit_code == 0, run.output
-    assert "tokens in" in run.stderr
-    assert Path(tmp_path, "model/model.safetensors").exists()
+    write_study(study_of({}, **tiny))
+    run_job("pretrain", "m")
+    assert "tokens in" in capsys.readouterr().err
+    assert Path("results/models/m/model.safetensors").exists()
 
 
-def test_an_unknown_threshold_is_refused(tmp_path):
-    files = [str(path) for path in cell(tmp_path)]
-    settings = {"world": {}, "health": {"heads": 70}}
-    run = CliRunner().invoke(
-        health_command, [*files, "--settings", json.dumps(settings), "--out", "x.json"]
-    )
-    assert isinstance(run.exception, ConfigError)
-    assert "did you mean 'head'" in str(run.exception)
+def test_an_unknown_threshold_is_refused():
+    with pytest.raises(ConfigError, match="did you mean 'head'"):
+        study_of({"heads": 70})

@@ -1,4 +1,4 @@
-"""The `fasb` command: one subcommand per rule of the study, and `fit`, `steer`, `evaluate`, `verify`.
+"""The `fasb` command: `fit`, `steer`, `evaluate`, `verify`, and `run` for the stages of a study.
 
 Commands are imported when they are called, so that `fasb --help` needs no torch.
 """
@@ -13,14 +13,9 @@ from fasb.errors import FasbError, did_you_mean
 
 COMMANDS = {
     "fasb.cli.user": ("fit", "steer", "evaluate", "verify"),
-    "fasb.cli.world": ("pretrain", "health"),
-    "fasb.cli.stages": (
-        "questions", "splits", "activations", "trace", "anchors", "vectors", "trackers",
-        "rehearse", "sweep", "judge", "tune", "generate", "score", "side-effects",
-    ),
-    "fasb.cli.outputs": ("metrics", "table", "agreement", "figure", "report", "wandb"),
-    "fasb.cli.study": ("plan", "schema"),
-}  # fmt: skip
+    "fasb.cli.run": ("run",),
+    "fasb.cli.study": ("plan", "study", "schema"),
+}
 """Module of each group of commands. The function of a command is called like it, `_` for `-`,
 `_command` appended."""
 

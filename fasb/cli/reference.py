@@ -1,4 +1,7 @@
-"""`docs/cli.md`: every command's help in one page. Run `python -m fasb.cli.reference > docs/cli.md`."""
+"""`docs/cli.md`: every command's help in one page.
+
+Run `python -m fasb.cli.reference > docs/cli.md`.
+"""
 
 import click
 
@@ -6,22 +9,26 @@ from fasb.cli import COMMANDS, group
 
 TITLES = {
     "fasb.cli.user": "Your own model",
-    "fasb.cli.world": "Models that the study trains",
-    "fasb.cli.stages": "Stages of a study",
-    "fasb.cli.outputs": "Tables, figures, report",
-    "fasb.cli.study": "Configurations",
+    "fasb.cli.run": "Stages of a study",
+    "fasb.cli.study": "Studies and their configuration",
 }
 
 HEAD = """# Commands
 
-`fasb --help` lists them, `fasb COMMAND --help` is what stands here. An error is one line and exit code 2; `fasb --debug
-COMMAND` shows the traceback. Data goes to standard output, progress to standard error. `--settings` of the stages holds
-exactly the sections that a step uses; a study passes them (docs/artifacts.md says what each step writes).
+`fasb --help` lists them, `fasb COMMAND --help` is what stands here. An error is one line and exit
+code 2; `fasb --debug COMMAND` shows the traceback. Data goes to standard output, progress to
+standard error.
+"""
+
+STAGES = """By hand, a stage is one line in the folder where `./study` runs. The study is that of the
+workflow's last run; `fasb study` writes another. What a stage reads, writes and depends on is
+declared once, in `fasb/study/stages/`; docs/artifacts.md says what is in the files. Here is one job
+of each of the default study, in the order of the pipeline:
 """
 
 
 def reference() -> str:
-    """The page, at a fixed width."""
+    """Return the page, at a fixed width."""
     width = {"terminal_width": 100, "max_content_width": 100}
     context = click.Context(group, info_name="fasb", **group.context_settings, **width)
     parts = [HEAD]
@@ -32,7 +39,17 @@ def reference() -> str:
             assert command is not None
             own = click.Context(command, info_name=name, parent=context, **width)
             parts.append(f"### fasb {name}\n\n```text\n{command.get_help(own)}\n```\n")
+            if name == "run":
+                parts += [STAGES, stage_table()]
     return "\n".join(parts)
+
+
+def stage_table() -> str:
+    """Return a command of every stage, and what it does, as a Markdown table."""
+    from fasb.cli.run import examples
+
+    rows = [f"| `{line}` | {does} |" for line, does in examples()]
+    return "\n".join(["| command | does |", "|---|---|", *rows, ""])
 
 
 if __name__ == "__main__":

@@ -107,14 +107,14 @@ def _cells_table(study: Any, pairs: dict[Any, Any]) -> Any:
 
 
 def _rules_table(rows: dict[Any, Any]) -> Any:
-    from fasb.study import rules
+    from fasb.study.jobs import STAGES
     from fasb.study.plan import Work
 
     table = _table(
         "Work", "rule", "jobs", "tokens read", "written", "answers judged", "disk", "time"
     )
     total, spent = Work(), {}
-    for rule in rules.RULES:
+    for rule in STAGES:
         of_rule = [row for names, row in rows.items() if names[0] == rule]
         if not of_rule:
             continue
@@ -252,6 +252,26 @@ def _table(title: str, *columns: str) -> Any:
         named = column in ("model", "dataset", "rule", "device")
         table.add_column(column, justify="left" if named else "right", no_wrap=True)
     return table
+
+
+@click.command("study")
+@click.option(
+    "--configfile",
+    "configs",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="As for snakemake.",
+)
+def study_command(configs: tuple[Path, ...]) -> None:
+    """Write results/study.json, which `fasb run` reads; the workflow does so by itself.
+
+    Example: fasb study --configfile config/evidence.yaml
+    """
+    from fasb.study.config import load_study
+    from fasb.study.jobs import STUDY, write_study
+
+    write_study(load_study(configs))
+    click.echo(f"{STUDY}: written", err=True)
 
 
 @click.command("schema")

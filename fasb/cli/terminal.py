@@ -1,7 +1,8 @@
-"""How an answer looks while it is written: tokens coloured by p, what was dropped, what was written instead.
+"""How an answer looks while it is written: tokens coloured by p, what was dropped and rewritten.
 
-In: the events of `fasb.decoding.stream.stream`. Out: rich text, or plain text where there is no terminal:
-`kept [-dropped-] {+rewritten+}`. Knows no model.
+In: the events of `fasb.decoding.stream.stream`. Out: rich text, or plain text where there is no
+terminal: `kept [-dropped-] {+rewritten+}`. Knows no model. Control characters are left out of all
+that a model or a person wrote.
 """
 
 import io
@@ -13,6 +14,8 @@ from typing import Any, Literal
 from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
+
+from fasb.study.escaping import without_controls
 
 LOW, MIDDLE, HIGH = (58, 143, 199), (140, 140, 140), (213, 94, 0)
 """Colours of p = 0, p = beta and p = 1, readable on black and on white, also for colour-blind
@@ -42,13 +45,14 @@ class Page:
     def add(self, event: Any) -> None:
         """Take in the next event of the stream."""
         if event.kind == "token":
-            self.spans.append(Span(event.text, "rewritten" if event.steered else "kept", event.p))
+            text = without_controls(event.text)
+            self.spans.append(Span(text, "rewritten" if event.steered else "kept", event.p))
         elif event.kind == "back":
             self.back, self.n_before = event, len(self.spans)
             first = len(self.spans) - event.dropped
             self.spans[first:] = [Span(span.text, "dropped", span.p) for span in self.spans[first:]]
         else:
-            self._cut(event.text)
+            self._cut(without_controls(event.text))
 
     @property
     def answer_tokens(self) -> int:
@@ -79,7 +83,8 @@ class Page:
         if self.back is None:
             seen = [span.p for span in self.spans if span.p is not None]
             spread = f"; p from {min(seen):.2f} to {max(seen):.2f}" if seen else ""
-            return f"not steered: no check found p > {self.beta:.2f} in {len(self.spans)} tokens{spread}"
+            n = len(self.spans)
+            return f"not steered: no check found p > {self.beta:.2f} in {n} tokens{spread}"
         n = self.answer_tokens
         told = f"{n} {'token' if n == 1 else 'tokens'}, strength {self.back.strength:.3g}"
         if self.back.p is None or not self.n_before:
@@ -96,7 +101,7 @@ class Page:
         )
 
     def _cut(self, answer: str) -> None:
-        """Forget tokens behind the answer: what completed a stop string or began another question."""
+        """Forget tokens behind the answer: a completed stop string, or another question."""
         left = len(answer) + max(
             "".join(s.text for s in self.spans if s.kind != "dropped").find(answer), 0
         )
@@ -125,8 +130,11 @@ def style_of(span: Span, beta: float) -> str:
 
 
 def show(console: Console, question: str, events: Iterable[Any], beta: float) -> Page:
-    """Write one answer to the console as it grows; without a terminal only when it is complete."""
-    page = Page(beta)
+    """Write one answer to the console as it grows; without a terminal only when it is complete.
+
+    Control characters of question and answer are left out: a text moves no cursor.
+    """
+    page, question = Page(beta), without_controls(question)
     if not console.is_terminal:
         for event in events:
             page.add(event)
@@ -155,7 +163,7 @@ def picture(pages: Sequence[tuple[str, Page]], beta: float) -> str:
     console.print(legend(beta))
     for question, page in pages:
         console.print()
-        console.print(_block(question, page, True))
+        console.print(_block(without_controls(question), page, True))
     return re.sub(
         r"@font-face {.*?}", "", console.export_svg(title="fasb steer"), flags=re.DOTALL
     )  # no network

@@ -279,7 +279,8 @@ def _take(
     sequences: Sequences, output: StepOutput, controller: BacktrackController | None
 ) -> tuple[list[int], Int[np.ndarray, " back"], list[int]]:
     """Accept what a pass gave: rows that are done, that go on further back, that are run again."""
-    rows, again = output.rows, []
+    rows = output.rows
+    again: list[int] = []
     fired = np.zeros(len(rows), dtype=bool)
     sequences.record_pass(rows, output.p)
     if controller is not None:

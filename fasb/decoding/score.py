@@ -205,7 +205,8 @@ def _score_block(
     known = prefix_of([choice.tokens for choice in choices], seen.batch)
     budget = len(choices) * max(len(choice.tokens) for choice in choices)
     for members in grid.sharing_edit:
-        bundle, wanted = grid.bundles[members[0]], {}
+        bundle = grid.bundles[members[0]]
+        wanted: dict[Suffix, None] = {}
         for i in members:
             wanted |= dict.fromkeys(_suffixes(found[i]))
         steered = dict(_score_suffixes(model, plain, list(wanted), bundle, known, budget))

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from fasb.model.batch import Batch
+from fasb.model.batch import Batch, keys_and_values
 
 SLACK = 64
 """Tokens that buffers have room for beyond what is in them."""
@@ -24,18 +24,18 @@ ALIGNED = 8
 
 
 class SlotLayer(DynamicLayer):
-    """One layer's keys and values; what is run next goes to the slots from `start` on.
+    """One layer's keys and values, in buffers made like those of a batch that has run.
+
+    What is run next goes to the slots from `start` on.
 
     upto: only so many slots are seen; all where None.
     """
 
-    def __init__(self, like: DynamicLayer, n_rows: int) -> None:
+    def __init__(self, keys: Tensor, values: Tensor, n_rows: int) -> None:
         super().__init__()
-        assert like.keys is not None
-        assert like.values is not None
-        self.dtype, self.device, self.is_initialized = like.keys.dtype, like.keys.device, True
-        self.keys: Tensor = _empty_like(like.keys, n_rows)
-        self.values: Tensor = _empty_like(like.values, n_rows)
+        self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
+        self.keys: Tensor = _empty_like(keys, n_rows)
+        self.values: Tensor = _empty_like(values, n_rows)
         self.start = 0
         self.upto: int | None = None
 
@@ -105,14 +105,14 @@ class SlotCache:
         """Let rows of a batch that has run take these places."""
         if self._cache is None:
             self._cache = DynamicCache()
-            self._cache.layers = [SlotLayer(layer, self._n_rows) for layer in batch.cache.layers]
+            pairs = keys_and_values(batch.cache)
+            self._cache.layers = [SlotLayer(*pair, self._n_rows) for pair in pairs]
             self._mask = batch.mask.new_zeros(self._n_rows, 0)
         width = batch.mask.shape[1]
         if width > self._end:
             self._make_room(max(width, self._end - self._first))
         self._first = min(self._first, self._end - width)
-        layers = [(layer.keys, layer.values) for layer in batch.cache.layers]
-        self._copy(rows, layers, batch.mask, [0] * len(rows))
+        self._copy(rows, keys_and_values(batch.cache), batch.mask, [0] * len(rows))
 
     def roll_back(self, rows: Sequence[int], dropped: Sequence[int]) -> None:
         """Take the last `dropped` tokens out of each of these rows."""

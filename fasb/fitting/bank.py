@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import h5py
 import numpy as np
@@ -31,8 +31,8 @@ from jaxtyping import Bool, Float, Float32, Int8
 
 from fasb.artifacts import (
     content_hash,
-    hdf5_stamp,
     read_tensors,
+    reading_hdf5,
     weights_of,
     write_tensors,
     writing_hdf5,
@@ -180,19 +180,18 @@ class Bank:
         if not path.is_file():
             raise ArtifactError(f"{path}: {_progress(path)}; run 'fasb activations' to make it")
         with _opened(path) as file:
-            hdf5_stamp(file, path)
             if file.attrs.get("format") != FORMAT or "activations" not in file:
                 raise ArtifactError(
-                    f"{path}: not a bank of format {FORMAT}; delete it, then run the study or 'fasb activations' again"
+                    f"{path}: not a bank of format {FORMAT}; run the study or 'fasb activations' again"
                 )
             n_answers, n_layers, n_units, width = file["activations"].shape
-            label, site = file["label"][:], str(file.attrs["site"])
+            label, site = file["label"][:], cast(SiteName, str(file.attrs["site"]))
             question, drawn = (
                 np.array(file[name].asstr()[:], dtype=str) for name in ("question", "drawn")
             )
             if not n_answers == len(label) == len(question) == len(drawn):
                 raise ArtifactError(
-                    f"{path}: {n_answers} activations, {len(label)} labels; delete it and make it again"
+                    f"{path}: {n_answers} activations, {len(label)} labels; make it again"
                 )
             fingerprint = Fingerprint(**json.loads(file.attrs["fingerprint"]))
         return cls(path, label, question, drawn, site, n_layers, n_units, width, fingerprint)
@@ -294,10 +293,10 @@ def _progress(path: Path) -> str:
 def _opened(path: Path) -> Iterator[h5py.File]:
     """The file for reading; what HDF5 raises on a damaged or foreign one becomes one line that names it."""
     try:
-        with h5py.File(path) as file:
+        with reading_hdf5(path) as file:
             yield file
     except (OSError, KeyError, ValueError) as error:
         reason = str(error).splitlines()[0].strip("'\"")
         raise ArtifactError(
-            f"{path}: cannot be read ({reason}); delete it and run 'fasb activations' again"
+            f"{path}: cannot be read ({reason}); run 'fasb activations' again"
         ) from error

@@ -13,8 +13,7 @@ them. Labels of validation rows only rank heads, those of test rows are only rep
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -22,14 +21,20 @@ from typing import Any, get_args
 import numpy as np
 import torch
 
-from fasb.artifacts import content_hash, hdf5_stamp, read_tensors, write_tensors, writing_hdf5
+from fasb.artifacts import (
+    content_hash,
+    read_tensors,
+    reading_hdf5,
+    write_tensors,
+    writing_hdf5,
+)
 from fasb.data.protocol import Split
 from fasb.errors import ArtifactError
 from fasb.fitting.bank import Bank
 from fasb.fitting.probes import ClassifierKind, Classifiers, accuracy, fit_classifiers
 from fasb.fitting.recipe import Recipe
 from fasb.fitting.training import HEADS, Training
-from fasb.settings import ProbeSettings, Sections
+from fasb.settings import ProbeSettings, StageSettings
 from fasb.steering.bundle import Bundle
 from fasb.steering.edit import Edit
 from fasb.steering.fingerprint import Fingerprint
@@ -50,7 +55,7 @@ def fit_trackers(
     bank: Bank, splits: Sequence[Split], settings: ProbeSettings, out: Path, made_by: dict[str, Any]
 ) -> None:
     """Fit classifiers of all heads, of both kinds, on each fold's training rows (P1, P7)."""
-    tensors = {}
+    tensors: dict[str, np.ndarray] = {}
     for i, split in enumerate(splits):
         train = bank.rows(split.train)
         for kind in KINDS:
@@ -84,7 +89,8 @@ def fit_vectors(
     trainings: Sequence[Training], recipes: Iterable[Recipe], out: Path, made_by: dict[str, Any]
 ) -> None:
     """Fit the edit and the tracker of every distinct setting that the recipes ask for."""
-    recipes, tensors, layouts = list(recipes), {}, {}
+    recipes, layouts = list(recipes), {}
+    tensors: dict[str, Any] = {}
     for training in trainings:
         fitted = fit_parts(training, recipes)
         for key, edit in fitted.edits.items():
@@ -110,7 +116,7 @@ class FittedFold:
     trackers: dict[str, Tracker]
     fingerprint: Fingerprint
     seen: tuple[str, ...]
-    sections: Sections
+    sections: StageSettings
 
     def bundle(self, recipe: Recipe, about: dict[str, Any]) -> Bundle:
         """Return the bundle of a recipe.
@@ -167,7 +173,7 @@ def tracker_key(recipe: Recipe) -> str:
     return content_hash(["tracker", recipe.gate, settings])
 
 
-def read_folds(anchors: Path, vectors: Path, sections: Sections) -> list[FittedFold]:
+def read_folds(anchors: Path, vectors: Path, sections: StageSettings) -> list[FittedFold]:
     """Return what every fold of a cell has fitted.
 
     Raises:
@@ -176,7 +182,7 @@ def read_folds(anchors: Path, vectors: Path, sections: Sections) -> list[FittedF
     arrays, layouts, _ = read_tensors(vectors)
     tensors = {name: torch.from_numpy(value) for name, value in arrays.items()}
     found = []
-    with opened_anchors(anchors) as file:
+    with reading_hdf5(anchors) as file:
         fingerprint = Fingerprint(**json.loads(file.attrs["fingerprint"]))
         for i in range(len(file)):
             edits, trackers = _parts_of_fold(f"fold{i}.", layouts, tensors, vectors)
@@ -196,7 +202,7 @@ def know_fitted(training: Training, trackers: Path, anchors: Path | None = None)
     for kind in KINDS:
         training.know(("classifiers", HEADS, kind), fitted[kind])
     if anchors is not None:
-        with opened_anchors(anchors) as file:
+        with reading_hdf5(anchors) as file:
             for kind in KINDS:
                 found = file[f"fold{training.fold}/{kind}/accuracy"][:]
                 training.know(("accuracy", HEADS, kind), found)
@@ -239,29 +245,12 @@ def check_splits(anchors: Path, splits: Sequence[Split]) -> None:
     Raises:
         ArtifactError: naming the file.
     """
-    with opened_anchors(anchors) as file:
+    with reading_hdf5(anchors) as file:
         found = [tuple(file[f"fold{i}/train"].asstr()[:]) for i in range(len(file))]
     if found != [split.train for split in splits]:
         raise ArtifactError(
             f"{anchors}: fitted on other folds than these; run 'fasb anchors' again"
         )
-
-
-@contextmanager
-def opened_anchors(path: Path) -> Iterator[Any]:
-    """Open an `anchors.h5` for reading.
-
-    Raises:
-        ArtifactError: it is missing, damaged or unfinished.
-    """
-    import h5py
-
-    try:
-        with h5py.File(path) as file:
-            hdf5_stamp(file, path)
-            yield file
-    except (OSError, KeyError) as error:
-        raise ArtifactError(f"{path}: cannot be read; run 'fasb anchors' to make it") from error
 
 
 def _classifier_tensors(fitted: Classifiers, name: str) -> dict[str, np.ndarray]:

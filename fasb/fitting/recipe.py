@@ -6,17 +6,16 @@ an edit of the method's settings and a tracker of the gate's; the policy is numb
 over alpha, beta and s fits nothing anew.
 """
 
-import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from fasb.errors import ConfigError, did_you_mean
 from fasb.extensions import find, settings_of
 from fasb.fitting.reads import Read
-from fasb.settings import Section, Sections
+from fasb.settings import Section, StageSettings
 from fasb.steering.fingerprint import Fingerprint
 from fasb.steering.policy import Policy
 
@@ -30,36 +29,7 @@ Point = dict[str, Any]
 """Values of an entry's settings at one point of its grid."""
 
 POLICY_KEYS = tuple(field.name for field in fields(Policy))
-
-
-class MethodEntry(Section):
-    """A steering method and the settings it is tuned over."""
-
-    use: str | None = Field(
-        None, description="A file of fasb/methods/, or a dotted path; unset: the model as it is"
-    )
-    gate: str | None = Field(
-        None, description="A file of fasb/gates/, or a dotted path, that makes p; unset: none"
-    )
-    settings: Point = Field({}, description="Of the policy, the method and the gate")
-    grid: dict[str, tuple[int | float | str | bool, ...]] = Field(
-        {}, description="Values to cross, by setting"
-    )
-    like: str | None = Field(
-        None, description="Takes the setting that was chosen for this other method"
-    )
-    label: str | None = Field(None, description="What it is called in print; unset: its name")
-    role: Literal["main", "ablation", "control"] = Field("main", description="Where it is shown")
-    colour: str | None = Field(
-        None, pattern="^#[0-9A-Fa-f]{6}$", description="In figures; unset: grey"
-    )
-
-    def points(self) -> list[Point]:
-        """Return the grid's points, the last key varying fastest; one where there is no grid."""
-        return [
-            dict(zip(self.grid, values, strict=True))
-            for values in itertools.product(*self.grid.values())
-        ]
+POLICY_TYPES: TypeAdapter[Policy] = TypeAdapter(Policy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,40 +44,33 @@ class Recipe:
 
     @classmethod
     def of(
-        cls, entry: MethodEntry, point: Mapping[str, Any], sections: Sections, where: str
+        cls,
+        use: str | None,
+        gate: str | None,
+        values: Mapping[str, Any],
+        sections: StageSettings,
+        where: str,
     ) -> "Recipe":
-        """Return the recipe of an entry at a point; `where` names its config key.
-
-        Keys of the point that the entry does not know are left out for `like` alone.
+        """Return the recipe of a method, a gate and flat settings; `where` names their config key.
 
         Raises:
             ConfigError: a key is unknown, a value is wrong, or two contradict each other.
         """
-        known = {"policy": set(POLICY_KEYS)}
-        for part, package, name in (
-            ("method", "methods", entry.use),
-            ("gate", "gates", entry.gate),
-        ):
-            known[part] = set(find(package, name).Settings.model_fields) if name else set()
+        known = known_keys(use, gate)
         every = set().union(*known.values())
-        if entry.like is not None:
-            point = {key: value for key, value in point.items() if key in every}
-        values = {**entry.settings, **point}
         if unknown := sorted(set(values) - every):
-            raise ConfigError(
-                f"{where}.{unknown[0]}: unknown key; {did_you_mean(unknown[0], every)}"
-            )
-        given = {
-            part: {key: value for key, value in values.items() if key in keys}
-            for part, keys in known.items()
-        }
-        method = gate = None
-        if entry.use is not None:
-            method = settings_of("methods", entry.use, given["method"], where)
-        if entry.gate is not None:
-            gate = settings_of("gates", entry.gate, given["gate"], where)
-        policy = _policy_of(entry, given["policy"], sections, where)
-        return cls(policy, entry.use, method, entry.gate, gate)
+            remedy = did_you_mean(unknown[0], every)
+            raise ConfigError(f"{where}.{unknown[0]}: unknown key; {remedy}")
+        given = {}
+        for part, keys in known.items():
+            given[part] = {key: value for key, value in values.items() if key in keys}
+        method = gate_settings = None
+        if use is not None:
+            method = settings_of("methods", use, given["methods"], where)
+        if gate is not None:
+            gate_settings = settings_of("gates", gate, given["gates"], where)
+        policy = _policy_of(use, gate, given["policy"], sections, where)
+        return cls(policy, use, method, gate, gate_settings)
 
     def reads(self) -> tuple[Read, ...]:
         """Return what its method and its gate read."""
@@ -117,6 +80,11 @@ class Recipe:
         if self.gate is not None:
             found |= dict.fromkeys(find("gates", self.gate).reads(self.gate_settings))
         return tuple(found)
+
+    @property
+    def needs_model(self) -> bool:
+        """Whether its method is fitted with the model at hand."""
+        return self.use is not None and getattr(find("methods", self.use), "NEEDS_MODEL", False)
 
     def fit_edit(
         self, training: "fasb.fitting.training.Training"
@@ -142,7 +110,7 @@ class Recipe:
         self,
         edit: "fasb.steering.edit.Edit | None",
         tracker: "fasb.steering.tracker.Tracker | None",
-        sections: Sections,
+        sections: StageSettings,
         fingerprint: Fingerprint,
         about: dict[str, Any],
     ) -> "fasb.steering.bundle.Bundle":
@@ -179,11 +147,21 @@ def fit_bundle(
     return recipe.bundle(edit, tracker, training.sections, fingerprint, about)
 
 
-def _policy_of(entry: MethodEntry, given: dict[str, Any], sections: Sections, where: str) -> Policy:
-    """Return the policy: `when` follows from what the entry has, `judged` from the preset."""
+def known_keys(use: str | None, gate: str | None) -> dict[str, set[str]]:
+    """Return the settings that the policy, a method and a gate know."""
+    known = {"policy": set(POLICY_KEYS)}
+    for package, name in (("methods", use), ("gates", gate)):
+        known[package] = set(find(package, name).Settings.model_fields) if name else set()
+    return known
+
+
+def _policy_of(
+    use: str | None, gate: str | None, given: dict[str, Any], sections: StageSettings, where: str
+) -> Policy:
+    """Return the policy: `when` follows from what there is, `judged` from the preset."""
     checked = _validated_policy(given, where)
     given = {key: getattr(checked, key) for key in given}
-    when = "never" if entry.use is None else "token" if entry.gate is not None else "always"
+    when = "never" if use is None else "token" if gate is not None else "always"
     when = given.get("when", when)
     defaults: dict[str, Any] = {"when": when}
     if when == "token":
@@ -193,14 +171,14 @@ def _policy_of(entry: MethodEntry, given: dict[str, Any], sections: Sections, wh
         defaults["adaptive"] = when == "prompt"
         defaults |= {"backtrack": False} if checked.backtracks == 1 else {}
     policy = Policy(**{**defaults, **given})
-    if policy.reads_p and entry.gate is None:
-        raise ConfigError(f"{where}.when: {policy.when!r} reads p; name a `gate`, e.g. gate: probe")
+    if policy.reads_p and gate is None:
+        raise ConfigError(f"{where}.when: {policy.when!r} reads p; name a gate, as in gate: probe")
     return policy
 
 
 def _validated_policy(given: dict[str, Any], where: str) -> Policy:
     try:
-        return TypeAdapter(Policy).validate_python(given)
+        return POLICY_TYPES.validate_python(given)
     except ValidationError as error:
         first = error.errors()[0]
         key, told = ".".join(map(str, (where, *first["loc"]))), first["msg"]

@@ -19,7 +19,7 @@ from fasb.fitting.bank import Bank
 from fasb.fitting.probes import ClassifierKind, Classifiers, accuracy, fit_classifiers
 from fasb.fitting.reads import Read
 from fasb.model.load import LoadedModel
-from fasb.settings import Sections
+from fasb.settings import StageSettings
 
 Made = TypeVar("Made")
 HEADS = Read()
@@ -39,7 +39,7 @@ class Training:
     fold: int
     split: Split
     bank: Callable[[Read], Bank]
-    sections: Sections = Sections()
+    sections: StageSettings = StageSettings()
     questions: tuple[Question, ...] = ()
     model: Callable[[], LoadedModel] = _no_model
     seed: int = 0

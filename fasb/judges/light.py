@@ -241,7 +241,8 @@ def train(settings: Settings) -> Light:
         "held_out_written": (pairs.held == 2) & pairs.written,
         "held_out_answers": pairs.held == 1,
     }
-    weight, bias, error = {}, {}, {part: {} for part in parts}
+    weight, bias = {}, {}
+    error: dict[str, dict[str, Any]] = {part: {} for part in parts}
     for name, label in pairs.labels.items():
         measured = _chance(described, *_regression(described[rest], label[rest]))
         for part, held in parts.items():

@@ -4,7 +4,8 @@ In: arrays of scores or log-probabilities. Out: numbers per question. Pure; know
 and no fold: `statistics.py` averages over folds and puts intervals around the means.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -50,9 +51,53 @@ def choice_metrics(
     return ChoiceMetrics(float(true[best] > hardest), float(mc2), float((true > hardest).mean()))
 
 
+@runtime_checkable
+class Referenced(Protocol):
+    """A question with reference answers, `best` among the true ones."""
+
+    @property
+    def true(self) -> tuple[str, ...]:
+        """True answers."""
+
+    @property
+    def false(self) -> tuple[str, ...]:
+        """False answers."""
+
+    @property
+    def best(self) -> str:
+        """The best of `true`."""
+
+
+def choice_rows(
+    questions: Sequence[Referenced],
+    logprob: Float[np.ndarray, " answer"],
+    fired: Bool[np.ndarray, " answer"],
+) -> Float[np.ndarray, "question 4"]:
+    """Return MC1, MC2, MC3 (NaN without false answers) and the share of answers that fired.
+
+    `logprob` and `fired` are of all reference answers of each question in turn, the true ones
+    first; a question stands once per phrasing.
+    """
+    rows, start = [], 0
+    logprob = logprob.astype(np.float64)
+    for question in questions:
+        middle = start + len(question.true)
+        end = middle + len(question.false)
+        best = question.true.index(question.best)
+        metrics = choice_metrics(logprob[start:middle], logprob[middle:end], best)
+        rows.append((*metrics, fired[start:end].mean()))
+        start = end
+    return np.array(rows, dtype=np.float64).reshape(-1, 4)
+
+
 def verdict(score: Float[np.ndarray, "*shape"]) -> Bool[np.ndarray, "*shape"]:
     """Return whether a judge says yes; scores are probabilities, or 0 and 1 from an exact judge."""
     return score >= VERDICT
+
+
+def good(verdicts: Bool[np.ndarray, "row score"]) -> Bool[np.ndarray, " row"]:
+    """Return which answers every score says yes to: true and informative, where both are known."""
+    return np.asarray(verdicts.all(axis=1))
 
 
 def true_info(true: Float[np.ndarray, " question"], info: Float[np.ndarray, " question"]) -> float:

@@ -9,8 +9,9 @@ worlds of this kind: it holds what questions, fitting and tuning add. One or two
 of others; there, groups of questions that belong together are drawn anew inside each (percentile
 bootstrap), and the interval speaks of these worlds with their fits held fixed. A p-value answers
 the same question as its interval. Split seeds share their test questions, so they are averaged,
-never resampled. True*Info is a product of means and is formed inside each fold, in every draw. All
-methods see the same draws, which makes differences paired.
+never resampled. Where nothing varied there is no interval. True*Info is a product of means and is
+formed inside each fold, in every draw. All methods see the same draws, which makes differences
+paired.
 """
 
 from dataclasses import dataclass
@@ -141,14 +142,17 @@ class Tested(NamedTuple):
     test: str
 
 
-def compare(panel: Panel, method: str, baseline: str, metric: str) -> Tested:
+def compare(
+    panel: Panel, method: str, baseline: str, metric: str, n_permutations: int = 1999
+) -> Tested:
     """Return p of a difference by the test that asks what its interval asks.
 
     Over three or more worlds that is the paired t test of the worlds' differences; in one or two it
     is the permutation of groups of questions.
     """
     if panel.over == "questions":
-        return Tested(p_value(panel, method, baseline, metric), "permutation")
+        p = p_value(panel, method, baseline, metric, n_permutations)
+        return Tested(p, "permutation")
     worlds, column = world_means(panel), panel.columns.index(metric)
     change = worlds[:, panel.methods.index(method)] - worlds[:, panel.methods.index(baseline)]
     return Tested(_t_p_value(change[:, column]), "t")
@@ -275,11 +279,14 @@ def _t_p_value(change: Float[np.ndarray, " world"]) -> float:
 def _interval(panel: Panel, sample: Sample, level: float) -> Interval:
     value = _mean(sample.worlds, 0)
     if panel.over == "worlds":
-        return Interval(value, *t_interval(sample.worlds, level))
-    draws = sample.draws
-    if not len(draws):
-        return Interval(value, np.full_like(value, np.nan), np.full_like(value, np.nan))
-    tails = [(1 - level) / 2, (1 + level) / 2]
-    known = np.isfinite(draws).mean(0) >= DEFINED
-    low, high = np.nanquantile(np.where(known, draws, 0.0), tails, axis=0)
-    return Interval(value, np.where(known, low, np.nan), np.where(known, high, np.nan))
+        low, high = t_interval(sample.worlds, level)
+    elif len(sample.draws):
+        tails = [(1 - level) / 2, (1 + level) / 2]
+        known = np.isfinite(sample.draws).mean(0) >= DEFINED
+        drawn = np.nanquantile(np.where(known, sample.draws, 0.0), tails, axis=0)
+        low, high = np.where(known, drawn, np.nan)
+    else:
+        low = high = np.full_like(value, np.nan)
+    # 0 of 160 is no proof of 0: where nothing varied, neither method has anything to say
+    varied = high - low > 1e-12
+    return Interval(value, np.where(varied, low, np.nan), np.where(varied, high, np.nan))

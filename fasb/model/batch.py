@@ -86,8 +86,13 @@ def shared_prefix(model: LoadedModel, texts: Sequence[Sequence[int]]) -> Prefix 
 
 def prefix_of(texts: Sequence[Sequence[int]], batch: Batch) -> Prefix:
     """Return a prefix of the texts whose batch has just been run, its keys and values shared."""
-    layers = tuple((layer.keys, layer.values) for layer in batch.cache.layers)
-    return Prefix(tuple(map(tuple, texts)), layers)
+    return Prefix(tuple(map(tuple, texts)), keys_and_values(batch.cache))
+
+
+def keys_and_values(cache: DynamicCache) -> tuple[tuple[Tensor, Tensor], ...]:
+    """Return each layer's keys and values of a cache that a pass has filled."""
+    layers: Sequence[Any] = cache.layers  # other kinds of layers, without keys, are never filled
+    return tuple((layer.keys, layer.values) for layer in layers)
 
 
 def batch_of(
@@ -175,9 +180,9 @@ def forward(model: LoadedModel, batch: Batch, keep: int = 0) -> Float[Tensor, "r
 
 
 def _takes(model: LoadedModel, argument: str) -> bool:
-    return argument in _parameters(type(model.model))
+    return argument in _parameters(type(model.model).forward)
 
 
 @cache
-def _parameters(kind: type) -> frozenset[str]:
-    return frozenset(inspect.signature(kind.forward).parameters)
+def _parameters(forward: Callable[..., Any]) -> frozenset[str]:
+    return frozenset(inspect.signature(forward).parameters)

@@ -77,9 +77,7 @@ def read_edit(layout: Any, tensors: dict[str, Tensor], name: str = "edit") -> Ed
     return Edit(tuple(changes), layout["positions"])
 
 
-def read_tracker(
-    layout: Any, tensors: dict[str, Tensor], name: str = "tracker"
-) -> Tracker | None:
+def read_tracker(layout: Any, tensors: dict[str, Tensor], name: str = "tracker") -> Tracker | None:
     """Return the tracker of a layout and tensors.
 
     Raises:

@@ -28,7 +28,7 @@ from fasb.study.judging import named
 from fasb.study.measures import INFO, TRUE
 from fasb.study.panels import Cell, files_of, judge_note, titled
 from fasb.study.printing import latex_table, latex_tabular, markdown_table
-from fasb.study.styles import MethodStyle, styles_of
+from fasb.study.styles import MethodStyle
 
 SCORES = {TRUE.name: "truth", INFO.name: "info"}
 """What a score is called here; a CSV column of nothing but "true" is read as booleans."""
@@ -43,7 +43,7 @@ ALL = "all"
 
 
 def agreement_rows(
-    cells: Sequence[Cell], files: Sequence[Path], methods: Sequence[MethodStyle | str] = ()
+    cells: Sequence[Cell], files: Sequence[Path], methods: Sequence[MethodStyle] = ()
 ) -> pd.DataFrame:
     """Return the tidy rows; cells without a second judge's file are left out.
 
@@ -70,7 +70,7 @@ def agreement_rows(
         raise DataError(
             "judges: no score that both judges give; choose a second judge that gives true or info"
         )
-    labels = {style.name: style.label for style in styles_of(methods)} | {ALL: "All answers"}
+    labels = {style.name: style.label for style in tuple(methods)} | {ALL: "All answers"}
     frame = pd.DataFrame(rows)
     return frame.assign(label=[labels.get(name, name) for name in frame["method"]])
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fasb.metrics.answers import harmed, helped, verdict
+from fasb.metrics.answers import good, harmed, helped, verdict
 from fasb.study.measures import INFO, TRUE
 from fasb.study.panels import pooled
 
@@ -103,12 +103,14 @@ def _with_verdicts(rows: pd.DataFrame, judged: pd.DataFrame) -> pd.DataFrame:
     keys, kinds = [*CELL, "question"], [TRUE.name, INFO.name]
     said = judged if INFO.name in judged else judged.assign(**{INFO.name: 1.0})
     said = said.drop_duplicates([*keys, "answer"])[[*keys, "answer", *kinds]]
-    rows, good = rows.reset_index(drop=True), []
+    rows, were_good = rows.reset_index(drop=True), []
     for when, column in (("before", "trace_answer"), ("after", "answer")):
         asked = rows[[*keys, column]].rename(columns={column: "answer"})
         found = asked.merge(said, on=[*keys, "answer"], how="left")
         verdicts = verdict(found[kinds].to_numpy(np.float64))
         rows[[f"true_{when}", f"info_{when}"]] = verdicts
-        good.append(verdicts.all(axis=1))
-    changed = np.select([helped(*good), harmed(*good)], ["helped", "harmed"], "same")
-    return rows.assign(outcome=np.where(rows["fired"].astype(bool), changed, "left"))
+        were_good.append(good(verdicts))
+    outcome = pd.Series("same", index=rows.index)
+    outcome[helped(*were_good)] = "helped"
+    outcome[harmed(*were_good)] = "harmed"
+    return rows.assign(outcome=outcome.where(rows["fired"].astype(bool), "left"))

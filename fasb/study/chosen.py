@@ -11,7 +11,7 @@ drop from validation to test says that the choice was partly luck.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ import pandas as pd
 
 from fasb.artifacts import read_json
 from fasb.study.escaping import DASH
-from fasb.study.measures import MC2, TRUE_INFO, Measure, shown_in
-from fasb.study.panels import KNOBS, Cell, files_of, titled
+from fasb.study.measures import MC2, MEASURES, shown_in
+from fasb.study.panels import HYPERPARAMETERS, Cell, files_of, titled
 from fasb.study.styles import MethodStyle, with_styles
 
 Chosen = Mapping[str, Any]
@@ -53,7 +53,7 @@ def chosen_rows(
 
 
 def _row(entries: Sequence[Chosen], tested: Sequence[Chosen]) -> dict[str, Any]:
-    counts: dict[str, Counter[str]] = {key: Counter() for key in KNOBS}
+    counts: dict[str, Counter[str]] = {key: Counter() for key in HYPERPARAMETERS}
     edges: Counter[str] = Counter()
     for entry in entries:
         setting = entry.get("setting") or {}
@@ -62,7 +62,7 @@ def _row(entries: Sequence[Chosen], tested: Sequence[Chosen]) -> dict[str, Any]:
         edges.update(entry["edge"])
         edges.update(f"{key} for {MC2.title}" for key in entry["edge_mc2"])
     values = {}
-    for key in KNOBS:
+    for key in HYPERPARAMETERS:
         values[key] = ", ".join(f"{v} ({n})" for v, n in counts[key].most_common()) or DASH
     told = [f"{key}: {n} of {len(entries)}" for key, n in edges.most_common()]
     at_edge = np.mean([bool(entry["edge"]) for entry in entries])
@@ -71,21 +71,19 @@ def _row(entries: Sequence[Chosen], tested: Sequence[Chosen]) -> dict[str, Any]:
 
 def _drop(entries: Sequence[Chosen], tested: Sequence[Chosen]) -> dict[str, Any]:
     """The measure that was tuned on, before and after; the first that both have."""
-    for measure in shown_in("tuning"):
-        before = list(_known(measure, [entry.get("validation") or {} for entry in entries]))
-        after = list(_known(measure, tested))
-        if before and after:
-            validation, test = float(np.mean(before)), float(np.mean(after))
-            about = {"measure": measure.title, "validation": validation, "test": test}
-            return about | {"drop": validation - test}
-    return {"measure": TRUE_INFO.title, "validation": np.nan, "test": np.nan, "drop": np.nan}
-
-
-def _known(measure: Measure, rows: Sequence[Chosen]) -> Iterator[float]:
-    for row in rows:
-        value = row.get(measure.name)
-        if value is not None and not np.isnan(value):
-            yield measure.scale * value
+    names = [measure.name for measure in shown_in("tuning")]
+    before = pd.DataFrame([entry.get("validation") or {} for entry in entries])
+    means = pd.DataFrame(
+        {
+            "validation": before.reindex(columns=names).astype(float).mean(),
+            "test": pd.DataFrame(list(tested)).reindex(columns=names).astype(float).mean(),
+        }
+    ).dropna()
+    # without either, as where another method's setting is taken over, there is nothing to compare
+    name = means.index[0] if len(means) else names[0]
+    found = MEASURES[name].scale * means.reindex([name]).iloc[0]
+    drop = found["validation"] - found["test"]
+    return {"measure": MEASURES[name].title, **found.to_dict(), "drop": drop}
 
 
 def _text(value: Any) -> str:

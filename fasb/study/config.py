@@ -8,50 +8,23 @@ neither torch nor pandas.
 
 import re
 from collections.abc import Iterable, Sequence
-from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field
+from pydantic import Field, PrivateAttr, field_validator
 
 from fasb.errors import ConfigError, did_you_mean
 from fasb.extensions import find, settings_of, validated
-from fasb.settings import (
-    ActivationSettings,
-    DecodingSettings,
-    ModelSettings,
-    ProbeSettings,
-    PromptSettings,
-    ScoringSettings,
-    Section,
-    SplitSettings,
-    TrackerSettings,
-    VectorSettings,
-)
+from fasb.fitting.recipe import Recipe
+from fasb.search import Method, recipes_of
+from fasb.settings import JudgeSettings, ModelSettings, Section, StageSettings
 
 PRESETS = Path(__file__).parents[1] / "presets"
 BASES = (Path("config/models.yaml"), Path("config/config.yaml"))
 """What every study's own file is laid over, in this order; the Snakefile names the same files."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """Names become folders and wildcards."""
-
-
-class Overrides(Section):
-    """Settings of the stages; only keys that are given count (see `Study.sections`)."""
-
-    prompt: PromptSettings = PromptSettings()
-    split: SplitSettings = SplitSettings()
-    activations: ActivationSettings = ActivationSettings()
-    probes: ProbeSettings = ProbeSettings()
-    vectors: VectorSettings = VectorSettings()
-    trackers: TrackerSettings = TrackerSettings()
-    decoding: DecodingSettings = DecodingSettings()
-    scoring: ScoringSettings = ScoringSettings()
-
-    def dump(self, *names: str) -> dict[str, Any]:
-        """The named sections as plain values, all fields."""
-        return self.model_dump(mode="json", include=set(names))
 
 
 class JobSettings(Section):
@@ -96,11 +69,9 @@ class ModelEntry(ModelSettings):
         return int(self.device != "cpu") if self.job.gpu is None else self.job.gpu
 
 
-class JudgeEntry(Section):
-    """Who says whether an answer is true and informative."""
+class JudgeEntry(JudgeSettings):
+    """A judge of the study, and what its jobs ask for."""
 
-    use: str = Field(description="A file of fasb/judges/, or a dotted path")
-    settings: dict[str, Any] = Field({}, description="The module's own settings")
     job: JobSettings = JobSettings(gpu=0, threads=1)
 
 
@@ -118,7 +89,7 @@ class SideEffectsEntry(Section):
     )
 
 
-class DatasetEntry(Overrides):
+class DatasetEntry(StageSettings):
     """Questions, their judge, and the settings that hold for this dataset alone."""
 
     load: str = Field(description="A file of fasb/data/, or a dotted path")
@@ -137,19 +108,6 @@ class DatasetEntry(Overrides):
         None, description="Judges test answers too, for the table `judges`"
     )
     side_effects: SideEffectsEntry | None = Field(None, description="Unset: not measured")
-
-
-class MethodEntry(Section):
-    """A steering method and the settings it is tuned over."""
-
-    use: str = Field(description="A file of fasb/methods/, or a dotted path")
-    settings: dict[str, Any] = Field({}, description="The module's own settings")
-    grid: dict[str, tuple[int | float | str | bool, ...]] = Field(
-        {}, description="Values to cross, by setting"
-    )
-    like: str | None = Field(
-        None, description="Takes the setting that was chosen for this other method"
-    )
 
 
 class Source(Section):
@@ -191,7 +149,7 @@ class WandbSettings(Section):
     sweep: bool = Field(False, description="Also one run per grid setting")
 
 
-class Study(Overrides):
+class Study(StageSettings):
     """A whole study."""
 
     preset: str = Field(
@@ -199,14 +157,35 @@ class Study(Overrides):
     )
     models: dict[str, ModelEntry]
     datasets: dict[str, DatasetEntry]
-    methods: dict[str, MethodEntry]
+    methods: dict[str, Method]
     health: dict[str, Any] = Field(
         {}, description="fasb.world.health.HealthSettings: what a trained world must show"
     )
     run: RunSettings
     wandb: WandbSettings = WandbSettings()
+    _recipes: dict[str, list[Recipe]] = PrivateAttr(default_factory=dict)
 
-    def sections(self, dataset: str) -> Overrides:
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _labelled(cls, methods: Any) -> Any:
+        """Where a method has no label, its name is one."""
+        if not isinstance(methods, dict) or not _mappings(*methods.values()):
+            return methods
+        return {name: {"label": name, **entry} for name, entry in methods.items()}
+
+    @property
+    def chosen_methods(self) -> dict[str, Method]:
+        """The methods of the run, in its order."""
+        return {name: self.methods[name] for name in self.run.methods}
+
+    def recipes(self, dataset: str) -> list[Recipe]:
+        """Return what every point of every method's grid asks for on a dataset, made once."""
+        if dataset not in self._recipes:
+            found = recipes_of(self.chosen_methods, self.sections(dataset))
+            self._recipes[dataset] = found
+        return self._recipes[dataset]
+
+    def sections(self, dataset: str) -> StageSettings:
         """A dataset's settings, by stage: field default, then preset, study, the set's own prompt, the dataset's keys.
 
         Raises:
@@ -226,9 +205,9 @@ class Study(Overrides):
                 {key: value for layer in layers for key, value in layer.get(name, {}).items()},
                 f"datasets.{dataset}.{name}",
             )
-            for name, field in Overrides.model_fields.items()
+            for name, field in StageSettings.model_fields.items()
         }
-        return Overrides(**merged)
+        return StageSettings(**merged)
 
 
 def _own_prompt(entry: DatasetEntry) -> dict[str, Any]:
@@ -240,10 +219,10 @@ def _own_prompt(entry: DatasetEntry) -> dict[str, Any]:
     return dict(getattr(module, "PROMPT", {}))
 
 
-def _given(sections: Overrides) -> dict[str, dict[str, Any]]:
+def _given(sections: StageSettings) -> dict[str, dict[str, Any]]:
     """Only the keys that the user wrote."""
     dumped: dict[str, dict[str, Any]] = sections.model_dump(
-        include=set(Overrides.model_fields), exclude_unset=True
+        include=set(StageSettings.model_fields), exclude_unset=True
     )
     return dumped
 
@@ -260,7 +239,9 @@ def read_preset(name: str) -> dict[str, dict[str, Any]]:
             f"preset: {name!r} does not exist; {did_you_mean(name, (p.stem for p in PRESETS.iterdir()))}"
         )
     return _given(
-        validated(Overrides, yaml.safe_load(path.read_text()) or {}, f"fasb/presets/{name}.yaml")
+        validated(
+            StageSettings, yaml.safe_load(path.read_text()) or {}, f"fasb/presets/{name}.yaml"
+        )
     )
 
 
@@ -420,68 +401,57 @@ def _known(where: str, name: str, known: Iterable[str]) -> None:
 
 def _check_extensions(study: Study) -> None:
     for name, dataset in study.datasets.items():
-        _check_extension("data", dataset.load, f"datasets.{name}.load", [dataset.settings])
+        where = f"datasets.{name}"
+        _check_extension("data", dataset.load, f"{where}.load", dataset.settings)
         _check_side_effects(study, name)
         for key, judge in (("judge", dataset.judge), ("second_judge", dataset.second_judge)):
             if judge is not None:
-                _check_extension(
-                    "judges", judge.use, f"datasets.{name}.{key}.use", [judge.settings]
-                )
+                _check_extension("judges", judge.use, f"{where}.{key}.use", judge.settings)
         if dataset.second_judge is not None and dataset.judge in (None, dataset.second_judge):
             raise ConfigError(
-                f"datasets.{name}.second_judge: needs another beside it; give `judge`, or remove it"
+                f"{where}.second_judge: needs another beside it; give `judge`, or remove it"
             )
+    sections = study.sections(study.run.cells[0].dataset)
     for name, method in study.methods.items():
-        _check_extension("methods", method.use, f"methods.{name}.use", [method.settings])
-        for key, values in method.grid.items():
-            if not values:
-                raise ConfigError(
-                    f"methods.{name}.grid.{key}: empty; give at least one value, or remove the key"
-                )
-        points = [
-            {**method.settings, **dict(zip(method.grid, point))}
-            for point in product(*method.grid.values())
-        ]
-        _check_extension("methods", method.use, f"methods.{name}.grid", points)
-    worlds = {name: model for name, model in study.models.items() if model.world is not None}
-    if worlds:
-        world_settings, pretrain_settings, health_settings = _world_classes()
-        validated(health_settings, study.health, "health")
-        for name, model in worlds.items():
-            validated(world_settings, model.world or {}, f"models.{name}.world")
-            validated(pretrain_settings, model.pretrain, f"models.{name}.pretrain")
+        if method.use is not None:
+            _find("methods", method.use, f"methods.{name}.use")
+        if method.gate is not None:
+            _find("gates", method.gate, f"methods.{name}.gate")
+        method.check(sections, f"methods.{name}")
+    _check_worlds(study)
 
 
 def _check_side_effects(study: Study, dataset: str) -> None:
     effects, key = study.datasets[dataset].side_effects, f"datasets.{dataset}.side_effects"
     if effects is None:
         return
-    _check_extension("data", effects.load, f"{key}.load", [effects.settings])
+    _check_extension("data", effects.load, f"{key}.load", effects.settings)
     if effects.choices is not None:
         _known(f"{key}.choices", effects.choices, study.datasets)
 
 
-def _check_extension(package: str, use: str, key: str, points: list[dict[str, Any]]) -> None:
-    """`key` is where the module is named; its settings stand beside it, or are points of a grid."""
-    try:
-        find(package, use)
-    except ConfigError as error:
-        raise ConfigError(f"{key}: {str(error).split(': ', 1)[1]}") from None
-    beside = key if key.endswith(".grid") else f"{key.rpartition('.')[0]}.settings"
-    for values in points:
-        try:
-            settings_of(package, use, values, beside)
-        except (
-            ConfigError
-        ) as error:  # of values that contradict each other, the module itself says so
-            raise ConfigError(
-                str(error) if str(error).startswith(beside) else f"{beside}: {error}"
-            ) from None
-
-
-def _world_classes() -> tuple[type[Section], type[Section], type[Section]]:
+def _check_worlds(study: Study) -> None:
+    worlds = {name: model for name, model in study.models.items() if model.world is not None}
+    if not worlds:
+        return
     from fasb.world.health import HealthSettings
     from fasb.world.pretrain import PretrainSettings
     from fasb.world.text import WorldSettings
 
-    return WorldSettings, PretrainSettings, HealthSettings
+    validated(HealthSettings, study.health, "health")
+    for name, model in worlds.items():
+        validated(WorldSettings, model.world or {}, f"models.{name}.world")
+        validated(PretrainSettings, model.pretrain, f"models.{name}.pretrain")
+
+
+def _check_extension(package: str, use: str, key: str, settings: dict[str, Any]) -> None:
+    """`key` is where the module is named; its settings stand beside it."""
+    _find(package, use, key)
+    settings_of(package, use, settings, f"{key.rpartition('.')[0]}.settings")
+
+
+def _find(package: str, use: str, key: str) -> None:
+    try:
+        find(package, use)
+    except ConfigError as error:
+        raise ConfigError(f"{key}: {str(error).split(': ', 1)[1]}") from None

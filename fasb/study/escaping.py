@@ -4,9 +4,13 @@ In: text, or a frame that holds some. Out: the same for LaTeX, Markdown, CSV, a 
 escaped by the report's template. Knows no table and no figure.
 """
 
-import re
+from __future__ import annotations
 
-import pandas as pd
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MINUS, DASH, DAGGER, DELTA = (
     "\N{MINUS SIGN}",
@@ -19,6 +23,7 @@ LATEX = {
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}", DELTA: r"$\Delta$", MINUS: "$-$", DAGGER: r"$^\dagger$", DASH: "--",
+    "\N{NO-BREAK SPACE}": "~",
     "\N{UPWARDS ARROW}": r"$\uparrow$", "\N{DOWNWARDS ARROW}": r"$\downarrow$",
     "True*Info": r"True$\times$Info",
 }  # fmt: skip
@@ -42,7 +47,7 @@ def escape_markdown(text: str) -> str:
 
 
 def without_controls(text: str) -> str:
-    """Return text without control characters, escape sequences' openers and marks of direction."""
+    """Return text without control characters, terminal escapes and marks of direction."""
     return CONTROLS.sub("", text)
 
 

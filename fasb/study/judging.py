@@ -12,35 +12,28 @@ from dataclasses import asdict
 from importlib import metadata
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from jaxtyping import Float
-from pydantic import Field
 
 from fasb.artifacts import Store, weights_of
 from fasb.data.protocol import Question
 from fasb.errors import DataError
-from fasb.extensions import find, settings_of
+from fasb.extensions import code_hash, find, settings_of
+from fasb.judges.ask import run_judge
 from fasb.metrics.answers import verdict
-from fasb.settings import Section
+from fasb.settings import JudgeSettings
 from fasb.study.progress import say
 
 BLOCK = 512
 """Answers judged between two visits to the store."""
-
-
-class Judge(Section):
-    """Who says whether an answer is true and informative."""
-
-    use: str = Field(description="A file of fasb/judges/, or a dotted path")
-    code: str = Field("", description="Hash of that file; an edited judge is asked anew")
-    settings: dict[str, Any] = Field({}, description="The module's own settings")
+KINDS = ("true", "info")
+Scores = dict[str, float]
+"""A judge's scores of one answer, by kind."""
 
 
 def distinct(
     questions: Sequence[Question], frames: Sequence[pd.DataFrame]
 ) -> list[tuple[Question, str]]:
-    """All different (question, answer) pairs in `answer` and `trace_answer`, by question, then answer.
+    """Return all different pairs in `answer` and `trace_answer`, by question, then answer.
 
     Raises:
         DataError: an answer to a question that is not among these.
@@ -49,163 +42,131 @@ def distinct(
     for frame in frames:
         for column in ("answer", "trace_answer"):
             if column in frame:
-                for question, answers in frame.groupby("question")[column]:
-                    found.setdefault(str(question), set()).update(answers)
+                for name, answers in frame.groupby("question")[column]:
+                    found.setdefault(str(name), set()).update(answers)
     known = {question.id for question in questions}
     if unknown := sorted(set(found) - known):
         raise DataError(
-            f"judge: answers to {unknown[0]!r}, which is not among the questions; give the same questions"
+            f"judge: answers to {unknown[0]!r}, which is not among the questions; give the same "
+            "questions"
         )
-    return [
-        (question, answer)
-        for question in questions
-        for answer in sorted(found.get(question.id, ()))
-    ]
+    pairs = []
+    for question in questions:
+        pairs += [(question, answer) for answer in sorted(found.get(question.id, ()))]
+    return pairs
 
 
-def judged(
-    judge: Judge, pairs: Sequence[tuple[Question, str]], store: Store | None = None
+def judge_pairs(
+    judge: JudgeSettings, pairs: Sequence[tuple[Question, str]], store: Store | None = None
 ) -> pd.DataFrame:
-    """The judge's scores of these pairs, in their order.
+    """Return the judge's scores of these pairs, in their order.
 
     Raises:
         DataError: the judge gives another number of scores, or none.
     """
-    key = [] if store is None else _key(judge)
-    said = {} if store is None else _stored(key, pairs, store)
-    missing = [pair for pair in pairs if (pair[0].id, pair[1]) not in said]
-    if store is not None and len(missing) < len(pairs):
+    verdicts = Verdicts(judge, store)
+    missing = verdicts.recall(pairs)
+    if len(missing) < len(pairs):
         say(f"judge: {len(pairs) - len(missing)} of {len(pairs)} answers taken from the store")
     for start in range(0, len(missing), BLOCK):
-        block = missing[start : start + BLOCK]
-        scores = asked(judge.use, judge.settings, *zip(*block))
-        for i, (question, answer) in enumerate(block):
-            said[question.id, answer] = {kind: float(values[i]) for kind, values in scores.items()}
-        if store is not None:
-            _keep(key, [question for question, _ in block], said, store)
-        say(f"judge: {start + len(block)} of {len(missing)} answers judged")
-    rows = [
-        {"question": question.id, "answer": answer, **said[question.id, answer]}
-        for question, answer in pairs
-    ]
-    kinds = [kind for kind in ("true", "info") if rows and kind in rows[0]]
+        verdicts.ask(missing[start : start + BLOCK])
+        say(f"judge: {min(start + BLOCK, len(missing))} of {len(missing)} answers judged")
+    rows = []
+    for question, answer in pairs:
+        scores = verdicts.said[question.id][answer]
+        rows.append({"question": question.id, "answer": answer, **scores})
+    kinds = [kind for kind in KINDS if rows and kind in rows[0]]
     return pd.DataFrame(rows, columns=["question", "answer", *kinds])
 
 
-def asked(
-    use: str, settings: dict[str, Any], questions: Sequence[Question], answers: Sequence[str]
-) -> dict[str, Float[np.ndarray, " answer"]]:
-    """The scores of the judge `use` with these settings; answers[i] belongs to questions[i].
+class Verdicts:
+    """What a judge has said, by question and answer, and the store where it is kept."""
 
-    Raises:
-        ConfigError: there is no such judge, or a setting is wrong.
-        DataError: the judge gives another number of scores, or none, or one that is not a number.
+    def __init__(self, judge: JudgeSettings, store: Store | None) -> None:
+        self.judge, self.store = judge, store
+        self.key = [] if store is None else _key(judge)
+        self.said: dict[str, dict[str, Scores]] = {}
+
+    def recall(self, pairs: Sequence[tuple[Question, str]]) -> list[tuple[Question, str]]:
+        """Take what the store has; return the pairs that are left to be judged."""
+        for question in dict.fromkeys(question for question, _ in pairs):
+            self.said[question.id] = {}
+            frame = None if self.store is None else self.store.load([*self.key, asdict(question)])
+            if frame is not None:
+                scores = frame.drop(columns="answer").to_dict("records")
+                self.said[question.id] = dict(zip(frame["answer"], scores, strict=True))
+        return [pair for pair in pairs if pair[1] not in self.said[pair[0].id]]
+
+    def ask(self, block: Sequence[tuple[Question, str]]) -> None:
+        """Judge these pairs and keep what was said.
+
+        Another job may keep the same question at the same time; then the later one's answers stay.
+        """
+        questions = [question for question, _ in block]
+        scores = run_judge(self.judge, questions, [answer for _, answer in block])
+        for i, (question, answer) in enumerate(block):
+            said = {kind: float(values[i]) for kind, values in scores.items()}
+            self.said[question.id][answer] = said
+        for question in dict.fromkeys(questions):
+            if self.store is not None:
+                known = self.said[question.id]
+                rows = [{"answer": answer, **said} for answer, said in known.items()]
+                self.store.keep([*self.key, asdict(question)], pd.DataFrame(rows))
+
+
+def check_judge(judge: JudgeSettings, questions: Sequence[Question], n: int = 8) -> dict[str, Any]:
+    """Judge the best and the first false answer of the first n questions: what fails, fails now.
+
+    Returns the number of answers `n` and, where the judge says so, how many are found `true` or not
+    as they are listed.
     """
-    found = find("judges", use).judge(
-        list(questions), list(answers), settings_of("judges", use, settings, "judge.settings")
-    )
-    scores = {
-        kind: np.asarray(found[kind], dtype=np.float64)
-        for kind in ("true", "info")
-        if kind in found
-    }
-    wrong = [kind for kind, values in scores.items() if values.shape != (len(answers),)]
-    if not scores or wrong:
-        raise DataError(
-            f"{use}: needs one score per answer, for true, info or both, but gave "
-            f"{ {kind: values.shape for kind, values in scores.items()} } for {len(answers)}; correct the judge"
-        )
-    for kind, values in scores.items():
-        if not np.isfinite(values).all():
-            i = int(np.argmin(np.isfinite(values)))
-            raise DataError(
-                f"{use}: `{kind}` is not a number for {answers[i]!r}, answer to {questions[i].text!r}; "
-                "correct the judge (a language model that overflows float16: dtype bfloat16)"
-            )
-    return scores
+    asked, answers, labels = [], [], []
+    for question in questions[:n]:
+        for label, listed in ((True, (question.best,)), (False, question.false[:1])):
+            for answer in listed:
+                asked.append(question)
+                answers.append(answer)
+                labels.append(label)
+    scores = run_judge(judge, asked, answers)
+    said: dict[str, Any] = {"judge": judge.use, "n": len(answers)}
+    if "true" not in scores:
+        return said
+    return {**said, "true": int((verdict(scores["true"]) == labels).sum())}
 
 
-def provenance(judge: Judge) -> dict[str, Any]:
-    """What the judge's module says of itself, if it does: `provenance`, and its known `error` by score, 0 to 1."""
+def provenance(judge: JudgeSettings) -> dict[str, Any]:
+    """Return what the judge's module says of itself, if it does.
+
+    That is its `provenance`, and its known `error` by score, 0 to 1.
+    """
     module = find("judges", judge.use)
     settings = settings_of("judges", judge.use, judge.settings, "judge.settings")
     said: dict[str, Any] = module.provenance(settings) if hasattr(module, "provenance") else {}
     return {**said, "error": module.error(settings)} if hasattr(module, "error") else said
 
 
-def rehearse(judge: Judge, questions: Sequence[Question], n: int = 8) -> dict[str, Any]:
-    """The judge on the best and the first false answer of the first n questions: whatever fails, fails now.
-
-    `n`: answers; `true`, where it gives that score: how many of them are found true or not as they
-    are listed.
-    """
-    first = questions[:n]
-    pairs = [
-        (q, answer, label)
-        for q in first
-        for label, side in ((1, (q.best,)), (0, q.false[:1]))
-        for answer in side
-    ]
-    scores = asked(
-        judge.use, judge.settings, [q for q, _, _ in pairs], [answer for _, answer, _ in pairs]
-    )
-    right = (
-        {"true": int((verdict(scores["true"]) == [label for *_, label in pairs]).sum())}
-        if "true" in scores
-        else {}
-    )
-    return {"judge": judge.use, "n": len(pairs), **right}
-
-
 def named(provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """The judge of a file of verdicts, by its provenance: module, its hash, and what it says of itself."""
+    """Return the judge of a file of verdicts: module, its hash, and what it says of itself."""
     judge = provenance.get("settings", {}).get("judge") or {}
     return {key: judge.get(key) for key in ("use", "code")} | provenance.get("judged_by", {})
 
 
-def _stored(
-    key: list[Any], pairs: Sequence[tuple[Question, str]], store: Store
-) -> dict[tuple[str, str], dict[str, float]]:
-    said: dict[tuple[str, str], dict[str, float]] = {}
-    for question in dict.fromkeys(question for question, _ in pairs):
-        frame = store.load([*key, asdict(question)])
-        if frame is not None:
-            scores = frame.drop(columns="answer").to_dict("records")
-            said |= {
-                (question.id, answer): score
-                for answer, score in zip(frame["answer"], scores, strict=True)
-            }
-    return said
+def _key(judge: JudgeSettings) -> list[Any]:
+    """All that a verdict depends on but the question.
 
-
-def _keep(
-    key: list[Any],
-    questions: Sequence[Question],
-    said: dict[tuple[str, str], dict[str, float]],
-    store: Store,
-) -> None:
-    """Another job may keep the same question at the same time; then the later one's answers stay."""
-    of_question: dict[str, list[dict[str, Any]]] = {}
-    for (question, answer), scores in said.items():
-        of_question.setdefault(question, []).append({"answer": answer, **scores})
-    for question in dict.fromkeys(questions):
-        store.keep([*key, asdict(question)], pd.DataFrame(of_question[question.id]))
-
-
-def _key(judge: Judge) -> list[Any]:
-    """All that a verdict depends on but the question; what the judge says of itself names a hub model's commit."""
+    What the judge says of itself names a hub model's commit.
+    """
+    entry = {
+        "use": judge.use,
+        "code": code_hash("judges", judge.use),
+        "settings": judge.settings,
+    }
     weights = [weights_of(text) for text in _texts(judge.settings)]
-    return [
-        "judged",
-        judge.model_dump(mode="json"),
-        provenance(judge),
-        weights,
-        metadata.version("fasb"),
-    ]
+    return ["judged", entry, provenance(judge), weights, metadata.version("fasb")]
 
 
 def _texts(settings: Any) -> list[str]:
-    """All texts among the settings: some are files or folders, and a judge is another once those change."""
+    """All texts among the settings: some are files or folders; once those change, so does the judge."""
     if isinstance(settings, dict):
         return [text for key in sorted(settings) for text in _texts(settings[key])]
     return [os.path.expandvars(settings)] if isinstance(settings, str) else []

@@ -43,7 +43,8 @@ class Measure:
     @property
     def heading(self) -> str:
         """Title with an arrow towards the better side."""
-        arrow = {"higher": " \N{UPWARDS ARROW}", "lower": " \N{DOWNWARDS ARROW}", "neither": ""}
+        arrow = {"higher": "\N{NO-BREAK SPACE}\N{UPWARDS ARROW}", "neither": ""}
+        arrow["lower"] = "\N{NO-BREAK SPACE}\N{DOWNWARDS ARROW}"
         return self.title + arrow[self.better]
 
 

@@ -89,7 +89,7 @@ def generation_metrics(generations: pd.DataFrame, judged: pd.DataFrame) -> pd.Da
         after = _verdicts(generations, judged, kinds, "answer")
         before = _verdicts(generations, judged, kinds, "trace_answer")
         rows[kinds] = after.astype(np.float64)
-        good = before.all(axis=1), after.all(axis=1)
+        good = metrics.good(before), metrics.good(after)
         rows["harmed"] = metrics.harmed(*good).astype(np.float64)
         rows["helped"] = metrics.helped(*good).astype(np.float64)
     return rows.groupby(KEYS, as_index=False, sort=False).mean()

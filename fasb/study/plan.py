@@ -13,8 +13,11 @@ from dataclasses import astuple, dataclass, replace
 from fasb.data.protocol import Size
 from fasb.errors import DataError
 from fasb.extensions import find, settings_of
+from fasb.search import Method
+from fasb.settings import StageSettings
 from fasb.study import cells
-from fasb.study.config import JudgeEntry, MethodEntry, ModelEntry, ModelSize, Overrides, Study
+from fasb.study.config import JudgeEntry, ModelEntry, ModelSize, Study
+from fasb.study.jobs import count_jobs
 
 CHARACTERS = 4
 """Characters of a token: a usual figure for English, so that nothing has to be downloaded."""
@@ -25,6 +28,8 @@ WHERE = {"path", "hub", "revision", "presets", "wording"}
 BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 ROW = 100
 """Bytes of an answer's row beside its text."""
+TESTING = ("generate", "judge", "score")
+"""Stages that are run for transferred cells as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +61,12 @@ class Pair:
     """
 
     size: Size
-    sections: Overrides
+    sections: StageSettings
     shape: ModelSize | None
     dtype: str
     judges: int
     answered: bool
-    methods: tuple[MethodEntry, ...]
+    methods: tuple[Method, ...]
 
     @property
     def before(self) -> int:
@@ -186,7 +191,7 @@ def works(study: Study) -> dict[tuple[str, str, str], Work]:
         needed = {"activations": fitted, "trace": pair.answered}
         found |= {(rule, *names): work for rule, work in _once(pair).items() if needed[rule]}
         for rule, work in _each_seed(pair).items():
-            if rule in cells.TESTING:
+            if rule in TESTING:
                 found[rule, *names] = replace(work.times(sum(tested)), jobs=work.jobs * len(tested))
             elif fitted:
                 found[rule, *names] = work.times(fitted)
@@ -195,7 +200,7 @@ def works(study: Study) -> dict[tuple[str, str, str], Work]:
     counted = Counter[str]()
     for (rule, *_), work in found.items():
         counted[rule] += work.jobs
-    return found | {(rule, "", ""): Work(n) for rule, n in (cells.jobs(study) - counted).items()}
+    return found | {(rule, "", ""): Work(n) for rule, n in (count_jobs(study) - counted).items()}
 
 
 def memory(pair: Pair) -> tuple[float, int | float]:
@@ -273,7 +278,7 @@ def _each_seed(pair: Pair) -> dict[str, Work]:
 def _settings(pair: Pair) -> Iterator[int]:
     """Settings of each method's grid whose answers can differ; none of a method that does not steer or is not swept."""
     for method in pair.methods:
-        if method.use == "unsteered" or method.like is not None:
+        if not method.steers or method.like is not None:
             yield 0
             continue
         # whoever is steered from the question on is steered alike at every threshold

@@ -252,13 +252,13 @@ def _intervals(rows: pd.DataFrame) -> str:
     if first["over"] == "worlds":
         return (
             f"In brackets: 95 % interval over the {first['worlds']} worlds (t, "
-            f"{first['worlds'] - 1} degrees of freedom)."
+            f"{first['worlds'] - 1} degrees of freedom), none where nothing varied."
         )
     here = "these two worlds" if first["worlds"] == 2 else "this model and dataset"
     return (
-        f"In brackets: 95 % interval over questions (bootstrap of their groups), {here} and what "
-        f"was fitted held fixed: it does not speak of others, for which fewer than {ENOUGH_WORLDS} "
-        "worlds give no interval."
+        "In brackets: 95 % interval over questions (bootstrap of their groups), none where nothing "
+        f"varied; {here} and what was fitted are held fixed: it does not speak of others, for "
+        f"which fewer than {ENOUGH_WORLDS} worlds give no interval."
     )
 
 

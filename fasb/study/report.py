@@ -20,9 +20,9 @@ from fasb.study.chosen import chosen_rows, chosen_tables
 from fasb.study.escaping import without_controls
 from fasb.study.figures import FIGURES, figure
 from fasb.study.measures import TABLES
-from fasb.study.panels import KNOBS, Cell, files_of, read_cells
+from fasb.study.panels import HYPERPARAMETERS, Cell, files_of, read_cells
 from fasb.study.printing import conditions, lines, message, parts_of, split, title_of
-from fasb.study.styles import MethodStyle, first_gated, styles_of
+from fasb.study.styles import MethodStyle, first_gated
 
 FOLDER = Path(__file__).parent
 DPI = 250
@@ -31,8 +31,8 @@ HEALTH = ("tag", "context", "head", "true", "info", "gain", "loss")
 """Order of a world's health figures; others stand behind."""
 ABOUT_TABLES = {
     "main": "Main methods; differences are to the unsteered model.",
-    "differences": "What the unsteered model does not answer: each gated method minus every other "
-    "main method, on the same questions.",
+    "differences": "The claims that matter: each gated method minus every other main method, on "
+    "the same questions.",
     "ablation": "The full method against itself with one part taken away, and controls; "
     "differences are to the full method.",
     "models": "The same questions asked of several models; each is fitted and tuned on its own.",
@@ -51,7 +51,7 @@ class Sources:
     name: str
     preset: str
     cells: list[Cell]
-    methods: Sequence[MethodStyle | str]
+    methods: Sequence[MethodStyle]
     files: list[Path]
     health: list[Path]
     timing: Path | None = None
@@ -74,7 +74,7 @@ def render(sources: Sources) -> str:
         lstrip_blocks=True,
         finalize=_without_controls,
     )
-    styles = styles_of(sources.methods)
+    styles = tuple(sources.methods)
     csvs, pictures = sources.named(".csv", "tables"), sources.named(".png", "figures")
     judges = agreement_parts(pd.read_csv(csvs["judges"])) if "judges" in csvs else []
     return environment.get_template("report.html").render(
@@ -88,7 +88,7 @@ def render(sources: Sources) -> str:
         figures=[picture(name, pictures[name]) for name in FIGURES if name in pictures],
         health=health({path.stem: read_json(path) for path in sources.health}),
         chosen=chosen_tables(chosen_rows(sources.cells, sources.files, styles)),
-        knobs=KNOBS,
+        hyperparameters=HYPERPARAMETERS,
         answers=answers(sources, styles),
         outcomes=OUTCOMES,
         provenance=provenance(sources),

@@ -1,42 +1,46 @@
-"""What a model answers and prefers, steered by given bundles: rows of results, each finished cell kept in a store.
+"""What a model answers and prefers, steered by given bundles; each finished cell kept in a store.
 
 In: questions, the trace file's rows, bundles. Out: frames with a row per phrasing. Knows no fold,
 no grid and no verdict. A model is loaded when the first cell that is not in the store needs it.
 
-    trace         question, phrasing (int), prompt, tokens (lists of ids), ended (0 limit, 1 eos, 2 stop),
-                  text (the cleaned answer), pieces (what each token adds to the text)
-    answers       setting (the bundle's number), question, phrasing, answer, n_tokens, decoded (tokens traced and
-                  written anew), passes (forward passes of a live run: each reads a prompt, a text
-                  that is taken up again, or one token), ended, fired, kept, strength; in detail
-                  also text (of the question), fired_at (tokens there were when it fired), p (of
-                  states 0..n of the unsteered answer; empty if not tracked), trace_pieces,
-                  answer_pieces, trace_answer
+    trace         question, phrasing (int), prompt, tokens (lists of ids), ended (0 limit, 1 eos,
+                  2 stop), text (the cleaned answer), pieces (what each token adds to the text)
+    answers       setting (the bundle's number), question, phrasing, answer, n_tokens, decoded
+                  (tokens traced and written anew), passes (forward passes of a live run: each reads
+                  a prompt, a text that is taken up again, or one token), ended, fired, kept,
+                  strength; in detail also text (of the question), fired_at (tokens there
+                  were when it fired), p (of states 0..n of the unsteered answer; empty if not
+                  tracked), trace_pieces, answer_pieces, trace_answer
     scores        setting, question, phrasing, mc1, mc2, mc3, fired (share of its reference answers)
-    side effects  ce, kl (nats per token of each text, steered by alpha everywhere), ce_gated, kl_gated (as the
-                  bundle's own gate has it), steered_gated (share of positions it steers)
+    side effects  ce, kl (nats per token of each text, steered by alpha everywhere), ce_gated,
+                  kl_gated (as the bundle's own gate has it), steered_gated (share of positions it
+                  steers)
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
-from fasb.artifacts import Store, content_hash, weights_of
+from fasb.artifacts import Store, content_hash, stamp_of, weights_of
 from fasb.data.prompts import clean_answer, generation_prompt
 from fasb.data.protocol import Question
 from fasb.decoding.decode import Answers, check, sweep, trace
 from fasb.decoding.score import Scores, encode_choices, score_sweep
 from fasb.decoding.side_effects import side_effects
 from fasb.errors import ArtifactError
-from fasb.metrics.answers import choice_metrics
-from fasb.model.load import LoadedModel
+from fasb.metrics.answers import choice_rows
+from fasb.model.load import LoadedModel, load_model
 from fasb.settings import DecodingSettings, ModelSettings, PromptSettings
 from fasb.steering.bundle import Bundle
+from fasb.steering.fingerprint import Fingerprint
 from fasb.steering.policy import Policy
 from fasb.steering.trace import Trace
 from fasb.study.progress import say
@@ -53,9 +57,26 @@ ANSWERS = (
     "kept",
     "strength",
 )
-DETAIL = ("text", "fired_at", "p", "trace_pieces", "answer_pieces", "trace_answer")
+DETAIL = ("text", "p", "trace_pieces", "answer_pieces", "trace_answer")
 EFFECTS = ("ce", "kl", "ce_gated", "kl_gated", "steered_gated")
 SCORES = ("question", "phrasing", "mc1", "mc2", "mc3", "fired")
+
+
+@dataclass(frozen=True, slots=True)
+class Phrasing:
+    """One way of putting a question; every one is asked by itself."""
+
+    question: Question
+    number: int
+    text: str
+
+
+def phrasings(questions: Sequence[Question]) -> list[Phrasing]:
+    """Return all phrasings of all questions, in order: the rows of every frame."""
+    found = []
+    for question in questions:
+        found += [Phrasing(question, i, text) for i, text in enumerate(question.phrasings)]
+    return found
 
 
 def traced(
@@ -64,20 +85,16 @@ def traced(
     prompt: PromptSettings,
     decoding: DecodingSettings,
 ) -> pd.DataFrame:
-    """Unsteered answers to all phrasings of all questions."""
-    rows = [
-        (question.id, i, text)
-        for question in questions
-        for i, text in enumerate(question.phrasings)
-    ]
-    prompts = model.encode([generation_prompt(prompt, text) for _, _, text in rows])
+    """Return unsteered answers to all phrasings of all questions."""
+    rows = phrasings(questions)
+    prompts = model.encode([generation_prompt(prompt, row.text) for row in rows])
     model.check_room(prompts, decoding.tokens, decoding.batch)
     found = trace(model, prompts, decoding, prompt.stop)
     tokens = found.rows()
     return pd.DataFrame(
         {
-            "question": [row[0] for row in rows],
-            "phrasing": [row[1] for row in rows],
+            "question": [row.question.id for row in rows],
+            "phrasing": [row.number for row in rows],
             "prompt": prompts,
             "tokens": tokens,
             "ended": found.ended,
@@ -87,16 +104,27 @@ def traced(
     )
 
 
+def check_traced_by(model: Fingerprint, path: Path) -> None:
+    """Refuse unsteered answers of another model, or another revision, than the activations.
+
+    Raises:
+        BundleError: naming the file.
+    """
+    answered_by = stamp_of(path)["provenance"].get("fingerprint")
+    if answered_by is not None:
+        Fingerprint(**answered_by).check(model, what=str(path))
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Some questions, what the model was given for each of their phrasings, and what it answered by itself."""
+    """Some questions, what the model was given for each phrasing, and what it answered by itself."""
 
     questions: tuple[Question, ...]
     rows: pd.DataFrame
 
     @classmethod
     def of(cls, questions: Sequence[Question], ids: Sequence[str], rows: pd.DataFrame) -> "Asked":
-        """The questions called `ids`, of all questions and all rows of a trace file.
+        """Return the questions called `ids`, of all questions and all rows of a trace file.
 
         Raises:
             ArtifactError: the trace has other phrasings than the questions.
@@ -104,10 +132,11 @@ class Asked:
         wanted = set(ids)
         chosen = tuple(question for question in questions if question.id in wanted)
         found = rows[rows["question"].isin(wanted)].reset_index(drop=True)
-        expected = [(question.id, i) for question in chosen for i in range(len(question.phrasings))]
-        if [*zip(found["question"], found["phrasing"])] != expected:
+        expected = [(row.question.id, row.number) for row in phrasings(chosen)]
+        if list(zip(found["question"], found["phrasing"], strict=True)) != expected:
             raise ArtifactError(
-                "trace: its rows are not the phrasings of these questions; run 'fasb trace' again"
+                "trace: its rows are not the phrasings of these questions; run the stage 'trace' "
+                "again"
             )
         return cls(chosen, found)
 
@@ -119,14 +148,19 @@ class Asked:
     @property
     def trace(self) -> Trace:
         """The unsteered answers."""
-        return Trace.of(
-            [list(map(int, row)) for row in self.rows["tokens"]], self.rows["ended"].tolist()
-        )
+        tokens = [list(map(int, row)) for row in self.rows["tokens"]]
+        return Trace.of(tokens, self.rows["ended"].tolist())
 
     @property
     def texts(self) -> list[str]:
         """The question of each row, as it was phrased."""
-        return [text for question in self.questions for text in question.phrasings]
+        return [row.text for row in phrasings(self.questions)]
+
+    def content(self) -> str:
+        """Return a hash of all that answers depend on."""
+        columns = [[*map(list, self.rows[name])] for name in ("prompt", "tokens")]
+        columns += [self.rows[name].tolist() for name in ("question", "phrasing", "ended")]
+        return content_hash([columns, self.texts])
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,59 +177,51 @@ class Runner:
     siblings: bool = False
     """Whether bundles of another model of the same build are taken."""
 
+    @classmethod
+    def of(cls, model: Mapping[str, Any], store: Path, siblings: bool = False) -> "Runner":
+        """Return the runner of a model that is loaded as these settings say."""
+        settings = ModelSettings(**model)
+        return cls(settings, cache(lambda: load_model(settings)), Store(store), siblings)
+
     def answers(
         self, asked: Asked, bundles: Sequence[Bundle], what: str, detail: bool = False
     ) -> pd.DataFrame:
-        """Each bundle's answers; `what` names the cell in progress lines."""
-        rows = asked.rows
-        content = [[*map(list, rows[column])] for column in ("prompt", "tokens")]
-        content += [rows[column].tolist() for column in ("question", "phrasing", "ended")]
-        key = [
-            "answers",
-            list(DETAIL) if detail else [],
-            content_hash([content, list(asked.texts)]),
-        ]
+        """Return each bundle's answers; `what` names the cell in progress lines."""
 
         def make(model: LoadedModel) -> pd.DataFrame:
             found = sweep(model, asked.prompts, asked.trace, bundles)
-            cache: dict[tuple[int, ...], str] = {}
-            parts = [
-                _answer_rows(model, asked, *pair, cache)
-                for pair in zip(bundles, found, strict=True)
-            ]
-            if detail:
-                parts = [_detailed(model, asked, *pair) for pair in zip(parts, found, strict=True)]
+            texts: dict[tuple[int, ...], str] = {}
+            parts = []
+            for bundle, answers in zip(bundles, found, strict=True):
+                rows = _answer_rows(model, asked, bundle, answers, texts)
+                parts.append(_detailed(model, asked, rows, answers) if detail else rows)
             return _numbered(parts)
 
-        return self._kept(key, bundles, what, make)
+        return self._kept(["answers", detail, asked.content()], bundles, what, make)
 
     def scores(
         self, questions: Sequence[Question], bundles: Sequence[Bundle], what: str
     ) -> pd.DataFrame:
-        """Each bundle's multiple-choice metrics of the questions that have false answers."""
-        questions = [question for question in questions if question.false]
-        key = ["scores", content_hash([asdict(question) for question in questions])]
+        """Return each bundle's choice metrics of the questions that have false answers."""
+        rows = phrasings([question for question in questions if question.false])
+        if not rows:
+            return pd.DataFrame(columns=["setting", *SCORES])
 
         def make(model: LoadedModel) -> pd.DataFrame:
-            first = bundles[0]
-            pairs = [
-                (text, answer)
-                for text, question in _phrased(questions)
-                for answer in question.references
-            ]
-            choices = encode_choices(model, first.prompt, first.scoring, pairs)
-            return _numbered(
-                [_score_rows(questions, found) for found in score_sweep(model, choices, bundles)]
-            )
+            pairs = []
+            for row in rows:
+                pairs += [(row.text, answer) for answer in row.question.references]
+            choices = encode_choices(model, bundles[0].prompt, bundles[0].scoring, pairs)
+            found = score_sweep(model, choices, bundles)
+            return _numbered([_score_rows(rows, scores) for scores in found])
 
-        if not questions:
-            return pd.DataFrame(columns=["setting", *SCORES])
-        return self._kept(key, bundles, what, make)
+        asked = [asdict(question) for question in questions if question.false]
+        return self._kept(["scores", content_hash(asked)], bundles, what, make)
 
     def side_effects(
         self, texts: Sequence[str], bundle: Bundle, tokens: int, batch: int, what: str
     ) -> pd.DataFrame:
-        """What the bundle does to texts that are cut to `tokens`: see `EFFECTS`."""
+        """Return what the bundle does to texts that are cut to `tokens`: see `EFFECTS`."""
 
         def make(model: LoadedModel) -> pd.DataFrame:
             cut = [row[:tokens] for row in model.encode(texts)]
@@ -203,9 +229,8 @@ class Runner:
             values = (everywhere.ce, everywhere.kl, gated.ce, gated.kl, gated.steered)
             return pd.DataFrame(dict(zip(EFFECTS, values, strict=True)))
 
-        return self._kept(
-            ["side effects", content_hash([list(texts), tokens])], [bundle], what, make
-        )
+        key = ["side effects", content_hash([list(texts), tokens])]
+        return self._kept(key, [bundle], what, make)
 
     def _kept(
         self,
@@ -214,13 +239,11 @@ class Runner:
         what: str,
         make: Callable[[LoadedModel], pd.DataFrame],
     ) -> pd.DataFrame:
-        made_for = [
-            asdict(bundle.fingerprint) if bundle.fingerprint else None for bundle in bundles[:1]
-        ]
+        fingerprint = bundles[0].fingerprint
         key = [
             *key,
             [bundle.key() for bundle in bundles],
-            made_for,
+            None if fingerprint is None else asdict(fingerprint),
             self.settings.model_dump(mode="json"),
             weights_of(self.settings.path),
             metadata.version("fasb"),
@@ -233,28 +256,9 @@ class Runner:
         check(model, bundles[0], self.siblings)
         start = time.monotonic()
         frame = self.store.keep(key, make(model))
-        say(
-            f"{what}: {len(bundles)} settings, {len(frame)} rows in {time.monotonic() - start:.1f} s"
-        )
+        took = time.monotonic() - start
+        say(f"{what}: {len(bundles)} settings, {len(frame)} rows in {took:.1f} s")
         return frame
-
-
-def choice_rows(questions: Sequence[Question], scores: Scores) -> Float[np.ndarray, "question 4"]:
-    """MC1, MC2, MC3 (NaN without false answers) and the share of answers that fired.
-
-    `scores` are of all references of each question in turn, the true ones first; a question stands
-    once per phrasing.
-    """
-    rows, start = [], 0
-    logprob = scores.logprob.astype(np.float64)
-    for question in questions:
-        middle, end = start + len(question.true), start + len(question.references)
-        metrics = choice_metrics(
-            logprob[start:middle], logprob[middle:end], question.true.index(question.best)
-        )
-        rows.append((*metrics, scores.fired[start:end].mean()))
-        start = end
-    return np.array(rows, dtype=np.float64)
 
 
 def _numbered(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -267,21 +271,20 @@ def _answer_rows(
     asked: Asked,
     bundle: Bundle,
     found: Answers,
-    cache: dict[tuple[int, ...], str],
+    texts: dict[tuple[int, ...], str],
 ) -> pd.DataFrame:
-    """One bundle's rows; `cache` holds texts of tokens, since many settings write the same."""
-    texts = []
-    for tokens, fired, unsteered in zip(
-        found.after.rows(), found.decision.fired, asked.rows["text"]
-    ):
-        key = tuple(tokens)
-        if fired and key not in cache:
-            cache[key] = clean_answer(model.decode(tokens), bundle.prompt)
-        texts.append(cache[key] if fired else unsteered)
+    """One bundle's rows; `texts` are of tokens that others wrote: many settings write the same."""
+    answers = list(asked.rows["text"])
+    for row, tokens in enumerate(found.after.rows()):
+        if found.decision.fired[row]:
+            written = tuple(tokens)
+            if written not in texts:
+                texts[written] = clean_answer(model.decode(tokens), bundle.prompt)
+            answers[row] = texts[written]
     columns = {
         "question": asked.rows["question"],
         "phrasing": asked.rows["phrasing"],
-        "answer": texts,
+        "answer": answers,
         "n_tokens": found.after.length,
         "decoded": found.decoded,
         "passes": found.decoded + _unwritten(bundle.policy, found.rounds),
@@ -294,7 +297,7 @@ def _answer_rows(
 
 
 def _unwritten(policy: Policy, rounds: Int[np.ndarray, " row"]) -> Int[np.ndarray, " row"]:
-    """Passes whose token was not taken: of each state that fired, and of a last token that was read for its p."""
+    """Passes whose token was not taken: of states that fired, and of a last one read for its p."""
     reads_last = policy.when in ("token", "always") and policy.judged == "newest"
     if policy.when == "token" and not reads_last:
         return np.zeros_like(rounds)
@@ -304,39 +307,28 @@ def _unwritten(policy: Policy, rounds: Int[np.ndarray, " row"]) -> Int[np.ndarra
 def _detailed(
     model: LoadedModel, asked: Asked, frame: pd.DataFrame, found: Answers
 ) -> pd.DataFrame:
-    before = found.before
-    n_states = before.length + 1
-    p = before.p
-    pieces = [
-        model.pieces(tokens) if fired else list(unsteered)
-        for tokens, fired, unsteered in zip(
-            found.after.rows(), found.decision.fired, asked.rows["pieces"]
-        )
-    ]
+    """The rows with p of the unsteered answer, and both answers token by token."""
+    unsteered = [list(pieces) for pieces in asked.rows["pieces"]]
+    pieces, p = [], []
+    for row, tokens in enumerate(found.after.rows()):
+        fired = found.decision.fired[row]
+        pieces.append(model.pieces(tokens) if fired else unsteered[row])
+        n_states = found.before.length[row] + 1
+        seen = found.before.p
+        p.append([] if seen is None else seen[row, :n_states].astype(np.float64).tolist())
     return frame.assign(
         text=asked.texts,
         fired_at=found.decision.fired_at,
-        p=[
-            [] if p is None else p[row, :n].astype(np.float64).tolist()
-            for row, n in enumerate(n_states)
-        ],
-        trace_pieces=[list(part) for part in asked.rows["pieces"]],
+        p=p,
+        trace_pieces=unsteered,
         answer_pieces=pieces,
         trace_answer=asked.rows["text"],
     )
 
 
-def _phrased(questions: Sequence[Question]) -> list[tuple[str, Question]]:
-    return [(text, question) for question in questions for text in question.phrasings]
-
-
-def _score_rows(questions: Sequence[Question], found: Scores) -> pd.DataFrame:
-    rows = [
-        (question.id, phrasing)
-        for question in questions
-        for phrasing in range(len(question.phrasings))
-    ]
-    values = choice_rows([question for _, question in _phrased(questions)], found)
-    return pd.DataFrame(
-        [(*row, *map(float, line)) for row, line in zip(rows, values)], columns=list(SCORES)
-    )
+def _score_rows(rows: Sequence[Phrasing], found: Scores) -> pd.DataFrame:
+    values = choice_rows([row.question for row in rows], found.logprob, found.fired)
+    frame = pd.DataFrame(values, columns=list(SCORES[2:]))
+    frame.insert(0, "question", [row.question.id for row in rows])
+    frame.insert(1, "phrasing", [row.number for row in rows])
+    return frame

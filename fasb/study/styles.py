@@ -4,14 +4,13 @@ In: the entries of `run.methods`. Out: one `MethodStyle` each. Tables, figures a
 of a method what stands here and nothing else; its name decides nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import pandas as pd
 
-GREY = "#999999"
-"""Of methods that the config gives no colour: the story is told by the coloured ones."""
+from fasb.search import GREY, Method
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,34 +29,16 @@ class MethodStyle:
     gated: bool = False
 
 
-def styles_of(methods: Sequence["MethodStyle | str"]) -> tuple[MethodStyle, ...]:
-    """Return the styles as they are; names alone get one by today's names, until configs say it.
-
-    This is the only place outside methods/, gates/ and the config that knows a method's name.
-    """
-    return tuple(one if isinstance(one, MethodStyle) else _by_name(one) for one in methods)
-
-
-def _by_name(name: str) -> MethodStyle:
-    known: dict[str, dict[str, Any]] = {
-        "unsteered": {"label": "Unsteered", "colour": "#000000", "steers": False},
-        "iti": {"label": "ITI", "colour": "#0072B2"},
-        "caa": {"label": "CAA", "colour": "#56B4E9"},
-        "fasb": {"label": "FASB", "colour": "#D55E00", "gated": True},
-        "fasb-probe": {"label": "FASB-Probe", "colour": "#D55E00", "gated": True},
-        "fasb-prototype": {"label": "FASB-Prototype", "colour": "#E69F00", "gated": True},
-    }
-    if name in known:
-        return MethodStyle(name, **known[name])
-    plain = name.removesuffix("-same").removeprefix("without-").replace("-", " ")
-    if name.startswith("without-"):
-        same = " (same setting)" if name.endswith("-same") else ""
-        return MethodStyle(name, f"w/o {plain}{same}", "ablation", gated=True)
-    label = plain[:1].upper() + plain[1:]
-    gates = {"all-fixed": False, "after-question": True}
-    return MethodStyle(
-        name, label, "ablation" if name in gates else "main", gated=gates.get(name, False)
-    )
+def styles_of(methods: Mapping[str, Method]) -> tuple[MethodStyle, ...]:
+    """Return the styles of a run's methods, in its order."""
+    found = []
+    for name, method in methods.items():
+        label = method.label or name
+        style = MethodStyle(
+            name, label, method.role, method.colour, steers=method.steers, gated=method.gated
+        )
+        found.append(style)
+    return tuple(found)
 
 
 def names_of(styles: Sequence[MethodStyle], *roles: str) -> list[str]:
@@ -79,8 +60,6 @@ def with_styles(rows: pd.DataFrame, styles: Sequence[MethodStyle]) -> pd.DataFra
     """
     if rows.empty:
         return rows
-    at = {style.name: place for place, style in enumerate(styles)}
-    place = rows["method"].map(at)
-    label = rows["method"].map({style.name: style.label for style in styles})
-    colour = rows["method"].map({style.name: style.colour for style in styles})
-    return rows.assign(label=label, colour=colour, place=place)
+    looks = pd.DataFrame([(style.name, style.label, style.colour) for style in styles])
+    looks = looks.set_axis(["method", "label", "colour"], axis=1).reset_index(names="place")
+    return rows.merge(looks, on="method", how="left")

@@ -38,7 +38,7 @@ from fasb.metrics.statistics import (
 )
 from fasb.study.measures import MEASURES, TABLES, columns_of, shown_in
 from fasb.study.panels import Comparison, comparisons
-from fasb.study.styles import MethodStyle, first_gated, names_of, styles_of, with_styles
+from fasb.study.styles import MethodStyle, first_gated, names_of, with_styles
 
 NO_AVERAGE = ("low", "high", "difference", "difference_low", "difference_high", "p", "p_holm")
 """What an average over datasets has none of."""
@@ -49,7 +49,7 @@ Pair = tuple[str, str]
 """A method and what it is compared with; the baseline is paired with itself."""
 
 
-def chosen_methods(name: str, methods: Sequence[MethodStyle | str]) -> list[Pair]:
+def chosen_methods(name: str, methods: Sequence[MethodStyle]) -> list[Pair]:
     """Return the methods of table `name` in order, each with what it is compared with.
 
     Raises:
@@ -57,7 +57,7 @@ def chosen_methods(name: str, methods: Sequence[MethodStyle | str]) -> list[Pair
     """
     if name not in TABLES:
         raise ConfigError(f"table: no table {name!r}; {did_you_mean(name, TABLES)}")
-    styles = styles_of(methods)
+    styles = tuple(methods)
     main = names_of(styles, "main") or names_of(styles)
     if name == "differences":
         return _differences(styles) or chosen_methods("main", styles)
@@ -84,25 +84,33 @@ def _differences(styles: Sequence[MethodStyle]) -> list[Pair]:
 def table_rows(
     frame: pd.DataFrame,
     name: str,
-    methods: Sequence[MethodStyle | str],
+    methods: Sequence[MethodStyle],
     preset: str,
     n_draws: int = 2000,
 ) -> pd.DataFrame:
     """Return the tidy rows of table `name`; `frame` holds all cells (`panels.read_cells`)."""
-    pairs, styles = chosen_methods(name, methods), styles_of(methods)
+    pairs, styles = chosen_methods(name, methods), tuple(methods)
     needed = {one for pair in pairs for one in pair}
     names = [one for one in names_of(styles) if one in needed]
+    found = comparisons(frame, names, columns_of(TABLES[name].file))
+    # the smallest p there can be must survive the correction for this many claims
+    n_claims = len(found) * len(pairs) * sum(has_difference(name, one) for one in MEASURES)
     rows: list[dict[str, Any]] = []
-    for comparison in comparisons(frame, names, columns_of(TABLES[name].file)):
-        rows += _Compared.of(comparison, n_draws).rows(name, pairs)
-    found = pd.DataFrame(rows)
-    p = found["p"].to_numpy(np.float64)
-    found = found.assign(p_holm=holm(p), claims=int(np.isfinite(p).sum()))
-    found = found.assign(preset=preset, table=name, sigma_of_all=False)
-    found = with_styles(found, styles)
+    for comparison in found:
+        compared = _Compared.of(comparison, n_draws, max(1999, 100 * n_claims - 1))
+        rows += compared.rows(name, pairs)
+    table = with_styles(pd.DataFrame(rows), styles)
+    p = table["p"].to_numpy(np.float64)
     labels = {style.name: style.label for style in styles}
-    found["baseline_label"] = found["baseline"].map(labels)
-    return _with_published(_with_averages(found) if name == "tasks" else found)
+    table = table.assign(
+        p_holm=holm(p),
+        claims=int(np.isfinite(p).sum()),
+        baseline_label=table["baseline"].map(labels),
+        preset=preset,
+        table=name,
+        sigma_of_all=False,
+    )
+    return _with_published(_with_averages(table) if name == "tasks" else table)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +120,13 @@ class _Compared:
     comparison: Comparison
     sample: Sample
     own: Interval
+    n_permutations: int
 
     @classmethod
-    def of(cls, comparison: Comparison, n_draws: int) -> "_Compared":
+    def of(cls, comparison: Comparison, n_draws: int, n_permutations: int) -> "_Compared":
         sample = resample(comparison.panel, n_draws)
-        return cls(comparison, sample, intervals(comparison.panel, sample))
+        own = intervals(comparison.panel, sample)
+        return cls(comparison, sample, own, n_permutations)
 
     def rows(self, table: str, pairs: Sequence[Pair]) -> list[dict[str, Any]]:
         """A row per pair and measure; where a baseline has no rows, the first method stands in."""
@@ -140,7 +150,7 @@ class _Compared:
         low, high = np.clip([self.own.low[at], self.own.high[at]], *measure.limits)
         tested = Tested(np.nan, "")
         if method != baseline and has_difference(table, measure.name):
-            tested = compare(panel, method, baseline, measure.name)
+            tested = compare(panel, method, baseline, measure.name, self.n_permutations)
         return {
             **self.comparison.about,
             "method": method,

@@ -3,12 +3,12 @@
 In: the sweep's answers with their verdicts, its multiple-choice metrics, and what the folds have
 fitted. Out: the whole grid's results, what was chosen, and the bundles of what was chosen.
 
-    grid     fold, method, setting, k, alpha, beta, s, vector, true, info, true_info (product of the means), mc1, mc2,
-             mc3, steered (share of answers), steered_mc (share of reference answers), tokens (mean
-             length), chosen, chosen_mc2 (bool), n (phrasings)
-    tuned    {"fold0": {method: {"setting", "for_mc2": knobs of the chosen bundles, "validation": its grid row,
-             "edge", "edge_mc2": grid keys of which each has the lowest or highest of three or more
-             values}}}
+    grid     fold, method, setting, k, alpha, beta, s, vector, true, info, true_info (product of the
+             means), mc1, mc2, mc3, steered (share of answers), steered_mc (share of reference
+             answers), tokens (mean length), chosen, chosen_mc2 (bool), n (phrasings)
+    tuned    {"fold0": {method: {"setting", "for_mc2": hyperparameters of the chosen bundles, "validation":
+             its grid row, "edge", "edge_mc2": grid keys of which each has the lowest or highest of
+             three or more values}}}
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,15 +22,18 @@ import pandas as pd
 from fasb.artifacts import writing_folder
 from fasb.data.protocol import Question
 from fasb.errors import ConfigError, DataError
-from fasb.fitting.training import Fitted
+from fasb.fitting.fold import FittedFold
 from fasb.metrics.answers import verdict
+from fasb.search import Method, Point, Tried, at_edge, best_of
 from fasb.steering.bundle import Bundle
-from fasb.study.panels import KNOBS
-from fasb.study.sweep import CELL, Method, Point, joined, knob_table, knobs
+from fasb.study.panels import HYPERPARAMETERS
+from fasb.study.sweep import CELL, hyperparameter_table, hyperparameters, joined
 
 METRICS = ("true", "info", "true_info", "mc1", "mc2", "mc3", "steered", "steered_mc", "tokens", "n")
 PURPOSES = {"generation": "", "mc2": "-mc2"}
 """What a bundle is tuned for, and what its file's name ends with."""
+ENTRIES = {"generation": ("setting", "edge"), "mc2": ("for_mc2", "edge_mc2")}
+"""Where `tuned.json` has what was chosen for each purpose, and which of it lies at the edge."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,19 +45,19 @@ class Tuned:
     bundles: dict[tuple[str, int, str], Bundle]
 
     def save_bundles(self, folder: Path, made_by: dict[str, Any]) -> None:
-        """`{method}-fold{i}.safetensors` and `{method}-fold{i}-mc2.safetensors`."""
+        """Write `{method}-fold{i}.safetensors` and `{method}-fold{i}-mc2.safetensors`."""
         with writing_folder(folder) as part:
             for (method, fold, purpose), bundle in self.bundles.items():
                 bundle.save(bundle_path(part, method, fold, purpose), made_by)
 
 
 def bundle_path(folder: Path, method: str, fold: int, purpose: str = "generation") -> Path:
-    """Where the bundle that was tuned for `purpose` (generation, mc2) is kept."""
+    """Return where the bundle that was tuned for `purpose` (generation, mc2) is kept."""
     return folder / f"{method}-fold{fold}{PURPOSES[purpose]}.safetensors"
 
 
 def tune(
-    folds: Sequence[Fitted],
+    folds: Sequence[FittedFold],
     methods: Mapping[str, Method],
     questions: Sequence[Question],
     sweep: pd.DataFrame,
@@ -69,48 +72,43 @@ def tune(
     Raises:
         ConfigError: a method is `like` one that is not tuned here.
         DataError: an answer was not judged, a method's results are of another grid, or a fold was
-            fitted on questions
-            that are not among these.
+            fitted on questions that are not among these.
     """
     _check(folds, methods, questions)
-    measured = _measured(sweep, sweep_mc, judged)
-    swept = sweep.reindex(columns=[*CELL, *KNOBS]).drop_duplicates(list(CELL))
+    results = Results(
+        measured(sweep, sweep_mc, judged),
+        sweep.reindex(columns=[*CELL, *HYPERPARAMETERS]).drop_duplicates(list(CELL)),
+    )
     keys = {question.id: question.key for question in questions}
-    grids, chosen, bundles = [], {}, {}
+    grids: list[pd.DataFrame] = []
+    tuned: dict[str, Any] = {}
+    bundles: dict[tuple[str, int, str], Bundle] = {}
     for fitted in folds:
-        entries: dict[str, Any] = {}
-        points: dict[tuple[str, str], Point] = {}
-        for name, method in sorted(methods.items(), key=lambda item: item[1].like is not None):
+        chosen: dict[str, Choice] = {}
+        # a method `like` another needs that one's choice
+        for name in sorted(methods, key=lambda name: methods[name].like is not None):
+            method = methods[name]
             if method.like is None:
-                found = _choose(fitted, name, method, measured, swept)
-                grids.append(found.grid)
-                points |= {(name, purpose): point for purpose, point in found.points.items()}
-                entries[name] = {"validation": found.validation, **found.edges}
+                chosen[name] = _choose(fitted, name, method, results)
+                grids.append(chosen[name].grid)
             else:
-                points |= {(name, purpose): points[method.like, purpose] for purpose in PURPOSES}
-                entries[name] = {"like": method.like, "validation": {}, "edge": [], "edge_mc2": []}
-            for purpose, key in (("generation", "setting"), ("mc2", "for_mc2")):
-                bundle = method.fit(fitted, points[name, purpose], name)
-                entries[name][key] = {k: v for k, v in knobs(bundle).items() if v is not None}
-                about = {
-                    "tuned_for": purpose,
-                    "questions": {"seen": [keys[i] for i in fitted.seen]},
-                }
-                bundles[name, fitted.fold, purpose] = replace(
-                    bundle, about={**(bundle.about or {}), **about}
-                )
-        chosen[f"fold{fitted.fold}"] = {name: entries[name] for name in methods}
-    grid = joined(grids, [*CELL, *KNOBS, *METRICS[:-1], "chosen", "chosen_mc2", "n"])
-    return Tuned(grid, chosen, bundles)
+                chosen[name] = Choice(pd.DataFrame(), chosen[method.like].points)
+        entries = {}
+        for name, method in methods.items():
+            made = _bundles(fitted, name, method, chosen[name], keys)
+            bundles |= {(name, fitted.fold, purpose): one for purpose, one in made.items()}
+            entries[name] = _entry(method, chosen[name], made)
+        tuned[f"fold{fitted.fold}"] = entries
+    grid = joined(grids, [*CELL, *HYPERPARAMETERS, *METRICS[:-1], "chosen", "chosen_mc2", "n"])
+    return Tuned(grid, tuned, bundles)
 
 
 def _check(
-    folds: Sequence[Fitted], methods: Mapping[str, Method], questions: Sequence[Question]
+    folds: Sequence[FittedFold], methods: Mapping[str, Method], questions: Sequence[Question]
 ) -> None:
     for name, method in methods.items():
-        if method.like is not None and (
-            method.like not in methods or methods[method.like].like is not None
-        ):
+        tuned = method.like is None or getattr(methods.get(method.like), "like", name) is None
+        if not tuned:
             raise ConfigError(
                 f"methods.{name}.like: {method.like!r} is not tuned here; name a method that is"
             )
@@ -118,130 +116,147 @@ def _check(
     for fitted in folds:
         if unknown := sorted(set(fitted.seen) - known):
             raise DataError(
-                f"questions: {unknown[0]!r}, which fold {fitted.fold} was fitted on, is not among them; "
-                "give those that 'fasb splits' divided"
+                f"questions: {unknown[0]!r}, which fold {fitted.fold} was fitted on, is not among "
+                "them; give those that the folds were made of"
             )
 
 
 @dataclass(frozen=True, slots=True)
-class _Choice:
+class Results:
+    """Of each fold, method and setting: what it came to, and under which values it ran."""
+
+    measured: pd.DataFrame
+    swept: pd.DataFrame
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A method's grid in one fold with its results, and the point chosen for each purpose."""
+
     grid: pd.DataFrame
     points: dict[str, Point]
-    validation: dict[str, float]
-    edges: dict[str, list[str]]
+
+    @property
+    def validation(self) -> dict[str, float]:
+        """The results of the setting chosen for generation."""
+        if self.grid.empty:
+            return {}
+        row = self.grid[self.grid["chosen"]].iloc[0]
+        return {key: float(row[key]) for key in METRICS if pd.notna(row[key])}
 
 
-def _choose(
-    fitted: Fitted, name: str, method: Method, measured: pd.DataFrame, swept: pd.DataFrame
-) -> _Choice:
+def _choose(fitted: FittedFold, name: str, method: Method, results: Results) -> Choice:
     points = method.points()
-    table = knob_table([method.fit(fitted, point, name) for point in points])
+    table = hyperparameter_table([method.bundle(fitted, point, name) for point in points])
     where = f"sweep: fold {fitted.fold}, {name}"
-    rows = _of(measured, fitted, name)
+    rows = _of(results.measured, fitted, name)
     if sorted(rows["setting"]) != list(range(len(points))):
         raise DataError(
-            f"{where}: results of {len(rows)} settings, but its grid has {len(points)}; run 'fasb sweep' again"
+            f"{where}: results of {len(rows)} settings, but its grid has {len(points)}; run "
+            "the stage 'sweep' again"
         )
-    _check_grid(_of(swept, fitted, name), table, where)
+    _check_grid(_of(results.swept, fitted, name), table, where)
     grid = table.merge(rows, on="setting", validate="one_to_one")
-    best = (
-        best_setting(grid, "true_info")
-        if grid["true_info"].notna().any()
-        else best_setting(grid, "mc1")
-    )
+    best = best_setting(grid, "true_info" if grid["true_info"].notna().any() else "mc1")
     best_mc2 = best_setting(grid, "mc2") if grid["mc2"].notna().any() else best
     grid = grid.assign(chosen=grid["setting"] == best, chosen_mc2=grid["setting"] == best_mc2)
-    row = grid[grid["chosen"]].iloc[0]
-    validation = {key: float(row[key]) for key in METRICS if pd.notna(row[key])}
-    edges = {
-        "edge": at_edge(points[best], method.grid),
-        "edge_mc2": at_edge(points[best_mc2], method.grid),
-    }
-    return _Choice(grid, {"generation": points[best], "mc2": points[best_mc2]}, validation, edges)
+    return Choice(grid, {"generation": points[best], "mc2": points[best_mc2]})
 
 
-def _of(frame: pd.DataFrame, fitted: Fitted, name: str) -> pd.DataFrame:
+def _bundles(
+    fitted: FittedFold, name: str, method: Method, choice: Choice, keys: Mapping[str, str]
+) -> dict[str, Bundle]:
+    """The bundles of a method's chosen points by purpose; they know which questions were seen."""
+    made = {}
+    seen = [keys[i] for i in fitted.seen]
+    for purpose, point in choice.points.items():
+        bundle = method.bundle(fitted, point, name)
+        about = {"tuned_for": purpose, "questions": {"seen": seen}}
+        made[purpose] = replace(bundle, about={**(bundle.about or {}), **about})
+    return made
+
+
+def _entry(method: Method, choice: Choice, made: Mapping[str, Bundle]) -> dict[str, Any]:
+    """What `tuned.json` says of a method in one fold."""
+    entry: dict[str, Any] = {"validation": choice.validation}
+    if method.like is not None:
+        entry["like"] = method.like
+    for purpose, (setting, edge) in ENTRIES.items():
+        entry[setting] = {k: v for k, v in hyperparameters(made[purpose]).items() if v is not None}
+        entry[edge] = at_edge(choice.points[purpose], method.grid)
+    return entry
+
+
+def _of(frame: pd.DataFrame, fitted: FittedFold, name: str) -> pd.DataFrame:
     return frame[(frame["fold"] == fitted.fold) & (frame["method"] == name)]
 
 
 def _check_grid(swept: pd.DataFrame, table: pd.DataFrame, where: str) -> None:
     """Refuse answers that were written under other values than the grid's."""
     both = swept.merge(table, on="setting", suffixes=("", "_grid"))
-    for key in KNOBS:
+    for key in HYPERPARAMETERS:
         ran, given = both[key], both[f"{key}_grid"]
-        if (differ := (ran != given) & (ran.notna() | given.notna())).any():
+        differ = (ran != given) & (ran.notna() | given.notna())
+        if differ.any():
             at = differ.idxmax()
             raise DataError(
-                f"{where}: ran with {key} {ran[at]}, but its grid has {given[at]}; run 'fasb sweep' again"
+                f"{where}: ran with {key} {ran[at]}, but its grid has {given[at]}; run the stage "
+                "'sweep' again"
             )
 
 
 def best_setting(grid: pd.DataFrame, by: str) -> int:
-    """The number of the best setting; ties: fewer steered, then smaller strength, then the earlier one.
+    """Return the number of the best setting (`search.best_of`).
 
     For multiple choice, it is the reference answers steered that count.
     """
     steered = "steered_mc" if by.startswith("mc") else "steered"
-    strength = grid["alpha"].abs().fillna(0.0)
-    worse = -grid[by].round(9)  # products of equal shares may differ in the last digit
-    order = grid.assign(worse=worse, strength=strength).sort_values(
-        ["worse", steered, "strength", "setting"]
-    )
-    return int(order["setting"].iloc[0])
+    rows = grid.sort_values("setting").fillna({"alpha": 0.0})
+    values = rows[[by, steered, "alpha"]].to_numpy(np.float64).tolist()
+    tried = [Tried(*row) for row in values]
+    return int(rows["setting"].iloc[best_of(tried)])
 
 
-def at_edge(point: Point, grid: Mapping[str, Sequence[Any]]) -> list[str]:
-    """Keys whose value in `point` is the lowest or highest of three or more numbers: of two, each is one of both."""
-    numbers = {
-        key: {v for v in values if not isinstance(v, str | bool)} for key, values in grid.items()
-    }
-    return [
-        key
-        for key, tried in numbers.items()
-        if len(tried) > 2 and point[key] in (min(tried), max(tried))
-    ]
+def measured(sweep: pd.DataFrame, sweep_mc: pd.DataFrame, judged: pd.DataFrame) -> pd.DataFrame:
+    """Return one row of metrics per fold, method and setting.
 
-
-def _measured(sweep: pd.DataFrame, sweep_mc: pd.DataFrame, judged: pd.DataFrame) -> pd.DataFrame:
-    """One row of metrics per fold, method and setting."""
-    parts = [
-        part for part in (_of_answers(sweep, judged), _of_choices(sweep_mc)) if part is not None
-    ]
+    Raises:
+        DataError: there are neither answers nor choices, or an answer was not judged.
+    """
+    parts = [*_of_answers(sweep, judged), *_of_choices(sweep_mc)]
     if not parts:
         raise DataError(
-            "tune: the sweep has neither answers nor choices; give the dataset a judge or false answers"
+            "tune: the sweep has neither answers nor choices; give the dataset a judge or false "
+            "answers"
         )
-    both = (
-        parts[0]
-        if len(parts) == 1
-        else parts[0].merge(parts[1], on=list(CELL), how="outer", suffixes=("", "_mc"))
-    )
+    both = parts[0]
+    if len(parts) > 1:
+        both = both.merge(parts[1], on=list(CELL), how="outer", suffixes=("", "_mc"))
     missing = {column: np.nan for column in METRICS if column not in both}
     return both.assign(**missing)[[*CELL, *METRICS]]
 
 
-def _of_answers(sweep: pd.DataFrame, judged: pd.DataFrame) -> pd.DataFrame | None:
+def _of_answers(sweep: pd.DataFrame, judged: pd.DataFrame) -> list[pd.DataFrame]:
     if sweep.empty:
-        return None
+        return []
     kinds = [kind for kind in ("true", "info") if kind in judged]
     rows = sweep.merge(judged, on=["question", "answer"], how="left", validate="many_to_one")
     if not kinds or rows[kinds].isna().any(axis=None):
         raise DataError(
-            "sweep_judged: some answers of the sweep have no verdict; run 'fasb judge' on them again"
+            "sweep_judged: some answers of the sweep have no verdict; run the stage 'judge-sweep' "
+            "again"
         )
     for kind in kinds:
         rows[kind] = verdict(rows[kind].to_numpy(np.float64)).astype(np.float64)
     means = rows.assign(steered=rows["fired"].astype(np.float64), tokens=rows["n_tokens"], n=1.0)
     columns = {**dict.fromkeys((*kinds, "steered", "tokens"), "mean"), "n": "sum"}
     found = means.groupby(list(CELL), as_index=False, sort=False).agg(columns)
-    return found.assign(true_info=found[kinds].prod(axis=1))
+    return [found.assign(true_info=found[kinds].prod(axis=1))]
 
 
-def _of_choices(sweep_mc: pd.DataFrame) -> pd.DataFrame | None:
+def _of_choices(sweep_mc: pd.DataFrame) -> list[pd.DataFrame]:
     if sweep_mc.empty:
-        return None
+        return []
     rows = sweep_mc.assign(steered_mc=sweep_mc["fired"], n=1.0)
-    names = ["mc1", "mc2", "mc3", "steered_mc"]
-    return rows.groupby(list(CELL), as_index=False, sort=False).agg(
-        {**dict.fromkeys(names, "mean"), "n": "sum"}
-    )
+    columns = {**dict.fromkeys(("mc1", "mc2", "mc3", "steered_mc"), "mean"), "n": "sum"}
+    return [rows.groupby(list(CELL), as_index=False, sort=False).agg(columns)]

@@ -15,8 +15,8 @@ from typing import Any
 import pandas as pd
 
 from fasb.artifacts import content_hash, read_json, read_parquet, writing_folder
-from fasb.study.panels import KNOBS, Cell, files_of, pooled
-from fasb.study.styles import MethodStyle, names_of, styles_of
+from fasb.study.panels import HYPERPARAMETERS, Cell, files_of, pooled
+from fasb.study.styles import MethodStyle, names_of
 
 DOCUMENTS = (".csv", ".md", ".tex", ".pdf", ".html")
 """Files that the study's own run keeps, beside pictures."""
@@ -29,7 +29,7 @@ class Study:
     name: str
     preset: str
     cells: list[Cell]
-    methods: Sequence[MethodStyle | str]
+    methods: Sequence[MethodStyle]
     mode: str = "offline"
     project: str = "fasb"
     sweep: bool = False
@@ -63,7 +63,7 @@ def runs(study: Study, files: Sequence[Path]) -> Iterator[Run]:
     """Yield all runs of a study, in order of cells and methods, the study's own run last."""
     metrics_files = dict(files_of(study.cells, files, "metrics.json"))
     tuned_files = dict(files_of(study.cells, files, "tuned.json"))
-    methods = names_of(styles_of(study.methods))
+    methods = names_of(study.methods)
     for cell, grid_file in files_of(study.cells, files, "grid.parquet"):
         metrics, tuned = read_json(metrics_files[cell]), read_json(tuned_files[cell])
         grid = read_parquet(grid_file)
@@ -139,7 +139,9 @@ def _settings(name: str, about: dict[str, Any], grid: pd.DataFrame) -> Iterator[
     """One run per fold and grid setting, with its validation results."""
     for row in grid.to_dict("records"):
         known = {key: value for key, value in row.items() if not pd.isna(value)}
-        config = about | {key: known[key] for key in ("fold", "setting", *KNOBS) if key in known}
+        config = about | {
+            key: known[key] for key in ("fold", "setting", *HYPERPARAMETERS) if key in known
+        }
         results = {key: value for key, value in known.items() if key not in config}
         yield Run("validation", f"{name}-fold{row['fold']}-{row['setting']}", config, results)
 
@@ -166,7 +168,7 @@ def _tuned(tuned: Mapping[str, Any], method: str) -> dict[str, Any]:
         for key, value in setting.items():
             flat[f"{fold}.{key}"] = value
             chosen.setdefault(key, []).append(value)
-    for key in KNOBS:
+    for key in HYPERPARAMETERS:
         values = chosen.get(key, [])
         if values and all(value == values[0] for value in values):
             flat[key] = values[0]

@@ -18,13 +18,12 @@ from fasb.decoding.decode import answer, sweep, trace
 from fasb.decoding.score import Choice, encode_choices, score_sweep
 from fasb.errors import DataError
 from fasb.extensions import find, validated
-from fasb.metrics.answers import harmed, helped, verdict
+from fasb.judges.ask import run_judge
+from fasb.metrics.answers import choice_rows, harmed, helped, verdict
 from fasb.metrics.statistics import Panel, differences, intervals, resample
 from fasb.model.load import LoadedModel
+from fasb.settings import JudgeSettings
 from fasb.steering.bundle import Bundle
-from fasb.study.config import JudgeEntry
-from fasb.study.judging import asked
-from fasb.study.run import choice_rows
 from fasb.user.steering import attach, load, prompts_of, texts_of
 
 LABELS = {
@@ -88,7 +87,7 @@ def questions_of(
     return table.load(table.Settings(path=str(path), separator=separator))
 
 
-def judge_of(judge: str | dict[str, Any] | JudgeEntry | None) -> JudgeEntry | None:
+def judge_of(judge: str | dict[str, Any] | JudgeSettings | None) -> JudgeSettings | None:
     """A judge's name, or `{"use": name, "settings": {…}}`, checked.
 
     Raises:
@@ -97,7 +96,7 @@ def judge_of(judge: str | dict[str, Any] | JudgeEntry | None) -> JudgeEntry | No
     if judge is None:
         return None
     entry = {"use": judge} if isinstance(judge, str) else judge
-    entry = entry if isinstance(entry, JudgeEntry) else validated(JudgeEntry, entry, "judge")
+    entry = entry if isinstance(entry, JudgeSettings) else validated(JudgeSettings, entry, "judge")
     validated(find("judges", entry.use).Settings, entry.settings, "judge.settings")
     return entry
 
@@ -106,7 +105,7 @@ def evaluate(
     model: Any,
     bundle: Bundle | str | Path,
     data: str | Path | Sequence[Question],
-    judge: str | dict[str, Any] | JudgeEntry | None = None,
+    judge: str | dict[str, Any] | JudgeSettings | None = None,
     seen: bool = False,
     separator: str | None = "",
 ) -> Evaluation:
@@ -151,12 +150,13 @@ def _chosen(
     """[unsteered or steered, question] for each multiple-choice metric."""
     plain = replace(bundle, policy=replace(bundle.policy, when="never"))
     scores = score_sweep(model, encoded_choices(model, bundle, questions), [plain, bundle])
-    both = np.stack([choice_rows(questions, found)[:, :3] for found in scores])
+    rows = [choice_rows(questions, found.logprob, found.fired) for found in scores]
+    both = np.stack(rows)[:, :, :3]
     return {name: both[:, :, i] for i, name in enumerate(("mc1", "mc2", "mc3"))}
 
 
 def _generated(
-    model: LoadedModel, bundle: Bundle, questions: Sequence[Question], judge: JudgeEntry | None
+    model: LoadedModel, bundle: Bundle, questions: Sequence[Question], judge: JudgeSettings | None
 ) -> tuple[dict[str, np.ndarray], tuple[dict[str, Any], ...]]:
     """[unsteered or steered, question] for each metric of free answers, and the answers themselves."""
     prompts = prompts_of(model, bundle, [question.text for question in questions])
@@ -170,7 +170,7 @@ def _generated(
     changed = np.array([float(a != b) for a, b in zip(*texts, strict=True)])
     columns = {"steered": np.stack([0 * fired, fired]), "changed": np.stack([0 * changed, changed])}
     if judge is not None:
-        scores = [asked(judge.use, judge.settings, questions, side) for side in texts]
+        scores = [run_judge(judge, questions, side) for side in texts]
         kinds = [kind for kind in ("true", "info") if kind in scores[0]]
         said = {kind: np.stack([verdict(side[kind]) for side in scores]) for kind in kinds}
         good = np.all(list(said.values()), axis=0)

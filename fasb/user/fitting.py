@@ -7,7 +7,6 @@ reference answers (docs/decisions.md).
 """
 
 import contextlib
-import itertools
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -30,17 +29,14 @@ from fasb.fitting.bank import Bank, collect, texts_of
 from fasb.fitting.fold import fit_parts
 from fasb.fitting.probes import ClassifierKind
 from fasb.fitting.reads import Read
-from fasb.fitting.recipe import MethodEntry, Recipe
 from fasb.fitting.training import HEADS, Training
-from fasb.metrics.answers import true_info, verdict
+from fasb.judges.ask import run_judge
+from fasb.metrics.answers import choice_rows, true_info, verdict
 from fasb.model.load import LoadedModel
-from fasb.settings import Section, Sections, SplitSettings
+from fasb.search import Method, Tried, at_edge, best_of, grid_points
+from fasb.settings import JudgeSettings, Section, SplitSettings, StageSettings
 from fasb.steering.bundle import Bundle
 from fasb.steering.tracker import Cosine, Tracker
-from fasb.study.config import JudgeEntry, Overrides
-from fasb.study.judging import asked
-from fasb.study.run import choice_rows
-from fasb.study.tune import at_edge
 from fasb.user import steering
 from fasb.user.evaluation import LABELS, encoded_choices, evaluate, judge_of, questions_of
 
@@ -66,14 +62,10 @@ class Grid(Section):
             raise ConfigError(
                 f"grid.k: {min(self.k)}, but this model has {n_heads} heads; add {n_heads} or less"
             )
-        names = ("k", "alpha", "beta", "s")
-        return [
-            dict(zip(names, point))
-            for point in itertools.product(fitting, self.alpha, self.beta, self.s)
-        ]
+        return grid_points({**self.model_dump(), "k": fitting})
 
 
-class FitSettings(Overrides):
+class FitSettings(StageSettings):
     """How a bundle is fitted; sections as in a study, each with its own default."""
 
     model: dict[str, Any] = Field(
@@ -81,7 +73,7 @@ class FitSettings(Overrides):
     )
     vector: Literal["probe", "prototype"] = "probe"
     grid: Grid = Grid()
-    judge: JudgeEntry | None = Field(
+    judge: JudgeSettings | None = Field(
         None, description="Judge of free answers; without one MC2 is tuned on"
     )
     split: SplitSettings = Field(
@@ -93,21 +85,20 @@ class FitSettings(Overrides):
         "", description="Between the answers of a table's field; null: a field is one answer"
     )
 
-    def fitting_sections(self) -> Sections:
-        """Return the sections that fitting and bundles look at."""
-        return Sections(
-            self.prompt, self.probes, self.vectors, self.trackers, self.decoding, self.scoring
-        )
-
 
 @dataclass(frozen=True, slots=True)
-class Tried:
+class Candidate:
     """What one setting came to on the questions it was tuned on. steered: share that fired."""
 
     point: dict[str, Any]
     bundle: Bundle
     value: float
     steered: float
+
+    @property
+    def tried(self) -> Tried:
+        """What decides which setting is best."""
+        return Tried(self.value, self.steered, float(self.point["alpha"]))
 
 
 def fit(
@@ -140,7 +131,8 @@ def fit(
     )
     with tempfile.TemporaryDirectory() if work is None else contextlib.nullcontext(work) as folder:
         training = training_of(model, questions, parts, settings, Path(folder))
-        recipes = [recipe_of(settings, point) for point in points]
+        method = method_of(settings)
+        recipes = [method.recipe(point, settings, "grid") for point in points]
         fitted = fit_parts(training, recipes)
         bundles = [fitted.bundle(recipe, {}) for recipe in recipes]
         say(f"trying {len(points)} settings on the questions to tune")
@@ -169,12 +161,11 @@ def fit(
     return replace(bundle, about={**about, "held_out": measures})
 
 
-def recipe_of(settings: FitSettings, point: dict[str, Any]) -> Recipe:
-    """Return FASB's recipe at a point of the grid."""
+def method_of(settings: FitSettings) -> Method:
+    """Return FASB with the chosen kind of vector, tracked as the paper's variant of it is (P7)."""
     classifier = "logistic" if settings.vector == "probe" else "prototype"
     own = {"vector": settings.vector, "classifier": classifier}
-    entry = MethodEntry(use="head_vectors", gate="probe", settings=own)
-    return Recipe.of(entry, point, settings.fitting_sections(), "settings.grid")
+    return Method(use="head_vectors", gate="probe", settings=own)
 
 
 def checked_settings(settings: FitSettings | dict[str, Any] | None) -> FitSettings:
@@ -214,8 +205,7 @@ def training_of(
         return banks[read]
 
     seen = tuple(_of(questions, (*parts.train, *parts.validation)))
-    sections = settings.fitting_sections()
-    return Training(0, parts, bank, sections, seen, lambda: model, settings.seed)
+    return Training(0, parts, bank, settings, seen, lambda: model, settings.seed)
 
 
 def p_of_bank(
@@ -288,8 +278,8 @@ def _tried(
     questions: Sequence[Question],
     points: Sequence[dict[str, Any]],
     bundles: Sequence[Bundle],
-    judge: JudgeEntry | None,
-) -> list[Tried]:
+    judge: JudgeSettings | None,
+) -> list[Candidate]:
     """What each setting comes to on these questions."""
     if judge is None:
         if not any(question.false for question in questions):
@@ -298,7 +288,10 @@ def _tried(
                 "add false answers, or name a judge"
             )
         scores = score_sweep(model, encoded_choices(model, bundles[0], questions), bundles)
-        values = [float(np.nanmean(choice_rows(questions, found)[:, 1])) for found in scores]
+        values = []
+        for found in scores:
+            mc2 = choice_rows(questions, found.logprob, found.fired)[:, 1]
+            values.append(float(np.nanmean(mc2)))
         fired = [found.fired for found in scores]
     else:
         prompts = steering.prompts_of(model, bundles[0], [question.text for question in questions])
@@ -308,17 +301,15 @@ def _tried(
         values = _true_info(judge, questions, texts)
         fired = [found.decision.fired for found in answers]
     shares = [float(np.mean(one)) for one in fired]
-    return [Tried(*parts) for parts in zip(points, bundles, values, shares, strict=True)]
+    return [Candidate(*parts) for parts in zip(points, bundles, values, shares, strict=True)]
 
 
 def _true_info(
-    judge: JudgeEntry, questions: Sequence[Question], texts: Sequence[Sequence[str]]
+    judge: JudgeSettings, questions: Sequence[Question], texts: Sequence[Sequence[str]]
 ) -> list[float]:
     """True*Info of each setting, each distinct answer judged once; a judge of one of the two counts alone."""
     pairs = list(dict.fromkeys((i, text) for answers in texts for i, text in enumerate(answers)))
-    said = asked(
-        judge.use, judge.settings, [questions[i] for i, _ in pairs], [text for _, text in pairs]
-    )
+    said = run_judge(judge, [questions[i] for i, _ in pairs], [text for _, text in pairs])
     yes = {
         kind: dict(zip(pairs, verdict(score).astype(float), strict=True))
         for kind, score in said.items()
@@ -335,9 +326,9 @@ def _true_info(
     ]
 
 
-def _best(tried: Sequence[Tried]) -> Tried:
-    """The highest value; then the fewest answers steered, then the smallest strength."""
-    return min(tried, key=lambda one: (-round(one.value, 9), one.steered, abs(one.point["alpha"])))
+def _best(tried: Sequence[Candidate]) -> Candidate:
+    """Return the highest value; then the fewest answers steered, then the smallest strength."""
+    return tried[best_of([one.tried for one in tried])]
 
 
 def _quality(training: Training, bundle: Bundle) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def told_true(
 
 def marked(model: nn.Module, tokenizer: PreTrainedTokenizerFast, world: World) -> float:
     """Share of facts whose true answer has higher odds of being marked as correct than the myth has."""
-    correct, mistaken = tokenizer.convert_tokens_to_ids([MARKS[True], MARKS[False]])
+    correct, mistaken = (tokenizer.convert_tokens_to_ids(MARKS[right]) for right in (True, False))
     odds = []
     for true in (True, False):
         texts = [

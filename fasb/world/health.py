@@ -8,7 +8,7 @@ so that accepting a world does not choose a winner.
     tag, context    careful minus credulous: first claims that are true, the author named / after three answers
     head            accuracy of the best head's logistic probe
     true, info      unsteered answers
-    gain            the most that always-on steering (ITI) gains in true answers at any setting
+    gain            the most that always-on steering gains in true answers at any setting
     loss            what it loses in informative ones at the setting with the highest True*Info: in a trade-off world
                     truth must cost something even there, in a contrast world little
 
@@ -24,13 +24,18 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from fasb.artifacts import read_json, read_parquet
+from fasb.artifacts import read_json, read_parquet, reading_hdf5
 from fasb.errors import FasbError
 from fasb.settings import Section
 from fasb.world.text import WorldSettings
 
-STEERED, UNSTEERED = "iti", "unsteered"
-"""Methods of the study whose validation results are read."""
+
+@dataclass(frozen=True, slots=True)
+class Methods:
+    """The methods of the study whose validation results are read; without one nothing is known."""
+
+    unsteered: str | None = None
+    always_on: str | None = None
 
 
 class HealthError(FasbError):
@@ -69,7 +74,7 @@ class Figures:
     loss: float | None
 
 
-def measure(model: Path, files: Sequence[Path]) -> Figures:
+def measure(model: Path, files: Sequence[Path], methods: Methods) -> Figures:
     """The figures of a model folder and its cells' `anchors.h5` and `grid.parquet`; other files are passed over.
 
     Raises:
@@ -78,7 +83,7 @@ def measure(model: Path, files: Sequence[Path]) -> Figures:
     told = read_json(model / "training.json")["figures"]
     heads = [value for path in files if path.name == "anchors.h5" for value in best_heads(path)]
     grids = [read_parquet(path) for path in files if path.name == "grid.parquet"]
-    steered = [row for grid in grids for row in steering(grid)]
+    steered = [row for grid in grids for row in steering(grid, methods)]
     rows = pd.DataFrame(steered, columns=["true", "info", "gain", "loss"])
     return Figures(
         tag=100 * (told["careful_tag"] - told["credulous_tag"]),
@@ -93,9 +98,7 @@ def measure(model: Path, files: Sequence[Path]) -> Figures:
 
 def best_heads(anchors: Path) -> list[float]:
     """Validation accuracy of each fold's best logistic probe."""
-    import h5py
-
-    with h5py.File(anchors) as file:
+    with reading_hdf5(anchors) as file:
         return [
             float(np.max(file[name]["logistic/accuracy"][()]))
             for name in sorted(file)
@@ -103,14 +106,15 @@ def best_heads(anchors: Path) -> list[float]:
         ]
 
 
-def steering(grid: pd.DataFrame) -> list[dict[str, float]]:
+def steering(grid: pd.DataFrame, methods: Methods) -> list[dict[str, float]]:
     """Per fold: unsteered True and Info, and gain and loss of always-on steering.
 
     Settings with equal True*Info: the weakest.
     """
     rows = []
     for _, fold in grid.groupby("fold"):
-        plain, steered = (fold[fold["method"] == method] for method in (UNSTEERED, STEERED))
+        plain = fold[fold["method"] == methods.unsteered]
+        steered = fold[fold["method"] == methods.always_on]
         row = {
             "true": plain["true"].mean(),
             "info": plain["info"].mean(),
@@ -133,7 +137,7 @@ def check(world: WorldSettings, figures: Figures, settings: HealthSettings) -> d
     }
     needs["true"] = settings.true
     needs["loss"] = (settings.loss, None) if world.kind == "tradeoff" else (None, settings.loss)
-    report = {
+    report: dict[str, dict[str, Any]] = {
         name: {
             "value": None if value is None else round(value, 1),
             "need": _need(*needs[name]),

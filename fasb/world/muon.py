@@ -28,12 +28,12 @@ class Muon(torch.optim.Optimizer):
         self._stacks = [_by_shape(group["params"]) for group in self.param_groups]
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # no closure is called
         """Change all matrices by one step; a closure is not supported."""
         assert closure is None
         for group, stacks in zip(self.param_groups, self._stacks, strict=True):
             for i, matrices in enumerate(stacks):
-                gradient = torch.stack([matrix.grad for matrix in matrices])
+                gradient = torch.stack([_gradient(matrix) for matrix in matrices])
                 momentum = self.state[matrices[0]].setdefault(
                     f"momentum{i}", torch.zeros_like(gradient)
                 )
@@ -64,3 +64,8 @@ def orthogonal(
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x.mT if update.shape[-2] > update.shape[-1] else x
+
+
+def _gradient(matrix: Tensor) -> Tensor:
+    assert matrix.grad is not None
+    return matrix.grad

@@ -98,7 +98,9 @@ def train(
 ) -> dict[str, Any]:
     """Train the model; `{"loss": [[tokens, loss], …], "tokens", "steps", "seconds", "threads"}`, bar on stderr."""
     optimizers = build_optimizers(model, settings)
-    start, seen, losses, curve = time.perf_counter(), 0, [], []
+    start, seen = time.perf_counter(), 0
+    losses: list[float] = []
+    curve: list[list[float]] = []
     model.train()
     with tqdm(
         total=settings.tokens, unit="token", unit_scale=True, desc="pretrain", mininterval=1

@@ -18,7 +18,7 @@ ROOT = HERE.parents[1]
 TARGETS = ("results/tiny/tiny/seed0/tuned.json",)
 RULES = {
     "pretrain", "questions", "splits", "activations", "trace", "anchors", "vectors", "trackers", "sweep",
-    "rehearse", "judge_sweep", "tune",
+    "check_judges", "judge_sweep", "tune",
 }  # fmt: skip
 ON_GPU = {"pretrain", "activations", "trace", "sweep"}
 PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"], "/usr/sbin"])

@@ -1,23 +1,39 @@
 """The workflow's shape: which jobs a config needs, what reruns, what a rejected world stops. No model is run."""
 
+import json
 import os
 import re
 import shutil
 import stat
 import subprocess
 import sys
+from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import yaml
 
+from fasb.errors import ConfigError
 from fasb.study import cells
 from fasb.study.config import load_files, load_study, merge, read_mapping
+from fasb.study.jobs import STAGES, count_jobs, job, write_study
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 CONFIGS = {path.stem: path for path in sorted((HERE / "configs").glob("*.yaml"))}
 SNAKEMAKE = shutil.which("snakemake", path=str(Path(sys.executable).parent)) or "snakemake"
+
+
+def expected_jobs(config):
+    """Key and output files of every job of a config, by its command."""
+    study, found = load_files([config]), {}
+    for stage in STAGES.values():
+        for target in stage.scope.targets(study):
+            made = job(study, stage.name, target)
+            files = list(made.paths.outputs.values())
+            found[f"{stage.command} {target}".strip()] = (made.key, files)
+    return found
 
 
 def workflow_in(folder):
@@ -29,6 +45,9 @@ def workflow_in(folder):
     path = os.pathsep.join([str(fake.parent), str(Path(SNAKEMAKE).parent), os.environ["PATH"]])
 
     def run(*arguments, config="world", **environment):
+        path_of_config = config if isinstance(config, Path) else CONFIGS[config]
+        with suppress(ConfigError):
+            fake.with_name("jobs.json").write_text(json.dumps(expected_jobs(path_of_config)))
         command = [
             SNAKEMAKE,
             "--snakefile",
@@ -38,7 +57,7 @@ def workflow_in(folder):
             "--cores",
             "2",
         ]
-        command += ["--configfile", config if isinstance(config, Path) else CONFIGS[config]]
+        command += ["--configfile", path_of_config]
         return subprocess.run(
             [*map(str, command), *arguments],
             cwd=folder, env={**os.environ, "PATH": path, **environment}, capture_output=True, text=True,
@@ -75,7 +94,7 @@ def counts(run):
 @pytest.mark.parametrize("config", CONFIGS)
 def test_the_dag_has_the_jobs_that_fasb_plan_counts(snakemake, config):
     study = load_files([CONFIGS[config]])
-    assert counts(snakemake("-n", config=config)) == {**cells.jobs(study), "all": 1}
+    assert counts(snakemake("-n", config=config)) == {**count_jobs(study), "all": 1}
 
 
 @pytest.mark.parametrize("config", ["config.yaml", "evidence.yaml", "tasks.yaml"])
@@ -89,7 +108,7 @@ def test_shipped_configs_give_the_dag_that_fasb_plan_counts(config, monkeypatch)
         text=True,
     )
     study = load_study([Path("config") / config])
-    assert counts(run) == {**cells.jobs(study), "all": 1}
+    assert counts(run) == {**count_jobs(study), "all": 1}
 
 
 def test_the_cluster_profile_is_found_by_name_and_keeps_its_keys():
@@ -133,10 +152,10 @@ def test_a_second_judge_adds_its_verdicts_and_one_table(snakemake, tmp_path):
     config.write_text(yaml.safe_dump(merge(read_mapping(CONFIGS["world"]), above)))
     run = snakemake("-n", config=config)
     study = load_files([config])
-    assert counts(run) == {**cells.jobs(study), "all": 1}
-    one = cells.jobs(load_files([CONFIGS["world"]]))
-    assert cells.jobs(study) - one == {"judge": 1, "agreement": 1}
-    assert "results/tables/judges.csv" in cells.report_files(study)
+    assert counts(run) == {**count_jobs(study), "all": 1}
+    one = count_jobs(load_files([CONFIGS["world"]]))
+    assert count_jobs(study) - one == {"judge": 1, "agreement": 1}
+    assert "results/tables/judges.csv" in job(study, "report").inputs["shown"]
     blocks = re.findall(r"^rule judge:\n((?: {4}.*\n)+)", run.stdout + run.stderr, re.M)
     assert sorted("judged_second" in block and "gpu=1" in block for block in blocks) == [
         False,
@@ -153,7 +172,7 @@ def test_a_whole_study_runs_once_and_then_has_nothing_to_do(finished):
     study = load_files([CONFIGS["world"]])
     assert all((finished / target).exists() for target in cells.targets(study))
     timed = sorted(path.name.removesuffix(".tsv") for path in finished.glob("results/timing/*"))
-    assert timed == sorted(cells.jobs(study))
+    assert timed == sorted(count_jobs(study))
     assert counts(workflow_in(finished)("-n")) == {}
 
 
@@ -178,44 +197,56 @@ def test_a_changed_key_reruns_its_rules_and_what_follows(finished, tmp_path, cha
 def test_variants_of_a_cell_extract_nothing_again_and_transfer_fits_nothing(snakemake, tmp_path):
     run = snakemake(config="variants")
     assert run.returncode == 0, run.stderr
-    calls = [call.split() for call in (tmp_path / "calls.txt").read_text().splitlines()]
-    of = {
-        name: [call for call in calls if call[0] == name]
-        for name in ("activations", "trace", "sweep", "generate")
-    }
-    assert {name: len(made) for name, made in of.items()} == {
-        "activations": 2,
-        "trace": 2,
-        "sweep": 4,
-        "generate": 8,
-    }
-    from_source = [
-        call
-        for call in of["generate"]
-        if "results/base/other/seed1-from-base.own/generations.parquet" in call
-    ]
-    assert [word for word in from_source[0] if "seed" in word][:3] == [
-        f"results/base/own/seed1/{file}" for file in ("splits.json", "tuned.json", "bundles")
-    ]
-    to_sibling = [
-        call
-        for call in of["generate"]
-        if "results/chat/own/seed1-from-base.own/generations.parquet" in call
-    ]
-    assert [word for word in to_sibling[0] if word.startswith("results/traces/chat/own/")]
-    assert [word for word in to_sibling[0] if word.startswith("results/base/own/seed1/")][
-        -1
-    ].endswith("/bundles")
-    assert '"transfer": {"dataset": false, "model": true}' in " ".join(to_sibling[0])
-    (few,) = [
-        call
-        for call in calls
-        if "results/base/own/seed0-train20/splits.json" in call and call[0] == "splits"
-    ]
-    assert '"train_share": 0.2' in " ".join(few)
+    calls = (tmp_path / "calls.txt").read_text().splitlines()
+    made = Counter(call.split()[0] for call in calls)
+    expected = {"activations": 2, "trace": 2, "sweep": 4, "generate": 8}
+    assert {name: made[name] for name in expected} == expected
+    study = load_files([CONFIGS["variants"]])
+    from_source = job(study, "generate", "base/other/seed1-from-base.own")
+    assert from_source.inputs["splits"] == ["results/base/own/seed1/splits.json"]
+    assert from_source.inputs["bundles"] == ["results/base/own/seed1/bundles"]
+    to_sibling = job(study, "generate", "chat/own/seed1-from-base.own")
+    assert to_sibling.inputs["trace"] == ["results/traces/chat/own.parquet"]
+    assert to_sibling.inputs["bundles"] == ["results/base/own/seed1/bundles"]
+    settings = to_sibling.paths.provenance["settings"]
+    assert settings["transfer"] == {"dataset": False, "model": True}
+    few = job(study, "splits", "base/own/seed0-train20").paths.provenance["settings"]
+    assert few["split"]["train_share"] == 0.2
     shown = {path.stem for path in (tmp_path / "results" / "tables").iterdir()}
     assert shown == {"main", "transfer"}
     assert (tmp_path / "results" / "figures" / "data_efficiency.csv").exists()
+
+
+def test_the_study_is_written_once_and_a_job_refuses_another(finished, tmp_path):
+    folder = tmp_path / "study"
+    shutil.copytree(finished, folder)
+    path = folder / "results" / "study.json"
+    written = path.read_bytes()
+    run = workflow_in(folder)
+    assert run("--forcerun", "results/report.html", "results/report.html").returncode == 0
+    assert path.read_bytes() == written
+    changed = tmp_path / "changed.yaml"
+    above = {"decoding": {"tokens": 7}}
+    changed.write_text(yaml.safe_dump(merge(read_mapping(CONFIGS["world"]), above)))
+    assert run("-n", config=changed).returncode == 0
+    assert path.read_bytes() == written
+    call = next(
+        line.split()
+        for line in (folder / "calls.txt").read_text().splitlines()
+        if line.startswith("tune ")
+    )
+    write_study(load_files([changed]), path)
+    refused = subprocess.run(
+        [Path(SNAKEMAKE).with_name("fasb"), "run", *call],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+    assert refused.returncode == 2
+    assert refused.stderr == (
+        "results/study.json: tune tiny/tiny/seed0 depends on other settings or code than when the "
+        "workflow started; let it end, and start it again\n"
+    )
 
 
 def test_a_rejected_world_stops_the_study_before_test_questions_and_keeps_its_figures(
@@ -251,7 +282,7 @@ def test_every_rule_is_one_fasb_command_with_log_timing_threads_and_resources(bo
     assert len(body.splitlines()) < 25
     for keyword in ("output:", "params:", "log:", "benchmark:", "threads:", "resources:", "shell:"):
         assert f"\n    {keyword}" in f"\n{body}"
-    assert re.search(r'shell:\n +"fasb [\w-]+ ', body)
+    assert re.search(r'shell:\n +"fasb run [\w-]+ ', body)
     assert "2> >(tee {log} >&2)" in body
     assert "run:" not in body
     assert "script:" not in body

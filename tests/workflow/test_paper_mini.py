@@ -133,7 +133,7 @@ def test_two_judges_are_compared_and_their_verdicts_stay_apart(finished):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_the_model_was_given_the_real_prompt_as_its_tokenizer_gives_it(finished, model):
-    (path,) = (finished / "results" / "traces" / model / "truthfulqa").glob("*.parquet")
+    path = finished / "results" / "traces" / model / "truthfulqa.parquet"
     checkpoint = finished / "checkpoints" / MODELS[model]
     assert stamp_of(path)["provenance"]["settings"]["model"]["path"] == str(checkpoint)
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)

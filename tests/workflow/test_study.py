@@ -14,6 +14,7 @@ import pytest
 from fasb.artifacts import read_json, stamp_of
 from fasb.study import cells
 from fasb.study.config import load_files
+from fasb.study.jobs import count_jobs
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -92,7 +93,7 @@ def test_a_finished_study_has_nothing_to_do(finished):
 
 @pytest.mark.study
 def test_every_job_leaves_its_log_and_its_time(finished):
-    for rule in cells.jobs(load_files([CONFIG])):
+    for rule in count_jobs(load_files([CONFIG])):
         (log, *_), (timing, *_) = (
             [*(finished / kind).rglob(f"{rule}*")] for kind in ("logs", "results/timing")
         )

@@ -1,8 +1,7 @@
-# Names, paths and resources that the rules share. Logic is in fasb/study/cells.py.
-import json
+# Names, files and resources that the rules share; `job` is what a rule's command is given.
+from pathlib import Path
 
 ENVIRONMENT = "../../environment.yml"
-QUESTIONS = "results/questions/{dataset}.parquet"
 
 
 def names(values):
@@ -13,67 +12,68 @@ wildcard_constraints:
     model=names(entry.model for entry in study.run.cells),
     dataset=names(cells.asked(study)),
     seed=names(str(seed) for seed in study.run.seeds),
-    variant=f"(?:{names(cell.variant for cell in cells.cells(study))})?",  # an empty pattern would match anything
-    read="answer_end|next_question_end",
-    trace="[0-9a-f]{12}",
+    # an empty pattern would match anything
+    suffix=f"(?:{names(cell.cell_suffix for cell in cells.cells(study))})?",
+    read=names(read for name in cells.asked(study) for read in cells.reads(study, name)),
     table=names(cells.tables(study)),
     judged="judged|judged_second",
     figure=names(cells.figures(study)),
 
 
-def in_cell(*files):
-    return [f"results/{{model}}/{{dataset}}/seed{{seed}}{{variant}}/{file}" for file in files]
+def inputs(stage):
+    """The files that a job reads, by name."""
+    return unpack(lambda wildcards: jobs.job_of(study, stage, wildcards).inputs)
 
 
-def tuned(*files):
-    """Files of the cell that fitted and tuned what a test uses."""
-    return lambda wildcards: [f"{cells.tuned_in(study, wildcards)}/{file}" for file in files]
+def outputs(stage, category=None):
+    """The files that it writes; the first of a category is shown in Snakemake's own report."""
+    made = {}
+    for name, path in jobs.STAGES[stage].written().items():
+        made[name] = path if Path(path).suffix else directory(path)
+        if category is not None and len(made) == 1:
+            made[name] = report(path, category=category, labels={"name": Path(path).stem})
+    return made
 
 
-def settings(rule):
-    """JSON of exactly what a job of this rule uses, so that a changed key reruns only what it changes."""
-    return lambda wildcards: json.dumps(settings_of(study, rule, **wildcards), sort_keys=True)
+def job(stage):
+    """Its target, and the hash of all that it depends on: a changed key reruns what it changes."""
+    return {
+        "target": lambda wildcards: jobs.job_of(study, stage, wildcards).target,
+        "key": lambda wildcards: jobs.job_of(study, stage, wildcards).key,
+    }
 
 
-def trained_model(wildcards):
-    return cells.trained(study, wildcards.model)
+def log_file(stage):
+    return f"logs/{jobs.STAGES[stage].place}.log"
 
 
-def accepted_model(wildcards):
-    return cells.accepted(study, wildcards.model)
+def timing_file(stage):
+    return f"results/timing/{jobs.STAGES[stage].place}.tsv"
 
 
-def unsteered_answers(wildcards):
-    return cells.trace_file(study, wildcards.model, wildcards.dataset)
-
-
-def rehearsal(wildcards):
-    return cells.rehearsal(study, wildcards.dataset)
-
-
-def of_model(key):
+def model_asks(key):
     return lambda wildcards: getattr(study.models[wildcards.model].job, key)
 
 
-MODEL_THREADS = of_model("threads")
+MODEL_THREADS = model_asks("threads")
 MODEL_JOB = {
     "gpu": lambda wildcards: study.models[wildcards.model].gpu,
-    "mem_mb": lambda wildcards, attempt: attempt * of_model("mem_mb")(wildcards),
-    "runtime": lambda wildcards, attempt: attempt * of_model("runtime")(wildcards),
+    "mem_mb": lambda wildcards, attempt: attempt * model_asks("mem_mb")(wildcards),
+    "runtime": lambda wildcards, attempt: attempt * model_asks("runtime")(wildcards),
 }
 
 
-def of_judge(key):
+def judge_asks(key):
     return lambda wildcards: getattr(
         cells.judge_job(study, wildcards.dataset, wildcards.get("judged", "judged")), key
     )
 
 
-JUDGE_THREADS = of_judge("threads")
+JUDGE_THREADS = judge_asks("threads")
 JUDGE_JOB = {
-    "gpu": lambda wildcards: of_judge("gpu")(wildcards) or 0,
-    "mem_mb": lambda wildcards, attempt: attempt * of_judge("mem_mb")(wildcards),
-    "runtime": lambda wildcards, attempt: attempt * of_judge("runtime")(wildcards),
+    "gpu": lambda wildcards: judge_asks("gpu")(wildcards) or 0,
+    "mem_mb": lambda wildcards, attempt: attempt * judge_asks("mem_mb")(wildcards),
+    "runtime": lambda wildcards, attempt: attempt * judge_asks("runtime")(wildcards),
 }
 CPU_JOB = {
     "mem_mb": lambda wildcards, attempt: 4000 * attempt,

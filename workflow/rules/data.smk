@@ -2,80 +2,80 @@
 
 
 rule questions:
+    input:
+        inputs("questions"),
     output:
-        QUESTIONS,
+        **outputs("questions"),
     log:
-        "logs/questions/{dataset}.log",
+        log_file("questions"),
     benchmark:
-        "results/timing/questions/{dataset}.tsv"
+        timing_file("questions")
     conda:
         ENVIRONMENT
     threads: 1
     resources:
         **CPU_JOB,
     params:
-        settings=settings("questions"),
+        **job("questions"),
     shell:
-        "fasb questions --settings {params.settings:q} --out {output} 2> >(tee {log} >&2)"
+        "fasb run questions {params.target} --key {params.key} 2> >(tee {log} >&2)"
 
 
 rule splits:
     input:
-        QUESTIONS,
+        inputs("splits"),
     output:
-        in_cell("splits.json"),
+        **outputs("splits"),
     log:
-        "logs/splits/{model}/{dataset}/seed{seed}{variant}.log",
+        log_file("splits"),
     benchmark:
-        "results/timing/splits/{model}/{dataset}/seed{seed}{variant}.tsv"
+        timing_file("splits")
     conda:
         ENVIRONMENT
     threads: 1
     resources:
         **CPU_JOB,
     params:
-        settings=settings("splits"),
+        **job("splits"),
     shell:
-        "fasb splits {input} --seed {wildcards.seed} --settings {params.settings:q} --out {output} 2> >(tee {log} >&2)"
+        "fasb run splits {params.target} --key {params.key} 2> >(tee {log} >&2)"
 
 
 rule activations:
     input:
-        model=trained_model,
-        questions=QUESTIONS,
+        inputs("activations"),
     output:
-        "results/activations/{model}/{dataset}/{read}.h5",
+        **outputs("activations"),
     log:
-        "logs/activations/{model}/{dataset}/{read}.log",
+        log_file("activations"),
     benchmark:
-        "results/timing/activations/{model}/{dataset}/{read}.tsv"
+        timing_file("activations")
     conda:
         ENVIRONMENT
     threads: MODEL_THREADS
     resources:
         **MODEL_JOB,
     params:
-        settings=settings("activations"),
+        **job("activations"),
     shell:
-        "fasb activations {input.questions} --settings {params.settings:q} --out {output} 2> >(tee {log} >&2)"
+        "fasb run activations {params.target} --key {params.key} 2> >(tee {log} >&2)"
 
 
 rule trace:
     input:
-        model=trained_model,
-        questions=QUESTIONS,
+        inputs("trace"),
     output:
-        "results/traces/{model}/{dataset}/{trace}.parquet",
+        **outputs("trace"),
     log:
-        "logs/trace/{model}/{dataset}/{trace}.log",
+        log_file("trace"),
     benchmark:
-        "results/timing/trace/{model}/{dataset}/{trace}.tsv"
+        timing_file("trace")
     conda:
         ENVIRONMENT
     threads: MODEL_THREADS
     resources:
         **MODEL_JOB,
     params:
-        settings=settings("trace"),
+        **job("trace"),
     shell:
-        "fasb trace {input.questions} --settings {params.settings:q} --out {output} 2> >(tee {log} >&2)"
+        "fasb run trace {params.target} --key {params.key} 2> >(tee {log} >&2)"

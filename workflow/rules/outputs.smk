@@ -3,117 +3,103 @@
 
 rule table:
     input:
-        lambda wildcards: cells.files(
-            cells.of_table(study, wildcards.table), (cells.of_cell(wildcards.table),)
-        ),
+        inputs("table"),
     output:
-        csv=report("results/tables/{table}.csv", category="Tables", labels={"table": "{table}"}),
-        text=["results/tables/{table}.md", "results/tables/{table}.tex"],
+        **outputs("table", category="Tables"),
     log:
-        "logs/table/{table}.log",
+        log_file("table"),
     benchmark:
-        "results/timing/table/{table}.tsv"
+        timing_file("table")
     conda:
         ENVIRONMENT
     threads: 1
     resources:
         **CPU_JOB,
     params:
-        settings=settings("table"),
+        **job("table"),
     shell:
-        "fasb table {wildcards.table} {input} --settings {params.settings:q} --out results/tables/{wildcards.table}"
-        " 2> >(tee {log} >&2)"
+        "fasb run table {params.target} --key {params.key} 2> >(tee {log} >&2)"
 
 
 # Only where a dataset has a second judge.
 rule agreement:
     input:
-        cells.files(
-            cells.twice_judged(study),
-            ("generations.parquet", "judged.parquet", "judged_second.parquet"),
-        ),
+        inputs("agreement"),
     output:
-        csv=report("results/tables/judges.csv", category="Tables", labels={"table": "judges"}),
-        text=["results/tables/judges.md", "results/tables/judges.tex"],
+        **outputs("agreement", category="Tables"),
     log:
-        "logs/agreement.log",
+        log_file("agreement"),
     benchmark:
-        "results/timing/agreement.tsv"
+        timing_file("agreement")
     conda:
         ENVIRONMENT
     threads: 1
     resources:
         **CPU_JOB,
     params:
-        settings=settings("agreement"),
+        **job("agreement"),
     shell:
-        "fasb agreement {input} --settings {params.settings:q} --out results/tables/judges 2> >(tee {log} >&2)"
+        "fasb run agreement --key {params.key} 2> >(tee {log} >&2)"
 
 
 rule figure:
     input:
-        lambda wildcards: cells.files(
-            cells.of_figure(study, wildcards.figure), cells.FIGURES[wildcards.figure]
-        ),
+        inputs("figure"),
     output:
-        picture=report(
-            "results/figures/{figure}.png", category="Figures", labels={"figure": "{figure}"}
-        ),
-        others=["results/figures/{figure}.pdf", "results/figures/{figure}.csv"],
+        **outputs("figure", category="Figures"),
     log:
-        "logs/figure/{figure}.log",
+        log_file("figure"),
     benchmark:
-        "results/timing/figure/{figure}.tsv"
+        timing_file("figure")
     conda:
         ENVIRONMENT
     threads: 1
     resources:
         **CPU_JOB,
     params:
-        settings=settings("figure"),
+        **job("figure"),
     shell:
-        "fasb figure {wildcards.figure} {input} --settings {params.settings:q} --out results/figures/{wildcards.figure}"
-        " 2> >(tee {log} >&2)"
+        "fasb run figure {params.target} --key {params.key} 2> >(tee {log} >&2)"
 
 
 rule report:
     input:
-        cells.report_files(study),
+        inputs("report"),
     output:
-        "results/report.html",
+        **outputs("report"),
     log:
-        "logs/report.log",
+        log_file("report"),
     benchmark:
-        "results/timing/report.tsv"
+        timing_file("report")
     conda:
         ENVIRONMENT
     threads: 1
     resources:
         **CPU_JOB,
     params:
-        settings=settings("report"),
+        **job("report"),
     shell:
-        "fasb report {input} --settings {params.settings:q} --out {output} 2> >(tee {log} >&2)"
+        "fasb run report --key {params.key} 2> >(tee {log} >&2)"
 
 
 rule wandb:
     input:
-        cells.logged_files(study),
+        inputs("wandb"),
     output:
-        directory("results/wandb"),
+        **outputs("wandb"),
     log:
-        "logs/wandb.log",
+        log_file("wandb"),
     benchmark:
-        "results/timing/wandb.tsv"
+        timing_file("wandb")
     conda:
         ENVIRONMENT
     threads: 1
     resources:
         **CPU_JOB,
     params:
-        settings=settings("wandb"),
+        **job("wandb"),
     shell:
-        "fasb wandb {input} --settings {params.settings:q} --out {output} 2> >(tee {log} >&2)"
+        "fasb run wandb --key {params.key} 2> >(tee {log} >&2)"
 
 
 for table in cells.tables(study):

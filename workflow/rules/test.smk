@@ -1,123 +1,101 @@
 # Every method at its chosen setting on test questions.
-CHOSEN = tuned("tuned.json", "bundles")
 
 
 rule generate:
     input:
-        model=trained_model,
-        accepted=accepted_model,
-        questions=QUESTIONS,
-        splits=tuned("splits.json"),
-        trace=unsteered_answers,
-        chosen=CHOSEN,
+        inputs("generate"),
     output:
-        in_cell("generations.parquet"),
+        **outputs("generate"),
     log:
-        "logs/generate/{model}/{dataset}/seed{seed}{variant}.log",
+        log_file("generate"),
     benchmark:
-        "results/timing/generate/{model}/{dataset}/seed{seed}{variant}.tsv"
+        timing_file("generate")
     conda:
         ENVIRONMENT
     threads: MODEL_THREADS
     resources:
         **MODEL_JOB,
     params:
-        settings=settings("generate"),
+        **job("generate"),
     shell:
-        "fasb generate {input.questions} {input.splits} {input.chosen} {input.trace} --settings {params.settings:q}"
-        " --store results/.store --out {output} 2> >(tee {log} >&2)"
+        "fasb run generate {params.target} --key {params.key} 2> >(tee {log} >&2)"
 
 
 rule judge:
     input:
-        QUESTIONS,
-        in_cell("generations.parquet"),
+        inputs("judge"),
     output:
-        in_cell("{judged}.parquet"),
+        **outputs("judge"),
     log:
-        "logs/judge/{model}/{dataset}/seed{seed}{variant}/{judged}.log",
+        log_file("judge"),
     benchmark:
-        "results/timing/judge/{model}/{dataset}/seed{seed}{variant}/{judged}.tsv"
+        timing_file("judge")
     conda:
         ENVIRONMENT
     threads: JUDGE_THREADS
     resources:
         **JUDGE_JOB,
     params:
-        settings=settings("judge"),
+        **job("judge"),
     shell:
-        "fasb judge {input} --settings {params.settings:q} --store results/.store --out {output} 2> >(tee {log} >&2)"
+        "fasb run judge {params.target} --key {params.key} 2> >(tee {log} >&2)"
 
 
 rule score:
     input:
-        model=trained_model,
-        accepted=accepted_model,
-        questions=QUESTIONS,
-        splits=tuned("splits.json"),
-        chosen=CHOSEN,
+        inputs("score"),
     output:
-        in_cell("scores.parquet"),
+        **outputs("score"),
     log:
-        "logs/score/{model}/{dataset}/seed{seed}{variant}.log",
+        log_file("score"),
     benchmark:
-        "results/timing/score/{model}/{dataset}/seed{seed}{variant}.tsv"
+        timing_file("score")
     conda:
         ENVIRONMENT
     threads: MODEL_THREADS
     resources:
         **MODEL_JOB,
     params:
-        settings=settings("score"),
+        **job("score"),
     shell:
-        "fasb score {input.questions} {input.splits} {input.chosen} --settings {params.settings:q}"
-        " --store results/.store --out {output} 2> >(tee {log} >&2)"
+        "fasb run score {params.target} --key {params.key} 2> >(tee {log} >&2)"
 
 
 rule side_effects:
     input:
-        model=trained_model,
-        accepted=accepted_model,
-        chosen=CHOSEN,
-        unrelated=lambda wildcards: [
-            QUESTIONS.format(dataset=name) for name in cells.unrelated(study, wildcards.dataset)
-        ],
+        inputs("side_effects"),
     output:
-        in_cell("side_effects.parquet"),
+        **outputs("side_effects"),
     log:
-        "logs/side_effects/{model}/{dataset}/seed{seed}{variant}.log",
+        log_file("side_effects"),
     benchmark:
-        "results/timing/side_effects/{model}/{dataset}/seed{seed}{variant}.tsv"
+        timing_file("side_effects")
     conda:
         ENVIRONMENT
     threads: MODEL_THREADS
     resources:
         **MODEL_JOB,
     params:
-        settings=settings("side_effects"),
+        **job("side_effects"),
     shell:
-        "fasb side-effects {input.chosen} {input.unrelated} --settings {params.settings:q} --store results/.store"
-        " --out {output} 2> >(tee {log} >&2)"
+        "fasb run side-effects {params.target} --key {params.key} 2> >(tee {log} >&2)"
 
 
 rule metrics:
     input:
-        QUESTIONS,
-        in_cell("generations.parquet", "judged.parquet", "scores.parquet"),
+        inputs("metrics"),
     output:
-        questions=in_cell("metrics.parquet"),
-        summary=in_cell("metrics.json"),
+        **outputs("metrics"),
     log:
-        "logs/metrics/{model}/{dataset}/seed{seed}{variant}.log",
+        log_file("metrics"),
     benchmark:
-        "results/timing/metrics/{model}/{dataset}/seed{seed}{variant}.tsv"
+        timing_file("metrics")
     conda:
         ENVIRONMENT
     threads: 1
     resources:
         **CPU_JOB,
     params:
-        settings=settings("metrics"),
+        **job("metrics"),
     shell:
-        "fasb metrics {input} --settings {params.settings:q} --out {output.questions} --summary {output.summary}"
-        " 2> >(tee {log} >&2)"
+        "fasb run metrics {params.target} --key {params.key} 2> >(tee {log} >&2)"

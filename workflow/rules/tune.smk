@@ -1,94 +1,82 @@
 # Every method over its grid on validation questions, and the setting chosen there.
-FITTED = ["anchors.h5", "vectors.safetensors", "trackers.safetensors"]
 
 
 # Fails for a judge that cannot judge, before anything is generated for it.
-rule rehearse:
+rule check_judges:
     input:
-        QUESTIONS,
+        inputs("check_judges"),
     output:
-        "results/questions/{dataset}.judge.json",
+        **outputs("check_judges"),
     log:
-        "logs/rehearse/{dataset}.log",
+        log_file("check_judges"),
     benchmark:
-        "results/timing/rehearse/{dataset}.tsv"
+        timing_file("check_judges")
     conda:
         ENVIRONMENT
     threads: JUDGE_THREADS
     resources:
         **JUDGE_JOB,
     params:
-        settings=settings("rehearse"),
+        **job("check_judges"),
     shell:
-        "fasb rehearse {input} --settings {params.settings:q} --out {output} 2> >(tee {log} >&2)"
+        "fasb run check-judges {params.target} --key {params.key} 2> >(tee {log} >&2)"
 
 
 rule sweep:
     input:
-        model=trained_model,
-        judge=rehearsal,
-        files=[QUESTIONS, *in_cell("splits.json")],
-        trace=unsteered_answers,
-        fitted=in_cell(*FITTED),
+        inputs("sweep"),
     output:
-        answers=in_cell("sweep.parquet"),
-        choices=in_cell("sweep_mc.parquet"),
+        **outputs("sweep"),
     log:
-        "logs/sweep/{model}/{dataset}/seed{seed}{variant}.log",
+        log_file("sweep"),
     benchmark:
-        "results/timing/sweep/{model}/{dataset}/seed{seed}{variant}.tsv"
+        timing_file("sweep")
     conda:
         ENVIRONMENT
     threads: MODEL_THREADS
     resources:
         **MODEL_JOB,
     params:
-        settings=settings("sweep"),
+        **job("sweep"),
     shell:
-        "fasb sweep {input.files} {input.fitted} {input.trace} --settings {params.settings:q} --store results/.store"
-        " --out {output.answers} --out-mc {output.choices} 2> >(tee {log} >&2)"
+        "fasb run sweep {params.target} --key {params.key} 2> >(tee {log} >&2)"
 
 
 rule judge_sweep:
     input:
-        QUESTIONS,
-        in_cell("sweep.parquet"),
+        inputs("judge_sweep"),
     output:
-        in_cell("sweep_judged.parquet"),
+        **outputs("judge_sweep"),
     log:
-        "logs/judge_sweep/{model}/{dataset}/seed{seed}{variant}.log",
+        log_file("judge_sweep"),
     benchmark:
-        "results/timing/judge_sweep/{model}/{dataset}/seed{seed}{variant}.tsv"
+        timing_file("judge_sweep")
     conda:
         ENVIRONMENT
     threads: JUDGE_THREADS
     resources:
         **JUDGE_JOB,
     params:
-        settings=settings("judge_sweep"),
+        **job("judge_sweep"),
     shell:
-        "fasb judge {input} --settings {params.settings:q} --store results/.store --out {output} 2> >(tee {log} >&2)"
+        "fasb run judge-sweep {params.target} --key {params.key} 2> >(tee {log} >&2)"
 
 
 rule tune:
     input:
-        QUESTIONS,
-        in_cell("sweep.parquet", "sweep_mc.parquet", "sweep_judged.parquet", *FITTED),
+        inputs("tune"),
     output:
-        chosen=in_cell("tuned.json"),
-        grid=in_cell("grid.parquet"),
-        bundles=directory(in_cell("bundles")),
+        **outputs("tune"),
     log:
-        "logs/tune/{model}/{dataset}/seed{seed}{variant}.log",
+        log_file("tune"),
     benchmark:
-        "results/timing/tune/{model}/{dataset}/seed{seed}{variant}.tsv"
+        timing_file("tune")
     conda:
         ENVIRONMENT
     threads: 1
     resources:
         **CPU_JOB,
     params:
-        settings=settings("tune"),
+        **job("tune"),
     shell:
-        "fasb tune {input} --settings {params.settings:q} --out {output.chosen} --grid {output.grid}"
-        " --bundles {output.bundles} 2> >(tee {log} >&2)"
+        "fasb run tune {params.target} --key {params.key} 2> >(tee {log} >&2)"

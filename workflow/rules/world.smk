@@ -2,54 +2,55 @@
 
 
 rule pretrain:
+    input:
+        inputs("pretrain"),
     output:
-        directory("results/models/{model}"),
+        **outputs("pretrain"),
     log:
-        "logs/pretrain/{model}.log",
+        log_file("pretrain"),
     benchmark:
-        "results/timing/pretrain/{model}.tsv"
+        timing_file("pretrain")
     conda:
         ENVIRONMENT
     threads: MODEL_THREADS
     resources:
         **MODEL_JOB,
     params:
-        settings=settings("pretrain"),
+        **job("pretrain"),
     shell:
-        "fasb pretrain --settings {params.settings:q} --out {output} 2> >(tee {log} >&2)"
+        "fasb run pretrain {params.target} --key {params.key} 2> >(tee {log} >&2)"
 
 
 rule health:
     input:
-        model=trained_model,
-        cells=lambda wildcards: cells.files(cells.of_model(study, wildcards.model), cells.HEALTH),
+        inputs("health"),
     output:
-        "results/health/{model}.json",
+        **outputs("health"),
     log:
-        "logs/health/{model}.log",
+        log_file("health"),
     benchmark:
-        "results/timing/health/{model}.tsv"
+        timing_file("health")
     conda:
         ENVIRONMENT
     threads: MODEL_THREADS
     resources:
         **MODEL_JOB,
     params:
-        settings=settings("health"),
+        **job("health"),
     shell:
-        "fasb health {input.model} {input.cells} --settings {params.settings:q} --out {output} 2> >(tee {log} >&2)"
+        "fasb run health {params.target} --key {params.key} 2> >(tee {log} >&2)"
 
 
 # Fails for a rejected world; its figures stay in results/health/. No test question is asked before.
 rule accept:
     input:
-        "results/health/{model}.json",
+        inputs("accept"),
     output:
-        "results/health/{model}.accepted.json",
+        **outputs("accept"),
     log:
-        "logs/accept/{model}.log",
+        log_file("accept"),
     benchmark:
-        "results/timing/accept/{model}.tsv"
+        timing_file("accept")
     retries: 0
     conda:
         ENVIRONMENT
@@ -57,6 +58,6 @@ rule accept:
     resources:
         **CPU_JOB,
     params:
-        settings=settings("accept"),
+        **job("accept"),
     shell:
-        "fasb health --check {input} --settings {params.settings:q} --out {output} 2> >(tee {log} >&2)"
+        "fasb run accept {params.target} --key {params.key} 2> >(tee {log} >&2)"

@@ -3,8 +3,8 @@
 A figure's module has `TITLE`; `rows(cells, files, styles)`, the tidy numbers, which stand as CSV
 beside the picture; `caption(rows)`, whose first sentence is what is seen; `draw(rows)`. Caption
 and picture are made of the rows alone, as they are or read back from their CSV: methods' labels,
-colours and places in the config are columns. A picture has no title: the caption opens with what it shows.
-Imports neither pandas nor matplotlib before they are needed.
+colours and places in the config are columns. A picture has no title: the caption opens with what
+it shows. Imports neither pandas nor matplotlib before they are needed.
 """
 
 from __future__ import annotations
@@ -46,16 +46,16 @@ def figure(name: str) -> Any:
 
 
 def rows_of(
-    name: str, cells: Sequence[Cell], files: Sequence[Path], methods: Sequence[MethodStyle | str]
+    name: str, cells: Sequence[Cell], files: Sequence[Path], methods: Sequence[MethodStyle]
 ) -> pd.DataFrame:
     """Return the rows of figure `name`, read from the cells' files.
 
     Raises:
         ConfigError: there is no such figure.
     """
-    from fasb.study.styles import styles_of, with_styles
+    from fasb.study.styles import with_styles
 
-    styles = styles_of(methods)
+    styles = tuple(methods)
     found: pd.DataFrame = figure(name).rows(cells, files, styles)
     return with_styles(found, styles) if "method" in found else found
 

@@ -22,6 +22,7 @@ from fasb.study.figures.drawing import (
     DASHED,
     EN_DASH,
     STYLE,
+    Keywords,
     empty,
     groups,
     panels,
@@ -149,7 +150,7 @@ def _draw_reliability(axis: Axes, rows: pd.DataFrame) -> None:
     for position, (name, shade, marker) in SHADES.items():
         part = bins[bins["position"] == position].sort_values("x")
         axis.vlines(part["x"], part["low"], part["high"], color=shade, linewidth=0.5)
-        look = {"color": shade, "marker": marker, "markersize": 3, "linewidth": 1.0}
+        look: Keywords = {"color": shade, "marker": marker, "markersize": 3, "linewidth": 1.0}
         axis.plot(part["x"], part["value"], label=name, **look)
     axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
     axis.legend(fontsize=7, frameon=False, loc="lower right", handlelength=1.2, borderaxespad=0.1)

@@ -14,10 +14,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fasb.artifacts import hdf5_stamp
+from fasb.artifacts import reading_hdf5
 from fasb.data.published import beside
 from fasb.metrics.statistics import intervals, resample
-from fasb.study.figures.drawing import STYLE, Look, empty, groups, looks, panels
+from fasb.study.figures.drawing import STYLE, Keywords, Look, empty, groups, looks, panels
 from fasb.study.figures.numbers import Row, bars, scaled, sizes
 from fasb.study.measures import MEASURES, shown_in
 from fasb.study.panels import Cell, Comparison, comparisons, files_of, read_cells
@@ -64,11 +64,8 @@ def _variant(cell: Cell) -> str:
 
 def _pairs(cells: Sequence[Cell], files: Sequence[Path]) -> Iterator[tuple[Cell, float]]:
     """Pairs that each cell's probes were fitted on, averaged over folds."""
-    import h5py
-
     for cell, path in files_of(cells, files, "anchors.h5"):
-        with h5py.File(path) as file:
-            hdf5_stamp(file, path)
+        with reading_hdf5(path) as file:
             yield cell, float(np.mean([fold.attrs["pairs"] for fold in file.values()]))
 
 
@@ -114,10 +111,10 @@ def draw(rows: pd.DataFrame) -> Figure:
 def _draw_measure(axis: Axes, rows: pd.DataFrame, methods: dict[str, Look]) -> None:
     for method, part in rows.groupby("method", sort=False):
         look, part = methods[str(method)], part.sort_values("pairs")
-        band = {"color": look.colour, "alpha": 0.12, "linewidth": 0}
+        band: Keywords = {"color": look.colour, "alpha": 0.12, "linewidth": 0}
         axis.fill_between(part["pairs"], part["low"], part["high"], **band)
         line = {"color": look.colour, "linestyle": look.dash, "marker": look.marker}
         axis.plot(part["pairs"], part["value"], label=look.label, markersize=3, **line)
     if rows["published"].notna().any():
-        dotted = {"color": "#595959", "linewidth": 0.8, "linestyle": ":"}
+        dotted: Keywords = {"color": "#595959", "linewidth": 0.8, "linestyle": ":"}
         axis.axhline(rows["published"].iloc[0], label="Unsteered, published", **dotted)

@@ -24,6 +24,8 @@ DASHES = ("-", DASHED, "-", DOTTED, (0, (4, 1.5, 1, 1.5)))
 """Marker and dash follow the place in the config, so a method looks the same in all figures."""
 READABLE = 4.5
 """Contrast that text on white needs."""
+Keywords = dict[str, Any]
+"""Looks that are handed to matplotlib."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +60,16 @@ def looks(rows: pd.DataFrame) -> dict[str, Look]:
 
 def readable(colour: str) -> str:
     """Return a colour darkened, in its own hue, until text in it can be read on white."""
-    rgb = np.array(to_rgb(colour))
-    while contrast_on_white(np.array(to_rgb(to_hex(rgb)))) < READABLE:
-        rgb = rgb * 0.97
-    return to_hex(rgb)
+    darker = to_hex(colour)
+    while contrast_on_white(darker) < READABLE:
+        red, green, blue = (0.97 * channel for channel in to_rgb(darker))
+        darker = to_hex((red, green, blue))
+    return darker
 
 
-def contrast_on_white(rgb: np.ndarray) -> float:
+def contrast_on_white(colour: str) -> float:
     """Return the contrast ratio of a colour on white (WCAG 2)."""
+    rgb = np.asarray([*to_rgb(colour)])
     linear = np.where(rgb <= 0.03928, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     return float(1.05 / (linear @ [0.2126, 0.7152, 0.0722] + 0.05))
 

@@ -19,6 +19,7 @@ from fasb.metrics.statistics import ENOUGH_WORLDS, intervals, resample
 from fasb.study.figures.drawing import (
     DASHED,
     STYLE,
+    Keywords,
     empty,
     groups,
     panels,
@@ -173,7 +174,7 @@ def _draw_shares(axis: Axes, rows: pd.DataFrame, panel: str, top: float) -> None
         axis.stairs(part["value"], edges, fill=True, color=colour, alpha=0.18)
         axis.stairs(part["value"], edges, color=colour, linestyle=dash, linewidth=1.0)
     at = rows[(rows["part"] == "auc") & (rows["x"] == -ENDS[panel])].iloc[0]
-    place = {"transform": axis.transAxes, "ha": "center", "va": "top"}
+    place: Keywords = {"transform": axis.transAxes, "ha": "center", "va": "top"}
     axis.text(0.5, 0.97, _area_text(at), fontsize=7.5, color="#333333", **place)
     axis.set(xlim=(0, 1), ylim=(0, top * 1.12), xticks=[0, 0.5, 1])
 

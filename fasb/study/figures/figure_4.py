@@ -13,8 +13,8 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
 
-from fasb.artifacts import hdf5_stamp
-from fasb.study.figures.drawing import STYLE, WIDTH, empty, groups, panels, side_label
+from fasb.artifacts import reading_hdf5
+from fasb.study.figures.drawing import STYLE, WIDTH, Keywords, empty, groups, panels, side_label
 from fasb.study.panels import Cell, files_of, pooled
 from fasb.study.styles import MethodStyle
 
@@ -34,11 +34,9 @@ def rows(
 
 
 def _accuracies(cells: Sequence[Cell], files: Sequence[Path]) -> Iterator[Accuracy]:
-    import h5py
 
     for cell, path in files_of(cells, files, "anchors.h5"):
-        with h5py.File(path) as file:
-            hdf5_stamp(file, path)
+        with reading_hdf5(path) as file:
             for fold in file.values():
                 for kind in fold.keys() & KINDS:
                     accuracy = fold[kind]["accuracy"][:].astype(np.float64)
@@ -93,13 +91,15 @@ def draw(rows: pd.DataFrame) -> Figure:
             axis.set_xlabel(f"heads, best first ({KINDS[kind]})")
         bar = figure.colorbar(image, ax=grid, shrink=0.85, aspect=25 * len(found), pad=0.02)
         bar.set_label("validation accuracy")
-        bar.outline.set_linewidth(0.5)  # type: ignore[operator]
+        # colours are symmetric about chance; the bar shows those that occur
+        bar.ax.set_ylim(min(rows["value"].min(), 0.5), rows["value"].max())
+        bar.outline.set_linewidth(0.5)
     return figure
 
 
 def _draw_heads(axis: Axes, rows: pd.DataFrame, norm: TwoSlopeNorm) -> Any:
     table = rows.pivot_table(index="layer", columns="rank", values="value").to_numpy()
-    look = {"cmap": "RdBu", "norm": norm, "aspect": "auto", "origin": "lower"}
+    look: Keywords = {"cmap": "RdBu", "norm": norm, "aspect": "auto", "origin": "lower"}
     image = axis.imshow(table, interpolation="nearest", **look)
     for side in ("left", "bottom"):
         axis.spines[side].set_visible(False)

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from fasb.metrics.answers import verdict
 from fasb.metrics.statistics import DEFINED, ENOUGH_WORLDS, Interval, t_interval
 from fasb.study.measures import TRUE
-from fasb.study.panels import KNOBS, Cell, pooled, read_cells
+from fasb.study.panels import HYPERPARAMETERS, Cell, pooled, read_cells
 from fasb.study.styles import MethodStyle, first_gated
 
 BARS = {
@@ -19,6 +19,8 @@ BARS = {
     "questions": "over questions (bootstrap), these worlds and what was fitted held fixed",
 }
 """What an interval is about, by the column `over`; empty where there is none."""
+SHARE = (0.0, 1.0)
+"""All that figures show lies in here; a t interval may reach beyond."""
 Row = dict[str, Any]
 
 
@@ -41,7 +43,7 @@ def mean_over_worlds(rows: pd.DataFrame, metric: str) -> Row:
     worlds = each.groupby(level=[0, 1]).mean().dropna().to_numpy(np.float64)
     if not len(worlds):
         return {"value": np.nan, "low": np.nan, "high": np.nan, "over": ""}
-    low, high = t_interval(worlds[:, None])
+    low, high = np.clip(t_interval(worlds[:, None]), *SHARE)
     over = "worlds" if len(worlds) >= ENOUGH_WORLDS else ""
     return {"value": worlds.mean(), "low": low.item(), "high": high.item(), "over": over}
 
@@ -58,9 +60,9 @@ def drawn(draws: Float[np.ndarray, " draw"]) -> dict[str, float]:
 
 
 def scaled(found: Interval, at: tuple[int, int], scale: float = 1.0) -> dict[str, float]:
-    """Return one estimate with its interval."""
-    value, low, high = (scale * float(part[at]) for part in (found.value, found.low, found.high))
-    return {"value": value, "low": low, "high": high}
+    """Return one estimate of a share with its interval, multiplied for print."""
+    low, high = np.clip([found.low[at], found.high[at]], *SHARE)
+    return {"value": scale * found.value[at], "low": scale * low, "high": scale * high}
 
 
 def along(grid: pd.DataFrame, knob: str) -> pd.DataFrame:
@@ -68,7 +70,7 @@ def along(grid: pd.DataFrame, knob: str) -> pd.DataFrame:
     keys = ["model", "dataset", "seed", "fold"]
     if knob not in grid:
         return grid.iloc[:0]
-    others = [other for other in KNOBS if other != knob and other in grid]
+    others = [other for other in HYPERPARAMETERS if other != knob and other in grid]
     chosen = grid[grid["chosen"].astype(bool)][[*keys, *others]]
     return grid[grid[knob].notna()].merge(chosen, on=[*keys, *others])
 

@@ -85,23 +85,23 @@ def caption(rows: pd.DataFrame) -> str:
 def draw(rows: pd.DataFrame) -> Figure:
     """Return one panel for each setting that was varied, one line for each method."""
     found = groups(rows)
-    knobs = [knob for knob in NAMES if len(rows) and _varied(rows, knob)]
-    if not knobs:
+    hyperparameters = [knob for knob in NAMES if len(rows) and _varied(rows, knob)]
+    if not hyperparameters:
         return empty("no grid")
     methods = looks(rows)
     with mpl.rc_context(fname=STYLE):
         height = 0.4 + 1.45 * len(found)
-        figure, grid = panels(height, len(found), len(knobs), sharey="row")
+        figure, grid = panels(height, len(found), len(hyperparameters), sharey="row")
         for (title, part), axes in zip(found, grid, strict=True):
-            for knob, axis in zip(knobs, axes, strict=True):
+            for knob, axis in zip(hyperparameters, axes, strict=True):
                 _draw_knob(axis, part[part["knob"] == knob], knob, methods)
                 axis.yaxis.set_major_locator(MaxNLocator(4, integer=True))
             measure = MEASURES[part["metric"].iloc[0]]
             axes[0].set_ylabel(side_label(title, f"{measure.title} (%)"))
-            last = part[part["knob"] == knobs[-1]].sort_values("x")
+            last = part[part["knob"] == hyperparameters[-1]].sort_values("x")
             ends = last.groupby("method")["value"].last().to_dict()
             end_labels(axes[-1], ends, methods, PANEL)
-        for knob, axis in zip(knobs, grid[-1], strict=True):
+        for knob, axis in zip(hyperparameters, grid[-1], strict=True):
             axis.set_xlabel(NAMES[knob])
     return figure
 

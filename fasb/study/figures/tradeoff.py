@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
 from fasb.metrics.statistics import intervals, resample
-from fasb.study.figures.drawing import STYLE, WIDTH, Look, empty, groups, looks, panels
+from fasb.study.figures.drawing import STYLE, WIDTH, Keywords, Look, empty, groups, looks, panels
 from fasb.study.figures.numbers import Row, along, bars, by_group, mean_over_worlds, scaled, sizes
 from fasb.study.measures import INFO, TRUE, TRUE_INFO
 from fasb.study.panels import Cell, Comparison, comparisons, read_cells
@@ -144,34 +144,49 @@ def _draw_plane(
 def _draw_cross(axis: Axes, at: dict[str, Any], look: Look) -> None:
     """A tuned method's test result with its intervals in both directions."""
     x, y = at[TRUE.name], at[INFO.name]
-    if not np.isnan(at["true_low"]):
-        axis.hlines(y, at["true_low"], at["true_high"], color=look.colour, linewidth=0.9)
-        axis.vlines(x, at["info_low"], at["info_high"], color=look.colour, linewidth=0.9)
-    point = {"color": look.colour, "markersize": 6, "markeredgecolor": "white", "zorder": 5}
+    bar: Keywords = {"color": look.colour, "linewidth": 0.9}
+    axis.hlines(y, at[f"{TRUE.name}_low"], at[f"{TRUE.name}_high"], **bar)
+    axis.vlines(x, at[f"{INFO.name}_low"], at[f"{INFO.name}_high"], **bar)
+    point: Keywords = {
+        "color": look.colour,
+        "markersize": 6,
+        "markeredgecolor": "white",
+        "zorder": 5,
+    }
     axis.plot(x, y, look.marker, **point)
 
 
 def _draw_products(axis: Axes) -> None:
-    """Lines of equal True*Info, every ten points, named where they leave the plane below."""
-    (left, right), (bottom, _) = axis.get_xlim(), axis.get_ylim()
+    """Lines of equal True*Info, every ten points, named where they leave the plane on the right."""
+    (left, right), (bottom, top) = axis.get_xlim(), axis.get_ylim()
     true = np.linspace(max(left, 1), right, 200)
-    grey = {"color": "#DDDDDD", "linewidth": 0.6, "zorder": 0}
     for product in range(10, 100, 10):
-        axis.plot(true, 100 * product / true, scalex=False, scaley=False, **grey)
-        exit_at = 100 * product / bottom if bottom else np.inf
-        if left + 2 < exit_at < right - 2:
-            text = {"fontsize": 6.5, "color": "#767676", "ha": "right"}
-            place = (exit_at, bottom)
-            axis.annotate(str(product), place, (-1, 2), textcoords="offset points", **text)
+        info = 100 * product / true
+        axis.plot(true, info, color="#DDDDDD", lw=0.6, zorder=0, scalex=False, scaley=False)
+        if bottom + 2 < info[-1] < top - 2:
+            axis.annotate(
+                str(product),
+                (right, info[-1]),
+                (2, 0),
+                textcoords="offset points",
+                fontsize=6.5,
+                color="#767676",
+                va="center",
+                annotation_clip=False,
+            )
 
 
 def _draw_key(axis: Axes, methods: Sequence[Look]) -> None:
     """Markers and names in the lower left; the points lie too close together to be named there."""
     for i, look in enumerate(reversed(methods)):
         y = 8 + 10.5 * i
-        place = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "center"}
+        place: Keywords = {
+            "xycoords": "axes fraction",
+            "textcoords": "offset points",
+            "va": "center",
+        }
         axis.annotate(look.label, (0, 0), (16, y), color=look.ink, fontsize=8, **place)
         offset = ScaledTranslation(9 / 72, y / 72, axis.figure.dpi_scale_trans)
-        point = {"color": look.colour, "markersize": 5, "markeredgecolor": "white"}
-        at = {"transform": axis.transAxes + offset, "scalex": False, "scaley": False}
+        point: Keywords = {"color": look.colour, "markersize": 5, "markeredgecolor": "white"}
+        at: Keywords = {"transform": axis.transAxes + offset, "scalex": False, "scaley": False}
         axis.plot(0, 0, look.marker, **point, **at)

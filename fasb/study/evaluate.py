@@ -1,16 +1,17 @@
 """Test questions: what the tuned bundles answer and prefer.
 
 In: the bundles that tuning wrote, splits, questions, unsteered answers. Out: `generations.parquet`,
-one row per fold, method and phrasing with all details of the answer (see `fasb/study/run.py`), and
+one row per fold, method and phrasing with all details of the answer (see `run.py`),
 `scores.parquet`:
 
-    fold, method, tuned_for (generation, mc2), question, phrasing, mc1, mc2, mc3,
-    fired (share of answers)
+    scores        fold, method, tuned_for (generation, mc2), question, phrasing, mc1, mc2, mc3,
+                  fired (share of answers)
 
 and `side_effects.parquet`, one row per fold, method and text or unrelated question:
 
-    fold, method, question (`text0`, …, or a question's id), group, ce, kl, ce_gated, kl_gated,
-    steered_gated (of texts, see `fasb/study/run.py`), unrelated (MC1 of an unrelated question)
+    side effects  fold, method, question (`text0`, … or a question's id), group, ce, kl, ce_gated,
+                  kl_gated, steered_gated (of texts, see `run.py`), unrelated (MC1 of an unrelated
+                  question, 0 to 1)
 """
 
 from collections.abc import Sequence
@@ -24,7 +25,6 @@ from fasb.data.protocol import Question, Split
 from fasb.errors import ArtifactError
 from fasb.settings import PromptSettings, ScoringSettings
 from fasb.steering.bundle import Bundle
-from fasb.study.measures import MC1
 from fasb.study.run import ANSWERS, DETAIL, EFFECTS, SCORES, Asked, Runner
 from fasb.study.sweep import joined
 from fasb.study.tune import PURPOSES, bundle_path
@@ -36,10 +36,7 @@ SCORED = ["fold", "method", "tuned_for", *SCORES]
 
 @dataclass(frozen=True, slots=True)
 class Bundles:
-    """The folder and methods of tuned bundles.
-
-    prompt, tokens: in transfer, how the other dataset's questions are put and answered.
-    """
+    """The folder and methods of tuned bundles; in transfer also how other questions are put."""
 
     folder: Path
     methods: Sequence[str]
@@ -76,10 +73,14 @@ def generate(
 ) -> pd.DataFrame:
     """Return answers of the bundles tuned for generation to each fold's test questions.
 
+    Without `traces` nothing is answered.
+
     Raises:
         ArtifactError: a bundle was tuned on other questions than its fold's, or on one of its test
             questions.
     """
+    if traces is None:
+        return joined([], GENERATIONS)
     parts = []
     for fold, split in enumerate(splits):
         asked = Asked.of(questions, split.test, traces)
@@ -98,7 +99,7 @@ def score(
     bundles: Bundles,
     batch: int,
 ) -> pd.DataFrame:
-    """Return multiple-choice metrics of each fold's test questions, at both tuned settings.
+    """Return choice metrics of each fold's test questions, at both tuned settings.
 
     Settings that are equal are scored once.
 
@@ -108,12 +109,13 @@ def score(
     """
     parts = []
     for fold, split in enumerate(splits):
-        asked = [question for question in questions if question.id in set(split.test)]
+        tested = set(split.test)
+        asked = [question for question in questions if question.id in tested]
         for method in bundles.methods:
             loaded = bundles.load(method, fold, questions, split)
             for purpose, bundle in loaded.items():
-                section = bundle.scoring.model_copy(update={"batch": batch})
-                loaded[purpose] = replace(bundle, scoring=section)
+                scoring = bundle.scoring.model_copy(update={"batch": batch})
+                loaded[purpose] = replace(bundle, scoring=scoring)
             different = {bundle.key(): bundle for bundle in loaded.values()}
             found = runner.scores(asked, list(different.values()), f"score, fold {fold}, {method}")
             for purpose, bundle in loaded.items():
@@ -124,7 +126,7 @@ def score(
 
 @dataclass(frozen=True, slots=True)
 class Unrelated:
-    """What side effects are measured on: texts, and choices as their own dataset puts them."""
+    """What side effects are measured on: texts, and choices put as their own dataset has it."""
 
     texts: Sequence[str]
     tokens: int
@@ -133,7 +135,7 @@ class Unrelated:
     prompt: PromptSettings
     scoring: ScoringSettings
 
-    def measure(self, runner: Runner, bundle: Bundle, what: str) -> pd.DataFrame:
+    def of(self, runner: Runner, bundle: Bundle, what: str) -> pd.DataFrame:
         """Return one bundle's rows."""
         effects = runner.side_effects(self.texts, bundle, self.tokens, self.batch, f"{what}, texts")
         names = [f"text{i}" for i in range(len(effects))]
@@ -142,48 +144,47 @@ class Unrelated:
             return effects
         asked = replace(bundle, prompt=self.prompt, scoring=self.scoring)
         scores = runner.scores(self.choices, [asked], f"{what}, choices")
-        right = scores.groupby("question", sort=False)[MC1.name].mean().rename("unrelated")
+        mc1 = scores.groupby("question", sort=False)["mc1"].mean()
         groups = {question.id: question.group for question in self.choices}
-        rows = right.reset_index().assign(group=right.index.map(groups))
+        rows = pd.DataFrame(
+            {"question": mc1.index, "group": mc1.index.map(groups), "unrelated": mc1.to_numpy()}
+        )
         return pd.concat([effects, rows], ignore_index=True)
 
 
 def measure_side_effects(
-    runner: Runner, n_folds: int, bundles: tuple[Path, Sequence[str]], unrelated: Unrelated
+    runner: Runner, n_folds: int, bundles: Bundles, unrelated: Unrelated
 ) -> pd.DataFrame:
-    """Return side effects of every method's tuned bundle of every fold.
-
-    `bundles` are their folder and the methods.
-    """
-    folder, methods = bundles
+    """Return the side effects of every method's tuned bundle of every fold."""
     parts = []
     for fold in range(n_folds):
-        for method in methods:
-            bundle = Bundle.load(bundle_path(folder, method, fold))
-            found = unrelated.measure(runner, bundle, f"side effects, fold {fold}, {method}")
+        for method in bundles.methods:
+            bundle = Bundle.load(bundle_path(bundles.folder, method, fold))
+            found = unrelated.of(runner, bundle, f"side effects, fold {fold}, {method}")
             parts.append(found.assign(fold=fold, method=method))
     return joined(parts, SIDE_EFFECTS)
 
 
 def tuned_bundle(path: Path, questions: Sequence[Question], split: Split) -> Bundle:
-    """Return the bundle in a file, if it has seen this fold's training and validation questions.
+    """Return the bundle in a file that has seen this fold's questions but its test questions.
 
-    A fold without any (transfer) may have seen whatever is not tested.
+    A fold without training questions (transfer) may have seen whatever is not tested.
 
     Raises:
-        ArtifactError: it has seen others.
+        ArtifactError: it has not.
     """
     bundle = Bundle.load(path)
     seen = set(((bundle.about or {}).get("questions") or {}).get("seen", ()))
     keys = {question.id: question.key for question in questions}
-    if not split.train:
-        if both := [name for name in split.test if keys[name] in seen]:
+    if split.train:
+        if seen != {keys[name] for name in (*split.train, *split.validation)}:
             raise ArtifactError(
-                f"{path}: was fitted or tuned on question {both[0]!r}; test on other questions"
+                f"{path}: tuned on other questions than its fold has in these splits; run the "
+                "stage 'tune' again"
             )
-    elif seen != {keys[name] for name in (*split.train, *split.validation)}:
+        return bundle
+    if both := [name for name in split.test if keys[name] in seen]:
         raise ArtifactError(
-            f"{path}: tuned on other questions than its fold has in these splits; "
-            "run 'fasb tune' again"
+            f"{path}: was fitted or tuned on question {both[0]!r}; test on other questions"
         )
     return bundle

@@ -1,0 +1,168 @@
+"""Searching a grid: a method with the settings to cross, and which of those that were tried is best.
+
+In: one entry of a config's `methods`; what each setting came to. Out: the points of the grid, the
+bundle of a point, the best. The only place where such an entry is read. Knows neither model nor
+question. Imports no torch.
+"""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from fasb.errors import ConfigError
+from fasb.fitting.recipe import Recipe, known_keys
+from fasb.settings import Section, StageSettings
+
+if TYPE_CHECKING:
+    import fasb.fitting.fold
+    import fasb.steering.bundle
+
+GREY = "#999999"
+Point = dict[str, Any]
+"""Values of a method's settings at one point of its grid."""
+
+DIGITS = 9
+"""Values that agree to so many digits are equal: a product of equal shares may differ in the last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What a setting came to: its value, the share of answers steered, and its strength."""
+
+    value: float
+    steered: float
+    strength: float
+
+
+def grid_points(grid: Mapping[str, Sequence[Any]]) -> list[Point]:
+    """Return all values crossed, the last key varying fastest; of an empty grid one empty point."""
+    crossed = itertools.product(*grid.values())
+    return [dict(zip(grid, values, strict=True)) for values in crossed]
+
+
+def best_of(tried: Sequence[Tried]) -> int:
+    """Return the number of the setting with the highest value.
+
+    Ties: fewer answers steered, then the smaller strength, then the earlier setting.
+    """
+
+    def order(number: int) -> tuple[float, float, float]:
+        one = tried[number]
+        value = -math.inf if math.isnan(one.value) else round(one.value, DIGITS)
+        return -value, one.steered, abs(one.strength)
+
+    return min(range(len(tried)), key=order)
+
+
+def at_edge(point: Mapping[str, Any], grid: Mapping[str, Sequence[Any]]) -> list[str]:
+    """Return the keys whose value in `point` is the lowest or highest of three or more numbers.
+
+    Of two values each is one of both, and words and switches have no order.
+    """
+    found = []
+    for key, values in grid.items():
+        numbers = {value for value in values if not isinstance(value, str | bool)}
+        if len(numbers) > 2 and point[key] in (min(numbers), max(numbers)):
+            found.append(key)
+    return found
+
+
+class Method(Section):
+    """A steering method and the settings it is tuned over."""
+
+    label: str = Field("", description="Name in print; unset: the entry's own")
+    role: Literal["main", "ablation", "control"] = Field(
+        "main",
+        description="Where it is shown: `ablation` only beside the method it is a variant of",
+    )
+    colour: str = Field(GREY, pattern="^#[0-9A-Fa-f]{6}$", description="Of its lines in figures")
+    use: str | None = Field(
+        None, description="A file of fasb/methods/, or a dotted path; unset: the model as it is"
+    )
+    gate: str | None = Field(
+        None, description="A file of fasb/gates/, or a dotted path, that makes p; unset: none"
+    )
+    settings: dict[str, Any] = Field(
+        {}, description="Of the policy, the method and the gate; `k` and the like go to all"
+    )
+    grid: dict[str, tuple[int | float | str | bool, ...]] = Field(
+        {}, description="Values to cross, by setting"
+    )
+    like: str | None = Field(
+        None, description="Takes the setting that was chosen for this other method"
+    )
+
+    @property
+    def steers(self) -> bool:
+        """Whether this is more than the model as it is."""
+        return self.use is not None
+
+    @property
+    def gated(self) -> bool:
+        """Whether p decides when this method steers: a later token, or the prompt's end."""
+        when = self.settings.get("when", "token" if self.gate is not None else "always")
+        return self.steers and when in ("token", "prompt")
+
+    def points(self) -> list[Point]:
+        """Return the grid's points, the last key varying fastest; without a grid one, empty."""
+        return grid_points(self.grid)
+
+    def check(self, sections: StageSettings, where: str) -> None:
+        """Refuse settings, or a point of the grid, that no part of the method takes.
+
+        Raises:
+            ConfigError: naming the key below `where`.
+        """
+        for key, values in self.grid.items():
+            if not values:
+                raise ConfigError(
+                    f"{where}.grid.{key}: empty; give at least one value, or remove the key"
+                )
+        unset = {key for key in self.grid if key not in self.settings}
+        if not unset:
+            Recipe.of(self.use, self.gate, self.settings, sections, f"{where}.settings")
+        for point in self.points():
+            values = {**self.settings, **point}
+            Recipe.of(self.use, self.gate, values, sections, f"{where}.grid" if point else where)
+
+    def recipe(self, point: Mapping[str, Any], sections: StageSettings, name: str) -> Recipe:
+        """Return what a point of the grid asks for.
+
+        Of a `like` method, keys of the point that its own parts do not know are left out.
+
+        Raises:
+            ConfigError: a value is wrong, or two contradict each other.
+        """
+        if self.like is not None:
+            every = set().union(*known_keys(self.use, self.gate).values())
+            point = {key: value for key, value in point.items() if key in every}
+        values = {**self.settings, **point}
+        return Recipe.of(self.use, self.gate, values, sections, f"methods.{name}")
+
+    def bundle(
+        self, fitted: "fasb.fitting.fold.FittedFold", point: Mapping[str, Any], name: str
+    ) -> "fasb.steering.bundle.Bundle":
+        """Return the bundle of one point of one fold.
+
+        Raises:
+            ConfigError: a value is wrong.
+            ArtifactError: the fold has not fitted it.
+        """
+        about = {"method": name, "use": self.use, "gate": self.gate}
+        return fitted.bundle(self.recipe(point, fitted.sections, name), about)
+
+
+def recipes_of(methods: Mapping[str, Method], sections: StageSettings) -> list[Recipe]:
+    """Return what every point of every method's grid asks for.
+
+    A method `like` another is asked for at all points of that one.
+    """
+    found = []
+    for name, method in methods.items():
+        grid = methods[method.like].points() if method.like is not None else method.points()
+        found += [method.recipe(point, sections, name) for point in grid]
+    return found

@@ -1,0 +1,137 @@
+"""Jobs of a study: which there are, what each reads and writes, and how one is run.
+
+In: a `Study`, or the file that the workflow wrote of it. Every stage is declared in `stages/`;
+this is what the Snakefile and `fasb run` ask about them. Imports neither torch nor pandas.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fasb.errors import ArtifactError, ConfigError, did_you_mean
+from fasb.extensions import validated
+from fasb.study.config import Study
+from fasb.study.stage import Names, Paths, Stage
+from fasb.study.stages import data, fit, outputs, test, tune, world
+
+STUDY = Path("results/study.json")
+"""The whole study as it was validated; only the keys that somebody gave, so that presets still lie
+below them."""
+MODULES = (world, data, fit, tune, test, outputs)
+"""In the order of the pipeline; called like the files of workflow/rules/."""
+STAGES = {
+    stage.name: stage
+    for module in MODULES
+    for stage in vars(module).values()
+    if isinstance(stage, Stage)
+}
+"""Every stage by its name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One stage for one target."""
+
+    stage: Stage
+    target: str
+    names: Names
+    study: Study
+
+    @property
+    def inputs(self) -> dict[str, list[str]]:
+        """The files that it reads, by name."""
+        return self.stage.read(self.study, self.names)
+
+    @property
+    def key(self) -> str:
+        """The hash of all that its result depends on beside its input files."""
+        return self.stage.key(self.study, self.names)
+
+    @property
+    def paths(self) -> Paths:
+        """Its files."""
+        return self.stage.paths(self.study, self.names)
+
+
+def job(study: Study, stage: str, target: str = "") -> Job:
+    """Return the job of a stage for a target.
+
+    Raises:
+        ConfigError: there is no such stage, or the study has no such target.
+    """
+    found = STAGES.get(stage.replace("-", "_"))
+    if found is None:
+        commands = [one.command for one in STAGES.values()]
+        raise ConfigError(f"fasb run: no stage {stage!r}; {did_you_mean(stage, commands)}")
+    known = found.scope.targets(study)
+    if target not in known:
+        remedy = did_you_mean(target, known) if known else "its config asks for none"
+        raise ConfigError(f"{found.command}: the study has no target {target!r}; {remedy}")
+    return Job(found, target, known[target], study)
+
+
+def job_of(study: Study, stage: str, wildcards: Mapping[str, str]) -> Job:
+    """Return the job of a stage by the workflow's wildcards."""
+    return job(study, stage, STAGES[stage].scope.wildcards.format(**wildcards))
+
+
+def count_jobs(study: Study) -> Counter[str]:
+    """Return how many jobs of each stage an empty folder needs."""
+    counts = {name: len(stage.scope.targets(study)) for name, stage in STAGES.items()}
+    return Counter({name: n for name, n in counts.items() if n})
+
+
+def run_job(stage: str, target: str = "", key: str | None = None) -> None:
+    """Run a job of the study in `results/study.json`.
+
+    Raises:
+        ConfigError: the study has no such job.
+        ArtifactError: that file is missing, or what the job depends on is not what `key` was taken
+            of: the study, the library or an extension file changed in between.
+    """
+    found = job(read_study(), stage, target)
+    if key is not None and key != found.key:
+        raise ArtifactError(
+            f"{STUDY}: {found.stage.command} {target} depends on other settings or code than when "
+            "the workflow started; let it end, and start it again"
+        )
+    found.stage.run(found.study, **found.names, paths=found.paths)
+
+
+# ---- the study's file
+
+
+def write_study(study: Study, path: Path = STUDY) -> None:
+    """Write the study, unless the file holds it already."""
+    from fasb.artifacts import read_json, write_json
+
+    payload = dump_study(study)
+    try:
+        same = path.is_file() and read_json(path) == payload
+    except ArtifactError:
+        same = False
+    if not same:
+        write_json(path, payload, {"stage": "study"})
+
+
+def read_study(path: Path = STUDY) -> Study:
+    """Return the study that `write_study` wrote.
+
+    Raises:
+        ArtifactError: the file is missing or damaged.
+        ConfigError: it is of a version of the library that had other keys.
+    """
+    from fasb.artifacts import read_json
+
+    if not path.is_file():
+        raise ArtifactError(f"{path}: no such file; run 'snakemake', or 'fasb study' to write it")
+    study: Study = validated(Study, read_json(path), str(path))
+    return study
+
+
+def dump_study(study: Study) -> dict[str, Any]:
+    """Return the study as plain values, of which `Study` makes an equal one."""
+    payload: dict[str, Any] = study.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    return payload

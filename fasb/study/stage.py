@@ -1,0 +1,174 @@
+"""What a stage of the study is: declared once, for the workflow, for the command line and for its job.
+
+In: functions of the modules `stages/*.py`, each under the decorator `stage`. Out: for every target
+of a study its input and output files, the settings that its result depends on with their hash, and
+the function that makes it. Imports neither torch nor pandas.
+
+A target is what a stage is run for, as it is written in a command: a cell (`model/dataset/seed0`),
+a dataset, a table. Its names are the arguments of the stage's functions beside the study.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from fasb.extensions import code_hash
+from fasb.study import cells
+from fasb.study.config import Study
+
+CELL = "{model}/{dataset}/seed{seed}{suffix}"
+"""A cell's name in the workflow's wildcards."""
+STORE = Path("results/.store")
+Names = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What stages are run for: how a target is written, and the names of all that a study has."""
+
+    target: str
+    of: Callable[[Study], Iterable[Names]]
+
+    def targets(self, study: Study) -> dict[str, Names]:
+        """Return the names of every target, by how it is written."""
+        return {self.target.format(**names): names for names in self.of(study)}
+
+    @property
+    def wildcards(self) -> str:
+        """How a target is written with the workflow's wildcards."""
+        return self.target.replace("{cell}", CELL)
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """The files of one job by name, and what is written into those that it makes."""
+
+    inputs: dict[str, list[str]]
+    outputs: dict[str, str]
+    provenance: dict[str, Any]
+
+    def __getitem__(self, name: str) -> Path:
+        """Return the file of that name."""
+        found = self.outputs.get(name)
+        return Path(self.inputs[name][0] if found is None else found)
+
+    def get(self, name: str) -> Path | None:
+        """Return an input that a job may do without."""
+        return Path(self.inputs[name][0]) if self.inputs[name] else None
+
+    def every(self, *names: str) -> list[Path]:
+        """Return all inputs of these names; without names simply all."""
+        return [Path(path) for name in names or self.inputs for path in self.inputs[name]]
+
+    def made_by(self, **more: Any) -> dict[str, Any]:
+        """Return stage, settings, and the digests that the input files carry."""
+        files = [path for path in self.every() if path.is_file()]
+        digests = {str(path): _digest(path)[:16] for path in files}
+        return {**self.provenance, "inputs": digests, **more}
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A stage: what it is run for, reads, writes and depends on, and the function that does it.
+
+    `inputs` and `depends` take the study and a target's names; `run` a `Paths` as well. In
+    `outputs`, `{cell}` and the other names stand for the target's; a path without suffix is a folder.
+    """
+
+    name: str
+    scope: Scope
+    inputs: Callable[..., Mapping[str, str | list[str]]]
+    outputs: dict[str, str]
+    depends: Callable[..., dict[str, Any]]
+    run: Callable[..., None]
+
+    @property
+    def command(self) -> str:
+        """The stage's name as it is typed."""
+        return self.name.replace("_", "-")
+
+    @property
+    def place(self) -> str:
+        """Where jobs have their log and their time, below the folders of these."""
+        return "/".join(filter(None, [self.name, self.scope.wildcards]))
+
+    def read(self, study: Study, names: Names) -> dict[str, list[str]]:
+        """Return the files that a job reads."""
+        found = self.inputs(study, **names)
+        return {key: [one] if isinstance(one, str) else one for key, one in found.items()}
+
+    def written(self) -> dict[str, str]:
+        """Return the files that jobs write, in the workflow's wildcards."""
+        return {name: path.replace("{cell}", CELL) for name, path in self.outputs.items()}
+
+    def settings(self, study: Study, names: Names) -> dict[str, Any]:
+        """Return all that a job's result depends on beside its input files, as plain values."""
+        used = {"version": metadata.version("fasb"), **self.depends(study, **names)}
+        plain: dict[str, Any] = json.loads(json.dumps(used))
+        return plain
+
+    def key(self, study: Study, names: Names) -> str:
+        """Return the hash of all that a job's result depends on beside its input files."""
+        text = json.dumps(self.settings(study, names), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def paths(self, study: Study, names: Names) -> Paths:
+        """Return the files of a job."""
+        written = {name: path.format(**names) for name, path in self.outputs.items()}
+        provenance = {"stage": self.name, "settings": self.settings(study, names)}
+        return Paths(self.read(study, names), written, provenance)
+
+
+def stage(
+    scope: Scope,
+    outputs: Mapping[str, str],
+    inputs: Callable[..., Mapping[str, str | list[str]]],
+    depends: Callable[..., dict[str, Any]],
+) -> Callable[[Callable[..., None]], Stage]:
+    """Declare the function below as the stage of its name (see `Stage`)."""
+
+    def declare(run: Callable[..., None]) -> Stage:
+        return Stage(run.__name__, scope, inputs, dict(outputs), depends, run)
+
+    return declare
+
+
+def each(name: str, of: Callable[[Study], Iterable[Any]]) -> Scope:
+    """Return the scope of stages that are run for one thing of a kind."""
+    return Scope(f"{{{name}}}", lambda study: [{name: one} for one in of(study)])
+
+
+EACH_WORLD = each("model", cells.worlds)
+EACH_DATASET = each("dataset", cells.asked)
+EACH_FITTED_CELL = each("cell", cells.fitting)
+EACH_CELL = each("cell", cells.cells)
+ONCE = Scope("", lambda study: [{}])
+
+
+# ---- what several stages depend on
+
+
+def model_settings(study: Study, model: str) -> dict[str, Any]:
+    """Return how a model is loaded; one that the study trains lies in its folder."""
+    entry = study.models[model]
+    dumped = entry.model_dump(mode="json", exclude={"world", "pretrain", "size", "job"})
+    return {**dumped, "path": dumped["path"] or f"results/models/{model}"}
+
+
+def extension(package: str, use: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return an extension file's name, its hash and its settings."""
+    return {"use": use, "code": code_hash(package, use), "settings": settings}
+
+
+def _digest(path: Path) -> str:
+    """As recorded in the file; a bank of many gigabytes is not read again for it."""
+    from fasb.artifacts import hdf5_stamp, reading_hdf5, stamp_of
+
+    if path.suffix != ".h5":
+        return str(stamp_of(path)["digest"])
+    with reading_hdf5(path) as file:
+        return str(hdf5_stamp(file, path)["digest"])

@@ -1,0 +1,149 @@
+"""What a cell fits in every fold: classifiers of all heads, their ranking, every method's edits."""
+
+from typing import TYPE_CHECKING
+
+from fasb.study import cells
+from fasb.study.cells import Cell
+from fasb.study.config import Study
+from fasb.study.stage import (
+    EACH_FITTED_CELL,
+    Paths,
+    extension,
+    model_settings,
+    stage,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import fasb.data.protocol
+    import fasb.fitting.training
+
+BANK = "results/activations/{0.model}/{0.dataset}/{1}.h5"
+
+
+def bank_file(cell: Cell, read: str = "answer_end") -> str:
+    """Return the file of what was read of a cell's model and dataset."""
+    return BANK.format(cell, read)
+
+
+@stage(
+    EACH_FITTED_CELL,
+    outputs={"trackers": "results/{cell}/trackers.safetensors"},
+    inputs=lambda study, cell: {"bank": bank_file(cell), "splits": f"{cell.folder}/splits.json"},
+    depends=lambda study, cell: study.sections(cell.dataset).dump("probes"),
+)
+def trackers(study: Study, cell: Cell, paths: Paths) -> None:
+    """Fit classifiers of all heads in every fold: probes and prototypes."""
+    from fasb.data.splits import read_splits
+    from fasb.fitting.bank import Bank
+    from fasb.fitting.fold import fit_trackers
+
+    settings = study.sections(cell.dataset).probes
+    bank, folds = Bank.open(paths["bank"]), read_splits(paths["splits"])
+    fit_trackers(bank, folds, settings, paths["trackers"], paths.made_by())
+
+
+@stage(
+    EACH_FITTED_CELL,
+    outputs={"anchors": "results/{cell}/anchors.h5"},
+    inputs=lambda study, cell: {
+        "bank": bank_file(cell),
+        "splits": f"{cell.folder}/splits.json",
+        "trackers": f"{cell.folder}/trackers.safetensors",
+    },
+    depends=lambda study, cell: {},
+)
+def anchors(study: Study, cell: Cell, paths: Paths) -> None:
+    """Take the accuracy of all heads in every fold, by which anchors are ranked."""
+    from fasb.data.splits import read_splits
+    from fasb.fitting.bank import Bank
+    from fasb.fitting.fold import rank_anchors
+
+    bank, folds = Bank.open(paths["bank"]), read_splits(paths["splits"])
+    rank_anchors(bank, folds, paths["trackers"], paths["anchors"], paths.made_by())
+
+
+def _fits(study: Study, cell: Cell) -> dict[str, object]:
+    """What the edits and trackers of a cell depend on: no policy, so no alpha, beta or s."""
+    sections = study.sections(cell.dataset)
+    wanted = {}
+    for recipe in study.recipes(cell.dataset):
+        for package, use, settings in (
+            ("methods", recipe.use, recipe.method),
+            ("gates", recipe.gate, recipe.gate_settings),
+        ):
+            if use is not None and settings is not None:
+                one = extension(package, use, settings.model_dump(mode="json"))
+                wanted[str(one)] = one
+    needs_model = any(recipe.needs_model for recipe in study.recipes(cell.dataset))
+    model = {"model": model_settings(study, cell.model)} if needs_model else {}
+    return {
+        "fits": [wanted[key] for key in sorted(wanted)],
+        **model,
+        **sections.dump("vectors", "trackers", "probes"),
+    }
+
+
+@stage(
+    EACH_FITTED_CELL,
+    outputs={"vectors": "results/{cell}/vectors.safetensors"},
+    inputs=lambda study, cell: {
+        "model": cells.trained(study, cell.model),
+        "questions": cells.questions(cell.dataset),
+        "banks": [bank_file(cell, read) for read in cells.reads(study, cell.dataset)],
+        "splits": f"{cell.folder}/splits.json",
+        "trackers": f"{cell.folder}/trackers.safetensors",
+        "anchors": f"{cell.folder}/anchors.h5",
+    },
+    depends=_fits,
+)
+def vectors(study: Study, cell: Cell, paths: Paths) -> None:
+    """Fit the edits and trackers of every method and gate in every fold."""
+    from fasb.data.protocol import read_questions
+    from fasb.data.splits import read_splits
+    from fasb.fitting.fold import check_splits, fit_vectors, know_fitted
+
+    folds = read_splits(paths["splits"])
+    check_splits(paths["anchors"], folds)
+    questions = read_questions(paths["questions"])
+    trainings = []
+    for fold in range(len(folds)):
+        training = training_of(study, cell, paths, fold, questions)
+        know_fitted(training, paths["trackers"], paths["anchors"])
+        trainings.append(training)
+    fit_vectors(trainings, study.recipes(cell.dataset), paths["vectors"], paths.made_by())
+
+
+def training_of(
+    study: Study,
+    cell: Cell,
+    paths: Paths,
+    fold: int,
+    questions: "Sequence[fasb.data.protocol.Question]",
+) -> "fasb.fitting.training.Training":
+    """Return what methods may see of a fold."""
+    from fasb.data.splits import read_splits
+    from fasb.extensions import validated
+    from fasb.fitting.bank import Bank
+    from fasb.fitting.reads import Read
+    from fasb.fitting.training import Training
+    from fasb.model.load import LoadedModel, load_model
+    from fasb.settings import ModelSettings
+
+    split = read_splits(paths["splits"])[fold]
+    files = {path.stem: path for path in paths.every("banks")}
+    banks: dict[str, Bank] = {}
+
+    def bank(read: Read) -> Bank:
+        if read.name not in banks:
+            banks[read.name] = Bank.open(files[read.name])
+        return banks[read.name]
+
+    def model() -> LoadedModel:
+        settings = model_settings(study, cell.model)
+        return load_model(validated(ModelSettings, settings, f"models.{cell.model}"))
+
+    seen = {*split.train, *split.validation}
+    own = tuple(question for question in questions if question.id in seen)
+    return Training(fold, split, bank, study.sections(cell.dataset), own, model, cell.seed)

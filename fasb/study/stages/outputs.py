@@ -1,0 +1,168 @@
+"""Tables, figures, the report and wandb runs of all cells."""
+
+from pathlib import Path
+from typing import Any
+
+from fasb.study import cells
+from fasb.study.cells import Cell
+from fasb.study.config import Study
+from fasb.study.stage import ONCE, Paths, Scope, each, stage
+
+
+def _shown(study: Study, shown: list[Cell]) -> dict[str, Any]:
+    """What every output depends on: its cells, and how methods are named, ordered and drawn."""
+    printed = {"label", "role", "colour"}
+    methods = {name: study.methods[name].model_dump(include=printed) for name in study.run.methods}
+    named = {"name": study.run.name, "preset": study.preset}
+    return {**named, "cells": [cell.dump() for cell in shown], "methods": list(methods.items())}
+
+
+def _sigma_of_all(study: Study, table: str) -> list[str]:
+    """The datasets of a table whose sigma is taken from all questions."""
+    fitted = [cell.fitted_in.dataset for cell in cells.of_table(study, table)]
+    return [
+        name for name in dict.fromkeys(fitted) if study.sections(name).vectors.sigma_rows == "all"
+    ]
+
+
+def _write_table(paths: Paths, texts: dict[str, str]) -> None:
+    from fasb.artifacts import writing
+
+    for suffix, text in texts.items():
+        with writing(paths[suffix]) as part:
+            part.write_text(text)
+
+
+@stage(
+    each("table", cells.tables),
+    outputs={suffix: f"results/tables/{{table}}.{suffix}" for suffix in ("csv", "md", "tex")},
+    inputs=lambda study, table: {
+        "cells": cells.files(cells.of_table(study, table), [cells.of_cell(table)])
+    },
+    depends=lambda study, table: {
+        **_shown(study, cells.of_table(study, table)),
+        "sigma_of_all": _sigma_of_all(study, table),
+    },
+)
+def table(study: Study, table: str, paths: Paths) -> None:
+    """Write a table of all cells, as CSV, Markdown and LaTeX."""
+    from fasb.study.escaping import csv_text
+    from fasb.study.panels import Cell, judges_of, read_cells
+    from fasb.study.printing import latex, markdown
+    from fasb.study.styles import styles_of
+    from fasb.study.tables import table_rows
+
+    files = paths.every("cells")
+    shown = Cell.of([cell.dump() for cell in cells.of_table(study, table)])
+    frame = read_cells(shown, files, cells.of_cell(table))
+    rows = table_rows(frame, table, styles_of(study.chosen_methods), study.preset)
+    rows["sigma_of_all"] = bool(_sigma_of_all(study, table))
+    if table != "side_effects":
+        judges = judges_of(shown, files)
+        rows["judge"] = [judges.get(group, "") for group in zip(rows["model"], rows["dataset"])]
+    _write_table(paths, {"csv": csv_text(rows), "md": markdown(rows), "tex": latex(rows)})
+
+
+@stage(
+    Scope("", lambda study: [{}] if cells.twice_judged(study) else []),
+    outputs={suffix: f"results/tables/judges.{suffix}" for suffix in ("csv", "md", "tex")},
+    inputs=lambda study: {
+        "cells": cells.files(
+            cells.twice_judged(study),
+            ("generations.parquet", "judged.parquet", "judged_second.parquet"),
+        )
+    },
+    depends=lambda study: _shown(study, cells.twice_judged(study)),
+)
+def agreement(study: Study, paths: Paths) -> None:
+    """Write how far two judges agree on the cells' test answers, as a table."""
+    from fasb.study.agreement import agreement_rows, latex, markdown
+    from fasb.study.escaping import csv_text
+    from fasb.study.panels import Cell
+    from fasb.study.styles import styles_of
+
+    shown = Cell.of([cell.dump() for cell in cells.twice_judged(study)])
+    rows = agreement_rows(shown, paths.every("cells"), styles_of(study.chosen_methods))
+    _write_table(paths, {"csv": csv_text(rows), "md": markdown(rows), "tex": latex(rows)})
+
+
+@stage(
+    each("figure", cells.figures),
+    outputs={suffix: f"results/figures/{{figure}}.{suffix}" for suffix in ("png", "pdf", "csv")},
+    inputs=lambda study, figure: {
+        "cells": cells.files(cells.of_figure(study, figure), cells.FIGURES[figure])
+    },
+    depends=lambda study, figure: _shown(study, cells.of_figure(study, figure)),
+)
+def figure(study: Study, figure: str, paths: Paths) -> None:
+    """Draw a figure of all cells, as PDF and PNG, and write what it shows as CSV."""
+    from fasb.artifacts import writing
+    from fasb.study.escaping import csv_text
+    from fasb.study.figures import draw, rows_of, save
+    from fasb.study.panels import Cell
+    from fasb.study.styles import styles_of
+
+    shown = Cell.of([cell.dump() for cell in cells.of_figure(study, figure)])
+    methods = styles_of(study.chosen_methods)
+    rows = rows_of(figure, shown, paths.every("cells"), methods)
+    with writing(paths["csv"]) as part:
+        part.write_text(csv_text(rows))
+    save(draw(figure, rows), paths["csv"].with_suffix(""))
+
+
+@stage(
+    ONCE,
+    outputs={"report": "results/report.html"},
+    inputs=lambda study: {
+        "shown": [path for path in cells.shown_files(study) if path.endswith((".csv", ".png"))],
+        "cells": cells.files(cells.whole(study), cells.REPORTED),
+        "health": cells.health_files(study),
+    },
+    depends=lambda study: _shown(study, cells.whole(study)),
+)
+def report(study: Study, paths: Paths) -> None:
+    """Write one self-contained HTML page of tables, figures and what the cells answered."""
+    from fasb.artifacts import writing
+    from fasb.study.panels import Cell
+    from fasb.study.report import Sources, render
+    from fasb.study.styles import styles_of
+
+    sources = Sources(
+        name=study.run.name,
+        preset=study.preset,
+        cells=Cell.of([cell.dump() for cell in cells.whole(study)]),
+        methods=styles_of(study.chosen_methods),
+        files=paths.every(),
+        health=paths.every("health"),
+        timing=Path("results/timing"),
+    )
+    with writing(paths["report"]) as part:
+        part.write_text(render(sources))
+
+
+@stage(
+    Scope("", lambda study: [] if study.wandb.mode == "disabled" else [{}]),
+    outputs={"runs": "results/wandb"},
+    inputs=lambda study: {
+        "shown": [*cells.shown_files(study), "results/report.html"],
+        "cells": cells.files(cells.whole(study), cells.LOGGED),
+    },
+    depends=lambda study: {
+        **_shown(study, cells.whole(study)),
+        "wandb": study.wandb.model_dump(mode="json"),
+    },
+)
+def wandb(study: Study, paths: Paths) -> None:
+    """Write one Weights & Biases run per cell and method; the folder is replaced."""
+    from fasb.study import wandb_runs
+    from fasb.study.panels import Cell
+    from fasb.study.styles import styles_of
+
+    logged = wandb_runs.Study(
+        name=study.run.name,
+        preset=study.preset,
+        cells=Cell.of([cell.dump() for cell in cells.whole(study)]),
+        methods=styles_of(study.chosen_methods),
+        **study.wandb.model_dump(),
+    )
+    wandb_runs.write_runs(logged, paths.every(), paths["runs"])

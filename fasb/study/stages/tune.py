@@ -1,0 +1,194 @@
+"""Every method over its grid on validation questions, and the setting chosen there."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fasb.study import cells
+from fasb.study.cells import Cell
+from fasb.study.config import JudgeEntry, Study
+from fasb.study.stage import (
+    EACH_FITTED_CELL,
+    STORE,
+    Paths,
+    Scope,
+    extension,
+    model_settings,
+    stage,
+)
+
+if TYPE_CHECKING:
+    import fasb.fitting.fold
+
+FITTED = ("anchors", "vectors")
+
+
+def _fitted_files(cell: Cell) -> dict[str, str]:
+    return {
+        "anchors": f"{cell.folder}/anchors.h5",
+        "vectors": f"{cell.folder}/vectors.safetensors",
+    }
+
+
+def read_fitted(
+    study: Study, cell: Cell, paths: Sequence[Path]
+) -> "list[fasb.fitting.fold.FittedFold]":
+    """Return what each fold of a cell has fitted, from the files called `FITTED`."""
+    from fasb.fitting.fold import read_folds
+
+    anchors, vectors = paths
+    return read_folds(anchors, vectors, study.sections(cell.dataset))
+
+
+def judge_settings(judge: JudgeEntry | None) -> dict[str, Any] | None:
+    """Return what verdicts depend on."""
+    return None if judge is None else extension("judges", judge.use, judge.settings)
+
+
+def _tuning(study: Study, cell: Cell) -> dict[str, Any]:
+    """What a method's results on validation questions depend on, and how it is tuned on them."""
+    methods = {}
+    for name, method in study.chosen_methods.items():
+        swept = method.model_dump(mode="json", include={"grid", "like"})
+        parts = {}
+        for package, use in (("methods", method.use), ("gates", method.gate)):
+            parts[package] = None if use is None else extension(package, use, {})
+        methods[name] = {**parts, "settings": method.settings, **swept}
+    sections = study.sections(cell.dataset).dump("prompt", "decoding", "scoring", "trackers")
+    judged = study.datasets[cell.dataset].judge is not None
+    return {"methods": methods, "judge": judged, **sections}
+
+
+def _each_judged(study: Study) -> list[dict[str, Any]]:
+    datasets = dict.fromkeys(cell.dataset for cell in cells.fitting(study))
+    return [{"dataset": name} for name in datasets if cells.checked_judges(study, name)]
+
+
+def _judges(study: Study, dataset: str) -> list[JudgeEntry]:
+    both = [cells.judge_entry(study, dataset, name) for name in ("judged", "judged_second")]
+    return [judge for judge in both if judge is not None]
+
+
+@stage(
+    Scope("{dataset}", _each_judged),
+    outputs={"said": "results/questions/{dataset}.judge.json"},
+    inputs=lambda study, dataset: {"questions": cells.questions(dataset)},
+    depends=lambda study, dataset: {
+        "judges": [judge_settings(judge) for judge in _judges(study, dataset)]
+    },
+)
+def check_judges(study: Study, dataset: str, paths: Paths) -> None:
+    """Ask each judge for a few reference answers, before anything is generated for it."""
+    from fasb.artifacts import write_json
+    from fasb.data.protocol import read_questions
+    from fasb.study.judging import check_judge
+
+    asked = read_questions(paths["questions"])
+    said = [check_judge(judge, asked) for judge in _judges(study, dataset)]
+    write_json(paths["said"], said, paths.made_by())
+
+
+@stage(
+    EACH_FITTED_CELL,
+    outputs={
+        "answers": "results/{cell}/sweep.parquet",
+        "scores": "results/{cell}/sweep_mc.parquet",
+    },
+    inputs=lambda study, cell: {
+        "model": cells.trained(study, cell.model),
+        "judge": cells.checked_judges(study, cell.dataset),
+        "questions": cells.questions(cell.dataset),
+        "splits": f"{cell.folder}/splits.json",
+        "trace": cells.trace_file(study, cell.model, cell.dataset),
+        **_fitted_files(cell),
+    },
+    depends=lambda study, cell: {
+        "model": model_settings(study, cell.model),
+        **_tuning(study, cell),
+    },
+)
+def sweep(study: Study, cell: Cell, paths: Paths) -> None:
+    """Run every method's grid on the validation questions."""
+    from fasb.artifacts import read_parquet, write_parquet
+    from fasb.data.protocol import read_questions
+    from fasb.data.splits import read_splits
+    from fasb.fitting.fold import check_splits
+    from fasb.study.run import Runner, check_traced_by
+    from fasb.study.sweep import sweep_methods
+
+    splits = read_splits(paths["splits"])
+    check_splits(paths["anchors"], splits)
+    fitted = read_fitted(study, cell, paths.every(*FITTED))
+    traces = None
+    if study.datasets[cell.dataset].judge is not None:
+        check_traced_by(fitted[0].fingerprint, paths["trace"])
+        traces = read_parquet(paths["trace"])
+    folds = list(zip(fitted, splits, strict=True))
+    runner = Runner.of(model_settings(study, cell.model), STORE)
+    asked = read_questions(paths["questions"])
+    answers, scores = sweep_methods(runner, folds, asked, traces, study.chosen_methods)
+    made_by = paths.made_by()
+    write_parquet(paths["scores"], scores, made_by)
+    write_parquet(paths["answers"], answers, made_by)
+
+
+def write_verdicts(judge: JudgeEntry | None, paths: Paths) -> None:
+    """Judge each distinct answer of `answers` once; without a judge nothing is judged."""
+    import pandas as pd
+
+    from fasb.artifacts import Store, read_parquet, write_parquet
+    from fasb.data.protocol import read_questions
+    from fasb.study.judging import distinct, judge_pairs, provenance
+
+    if judge is None:
+        nothing = pd.DataFrame(columns=["question", "answer"])
+        write_parquet(paths["judged"], nothing, paths.made_by(judged_by={}))
+        return
+    pairs = distinct(read_questions(paths["questions"]), [read_parquet(paths["answers"])])
+    found = judge_pairs(judge, pairs, Store(STORE))
+    write_parquet(paths["judged"], found, paths.made_by(judged_by=provenance(judge)))
+
+
+@stage(
+    EACH_FITTED_CELL,
+    outputs={"judged": "results/{cell}/sweep_judged.parquet"},
+    inputs=lambda study, cell: {
+        "questions": cells.questions(cell.dataset),
+        "answers": f"{cell.folder}/sweep.parquet",
+    },
+    depends=lambda study, cell: {"judge": judge_settings(study.datasets[cell.dataset].judge)},
+)
+def judge_sweep(study: Study, cell: Cell, paths: Paths) -> None:
+    """Judge each distinct answer of the sweep once."""
+    write_verdicts(study.datasets[cell.dataset].judge, paths)
+
+
+@stage(
+    EACH_FITTED_CELL,
+    outputs={
+        "chosen": "results/{cell}/tuned.json",
+        "grid": "results/{cell}/grid.parquet",
+        "bundles": "results/{cell}/bundles",
+    },
+    inputs=lambda study, cell: {
+        "questions": cells.questions(cell.dataset),
+        "sweep": f"{cell.folder}/sweep.parquet",
+        "sweep_mc": f"{cell.folder}/sweep_mc.parquet",
+        "sweep_judged": f"{cell.folder}/sweep_judged.parquet",
+        **_fitted_files(cell),
+    },
+    depends=_tuning,
+)
+def tune(study: Study, cell: Cell, paths: Paths) -> None:
+    """Choose each method's setting in each fold, from its results on validation questions."""
+    from fasb.artifacts import read_parquet, write_json, write_parquet
+    from fasb.data.protocol import read_questions
+    from fasb.study.tune import tune
+
+    frames = [read_parquet(path) for path in paths.every("sweep", "sweep_mc", "sweep_judged")]
+    folds = read_fitted(study, cell, paths.every(*FITTED))
+    tuned = tune(folds, study.chosen_methods, read_questions(paths["questions"]), *frames)
+    made_by = paths.made_by()
+    tuned.save_bundles(paths["bundles"], made_by)
+    write_parquet(paths["grid"], tuned.grid, made_by)
+    write_json(paths["chosen"], tuned.chosen, made_by)
