@@ -20,8 +20,7 @@ from subjects import SHAPES, subject
 
 from fasb.artifacts import surroundings, write_json
 from fasb.data.prompts import generation_prompt
-from fasb.decoding.decode import Answers, Prompts, answer
-from fasb.decoding.stream import live
+from fasb.decoding.decode import Answers, Prompts, answer, decode
 from fasb.model.load import LoadedModel, load_model
 from fasb.settings import ModelSettings
 from fasb.steering.bundle import Bundle
@@ -47,7 +46,7 @@ def report(
     alone = bundle.decoding.model_copy(update={"batch": 1})
     others = {
         "one row": answer(model, prompts, replace(bundle, decoding=alone)),
-        "live": live(model, prompts, bundle),
+        "live": decode(model, prompts, bundle),
     }
     gaps = top_two_gaps(model, prompts, batched.before)
     model.model.float()

@@ -117,17 +117,21 @@ class Method(Section):
         Raises:
             ConfigError: naming the key below `where`.
         """
-        for key, values in self.grid.items():
-            if not values:
+        for key, tried in self.grid.items():
+            if not tried:
                 raise ConfigError(
                     f"{where}.grid.{key}: empty; give at least one value, or remove the key"
                 )
-        unset = {key for key in self.grid if key not in self.settings}
-        if not unset:
-            Recipe.of(self.use, self.gate, self.settings, sections, f"{where}.settings")
         for point in self.points():
-            values = {**self.settings, **point}
-            Recipe.of(self.use, self.gate, values, sections, f"{where}.grid" if point else where)
+            try:
+                values = {**self.settings, **point}
+                Recipe.of(self.use, self.gate, values, sections, f"{where}.grid")
+            except ConfigError as error:
+                # a point and the settings are checked together; whose key it is, is said here
+                told = str(error).removeprefix(f"{where}.grid")
+                key = told.removeprefix(".").partition(":")[0]
+                beside = "settings" if key in self.settings or not self.grid else "grid"
+                raise ConfigError(f"{where}.{beside}{told}") from None
 
     def recipe(self, point: Mapping[str, Any], sections: StageSettings, name: str) -> Recipe:
         """Return what a point of the grid asks for.

@@ -6,6 +6,7 @@ differences of the presets `paper` and `reference`; a study's YAML holds only it
 
 import os
 import re
+from string import Formatter
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -15,6 +16,53 @@ SiteName = Literal["head", "attention", "mlp", "residual"]
 """Where activations are read and edited (`fasb/model/layout.py`)."""
 Positions = Literal["from_answer", "all", "prompt_end"]
 """At which tokens an edit is active (`fasb/steering/edit.py`)."""
+
+
+def template_places(template: str) -> list[tuple[str, str | None]]:
+    """Return a template's texts, each with the name of the place behind it, None at the end.
+
+    Raises:
+        ValueError: a brace that stands alone, or a place that is more than a name, such as
+            `{question.text}`, `{question[0]}` or `{question:>9}`.
+    """
+    parts = []
+    for text, name, width, conversion in Formatter().parse(template):
+        if name is not None and (width or conversion or not name.isidentifier()):
+            raise ValueError(f"{{{name}}} is not a plain place")
+        parts.append((text, name))
+    return parts
+
+
+def checked_template(template: str, places: tuple[str, ...], needed: str) -> str:
+    """Return the template, if its places are among `places`, and `needed` is one of them.
+
+    Raises:
+        PydanticCustomError: saying which are.
+    """
+    known = ", ".join(f"{{{place}}}" for place in places)
+    told = "{problem}; places: {known}, and write other braces twice"
+    try:
+        names = {name for _, name in template_places(template)} - {None}
+    except ValueError as error:
+        raise PydanticCustomError(
+            "template", told, {"problem": str(error), "known": known}
+        ) from None
+    if others := sorted(str(name) for name in names - set(places)):
+        problem = f"it has a place {{{others[0]}}}, which nothing is known of"
+        raise PydanticCustomError("template", told, {"problem": problem, "known": known})
+    if needed not in names:
+        problem = f"it has no place {{{needed}}}"
+        raise PydanticCustomError("template", told, {"problem": problem, "known": known})
+    return template
+
+
+PLACES = {
+    "question": ("question",),
+    "answer": ("answer",),
+    "probe": ("answer", "question"),
+    "next_question": ("next",),
+}
+"""Templates of a prompt and their places; the first of them is needed."""
 
 
 class Section(BaseModel):
@@ -67,12 +115,22 @@ class PromptSettings(Section):
         " Q: {next}", description="Follows `probe` in the bank that sigma is taken from (A4)"
     )
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
-        ("\n\n", "Q:"), description="An answer ends where one of these appears (G11)"
+        ("\n\n", "\nQ:"), description="An answer ends where one of these appears (G11)"
     )
     question_mark: str = Field(
         "Q:", description="Marks a new question in a generated text; the answer ends before (Q6)"
     )
     answer_mark: str = Field("A:", description="Marks an answer in a generated text (Q6)")
+    marks: Literal["line", "anywhere"] = Field(
+        "line",
+        description="Marks count where a line begins, or anywhere, within words too (Q6)",
+    )
+
+    @field_validator(*PLACES)
+    @classmethod
+    def _plain_places(cls, template: str, info: Any) -> str:
+        places = PLACES[str(info.field_name)]
+        return checked_template(template, places, places[0])
 
 
 class SplitSettings(Section):

@@ -1,6 +1,6 @@
 """Fitted folds of small banks, made by the stages themselves."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,6 +8,8 @@ import h5py
 import numpy as np
 from tiny import tiny_bank
 
+from fasb import search
+from fasb.artifacts import seal
 from fasb.data.protocol import Question, Split
 from fasb.data.splits import split
 from fasb.fitting.bank import Bank, collect, texts_of
@@ -60,15 +62,19 @@ class Fits:
         """A fold that knows nothing yet."""
         return Training(fold, self.splits[fold], self.bank, StageSettings(**sections))
 
-    def fit(self, entries: Sequence[Method] = (ENTRY,), **sections) -> "Fits":
-        """Run the three stages."""
+    def fit(
+        self, entries: Sequence[Method] | Mapping[str, Method] = (ENTRY,), **sections
+    ) -> "Fits":
+        """Run the three stages; a mapping may hold methods that are `like` another."""
         answers, settings = self.bank(HEAD_READS[0]), StageSettings(**sections)
         fit_trackers(answers, self.splits, settings.probes, self.trackers, {})
         rank_anchors(answers, self.splits, self.trackers, self.anchors, {})
         trainings = [self.training(i, **sections) for i in range(len(self.splits))]
         for training in trainings:
             know_fitted(training, self.trackers, self.anchors)
-        fit_vectors(trainings, recipes_of(entries, settings), self.vectors, {})
+        by_name = isinstance(entries, Mapping)
+        recipes = (search.recipes_of if by_name else recipes_of)(entries, settings)
+        fit_vectors(trainings, recipes, self.vectors, {})
         return self
 
     def read(self, **sections) -> list[FittedFold]:
@@ -125,4 +131,5 @@ def spoil(bank: Bank, questions: tuple[str, ...]) -> Bank:
         x[rows] = 30 * np.random.default_rng(0).normal(size=x[rows].shape)
         file["activations"][:] = x
         file["label"][:] = abs(file["label"][:] - rows.astype("int8"))
+    seal(bank.path)
     return Bank.open(bank.path)

@@ -10,8 +10,16 @@ import pandas as pd
 from fasb.artifacts import write_json, write_parquet, writing_hdf5
 from fasb.data.protocol import Question, write_questions
 from fasb.study.metrics import question_metrics, summary
+from fasb.study.styles import MethodStyle
 
-METHODS = ("unsteered", "iti", "fasb-probe", "fasb-prototype", "without-backtracking")
+STYLES = (
+    MethodStyle("unsteered", "Unsteered", colour="#000000", steers=False),
+    MethodStyle("iti", "ITI", colour="#0072B2"),
+    MethodStyle("fasb-probe", "FASB-Probe", colour="#D55E00", gated=True),
+    MethodStyle("fasb-prototype", "FASB-Prototype", colour="#E69F00", gated=True),
+    MethodStyle("without-backtracking", "w/o backtracking", "ablation", gated=True),
+)
+METHODS = tuple(style.name for style in STYLES)
 TRUE = {
     "unsteered": 0.45,
     "iti": 0.8,
@@ -49,6 +57,12 @@ GRIDS = {
     },
 }
 MADE_BY = {"stage": "synthetic"}
+
+
+def styled(*names: str) -> tuple[MethodStyle, ...]:
+    """Some of the styles, in this order."""
+    known = {style.name: style for style in STYLES}
+    return tuple(known[name] for name in names)
 
 
 @dataclass(frozen=True)

@@ -3,17 +3,14 @@
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import yaml
+from fits import some_fits
 
 from fasb.data.protocol import Question, check_questions
 from fasb.extensions import find, settings_of
-from fasb.fitting.directions import Vectors
-from fasb.fitting.training import Classifiers, Fitted
-from fasb.steering.bundle import Bundle
-from fasb.steering.fingerprint import Fingerprint
+from fasb.fitting.reads import Read
 from fasb.study.config import Study, load, merge, read_mapping
 from fasb.user.fitting import checked_settings
 
@@ -37,25 +34,13 @@ def lab(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def fitted(seed: int = 0) -> Fitted:
-    """One fold of a model with 2 layers of 3 heads."""
-    rng = np.random.default_rng(seed)
-    size = (2, 3, 4)
-    vectors = Vectors(rng.normal(size=size), rng.random(size[:2]))
-    classifiers = Classifiers(
-        rng.normal(size=size).astype(np.float32), np.zeros(size[:2], dtype=np.float32)
-    )
-    return Fitted(
-        fold=0,
-        accuracy={"logistic": rng.random(size[:2])},
-        vectors={"probe": vectors},
-        classifiers={"logistic": classifiers},
-        fingerprint=Fingerprint("tiny", 2, 3, 4, "hash"),
-    )
-
-
 def test_the_page_has_a_module_for_each_kind():
-    assert list(MODULES) == ["my_lab/sums.py", "my_lab/exact.py", "my_lab/random_direction.py"]
+    assert list(MODULES) == [
+        "my_lab/sums.py",
+        "my_lab/exact.py",
+        "my_lab/random_direction.py",
+        "my_lab/best_head.py",
+    ]
 
 
 def test_the_dataset_gives_questions():
@@ -75,16 +60,27 @@ def test_the_judge_tells_true_from_false():
     assert found["info"].tolist() == [1, 1, 0, 1]
 
 
-def test_the_method_draws_directions_of_the_same_length():
-    method, ours = find("methods", "my_lab.random_direction"), find("methods", "fasb")
-    bundle = method.fit(fitted(), method.Settings(k=2, alpha=3))
-    plain = ours.fit(fitted(), ours.Settings(k=2, alpha=3, beta=0.5, s=6))
-    assert isinstance(bundle, Bundle)
-    assert bundle.policy == plain.policy
-    assert not torch.allclose(bundle.edit.vector, plain.edit.vector)
-    assert torch.allclose(bundle.edit.vector.norm(dim=-1), plain.edit.vector.norm(dim=-1))
-    again = method.fit(fitted(), method.Settings(k=2, alpha=3, seed=1))
-    assert not torch.equal(again.edit.vector, bundle.edit.vector)
+def test_the_method_draws_directions_of_the_same_length(tmp_path):
+    method, ours = find("methods", "my_lab.random_direction"), find("methods", "head_vectors")
+    training = some_fits(tmp_path).training(0)
+    (drawn,) = method.fit(training, method.Settings(k=2)).changes
+    (plain,) = ours.fit(training, ours.Settings(k=2)).changes
+    assert torch.equal(drawn.at, plain.at)
+    vectors = drawn.operation.vector, plain.operation.vector
+    assert not torch.allclose(*vectors)
+    assert torch.allclose(*(vector.norm(dim=-1) for vector in vectors))
+    (again,) = method.fit(training, method.Settings(k=2, seed=1)).changes
+    assert not torch.equal(again.operation.vector, drawn.operation.vector)
+
+
+def test_the_gate_watches_the_most_accurate_head(tmp_path):
+    gate = find("gates", "my_lab.best_head")
+    training = some_fits(tmp_path).training(0)
+    tracker = gate.fit(training, gate.Settings())
+    accuracy = training.accuracy("logistic")
+    layer, head = tracker.at[0].tolist()
+    assert accuracy[layer, head] == accuracy.max()
+    assert gate.reads(gate.Settings()) == (Read(),)
 
 
 def test_the_mappings_are_a_study():

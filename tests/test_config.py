@@ -30,14 +30,14 @@ from fasb.settings import Section
 
 class Settings(Section):
     k: int = 4
-    alpha: float = 1.0
 
 
 PROMPT = {"prefix": "Answer.", "stop": [";"]}
 
 
 def load(settings): ...
-def fit(fitted, settings): ...
+def reads(settings): return ()
+def fit(training, settings): ...
 def judge(questions, answers, settings): ...
 """
 ROOT = Path(__file__).parents[1]
@@ -166,8 +166,13 @@ def test_every_preset_is_valid_and_says_only_what_it_changes(path):
         ),
         (
             "methods.safe",
-            {"use": "fasb", "settings": {"safe": 0.5}, "grid": {"beta": [0.6, 0.4]}},
-            r"methods.safe.grid: policy.safe: 0.5 is not between 0 and 0.4",
+            {
+                "use": "head_vectors",
+                "gate": "probe",
+                "settings": {"safe": 0.5},
+                "grid": {"beta": [0.6, 0.4]},
+            },
+            r"methods.safe.settings.safe: 0.5 is not between 0 and 0.4",
         ),
         (
             "methods.same.like",
@@ -246,7 +251,7 @@ def keys(study):
 @pytest.mark.parametrize(
     ("path", "value", "stages"),
     [
-        ("probes.C", 0.5, {"anchors"}),
+        ("probes.C", 0.5, {"trackers", "vectors"}),
         ("vectors.scale", "raw", {"vectors"}),
         ("split.folds", 3, {"splits"}),
         ("decoding.edit", "transient", {"sweep", "tune"}),
@@ -301,7 +306,15 @@ def test_an_edited_method_changes_the_keys_of_the_stages_that_use_it(mapping, tm
     after = keys(load(mapping))
     # the same file is the study's dataset and judge as well
     edited = {stage for (stage, target), key in before.items() if after[stage, target] != key}
-    assert edited == {"questions", "check_judges", "sweep", "judge_sweep", "tune", "judge"}
+    assert edited == {
+        "questions",
+        "check_judges",
+        "vectors",
+        "sweep",
+        "judge_sweep",
+        "tune",
+        "judge",
+    }
 
 
 def test_what_a_method_is_called_or_drawn_with_changes_outputs_alone(mapping):
@@ -352,7 +365,14 @@ def test_the_papers_config_has_its_own_model_prompt_and_judge():
     paths = [ROOT / "config" / name for name in ("models.yaml", "config.yaml", "paper.yaml")]
     study = load(reduce(merge, [*map(read_mapping, paths), here]), paths)
     assert cells.cells(study)[0].folder == "results/llama2-7b-chat/truthfulqa/seed42"
-    assert cells.tables(study) == ["main", "ablation", "models", "transfer", "side_effects"]
+    assert cells.tables(study) == [
+        "main",
+        "differences",
+        "ablation",
+        "models",
+        "transfer",
+        "side_effects",
+    ]
     assert "data_efficiency" in cells.figures(study)
     assert len({cell.model for cell in cells.whole(study)}) == 7
     prompt = study.sections("truthfulqa").prompt
@@ -381,7 +401,10 @@ def test_every_tuned_method_of_a_shipped_config_has_an_equally_fine_grid(name, m
     sizes = {n: size for n, size in grid_sizes(study).items() if size > 1}
     assert set(sizes.values()) == {max(sizes.values())}
     assert max(sizes.values()) <= most
-    tuned = {n for n in study.run.methods if n != "unsteered" and study.methods[n].like is None}
+    tuned = set()
+    for name, method in study.chosen_methods.items():
+        if method.steers and method.like is None:
+            tuned.add(name)
     assert set(sizes) == tuned
 
 

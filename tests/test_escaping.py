@@ -2,15 +2,15 @@
 
 import io
 import re
+from dataclasses import replace
 
 import pandas as pd
 import pytest
-from synthetic import METHODS, results
+from synthetic import STYLES, results
 
 from fasb.study.escaping import csv_text, escape_latex, escape_markdown, without_controls
 from fasb.study.panels import Cell, read_cells
 from fasb.study.printing import latex, markdown
-from fasb.study.styles import styles_of
 from fasb.study.tables import table_rows
 
 SPECIAL = "\\input{/etc/passwd} 5 % of $x_1$ & #2 {a} ~ ^ <b> | \x1b[31m"
@@ -59,10 +59,7 @@ def test_control_characters_go_and_line_breaks_stay():
 def test_a_hostile_label_is_text_in_every_form_of_a_table(tmp_path):
     made = results(tmp_path, worlds=("a-s2",), seeds=(0,), groups=3)
     frame = read_cells(Cell.of(made.cells), made.files("metrics.parquet"), "metrics.parquet")
-    styles = [
-        type(style)(style.name, f"={SPECIAL}", style.role, style.colour, style.steers, style.gated)
-        for style in styles_of(METHODS)
-    ]
+    styles = [replace(style, label=f"={SPECIAL}") for style in STYLES]
     rows = table_rows(frame, "main", styles, "default", n_draws=20)
     assert "\\input" not in latex(rows)
     assert "<b>" not in markdown(rows).replace("\\<b>", "")

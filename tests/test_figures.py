@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.text import Text
-from synthetic import METHODS, results
+from synthetic import STYLES, results, styled
 
 from fasb.errors import ConfigError
 from fasb.study.figures import FIGURES, draw, figure, rows_of, save
@@ -11,7 +11,7 @@ from fasb.study.figures.figure_1 import area
 from fasb.study.figures.figure_4 import head_rows
 from fasb.study.figures.numbers import mean_over_worlds, with_verdicts
 from fasb.study.panels import Cell
-from fasb.study.styles import MethodStyle, styles_of
+from fasb.study.styles import MethodStyle
 
 FILES = ("generations.parquet", "judged.parquet", "anchors.h5", "grid.parquet", "metrics.parquet")
 
@@ -24,7 +24,7 @@ def made(tmp_path_factory):
 @pytest.fixture(scope="module")
 def rows(made):
     cells, files = Cell.of(made.cells), made.files(*FILES)
-    return {name: rows_of(name, cells, files, METHODS) for name in FIGURES}
+    return {name: rows_of(name, cells, files, STYLES) for name in FIGURES}
 
 
 @pytest.fixture(scope="module")
@@ -119,9 +119,9 @@ def test_the_tracker_shown_is_that_of_the_first_gated_main_method(made):
     cells, files = Cell.of(made.cells), made.files(*FILES)
     frames = [read_cells(cells, files, name) for name in FIGURES["figure_1"]]
     for order in (("fasb-probe", "fasb-prototype"), ("fasb-prototype", "fasb-probe")):
-        found = with_verdicts(*frames, styles_of(["unsteered", "iti", *order]))
+        found = with_verdicts(*frames, styled("unsteered", "iti", *order))
         assert set(found["method"]) == {order[0]}
-    assert with_verdicts(*frames, styles_of(["unsteered", "iti"])).empty
+    assert with_verdicts(*frames, styled("unsteered", "iti")).empty
 
 
 def test_heads_are_sorted_within_their_layer_before_averaging():
@@ -163,9 +163,7 @@ def test_an_interval_over_worlds_needs_three():
 
 def test_captions_say_what_intervals_are_over(made, tmp_path):
     cells, files = Cell.of(made.cells), made.files(*FILES)
-    captions = {
-        name: figure(name).caption(rows_of(name, cells, files, METHODS)) for name in FIGURES
-    }
+    captions = {name: figure(name).caption(rows_of(name, cells, files, STYLES)) for name in FIGURES}
     assert "No intervals: there are fewer than 3 worlds" in captions["sensitivity"]
     assert (
         "over questions (bootstrap), these worlds and what was fitted held" in captions["tradeoff"]
@@ -174,7 +172,7 @@ def test_captions_say_what_intervals_are_over(made, tmp_path):
     many = results(tmp_path, worlds=("a-s2", "a-s3", "a-s4"), groups=5)
     cells, files = Cell.of(many.cells), many.files(*FILES)
     for name in ("sensitivity", "tradeoff", "figure_1"):
-        caption = figure(name).caption(rows_of(name, cells, files, METHODS))
+        caption = figure(name).caption(rows_of(name, cells, files, STYLES))
         assert "95 % intervals over worlds (t)." in caption
 
 

@@ -13,7 +13,8 @@ from fasb.cli import group
 from fasb.data import splits
 from fasb.data.protocol import Question, Size
 from fasb.extensions import find
-from fasb.fitting.bank import READS, collect, texts_of
+from fasb.fitting.bank import collect, texts_of
+from fasb.fitting.reads import Read
 from fasb.settings import ActivationSettings, PromptSettings, SplitSettings
 from fasb.study import plan, rates
 from fasb.study.config import load, load_study
@@ -30,7 +31,7 @@ PLAIN = [Question(f"{i}", f"{i}?", ("A",), (), "A", f"{i}") for i in range(100)]
 def study_of_entry(entry):
     """A study of one dataset."""
     run = {"cells": [{"model": "m", "dataset": "d"}], "methods": ["iti"]}
-    parts = {"models": {"m": {"path": "some/model"}}, "methods": {"iti": {"use": "iti"}}}
+    parts = {"models": {"m": {"path": "some/model"}}, "methods": {"iti": {"use": "head_vectors"}}}
     return load({**parts, "datasets": {"d": entry}, "run": run})
 
 
@@ -48,14 +49,15 @@ def study_of(path, **changes):
             "d": {"load": "table", "settings": {"path": str(path / "q.jsonl")}, "judge": judge}
         },
         "methods": {
-            "unsteered": {"use": "unsteered"},
-            "fasb": {"use": "fasb", "grid": GRID},
+            "unsteered": {},
+            "fasb": {"use": "head_vectors", "gate": "probe", "grid": GRID},
             "question": {
-                "use": "fasb",
-                "settings": {"gate": "question"},
+                "use": "head_vectors",
+                "gate": "probe",
+                "settings": {"when": "prompt"},
                 "grid": {"alpha": [1, 2], "beta": [0.4, 0.6]},
             },
-            "same": {"use": "fasb", "like": "fasb"},
+            "same": {"use": "head_vectors", "gate": "probe", "like": "fasb"},
         },
         "run": {
             "cells": [{"model": "m", "dataset": "d"}],
@@ -79,7 +81,7 @@ def test_a_stated_size_is_that_of_the_published_files(name):
 @pytest.mark.parametrize("questions", [tiny_questions(9), CHOICES], ids=["folds", "roles"])
 def test_a_size_counts_banks_rows_and_is_cut_as_the_questions_are(questions, n):
     size = Size.of(questions)
-    assert size.answers == len(texts_of(questions, READS["answer_end"], PromptSettings()))
+    assert size.answers == len(texts_of(questions, Read(), PromptSettings()))
     cut, counted = size.first(n), Size.of(splits.first(questions, n))
     assert (cut.fit, cut.test) == (counted.fit, counted.test)
     assert abs(cut.questions - counted.questions) <= 1
@@ -91,7 +93,7 @@ def test_validation_and_test_questions_are_those_of_the_splits(tmp_path, questio
     settings = SplitSettings(folds=folds, validation=0.3)
     found = splits.split(questions, settings, 0)
     (pair,) = plan.pairs(study_of(tmp_path, split=settings.model_dump())).values()
-    pair = plan.Pair(Size.of(questions), pair.sections, None, "float32", 1, True, ())
+    pair = plan.Pair(Size.of(questions), pair.sections, None, "float32", 1, True, (), ())
     assert pair.tuned_on == sum(len(split.validation) for split in found)
     assert pair.tested_on == sum(len(split.test) for split in found)
 
@@ -108,7 +110,7 @@ def test_every_job_is_in_the_plan_and_a_banks_bytes_are_exact(tmp_path):
         tiny_model(dtype="float32"),
         find("data", "table").load(find("data", "table").Settings(path=str(tmp_path / "q.jsonl"))),
     )
-    texts = texts_of(questions, READS["answer_end"], PromptSettings())
+    texts = texts_of(questions, Read(), PromptSettings())
     bank = collect(model, texts, ActivationSettings(), tmp_path / "bank.h5", {})
     bytes_of_bank = sum(bank.layer(layer).nbytes for layer in range(bank.n_layers))
     assert works["activations", "m", "d"].disk == 2 * bytes_of_bank

@@ -4,17 +4,18 @@ import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pandas as pd
 import pytest
-from click.testing import CliRunner
-from fasb.cli.outputs import figure_command, report_command, table_command
-from synthetic import METHODS, results
+from synthetic import STYLES, results, styled
 
+from fasb.study import chosen
 from fasb.study.answers import OUTCOMES, pick
 from fasb.study.chosen import chosen_rows
-from fasb.study.figures import FIGURES
+from fasb.study.escaping import csv_text
+from fasb.study.figures import FIGURES, draw, rows_of, save
 from fasb.study.panels import Cell, read_cells
 from fasb.study.report import Sources, health, render, timing
-from fasb.study.styles import styles_of
+from fasb.study.tables import table_rows
 
 INPUTS = (
     "metrics.parquet",
@@ -39,50 +40,42 @@ SECTIONS = (
 )
 
 
-def run(command, *arguments):
-    done = CliRunner().invoke(command, [str(one) for one in arguments], catch_exceptions=False)
-    assert done.exit_code == 0, done.output
-
-
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Results with tables and figures, all made by the commands that the rules call."""
-    import json
-
+    """Results with tables and figures."""
     made = results(tmp_path_factory.mktemp("results"), groups=4)
-    shown = json.dumps(
-        {"cells": made.cells, "methods": list(METHODS), "preset": "default", "version": "0"}
-    )
+    cells, files = Cell.of(made.cells), made.files(*INPUTS)
+    for folder in ("tables", "figures"):
+        (made.root / folder).mkdir()
+    frame = read_cells(cells, files, "metrics.parquet")
     for name in ("main", "differences", "ablation"):
-        files = made.files("metrics.parquet")
-        run(table_command, name, *files, "--settings", shown, "--out", made.root / "tables" / name)
+        rows = table_rows(frame, name, STYLES, "default", n_draws=100)
+        (made.root / "tables" / f"{name}.csv").write_text(csv_text(rows))
+    rows = chosen_rows(cells, made.files("tuned.json", "metrics.json"), STYLES)
+    (made.root / "tables" / "tuning.csv").write_text(csv_text(rows))
     for name in FIGURES:
-        run(
-            figure_command,
-            name,
-            *made.files(*INPUTS),
-            "--settings",
-            shown,
-            "--out",
-            made.root / "figures" / name,
-        )
+        rows = rows_of(name, cells, files, STYLES)
+        (made.root / "figures" / f"{name}.csv").write_text(csv_text(rows))
+        save(draw(name, rows), made.root / "figures" / name)
     return made
 
 
 @pytest.fixture(scope="module")
 def page(made):
-    import json
-
-    health_files = sorted(map(str, (made.root / "health").glob("*.json")))
-    shown = {"name": "small", "preset": "default", "cells": made.cells, "methods": list(METHODS)}
-    shown |= {"health": health_files, "timing": str(made.root / "timing")}
-    files = [
-        *sorted((made.root / "tables").glob("*.csv")),
-        *sorted((made.root / "figures").glob("*.png")),
-    ]
-    files += [*made.files(*INPUTS[:-1]), *health_files]
-    run(report_command, *files, "--settings", json.dumps(shown), "--out", made.root / "report.html")
-    return made.root / "report.html"
+    health = sorted((made.root / "health").glob("*.json"))
+    shown = [*made.root.glob("tables/*.csv"), *made.root.glob("figures/*.png")]
+    sources = Sources(
+        name="small",
+        preset="default",
+        cells=Cell.of(made.cells),
+        methods=STYLES,
+        files=[*shown, *made.files(*INPUTS[:-1])],
+        health=health,
+        timing=made.root / "timing",
+    )
+    path = made.root / "report.html"
+    path.write_text(render(sources))
+    return path
 
 
 class Balanced(HTMLParser):
@@ -135,9 +128,7 @@ def test_all_figures_and_outcomes_are_shown(page):
 
 
 def test_a_study_without_worlds_has_no_such_section(made):
-    sources = Sources(
-        "bare", "default", Cell.of(made.cells), list(METHODS), made.files(*INPUTS), []
-    )
+    sources = Sources("bare", "default", Cell.of(made.cells), STYLES, made.files(*INPUTS), [])
     text = render(sources)
     assert 'id="health"' not in text
     assert "an invented world" not in text
@@ -156,7 +147,7 @@ def test_what_a_model_wrote_is_text_and_never_markup(made):
     write_parquet(path, frame, {})
     try:
         text = render(
-            Sources("bare", "default", Cell.of(made.cells), list(METHODS), made.files(*INPUTS), [])
+            Sources("bare", "default", Cell.of(made.cells), STYLES, made.files(*INPUTS), [])
         )
     finally:
         path.write_bytes(original)
@@ -183,19 +174,27 @@ def test_the_mark_stands_where_the_answer_fired(made):
 
 
 def test_choices_at_the_grids_edge_are_counted(tmp_path):
-    rows = chosen([{"edge": ["alpha"]}, {"edge": []}], tmp_path)
+    rows = chosen_row([{"edge": ["alpha"]}, {"edge": []}], tmp_path)
     assert rows["edges"] == "k for MC2: 2 of 2, alpha: 1 of 2"
     assert rows["edge"] == 0.5
     assert rows["k"] == "4 (2)"
 
 
+def test_choices_are_a_table_in_every_form_and_on_the_page(made, page):
+    rows = pd.read_csv(made.root / "tables" / "tuning.csv")
+    fields = "FASB-Prototype", "alpha: 4 of 4, k for MC2: 4 of 4"
+    for text in (chosen.markdown(rows), chosen.latex(rows), page.read_text()):
+        assert all(field in text for field in fields)
+    assert "\N{MINUS SIGN}" in chosen.markdown(rows.assign(drop=-1.5))
+
+
 def test_the_drop_from_validation_to_test_is_in_points(tmp_path):
-    rows = chosen([{"edge": []}, {"edge": [], "validation": {"true_info": 0.7}}], tmp_path)
+    rows = chosen_row([{"edge": []}, {"edge": [], "validation": {"true_info": 0.7}}], tmp_path)
     assert (rows["validation"], rows["test"]) == pytest.approx((80.0, 72.0))
     assert rows["drop"] == pytest.approx(8.0)
 
 
-def chosen(folds, root):
+def chosen_row(folds, root):
     """The row of a method whose folds change an entry with .9 on validation and .72 on test."""
     from fasb.artifacts import write_json
 
@@ -209,7 +208,7 @@ def chosen(folds, root):
     write_json(root / "metrics.json", {"iti": {"true_info": 0.72}}, {})
     cells = Cell.of([{"model": "a-s2", "dataset": "a-s2", "seed": 0, "folder": str(root)}])
     files = [root / "tuned.json", root / "metrics.json"]
-    return chosen_rows(cells, files, styles_of(["iti"])).iloc[0]
+    return chosen_rows(cells, files, styled("iti")).iloc[0]
 
 
 def test_health_shows_what_was_measured_and_what_was_needed():

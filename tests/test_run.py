@@ -6,7 +6,7 @@ import pytest
 from steering import some_bundle
 from tiny import tiny_model, tiny_questions
 
-from fasb.artifacts import Store, content_hash, write_parquet
+from fasb.artifacts import Store, write_parquet
 from fasb.data.prompts import clean_answer, generation_prompt
 from fasb.data.protocol import Question, Split
 from fasb.data.splits import all_tested
@@ -43,8 +43,8 @@ def bundles(model):
     policies = (
         {"beta": 0.6},
         {"beta": 0.7},
-        {"gate": "always"},
-        {"gate": "question", "beta": 0.2},
+        {"when": "always"},
+        {"when": "prompt", "beta": 0.2},
         {"backtrack": False},
     )
     return [some_bundle(model, **policy) for policy in policies]
@@ -117,13 +117,13 @@ def test_details_show_what_the_tracker_saw_and_what_was_written(model, runner, t
 
 def test_what_is_not_tracked_has_no_p(runner, model, traces):
     found = runner.answers(
-        everything(traces), [some_bundle(model, gate="always")], "test", detail=True
+        everything(traces), [some_bundle(model, when="always")], "test", detail=True
     )
     assert [len(p) for p in found["p"]] == [0] * len(found)
 
 
 def test_unsteered_answers_are_the_trace(runner, model, traces):
-    never = replace(some_bundle(model), policy=Policy(gate="never"), edit=None, tracker=None)
+    never = replace(some_bundle(model), policy=Policy(when="never"), edit=None, tracker=None)
     found = runner.answers(everything(traces), [never], "test", detail=True)
     assert found["answer"].tolist() == traces["text"].tolist()
     assert [*map(list, found["answer_pieces"])] == [*map(list, traces["pieces"])]
@@ -207,9 +207,7 @@ def test_a_bundle_of_another_model_is_refused(runner, traces, bundles):
 def tuned(tmp_path, bundles):
     """Bundles as tuning leaves them: two methods, two folds; method b has another setting for MC2."""
     for fold, split in enumerate(SPLITS):
-        seen = [
-            content_hash(q.text) for q in QUESTIONS if q.id in (*split.train, *split.validation)
-        ]
+        seen = [q.key for q in QUESTIONS if q.id in (*split.train, *split.validation)]
         for method, (first, second) in {"a": bundles[:1] * 2, "b": bundles[1:3]}.items():
             for bundle, purpose in ((first, "generation"), (second, "mc2")):
                 about = {"questions": {"seen": seen}}
@@ -268,12 +266,12 @@ def test_bundles_that_were_tuned_on_other_questions_are_refused(runner, traces, 
 
 def test_passes_are_those_of_a_live_run(runner, model, traces, bundles):
     previous = some_bundle(model, beta=0.6, judged="previous")
-    never = replace(some_bundle(model), policy=Policy(gate="never"), edit=None, tracker=None)
+    never = replace(some_bundle(model), policy=Policy(when="never"), edit=None, tracker=None)
     count = [0]
     handle = model.model.register_forward_hook(lambda *_: count.append(count.pop() + 1))
     try:
         again = some_bundle(model, beta=0.45, backtracks=3, release=0.3, s=3)
-        often = some_bundle(model, gate="always", beta=0.45, backtracks=2)
+        often = some_bundle(model, when="always", beta=0.45, backtracks=2)
         for bundle in [*bundles, previous, never, again, often]:
             bundle = replace(bundle, decoding=DECODING)
             found = runner.answers(everything(traces), [bundle], "test")
@@ -303,13 +301,13 @@ def test_scores_are_of_both_tuned_settings(runner, bundles, tuned):
         assert rows["mc2"].tolist() == pytest.approx(expected["mc2"].tolist(), abs=1e-9)
 
 
-def test_unsteered_answers_of_another_revision_than_the_activations_are_refused(tmp_path):
-    made_for = Fingerprint("some/model", 3, 4, 8, "vocabulary", "1" * 40)
+def test_unsteered_answers_of_other_weights_than_the_activations_are_refused(tmp_path):
+    made_for = Fingerprint("some/model", 3, 4, 8, "vocabulary", "1" * 40, "first")
     path = tmp_path / "trace.parquet"
     write_parquet(path, pd.DataFrame({"a": [1]}), {"fingerprint": asdict(made_for)})
     check_traced_by(made_for, path)
     check_traced_by(replace(made_for, revision=""), path)
     with pytest.raises(
-        BundleError, match=r"trace\.parquet: made for revision '1+', but the model has '2+'"
+        BundleError, match=r"trace\.parquet: made for 'some/model' at 1+ \(weights first\)"
     ):
-        check_traced_by(replace(made_for, revision="2" * 40), path)
+        check_traced_by(replace(made_for, weights="second"), path)

@@ -17,11 +17,21 @@ from fasb.study.config import load, merge
 from fasb.study.jobs import STAGES, STUDY, dump_study, job, read_study, run_job, write_study
 
 METHODS = {
-    "unsteered": {"use": "unsteered"},
-    "fasb": {"use": "fasb", "settings": {"beta": 0.4}, "grid": {"k": [2, 3], "s": [4]}},
-    "same": {"use": "fasb", "settings": {"gate": "question"}, "like": "fasb"},
+    "unsteered": {},
+    "fasb": {
+        "use": "head_vectors",
+        "gate": "probe",
+        "settings": {"alpha": 60, "beta": 0.4},
+        "grid": {"k": [2, 3], "s": [4]},
+    },
+    "same": {
+        "use": "head_vectors",
+        "gate": "probe",
+        "settings": {"alpha": 60, "when": "prompt"},
+        "like": "fasb",
+    },
 }
-FIT = ("questions", "splits", "activations", "trace", "anchors", "vectors", "trackers")
+FIT = ("questions", "splits", "activations", "trace", "trackers", "anchors", "vectors")
 TUNE = ("check_judges", "sweep", "judge_sweep", "tune")
 TEST = ("generate", "judge", "score", "side_effects", "metrics")
 CELL = "m/d/seed3"
@@ -137,8 +147,8 @@ def test_results_say_what_made_them(cell):
 
 def test_tuned_bundles_can_be_loaded_and_name_their_method(cell):
     bundle = Bundle.load(cell / "bundles" / "same-fold1-mc2.safetensors")
-    about = (bundle.about["method"], bundle.about["tuned_for"], bundle.policy.gate)
-    assert about == ("same", "mc2", "question")
+    about = (bundle.about["method"], bundle.about["tuned_for"], bundle.policy.when)
+    assert about == ("same", "mc2", "prompt")
     assert set(read_json(cell / "tuned.json")) == {"fold0", "fold1"}
 
 
@@ -182,7 +192,7 @@ def test_a_model_that_is_no_sibling_is_refused(cell, entries, tmp_path, monkeypa
     monkeypatch.chdir(cell.parents[3])
     other = str(tiny_checkpoint(tmp_path / "other", seed=1))
     write_study(load(merge(entries, {"models": {"m": {"path": other}}})))
-    with pytest.raises(BundleError, match="made for model 'model0', but the model has 'other'; "):
+    with pytest.raises(BundleError, match=r"made for 'model0' \(weights .*, but this is 'other'"):
         run_job("score", CELL)
 
 

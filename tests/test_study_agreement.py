@@ -1,14 +1,10 @@
 """Two judges on the same answers: table `judges`."""
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner
-from fasb.cli.outputs import agreement_command
 from sklearn.metrics import cohen_kappa_score
-from synthetic import MADE_BY, METHODS, results
+from synthetic import MADE_BY, METHODS, STYLES, results
 
 from fasb.artifacts import read_parquet, write_parquet
 from fasb.errors import DataError
@@ -45,7 +41,7 @@ def made(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def rows(made):
-    return agreement_rows(Cell.of(made.cells), made.files(*NAMES))
+    return agreement_rows(Cell.of(made.cells), made.files(*NAMES), STYLES)
 
 
 def test_numbers_are_those_of_a_plain_count(made, rows):
@@ -82,6 +78,7 @@ def test_every_method_and_all_answers_are_rows_and_both_judges_are_named(rows, t
         in text
     )
     assert latex(rows).count("\\begin{tabular}") == 2
+    assert "| Truth   | FASB-Probe " in text
 
 
 def test_cells_with_one_judge_are_left_out(made):
@@ -103,11 +100,3 @@ def test_an_answer_without_both_verdicts_is_refused(made, tmp_path):
     cells = Cell.of([{**made.cells[0], "folder": str(tmp_path)}])
     with pytest.raises(DataError, match="not every answer has both verdicts; run 'fasb judge'"):
         agreement_rows(cells, [tmp_path / name for name in NAMES])
-
-
-def test_the_command_writes_three_files(made, tmp_path):
-    settings = json.dumps({"cells": made.cells})
-    arguments = [*made.files(*NAMES), "--settings", settings, "--out", tmp_path / "judges"]
-    done = CliRunner().invoke(agreement_command, list(map(str, arguments)), catch_exceptions=False)
-    assert done.exit_code == 0
-    assert sorted(file.suffix for file in tmp_path.iterdir()) == [".csv", ".md", ".tex"]

@@ -6,7 +6,7 @@ import pytest
 from fits import some_fits, some_questions
 from tiny import tiny_model
 
-from fasb.artifacts import Store, content_hash
+from fasb.artifacts import Store
 from fasb.errors import ConfigError, DataError
 from fasb.extensions import validated
 from fasb.search import Method, at_edge
@@ -18,13 +18,15 @@ from fasb.study.sweep import CELL, hyperparameters, sweep_methods
 from fasb.study.tune import best_setting, bundle_path, tune
 
 QUESTIONS = some_questions(20)
+ALWAYS = {"use": "head_vectors"}
+FASB = {"use": "head_vectors", "gate": "probe"}
 METHODS = {
-    "unsteered": Method(use="unsteered"),
-    "like-fasb": Method(use="fasb", settings={"backtrack": False}, like="fasb"),
+    "unsteered": Method(),
+    "like-fasb": Method(**FASB, settings={"backtrack": False}, like="fasb"),
     "fasb": Method(
-        use="fasb", settings={"beta": 0.5}, grid={"k": (2, 4), "alpha": (1, 5), "s": (3, 6)}
+        **FASB, settings={"beta": 0.5}, grid={"k": (2, 4), "alpha": (1, 5), "s": (3, 6)}
     ),
-    "iti": Method(use="iti", settings={"vector": "probe"}, grid={"k": (2, 4), "alpha": (1, 5, 9)}),
+    "iti": Method(**ALWAYS, settings={"vector": "probe"}, grid={"k": (2, 4), "alpha": (1, 5, 9)}),
 }
 
 
@@ -39,7 +41,7 @@ def folds(model, tmp_path_factory):
     layout = model.layout
     fits = some_fits(
         tmp_path_factory.mktemp("fits"), (layout.n_layers, layout.n_heads, layout.head_dim)
-    ).fit()
+    ).fit(METHODS)
     read = fits.read(decoding=DecodingSettings(tokens=10))
     return [
         (replace(fitted, fingerprint=model.fingerprint), split)
@@ -102,29 +104,29 @@ def test_a_method_without_grid_has_one_setting():
 @pytest.mark.parametrize(
     ("use", "settings", "expected"),
     [
-        ("unsteered", {}, {}),
-        ("iti", {"k": 2, "alpha": 3}, {"k": 2, "alpha": 3, "vector": "prototype"}),
-        ("fasb", {"k": 2, "alpha": 3, "beta": 0.3, "s": 4, "vector": "probe"}, ...),
+        ({}, {}, {}),
+        (ALWAYS, {"k": 2, "alpha": 3}, {"k": 2, "alpha": 3, "vector": "probe"}),
+        (FASB, {"k": 2, "alpha": 3, "beta": 0.3, "s": 4, "vector": "probe"}, ...),
         (
-            "fasb",
-            {"k": 2, "alpha": 3, "gate": "question"},
-            {"k": 2, "alpha": 3, "beta": 0.4, "vector": "probe"},
+            FASB,
+            {"k": 2, "alpha": 3, "when": "prompt"},
+            {"k": 2, "alpha": 3, "beta": 0.5, "vector": "probe"},
         ),
-        ("fasb", {"k": 2, "alpha": 3, "gate": "always"}, {"k": 2, "alpha": 3, "vector": "probe"}),
+        (FASB, {"k": 2, "alpha": 3, "when": "always"}, {"k": 2, "alpha": 3, "vector": "probe"}),
         (
-            "fasb",
-            {"k": 2, "alpha": 3, "beta": 0.3, "s": 4, "gate": "always", "backtracks": 2},
+            FASB,
+            {"k": 2, "alpha": 3, "beta": 0.3, "s": 4, "when": "always", "backtracks": 2},
             {"k": 2, "alpha": 3, "beta": 0.3, "s": 4, "vector": "probe"},
         ),
         (
-            "fasb",
-            {"k": 2, "alpha": 3, "gate": "always", "reestimate": True},
+            FASB,
+            {"k": 2, "alpha": 3, "when": "always", "reestimate": True},
             {"k": 2, "alpha": 3, "vector": "probe"},
         ),
     ],
 )
-def test_knobs_are_those_that_the_bundle_looks_at(folds, use, settings, expected):
-    bundle = Method(use=use, settings=settings).bundle(folds[0][0], {}, "test")
+def test_hyperparameters_are_those_that_the_bundle_looks_at(folds, use, settings, expected):
+    bundle = Method(**use, settings=settings).bundle(folds[0][0], {}, "test")
     expected = settings if expected is ... else expected
     assert {
         key: value for key, value in hyperparameters(bundle).items() if value is not None
@@ -135,7 +137,7 @@ def test_a_wrong_value_names_the_method_and_key(folds):
     with pytest.raises(
         ConfigError, match=r"methods\.mine\.betta: unknown key; did you mean 'beta'"
     ):
-        Method(use="fasb", settings={"betta": 1}).bundle(folds[0][0], {}, "mine")
+        Method(**FASB, settings={"betta": 1}).bundle(folds[0][0], {}, "mine")
 
 
 # ---- sweep
@@ -154,13 +156,15 @@ def test_every_setting_is_tried_on_every_validation_question_and_no_other(swept,
                 assert set(rows["question"]) == (set(split.validation) if n_settings else set())
 
 
-def test_knobs_stand_beside_the_answers(swept):
+def test_hyperparameters_stand_beside_the_answers(swept):
     answers = swept[0]
     rows = answers[answers["method"] == "fasb"].drop_duplicates(["setting", "fold"])
+    assert rows["layer"].isna().all()
     expected = [
         [point["k"], point["alpha"], 0.5, point["s"], "probe"] for point in METHODS["fasb"].points()
     ] * 2
-    assert rows[list(HYPERPARAMETERS)].to_numpy().tolist() == expected
+    known = [key for key in HYPERPARAMETERS if key != "layer"]
+    assert rows[known].to_numpy().tolist() == expected
     assert answers[answers["method"] == "unsteered"][list(HYPERPARAMETERS)].isna().all(axis=None)
 
 
@@ -173,15 +177,15 @@ def test_a_killed_sweep_goes_on_and_a_further_method_computes_only_itself(
     again = Runner(model.settings, fails, store)
     same = sweep_methods(again, folds, QUESTIONS, traces, METHODS)
     assert all(a.equals(b) for a, b in zip(swept, same, strict=True))
-    more = {**METHODS, "more": Method(use="fasb", settings={"gate": "question"}, grid={"k": (2,)})}
+    more = {**METHODS, "more": Method(**FASB, settings={"when": "prompt"}, grid={"k": (2,)})}
     with pytest.raises(KeyboardInterrupt):
         sweep_methods(again, folds, QUESTIONS, traces, more)
     assert capsys.readouterr().err.count("taken from the store") == 12 + 6
 
 
 def test_methods_that_are_the_same_share_their_results(model, folds, traces, store, swept, capsys):
-    fixed = {"vector": "probe", "gate": "always", "adaptive": False, "backtrack": False}
-    methods = {"all-fixed": Method(use="fasb", settings=fixed, grid=METHODS["iti"].grid)}
+    fixed = {"vector": "probe", "when": "always", "adaptive": False, "backtrack": False}
+    methods = {"all-fixed": Method(**FASB, settings=fixed, grid=METHODS["iti"].grid)}
     found = sweep_methods(
         Runner(model.settings, lambda: model, store), folds, QUESTIONS, traces, methods
     )
@@ -255,9 +259,7 @@ def test_the_chosen_bundles_are_those_of_the_grid(tuned, folds, tmp_path):
             point = METHODS["fasb"].points()[rows[rows[column]]["setting"].item()]
             bundle = Bundle.load(bundle_path(tmp_path / "bundles", "fasb", fitted.fold, purpose))
             assert bundle.key() == METHODS["fasb"].bundle(fitted, point, "fasb").key()
-            seen = {
-                content_hash(q.text) for q in QUESTIONS if q.id in split.train + split.validation
-            }
+            seen = {q.key for q in QUESTIONS if q.id in split.train + split.validation}
             assert set(bundle.about["questions"]["seen"]) == seen
     assert len([*(tmp_path / "bundles").iterdir()]) == 2 * 2 * len(METHODS)
 
@@ -335,7 +337,7 @@ def test_answers_without_a_verdict_are_refused(folds, swept, verdicts):
 
 
 def test_a_grid_that_was_not_swept_is_refused(folds, swept, verdicts):
-    methods = {"iti": Method(use="iti", grid={"k": (2, 4, 6)})}
+    methods = {"iti": Method(**ALWAYS, grid={"k": (2, 4, 6)})}
     with pytest.raises(
         DataError,
         match="iti: results of 6 settings, but its grid has 3; run the stage 'sweep' again",
@@ -354,7 +356,7 @@ def test_a_sweep_over_other_values_is_refused(folds, swept, verdicts):
 
 @pytest.mark.parametrize("named", ["itti", "like-fasb"])
 def test_a_method_like_none_that_is_tuned_is_refused(folds, swept, verdicts, named):
-    methods = {**METHODS, "mine": Method(use="fasb", like=named)}
+    methods = {**METHODS, "mine": Method(**FASB, like=named)}
     with pytest.raises(ConfigError, match=rf"methods\.mine\.like: '{named}' is not tuned here"):
         tune([fitted for fitted, _ in folds], methods, QUESTIONS, *swept, verdicts)
 
@@ -366,7 +368,7 @@ def test_folds_of_other_questions_are_refused(folds, swept, verdicts):
 
 def test_a_method_is_read_from_json():
     values = {
-        "use": "fasb",
+        "use": "head_vectors",
         "settings": {},
         "grid": {"k": [2], "adaptive": [True]},
         "like": None,

@@ -1,10 +1,11 @@
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic import METHODS, results
+from synthetic import METHODS, STYLES, results, styled
 
 from fasb.artifacts import read_parquet, write_parquet
 from fasb.errors import ArtifactError, ConfigError
+from fasb.search import Method
 from fasb.study.escaping import DAGGER, DASH, DELTA, MINUS
 from fasb.study.measures import MEASURES, TABLES, shown_in
 from fasb.study.panels import Cell, judge_note, judges_of, read_cells
@@ -21,7 +22,7 @@ def frame(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def rows(frame):
-    return table_rows(frame, "main", METHODS, "default", n_draws=300)
+    return table_rows(frame, "main", STYLES, "default", n_draws=300)
 
 
 def test_worlds_of_a_kind_are_pooled_and_kinds_are_not(rows):
@@ -53,8 +54,8 @@ def test_every_estimate_lies_in_its_interval_and_every_difference_has_one(rows):
 
 def test_the_ablation_compares_with_the_full_method():
     pairs = [("fasb-probe", "fasb-probe"), ("without-backtracking", "fasb-probe")]
-    assert chosen_methods("ablation", METHODS) == pairs
-    assert "without-backtracking" not in [one for one, _ in chosen_methods("main", METHODS)]
+    assert chosen_methods("ablation", STYLES) == pairs
+    assert "without-backtracking" not in [one for one, _ in chosen_methods("main", STYLES)]
 
 
 def test_roles_and_not_names_decide_what_is_compared_with_what():
@@ -73,11 +74,11 @@ def test_roles_and_not_names_decide_what_is_compared_with_what():
 
 
 def test_a_lone_method_differs_from_the_unsteered_model():
-    assert ("iti", "unsteered") in chosen_methods("differences", ["unsteered", "iti"])
+    assert ("iti", "unsteered") in chosen_methods("differences", styled("unsteered", "iti"))
 
 
 def test_gated_methods_minus_every_baseline_have_a_table(frame, rows):
-    found = table_rows(frame, "differences", METHODS, "default", n_draws=300)
+    found = table_rows(frame, "differences", STYLES, "default", n_draws=300)
     pairs = found[["method", "baseline"]].drop_duplicates().itertuples(index=False, name=None)
     assert ("fasb-probe", "iti") in set(pairs)
     key = ["model", "metric"]
@@ -93,7 +94,7 @@ def test_gated_methods_minus_every_baseline_have_a_table(frame, rows):
 
 def test_holm_corrects_over_all_differences_that_the_table_prints(frame):
     """Two comparisons, three pairs, and every measure of the part: one family."""
-    found = table_rows(frame, "differences", METHODS, "default", n_draws=50)
+    found = table_rows(frame, "differences", STYLES, "default", n_draws=50)
     tested = found[found["p"].notna()]
     n = 2 * 3 * len(shown_in("differences"))
     assert set(tested["claims"]) == {n} == {len(tested)}
@@ -105,7 +106,7 @@ def test_holm_corrects_over_all_differences_that_the_table_prints(frame):
 def test_intervals_and_tests_speak_of_worlds_from_three_on_and_of_questions_below(tmp_path):
     made = results(tmp_path, worlds=("a-s2", "a-s3", "a-s4", "b-s2", "b-s3", "c"), seeds=(0,))
     frame = read_cells(Cell.of(made.cells), made.files("metrics.parquet"), "metrics.parquet")
-    worlds, two, one = split(table_rows(frame, "main", METHODS, "default", n_draws=50))
+    worlds, two, one = split(table_rows(frame, "main", STYLES, "default", n_draws=50))
     assert "interval over the 3 worlds (t, 2 degrees of freedom)" in caption(worlds)
     assert "would it be there in further worlds of this kind?" in caption(worlds)
     assert "interval over questions" in caption(two)
@@ -119,7 +120,7 @@ def test_intervals_and_tests_speak_of_worlds_from_three_on_and_of_questions_belo
 
 def test_an_unknown_table_is_named_with_the_nearest():
     with pytest.raises(ConfigError, match="did you mean 'ablation'"):
-        chosen_methods("ablations", METHODS)
+        chosen_methods("ablations", STYLES)
 
 
 def test_no_number_is_a_negative_zero(rows):
@@ -160,7 +161,7 @@ def test_published_numbers_stand_on_lines_of_their_own_where_model_dataset_and_m
 ):
     names = {"model": "llama2-7b-chat", "dataset": "truthfulqa"}
     one = frame[frame["model"].str.startswith("contrast")].assign(**names)
-    part = table_rows(one, "main", METHODS, "default", n_draws=50)
+    part = table_rows(one, "main", STYLES, "default", n_draws=50)
     found = part.set_index(["method", "metric"])["published"].dropna()
     assert found["fasb-probe", "true_info"] == 80.56
     assert set(found.index.get_level_values(0)) == {"unsteered", "iti", "fasb-probe"}
@@ -172,12 +173,12 @@ def test_published_numbers_stand_on_lines_of_their_own_where_model_dataset_and_m
     assert "taken over, with SADI's prompts and judge" in caption(part)
     assert "\\textit{FASB-Probe, published}" in latex(part)
     assert (
-        table_rows(one.assign(model="llama2-7b"), "main", METHODS, "default", 50)["published"]
+        table_rows(one.assign(model="llama2-7b"), "main", STYLES, "default", 50)["published"]
         .isna()
         .all()
     )
     assert (
-        table_rows(one.assign(dataset="trivia_qa"), "main", METHODS, "default", 50)["published"]
+        table_rows(one.assign(dataset="trivia_qa"), "main", STYLES, "default", 50)["published"]
         .isna()
         .all()
     )
@@ -186,7 +187,7 @@ def test_published_numbers_stand_on_lines_of_their_own_where_model_dataset_and_m
 def test_models_stand_below_one_another(frame):
     one = frame[frame["model"].str.startswith("contrast")].assign(dataset="truthfulqa")
     both = pd.concat([one.assign(model=name) for name in ("llama2-7b", "qwen2.5-7b")])
-    (part,) = split(table_rows(both, "models", METHODS, "default", n_draws=50))
+    (part,) = split(table_rows(both, "models", STYLES, "default", n_draws=50))
     assert "highest True\\*Info of 2 comparisons" in markdown(part)
     assert "| qwen2.5-7b, FASB-Probe " in markdown(part)
 
@@ -194,7 +195,7 @@ def test_models_stand_below_one_another(frame):
 def test_tasks_stand_side_by_side_with_their_average(frame):
     one = frame[frame["model"].str.startswith("contrast")].assign(model="llama2-7b-chat")
     both = pd.concat([one.assign(dataset=name) for name in ("copa", "sst2")])
-    (part,) = split(table_rows(both, "tasks", METHODS, "default", n_draws=50))
+    (part,) = split(table_rows(both, "tasks", STYLES, "default", n_draws=50))
     head, _, *body = [line for line in markdown(part).splitlines() if line.startswith("|")]
     up = "\N{NO-BREAK SPACE}\N{UPWARDS ARROW}"
     assert cells(head) == ["Method", f"copa, MC1{up}", f"sst2, MC1{up}", f"average, MC1{up}"]
@@ -210,7 +211,7 @@ def cells(line):
 
 
 def test_a_run_of_ablations_alone_has_a_baseline():
-    pairs = chosen_methods("ablation", ["all-fixed", "without-backtracking"])
+    pairs = chosen_methods("ablation", styled("without-backtracking"))
     assert pairs[0] == ("without-backtracking", "without-backtracking")
 
 
@@ -220,7 +221,7 @@ def effects(tmp_path_factory):
     frame = read_cells(
         Cell.of(made.cells), made.files("side_effects.parquet"), "side_effects.parquet"
     )
-    return table_rows(frame, "side_effects", METHODS, "default", n_draws=200)
+    return table_rows(frame, "side_effects", STYLES, "default", n_draws=200)
 
 
 def test_side_effects_are_in_nats_and_against_the_unsteered_model(effects):
@@ -326,11 +327,17 @@ def test_methods_have_their_names_in_print_from_the_config(frame):
     assert set(found["colour"]) == {"#123456"}
 
 
-def test_todays_names_have_labels_until_configs_say_them():
-    names = ["iti", "fasb-prototype", "unsteered", "after-question", "without-backtracking-same"]
-    assert [style.label for style in styles_of(names)] == [
-        "ITI", "FASB-Prototype", "Unsteered", "After question", "w/o backtracking (same setting)",
-    ]  # fmt: skip
+def test_a_methods_style_is_its_config_entry():
+    entries = {
+        "plain": Method(label="The model"),
+        "mine": Method(use="head_vectors", role="control", colour="#123456"),
+        "other": Method(use="head_vectors", gate="probe", label="Gated"),
+    }
+    assert styles_of(entries) == (
+        MethodStyle("plain", "The model", steers=False),
+        MethodStyle("mine", "mine", "control", "#123456"),
+        MethodStyle("other", "Gated", gated=True),
+    )
 
 
 def test_every_part_of_a_table_shows_some_measure_and_every_measure_has_one_place_in_it():

@@ -10,7 +10,7 @@ import fasb
 from fasb.errors import BundleError, ConfigError, DataError
 from fasb.settings import DecodingSettings, PromptSettings
 from fasb.user.evaluation import as_table, questions_of
-from fasb.user.fitting import Tuned, _best, report
+from fasb.user.fitting import Candidate, _best, report
 from tests.tiny import tiny_checkpoint, tiny_model
 
 WORDS = (
@@ -195,7 +195,7 @@ def test_held_out_questions_were_not_seen(fitted, model):
 def test_a_setting_is_chosen_by_value_then_fewer_steered_then_less_strength():
     found = [(1, 0.5, 0.1), (9, 0.6, 0.4), (5, 0.6, 0.4), (2, 0.6, 0.9)]
     bundle = fasb.Bundle(fasb.Policy())
-    tried = [Tuned({"alpha": alpha}, bundle, value, steered) for alpha, value, steered in found]
+    tried = [Candidate({"alpha": alpha}, bundle, value, steered) for alpha, value, steered in found]
     assert _best(tried).point == {"alpha": 5}
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
-from synthetic import METHODS, results
+from synthetic import METHODS, STYLES, results, styled
 
 from fasb.artifacts import read_json
 from fasb.study.panels import Cell
@@ -23,7 +23,7 @@ def made(tmp_path_factory):
 
 
 def study(made, **changes):
-    return Study("small", "default", Cell.of(made.cells), list(METHODS), **changes)
+    return Study("small", "default", Cell.of(made.cells), STYLES, **changes)
 
 
 def inspect(run: Path) -> dict:
@@ -74,7 +74,7 @@ def test_offline_files_hold_config_summary_table_and_pictures(made, tmp_path):
     picture, table = tmp_path / "figure_1.png", tmp_path / "main.csv"
     Figure(figsize=(1, 1)).savefig(picture)
     table.write_text("a,b\n1,2\n")
-    one = Study("small", "default", Cell.of(made.cells[:1]), ["iti", "fasb-probe"])
+    one = Study("small", "default", Cell.of(made.cells[:1]), styled("iti", "fasb-probe"))
     out = tmp_path / "wandb"
     for _ in range(2):  # a second time replaces the first
         n = write_runs(one, [*made.files(*FILES), picture, table], out)

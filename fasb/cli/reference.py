@@ -3,6 +3,8 @@
 Run `python -m fasb.cli.reference > docs/cli.md`.
 """
 
+from typing import Any
+
 import click
 
 from fasb.cli import COMMANDS, group
@@ -29,7 +31,7 @@ of each of the default study, in the order of the pipeline:
 
 def reference() -> str:
     """Return the page, at a fixed width."""
-    width = {"terminal_width": 100, "max_content_width": 100}
+    width: dict[str, Any] = {"terminal_width": 100, "max_content_width": 100}
     context = click.Context(group, info_name="fasb", **group.context_settings, **width)
     parts = [HEAD]
     for module, names in COMMANDS.items():

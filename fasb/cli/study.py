@@ -241,7 +241,7 @@ def _table(title: str, *columns: str) -> Any:
     from rich import box
     from rich.table import Table
 
-    style = {
+    style: dict[str, Any] = {
         "box": box.HORIZONTALS,
         "border_style": "dim",
         "title_justify": "left",

@@ -4,10 +4,11 @@ In: a question's text, perhaps an answer, and the prompt settings. Out: text. Kn
 model.
 """
 
+import re
 from dataclasses import dataclass
 
 from fasb.errors import ConfigError
-from fasb.settings import PromptSettings
+from fasb.settings import PromptSettings, template_places
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,22 +26,14 @@ class ChoiceText:
 
 
 def generation_prompt(prompt: PromptSettings, question: str) -> str:
-    """What the model is given to answer a question (docs/method.md Q4)."""
+    """Return what the model is given to answer a question (docs/method.md Q4)."""
     return prompt.prefix + fill("prompt.question", prompt.question, question=question) + prompt.open
 
 
 def choice_text(prompt: PromptSettings, question: str, answer: str) -> ChoiceText:
-    """What the model is given to score an answer.
-
-    Raises:
-        ConfigError: the template has no place for the answer.
-    """
+    """Return what the model is given to score an answer."""
     before = prompt.prefix + fill("prompt.question", prompt.question, question=question)
-    lead, place, _ = prompt.answer.partition("{answer}")
-    if not place:
-        raise ConfigError(
-            f"prompt.answer: {prompt.answer!r} has no place for the answer; put {{answer}} into it"
-        )
+    lead = prompt.answer.partition("{answer}")[0]
     start = len(before) + len(fill("prompt.answer", lead))
     return ChoiceText(
         before + fill("prompt.answer", prompt.answer, answer=answer),
@@ -51,34 +44,48 @@ def choice_text(prompt: PromptSettings, question: str, answer: str) -> ChoiceTex
 
 
 def clean_answer(text: str, prompt: PromptSettings) -> str:
-    """The answer within a generated text: cut at the first stop string, then as docs/method.md Q6 says.
+    """Return the answer within a generated text (docs/method.md Q6).
 
-    Q6 takes what stands between the first and the second answer mark, before the next question
-    mark. Where the prompt itself ends with the mark, the answer begins at once; without any mark
-    the whole text is the answer.
+    The text is cut at the first stop string and the first question mark. What stands between the
+    first answer mark and the next is the answer; where the prompt itself ends with the mark, the
+    answer begins at once, and a mark that the model repeats is passed over; without any mark the
+    whole text is the answer. Marks count where a line begins: "DNA: deoxyribonucleic acid" is one
+    answer. With `marks: anywhere` they count within words too, as in the released program.
     """
     text = text.strip()
-    for stop in (*prompt.stop, prompt.question_mark):
-        if stop:
-            text = text.partition(stop)[0]
-    mark = prompt.answer_mark
-    if mark and mark in prompt.open:
-        text = mark + text
-    if mark and mark in text:
-        text = text.split(mark)[1]
-    return text.strip()
+    for stop in prompt.stop:
+        text = text.partition(stop)[0]
+    text = _split(text, prompt.question_mark, prompt.marks)[0]
+    parts = _split(text, prompt.answer_mark, prompt.marks)
+    begun = bool(prompt.answer_mark) and prompt.answer_mark in prompt.open
+    if not begun and len(parts) > 1:
+        parts = parts[1:]
+    if prompt.marks == "anywhere":
+        return parts[0].strip()
+    return next((part.strip() for part in parts if part.strip()), "")
+
+
+def _split(text: str, mark: str, marks: str) -> list[str]:
+    """Return what stands between the marks that count."""
+    if not mark:
+        return [text]
+    if marks == "anywhere":
+        return text.split(mark)
+    return re.split(rf"^[ \t]*{re.escape(mark)}", text, flags=re.MULTILINE)
 
 
 def fill(key: str, template: str, **values: str) -> str:
-    """The template with its places filled in.
+    """Return the template with its places filled in; only plain places are taken.
 
     Raises:
         ConfigError: it has another place; `key` is named.
     """
+    known = ", ".join(f"{{{name}}}" for name in values) or "none"
     try:
-        return template.format(**values)
-    except (KeyError, IndexError, ValueError) as error:
-        known = ", ".join(f"{{{name}}}" for name in values) or "none"
+        parts = template_places(template)
+        return "".join(text + (values[name] if name else "") for text, name in parts)
+    except (KeyError, ValueError) as error:
         raise ConfigError(
-            f"{key}: {template!r} cannot be filled in ({error}); places: {known}, and write other braces twice"
+            f"{key}: {template[:200]!r} cannot be filled in ({error}); places: {known}, and write "
+            "other braces twice"
         ) from None

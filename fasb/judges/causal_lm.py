@@ -12,11 +12,12 @@ from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from fasb.data.prompts import fill
 from fasb.data.protocol import Question
 from fasb.errors import ModelError
-from fasb.settings import ModelSettings, Section
+from fasb.settings import ModelSettings, Section, checked_template
 
 
 class JudgeModel(ModelSettings):
@@ -28,6 +29,11 @@ class JudgeModel(ModelSettings):
     yes: str = Field(
         " yes", description="What follows the prompt if it agrees; its first token counts"
     )
+
+    @field_validator("prompt")
+    @classmethod
+    def _plain_places(cls, template: str) -> str:
+        return checked_template(template, ("question", "answer"), "answer")
 
     @model_validator(mode="before")
     @classmethod
@@ -79,7 +85,7 @@ def judge(
     scores = {}
     for name, asked in _models(settings).items():
         prompts = [
-            asked.prompt.format(question=question.text, answer=answer)
+            fill("prompt", asked.prompt, question=question.text, answer=answer)
             for question, answer in zip(questions, answers, strict=True)
         ]
         model = _loaded(asked) if settings.keep else _loaded.__wrapped__(asked)

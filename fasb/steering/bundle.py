@@ -178,8 +178,8 @@ def _check_units(bundle: Bundle) -> None:
     shape = bundle.fingerprint
     if shape is None:
         return
-    parts = [*bundle.edit.changes] if bundle.edit is not None else []
-    for part in (*parts, *([bundle.tracker] if bundle.tracker is not None else [])):
+    parts: list[Change | Tracker] = [] if bundle.edit is None else [*bundle.edit.changes]
+    for part in parts if bundle.tracker is None else [*parts, bundle.tracker]:
         values = tensors_of(part.operation if isinstance(part, Change) else part.score)
         width = max(value.shape[1] for value in values.values() if value.ndim == 2)
         n_units, own = 1, shape.hidden or width  # unknown where 0

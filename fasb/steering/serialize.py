@@ -5,7 +5,7 @@ Reading checks everything that a stranger's file may have wrong, so that nothing
 
 from collections.abc import Set as AbstractSet
 from dataclasses import fields
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor
@@ -110,8 +110,8 @@ def _read_part(kind: type[Any], name: str, tensors: dict[str, Tensor]) -> Any:
     n_units = len(tensors[f"{name}.at"])
     found = {}
     for field in fields(kind):
-        value = tensors[f"{name}.{field.name}"]
-        shape, n_dims = tuple(value.shape), len(field.type.dim_str.split())
+        value, annotation = tensors[f"{name}.{field.name}"], cast(Any, field.type)
+        shape, n_dims = tuple(value.shape), len(annotation.dim_str.split())
         if not value.is_floating_point() or value.ndim != n_dims or shape[0] != n_units:
             raise ValueError(f"{name}.{field.name} is of shape {shape} and type {value.dtype}")
         if not value.isfinite().all():

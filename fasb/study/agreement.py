@@ -70,7 +70,7 @@ def agreement_rows(
         raise DataError(
             "judges: no score that both judges give; choose a second judge that gives true or info"
         )
-    labels = {style.name: style.label for style in tuple(methods)} | {ALL: "All answers"}
+    labels = {style.name: style.label for style in methods} | {ALL: "All answers"}
     frame = pd.DataFrame(rows)
     return frame.assign(label=[labels.get(name, name) for name in frame["method"]])
 

@@ -237,11 +237,6 @@ def figures(study: Study) -> list[str]:
     return [name for name in FIGURES if of_figure(study, name)]
 
 
-def of_cell(table: str) -> str:
-    """Return the file of each cell that a table is made of."""
-    return "side_effects.parquet" if table == "side_effects" else "metrics.parquet"
-
-
 def table_files(name: str) -> list[str]:
     """Return a table in its formats."""
     return [f"results/tables/{name}.{suffix}" for suffix in ("csv", "md", "tex")]

@@ -1,8 +1,8 @@
-"""What tuning chose: how often each value, how often at its grid's edge, and what was left on test.
+"""Table `tuning`: what was chosen, how often at its grid's edge, and what was left of it on test.
 
-In: `tuned.json` and `metrics.json` of all cells. Out: one row per comparison, method and what was
-tuned for; the report shows it. A choice at the edge says that the grid may be too narrow; a large
-drop from validation to test says that the choice was partly luck.
+In: `tuned.json` and `metrics.json` of all cells. Out: one row per comparison and method. A choice
+at the edge says that the grid may be too narrow; a large drop from validation to test says that the
+choice was partly luck.
 
     k, alpha, …       how often a fold and seed took each value, as text
     edge              share of folds and seeds of which some choice lies at its grid's edge
@@ -19,11 +19,20 @@ import numpy as np
 import pandas as pd
 
 from fasb.artifacts import read_json
-from fasb.study.escaping import DASH
+from fasb.study.escaping import DASH, MINUS, escape_latex, escape_markdown
 from fasb.study.measures import MC2, MEASURES, shown_in
 from fasb.study.panels import HYPERPARAMETERS, Cell, files_of, titled
+from fasb.study.printing import latex_table, latex_tabular, markdown_table
 from fasb.study.styles import MethodStyle, with_styles
 
+CAPTION = (
+    "what was best on validation questions, and in brackets for how many folds and seeds. A choice "
+    "at its grid's edge (of three or more values) says that the grid may be too narrow. drop: what "
+    "choosing the best of a grid promised too much; where nothing is chosen it says how far the "
+    "two sets of questions differ by themselves."
+)
+NUMBERS = ("validation", "test", "drop")
+"""The last columns, which hold no text."""
 Chosen = Mapping[str, Any]
 """One fold's entry of `tuned.json`."""
 
@@ -91,11 +100,44 @@ def _text(value: Any) -> str:
 
 
 def chosen_tables(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return each comparison's title, measure and rows."""
+    """Return each comparison's caption, column heads, and lines with the colour of their method."""
     tables = []
-    if not rows.empty:
-        for (model, dataset), part in rows.groupby(["model", "dataset"], sort=False):
-            measure = part["measure"].iloc[0]
-            table = {"title": titled(model, dataset), "measure": measure}
-            tables.append(table | {"rows": part.to_dict("records")})
+    for (model, dataset), part in rows.groupby(["model", "dataset"], sort=False):
+        tuned = [key for key in HYPERPARAMETERS if (part[key] != DASH).any()]
+        lines = [(_line(row, tuned), row["colour"]) for row in part.to_dict("records")]
+        heads = ["Method", *tuned, "At the grid's edge"]
+        heads += [f"{part['measure'].iloc[0]}, validation", "test", "drop"]
+        caption = f"{titled(model, dataset)}: {CAPTION}"
+        tables.append({"caption": caption, "columns": heads, "lines": lines})
     return tables
+
+
+def _line(row: Mapping[str, Any], tuned: Sequence[str]) -> list[str]:
+    edges = row["edges"] if isinstance(row["edges"], str) else ""
+    numbers = [row[key] for key in NUMBERS]
+    shown = [DASH if np.isnan(one) else f"{one:.1f}".replace("-", MINUS) for one in numbers]
+    return [row["label"], *(row[key] for key in tuned), edges, *shown]
+
+
+def markdown(rows: pd.DataFrame) -> str:
+    """Return all comparisons as GitHub tables, their captions above."""
+    written = []
+    for table in chosen_tables(rows):
+        body = [list(map(escape_markdown, line)) for line, _ in table["lines"]]
+        n_text = len(table["columns"]) - len(NUMBERS)
+        written += [
+            escape_markdown(table["caption"]),
+            markdown_table(table["columns"], body, n_text),
+        ]
+    return "\n\n".join(written) + "\n"
+
+
+def latex(rows: pd.DataFrame) -> str:
+    """Return all comparisons as tables for `booktabs`."""
+    written = []
+    for table in chosen_tables(rows):
+        body = [list(map(escape_latex, line)) for line, _ in table["lines"]]
+        n_text = len(table["columns"]) - len(NUMBERS)
+        tabular = latex_tabular(table["columns"], body, n_text)
+        written.append(latex_table(table["caption"], [tabular]))
+    return "\n".join(written)

@@ -325,12 +325,10 @@ def _mappings(*values: Any) -> bool:
 def _origin(message: str, files: Sequence[str | Path]) -> Path:
     """The last file that has the longest part of the key `message` starts with; relative where it can be."""
     here = Path.cwd()
-    files = [
-        Path(file).relative_to(here) if Path(file).is_relative_to(here) else Path(file)
-        for file in files
-    ]
-    if len(files) == 1:
-        return files[0]
+    paths = [Path(file) for file in files]
+    paths = [path.relative_to(here) if path.is_relative_to(here) else path for path in paths]
+    if len(paths) == 1:
+        return paths[0]
     key = message.split(": ", 1)[0].split(".")
 
     def depth(file: Path) -> int:
@@ -341,7 +339,7 @@ def _origin(message: str, files: Sequence[str | Path]) -> Path:
             node = node[key[i]]
         return len(key)
 
-    return max(reversed(files), key=depth)
+    return max(reversed(paths), key=depth)
 
 
 def _check_names(study: Study) -> None:

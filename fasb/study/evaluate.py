@@ -135,7 +135,7 @@ class Unrelated:
     prompt: PromptSettings
     scoring: ScoringSettings
 
-    def of(self, runner: Runner, bundle: Bundle, what: str) -> pd.DataFrame:
+    def measure(self, runner: Runner, bundle: Bundle, what: str) -> pd.DataFrame:
         """Return one bundle's rows."""
         effects = runner.side_effects(self.texts, bundle, self.tokens, self.batch, f"{what}, texts")
         names = [f"text{i}" for i in range(len(effects))]
@@ -160,7 +160,7 @@ def measure_side_effects(
     for fold in range(n_folds):
         for method in bundles.methods:
             bundle = Bundle.load(bundle_path(bundles.folder, method, fold))
-            found = unrelated.of(runner, bundle, f"side effects, fold {fold}, {method}")
+            found = unrelated.measure(runner, bundle, f"side effects, fold {fold}, {method}")
             parts.append(found.assign(fold=fold, method=method))
     return joined(parts, SIDE_EFFECTS)
 

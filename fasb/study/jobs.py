@@ -1,7 +1,7 @@
 """Jobs of a study: which there are, what each reads and writes, and how one is run.
 
 In: a `Study`, or the file that the workflow wrote of it. Every stage is declared in `stages/`;
-this is what the Snakefile and `fasb run` ask about them. Imports neither torch nor pandas.
+this is what the Snakefile and `fasb run` ask about them. Imports no torch.
 """
 
 from collections import Counter

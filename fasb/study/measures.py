@@ -111,10 +111,10 @@ HEADLINE = (TRUE_INFO, MC1)
 
 @dataclass(frozen=True, slots=True)
 class TableKind:
-    """A kind of table: its parts, the file of each cell, and what one printed table shares."""
+    """A kind of table: its parts, the files of each cell, and what one printed table shares."""
 
     parts: tuple[str, ...]
-    file: str = "metrics.parquet"
+    files: tuple[str, ...] = ("metrics.parquet",)
     together: tuple[str, ...] = ("model", "dataset", "source")
 
 
@@ -125,8 +125,10 @@ TABLES = {
     "models": TableKind(("answers", "choices"), together=("dataset",)),
     "tasks": TableKind(("tasks",), together=("model",)),
     "transfer": TableKind(("answers", "choices")),
-    "side_effects": TableKind(("texts", "unrelated"), file="side_effects.parquet"),
+    "side_effects": TableKind(("texts", "unrelated"), files=("side_effects.parquet",)),
+    "tuning": TableKind((), files=("tuned.json", "metrics.json")),
 }
+"""`tuning` has rows of its own kind (`chosen.py`), the others those of `tables.py`."""
 
 
 def shown_in(name: str) -> tuple[Measure, ...]:

@@ -13,6 +13,7 @@ from dataclasses import astuple, dataclass, replace
 from fasb.data.protocol import Size
 from fasb.errors import DataError
 from fasb.extensions import find, settings_of
+from fasb.fitting.reads import Read
 from fasb.search import Method
 from fasb.settings import StageSettings
 from fasb.study import cells
@@ -67,6 +68,7 @@ class Pair:
     judges: int
     answered: bool
     methods: tuple[Method, ...]
+    reads: tuple[str, ...]
 
     @property
     def before(self) -> int:
@@ -172,6 +174,7 @@ def pairs(study: Study) -> dict[tuple[str, str], Pair]:
             judges=sum(judge is not None for judge in judges_of(study, cell.dataset).values()),
             answered=cells.answered(study, cell.dataset),
             methods=methods,
+            reads=tuple(cells.reads(study, cell.dataset)),
         )
         for cell in study.run.cells
     }
@@ -218,16 +221,15 @@ def memory(pair: Pair) -> tuple[float, int | float]:
 
 
 def _once(pair: Pair) -> dict[str, Work]:
-    """Both banks, and the unsteered answers."""
+    """All banks, and the unsteered answers; each site is as wide as its heads together."""
     size, shape = pair.size, pair.shape
     prompts = round((pair.tested_on + size.fit) * size.phrasings)
     row = 0 if shape is None else shape.layers * shape.heads * shape.head_dim
     width = BYTES[pair.sections.activations.dtype]
-    banks = Work(
-        2,
-        read=size.answers * (3 * pair.question + 2 * pair.answer),
-        disk=2 * size.answers * row * width,
-    )
+    n_banks = len(pair.reads)
+    n_following = sum(Read.named(name).position == "next_question_end" for name in pair.reads)
+    each = n_banks * (pair.question + pair.answer) + n_following * pair.question
+    banks = Work(n_banks, read=size.answers * each, disk=n_banks * size.answers * row * width)
     trace = Work(
         1,
         read=pair.before + prompts * pair.question,
@@ -282,7 +284,7 @@ def _settings(pair: Pair) -> Iterator[int]:
             yield 0
             continue
         # whoever is steered from the question on is steered alike at every threshold
-        unused = {"beta"} if method.settings.get("gate") == "question" else set()
+        unused = {"beta"} if method.settings.get("when") == "prompt" else set()
         yield math.prod(len(values) for key, values in method.grid.items() if key not in unused)
 
 

@@ -16,11 +16,10 @@ import pandas as pd
 from fasb.artifacts import read_json, stamp_of
 from fasb.study.agreement import agreement_parts
 from fasb.study.answers import OUTCOMES, pick
-from fasb.study.chosen import chosen_rows, chosen_tables
+from fasb.study.chosen import chosen_tables
 from fasb.study.escaping import without_controls
 from fasb.study.figures import FIGURES, figure
-from fasb.study.measures import TABLES
-from fasb.study.panels import HYPERPARAMETERS, Cell, files_of, read_cells
+from fasb.study.panels import Cell, files_of, read_cells
 from fasb.study.printing import conditions, lines, message, parts_of, split, title_of
 from fasb.study.styles import MethodStyle, first_gated
 
@@ -41,7 +40,7 @@ ABOUT_TABLES = {
     "texts are by careful and by credulous authors, so some cross-entropy is what steering is for.",
     "transfer": "Questions or models steered with bundles that were fitted and tuned on others.",
 }
-"""What stands above each table."""
+"""What stands above each table, in the order of the page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,22 +73,20 @@ def render(sources: Sources) -> str:
         lstrip_blocks=True,
         finalize=_without_controls,
     )
-    styles = tuple(sources.methods)
     csvs, pictures = sources.named(".csv", "tables"), sources.named(".png", "figures")
     judges = agreement_parts(pd.read_csv(csvs["judges"])) if "judges" in csvs else []
     return environment.get_template("report.html").render(
         css=(FOLDER / "report.css").read_text(),
         sources=sources,
-        styles=styles,
+        styles=sources.methods,
         worlds=bool(sources.health),
-        tables={name: tables(csvs[name]) for name in TABLES if name in csvs},
+        tables={name: tables(csvs[name]) for name in ABOUT_TABLES if name in csvs},
         about_tables=ABOUT_TABLES,
         judges=judges,
         figures=[picture(name, pictures[name]) for name in FIGURES if name in pictures],
         health=health({path.stem: read_json(path) for path in sources.health}),
-        chosen=chosen_tables(chosen_rows(sources.cells, sources.files, styles)),
-        hyperparameters=HYPERPARAMETERS,
-        answers=answers(sources, styles),
+        chosen=chosen_tables(pd.read_csv(csvs["tuning"])) if "tuning" in csvs else [],
+        answers=answers(sources),
         outcomes=OUTCOMES,
         provenance=provenance(sources),
         timing=timing(sources.timing),
@@ -144,9 +141,9 @@ def health(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return {"columns": columns, "rows": rows}
 
 
-def answers(sources: Sources, styles: Sequence[MethodStyle]) -> dict[str, Any]:
+def answers(sources: Sources) -> dict[str, Any]:
     """Return a few answers of the first gated method, by world and outcome."""
-    method = first_gated(styles)
+    method = first_gated(sources.methods)
     firsts: dict[tuple[str, str], Cell] = {}
     for cell in sources.cells:
         firsts.setdefault(cell.group, cell)
@@ -161,7 +158,7 @@ def answers(sources: Sources, styles: Sequence[MethodStyle]) -> dict[str, Any]:
             found = [one for one in shown if (one.model, one.outcome) == (model, outcome)]
             if found:
                 groups.append({"model": model, "outcome": outcome, "answers": found})
-    labels = {style.name: style.label for style in styles}
+    labels = {style.name: style.label for style in sources.methods}
     return {"method": labels[method], "groups": groups}
 
 

@@ -8,9 +8,9 @@ no grid and no verdict. A model is loaded when the first cell that is not in the
     answers       setting (the bundle's number), question, phrasing, answer, n_tokens, decoded
                   (tokens traced and written anew), passes (forward passes of a live run: each reads
                   a prompt, a text that is taken up again, or one token), ended, fired, kept,
-                  strength; in detail also text (of the question), fired_at (tokens there
-                  were when it fired), p (of states 0..n of the unsteered answer; empty if not
-                  tracked), trace_pieces, answer_pieces, trace_answer
+                  strength; in detail also text (of the question), fired_at (tokens there were
+                  when it fired), p (of states 0..n of the
+                  unsteered answer; empty if not tracked), trace_pieces, answer_pieces, trace_answer
     scores        setting, question, phrasing, mc1, mc2, mc3, fired (share of its reference answers)
     side effects  ce, kl (nats per token of each text, steered by alpha everywhere), ce_gated,
                   kl_gated (as the bundle's own gate has it), steered_gated (share of positions it
@@ -57,7 +57,7 @@ ANSWERS = (
     "kept",
     "strength",
 )
-DETAIL = ("text", "p", "trace_pieces", "answer_pieces", "trace_answer")
+DETAIL = ("text", "fired_at", "p", "trace_pieces", "answer_pieces", "trace_answer")
 EFFECTS = ("ce", "kl", "ce_gated", "kl_gated", "steered_gated")
 SCORES = ("question", "phrasing", "mc1", "mc2", "mc3", "fired")
 
@@ -197,7 +197,8 @@ class Runner:
                 parts.append(_detailed(model, asked, rows, answers) if detail else rows)
             return _numbered(parts)
 
-        return self._kept(["answers", detail, asked.content()], bundles, what, make)
+        key = ["answers", list(DETAIL) if detail else [], asked.content()]
+        return self._kept(key, bundles, what, make)
 
     def scores(
         self, questions: Sequence[Question], bundles: Sequence[Bundle], what: str

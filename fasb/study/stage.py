@@ -2,7 +2,7 @@
 
 In: functions of the modules `stages/*.py`, each under the decorator `stage`. Out: for every target
 of a study its input and output files, the settings that its result depends on with their hash, and
-the function that makes it. Imports neither torch nor pandas.
+the function that makes it. Imports no torch.
 
 A target is what a stage is run for, as it is written in a command: a cell (`model/dataset/seed0`),
 a dataset, a table. Its names are the arguments of the stage's functions beside the study.
@@ -101,6 +101,10 @@ class Stage:
         found = self.inputs(study, **names)
         return {key: [one] if isinstance(one, str) else one for key, one in found.items()}
 
+    def is_folder(self, output: str) -> bool:
+        """Return whether an output is a folder."""
+        return not Path(self.outputs[output]).suffix
+
     def written(self) -> dict[str, str]:
         """Return the files that jobs write, in the workflow's wildcards."""
         return {name: path.replace("{cell}", CELL) for name, path in self.outputs.items()}
@@ -165,10 +169,7 @@ def extension(package: str, use: str, settings: dict[str, Any]) -> dict[str, Any
 
 
 def _digest(path: Path) -> str:
-    """As recorded in the file; a bank of many gigabytes is not read again for it."""
-    from fasb.artifacts import hdf5_stamp, reading_hdf5, stamp_of
+    """Return the digest recorded in a file, whose content is compared with it once by a job."""
+    from fasb.artifacts import stamp_of
 
-    if path.suffix != ".h5":
-        return str(stamp_of(path)["digest"])
-    with reading_hdf5(path) as file:
-        return str(hdf5_stamp(file, path)["digest"])
+    return str(stamp_of(path)["digest"])

@@ -57,15 +57,14 @@ def chosen_methods(name: str, methods: Sequence[MethodStyle]) -> list[Pair]:
     """
     if name not in TABLES:
         raise ConfigError(f"table: no table {name!r}; {did_you_mean(name, TABLES)}")
-    styles = tuple(methods)
-    main = names_of(styles, "main") or names_of(styles)
+    main = names_of(methods, "main") or names_of(methods)
     if name == "differences":
-        return _differences(styles) or chosen_methods("main", styles)
+        return _differences(methods) or chosen_methods("main", methods)
     if name == "ablation":
-        full = first_gated(styles) or main[0]
-        others = [one for one in names_of(styles, "ablation", "control") if one != full]
+        full = first_gated(methods) or main[0]
+        others = [one for one in names_of(methods, "ablation", "control") if one != full]
         return [(one, full) for one in (full, *others)]
-    unsteered = [style.name for style in styles if style.name in main and not style.steers]
+    unsteered = [style.name for style in methods if style.name in main and not style.steers]
     baseline = unsteered[0] if unsteered else main[0]
     return [(one, baseline) for one in main]
 
@@ -89,19 +88,19 @@ def table_rows(
     n_draws: int = 2000,
 ) -> pd.DataFrame:
     """Return the tidy rows of table `name`; `frame` holds all cells (`panels.read_cells`)."""
-    pairs, styles = chosen_methods(name, methods), tuple(methods)
+    pairs = chosen_methods(name, methods)
     needed = {one for pair in pairs for one in pair}
-    names = [one for one in names_of(styles) if one in needed]
-    found = comparisons(frame, names, columns_of(TABLES[name].file))
+    names = [one for one in names_of(methods) if one in needed]
+    found = comparisons(frame, names, columns_of(TABLES[name].files[0]))
     # the smallest p there can be must survive the correction for this many claims
     n_claims = len(found) * len(pairs) * sum(has_difference(name, one) for one in MEASURES)
     rows: list[dict[str, Any]] = []
     for comparison in found:
         compared = _Compared.of(comparison, n_draws, max(1999, 100 * n_claims - 1))
         rows += compared.rows(name, pairs)
-    table = with_styles(pd.DataFrame(rows), styles)
+    table = with_styles(pd.DataFrame(rows), methods)
     p = table["p"].to_numpy(np.float64)
-    labels = {style.name: style.label for style in styles}
+    labels = {style.name: style.label for style in methods}
     table = table.assign(
         p_holm=holm(p),
         claims=int(np.isfinite(p).sum()),

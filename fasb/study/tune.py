@@ -147,7 +147,6 @@ class Choice:
 
 def _choose(fitted: FittedFold, name: str, method: Method, results: Results) -> Choice:
     points = method.points()
-    table = hyperparameter_table([method.bundle(fitted, point, name) for point in points])
     where = f"sweep: fold {fitted.fold}, {name}"
     rows = _of(results.measured, fitted, name)
     if sorted(rows["setting"]) != list(range(len(points))):
@@ -155,6 +154,7 @@ def _choose(fitted: FittedFold, name: str, method: Method, results: Results) -> 
             f"{where}: results of {len(rows)} settings, but its grid has {len(points)}; run "
             "the stage 'sweep' again"
         )
+    table = hyperparameter_table([method.bundle(fitted, point, name) for point in points])
     _check_grid(_of(results.swept, fitted, name), table, where)
     grid = table.merge(rows, on="setting", validate="one_to_one")
     best = best_setting(grid, "true_info" if grid["true_info"].notna().any() else "mc1")

@@ -212,7 +212,7 @@ def _measures(columns: dict[str, np.ndarray], groups: Sequence[str]) -> tuple[Me
 
 def as_table(found: Evaluation) -> str:
     """The evaluation as aligned text, in percent."""
-    rows = [("", "unsteered", "steered", "difference", "95 % interval")]
+    rows: list[tuple[str, ...]] = [("", "unsteered", "steered", "difference", "95 % interval")]
     for one in found.measures:
         shares = [f"{100 * share:.1f}" for share in (one.unsteered, one.steered)]
         change = f"{100 * one.difference:+.1f}"

@@ -31,6 +31,7 @@ PROMPT: dict[str, Any] = {
     "stop": (".",),
     "question_mark": "Q:",
     "answer_mark": "A:",
+    "marks": "anywhere",
 }
 """`PromptSettings` of these questions: a document with one question, no author named, nothing marked.
 

@@ -1,6 +1,4 @@
 # Names, files and resources that the rules share; `job` is what a rule's command is given.
-from pathlib import Path
-
 ENVIRONMENT = "../../environment.yml"
 
 
@@ -14,7 +12,7 @@ wildcard_constraints:
     seed=names(str(seed) for seed in study.run.seeds),
     # an empty pattern would match anything
     suffix=f"(?:{names(cell.cell_suffix for cell in cells.cells(study))})?",
-    read=names(read for name in cells.asked(study) for read in cells.reads(study, name)),
+    read=names(bank["read"] for bank in jobs.STAGES["activations"].scope.of(study)),
     table=names(cells.tables(study)),
     judged="judged|judged_second",
     figure=names(cells.figures(study)),
@@ -29,9 +27,9 @@ def outputs(stage, category=None):
     """The files that it writes; the first of a category is shown in Snakemake's own report."""
     made = {}
     for name, path in jobs.STAGES[stage].written().items():
-        made[name] = path if Path(path).suffix else directory(path)
+        made[name] = directory(path) if jobs.STAGES[stage].is_folder(name) else path
         if category is not None and len(made) == 1:
-            made[name] = report(path, category=category, labels={"name": Path(path).stem})
+            made[name] = report(path, category=category, labels={"file": path})
     return made
 
 

@@ -55,9 +55,8 @@ def rows_of(
     """
     from fasb.study.styles import with_styles
 
-    styles = tuple(methods)
-    found: pd.DataFrame = figure(name).rows(cells, files, styles)
-    return with_styles(found, styles) if "method" in found else found
+    found: pd.DataFrame = figure(name).rows(cells, files, methods)
+    return with_styles(found, methods) if "method" in found else found
 
 
 def draw(name: str, rows: pd.DataFrame) -> Figure:

@@ -6,6 +6,7 @@ from typing import Any
 from fasb.study import cells
 from fasb.study.cells import Cell
 from fasb.study.config import Study
+from fasb.study.measures import TABLES
 from fasb.study.stage import ONCE, Paths, Scope, each, stage
 
 
@@ -37,7 +38,7 @@ def _write_table(paths: Paths, texts: dict[str, str]) -> None:
     each("table", cells.tables),
     outputs={suffix: f"results/tables/{{table}}.{suffix}" for suffix in ("csv", "md", "tex")},
     inputs=lambda study, table: {
-        "cells": cells.files(cells.of_table(study, table), [cells.of_cell(table)])
+        "cells": cells.files(cells.of_table(study, table), TABLES[table].files)
     },
     depends=lambda study, table: {
         **_shown(study, cells.of_table(study, table)),
@@ -46,21 +47,27 @@ def _write_table(paths: Paths, texts: dict[str, str]) -> None:
 )
 def table(study: Study, table: str, paths: Paths) -> None:
     """Write a table of all cells, as CSV, Markdown and LaTeX."""
+    from fasb.study import chosen, printing
     from fasb.study.escaping import csv_text
     from fasb.study.panels import Cell, judges_of, read_cells
-    from fasb.study.printing import latex, markdown
     from fasb.study.styles import styles_of
     from fasb.study.tables import table_rows
 
-    files = paths.every("cells")
+    files, methods = paths.every("cells"), styles_of(study.chosen_methods)
     shown = Cell.of([cell.dump() for cell in cells.of_table(study, table)])
-    frame = read_cells(shown, files, cells.of_cell(table))
-    rows = table_rows(frame, table, styles_of(study.chosen_methods), study.preset)
+    if table == "tuning":
+        rows = chosen.chosen_rows(shown, files, methods)
+        texts = {"md": chosen.markdown(rows), "tex": chosen.latex(rows)}
+        _write_table(paths, {"csv": csv_text(rows), **texts})
+        return
+    (file,) = TABLES[table].files
+    rows = table_rows(read_cells(shown, files, file), table, methods, study.preset)
     rows["sigma_of_all"] = bool(_sigma_of_all(study, table))
     if table != "side_effects":
         judges = judges_of(shown, files)
         rows["judge"] = [judges.get(group, "") for group in zip(rows["model"], rows["dataset"])]
-    _write_table(paths, {"csv": csv_text(rows), "md": markdown(rows), "tex": latex(rows)})
+    texts = {"md": printing.markdown(rows), "tex": printing.latex(rows)}
+    _write_table(paths, {"csv": csv_text(rows), **texts})
 
 
 @stage(

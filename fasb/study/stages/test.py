@@ -228,9 +228,10 @@ def metrics(study: Study, cell: Cell, paths: Paths) -> None:
     from fasb.study.judging import named
     from fasb.study.metrics import question_metrics, summary
 
-    frames = [read_parquet(path) for path in paths.every("generations", "judged", "scores")]
+    generations, judged, scores = map(read_parquet, paths.every("generations", "judged", "scores"))
     exact = study.datasets[cell.dataset].exact
-    frame = question_metrics(read_questions(paths["questions"]), *frames, exact=exact)
+    questions = read_questions(paths["questions"])
+    frame = question_metrics(questions, generations, judged, scores, exact=exact)
     judge = named(stamp_of(paths["judged"])["provenance"])
     made_by = paths.made_by(judge=judge)
     write_parquet(paths["metrics"], frame, made_by)
