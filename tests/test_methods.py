@@ -292,7 +292,7 @@ def test_head_vectors_are_sigma_times_the_unit_direction_of_the_best_heads(
     fits, model, ranked, vector, scale
 ):
     probes, best = ranked
-    sections = replace(SECTIONS, vectors=VectorSettings(scale=scale))
+    sections = SECTIONS.model_copy(update={"vectors": VectorSettings(scale=scale)})
     (change,) = bundle_of(
         fits, model, "head_vectors", sections=sections, k=4, vector=vector
     ).edit.changes
@@ -324,7 +324,8 @@ def test_the_probe_gate_is_the_mean_over_anchors_of_one_minus_p_true(fits, model
 @pytest.mark.parametrize("prototype", ["cosine", "logistic"])
 def test_the_prototype_variant_tracks_what_the_preset_says(fits, model, prototype):
     """Training-free, or the released hybrid: prototype vectors tracked by logistic probes."""
-    sections = replace(SECTIONS, trackers=TrackerSettings(prototype=prototype))
+    trackers = TrackerSettings(prototype=prototype)
+    sections = SECTIONS.model_copy(update={"trackers": trackers})
     variant = {"vector": "prototype", "classifier": "prototype", "k": 3}
     bundle = bundle_of(fits, model, "head_vectors", "probe", sections, **variant)
     named = bundle_of(fits, model, "head_vectors", "probe", **(variant | {"classifier": prototype}))

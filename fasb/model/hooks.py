@@ -85,13 +85,15 @@ def recording(
             if index is not None:
                 index = index.to(x.device)  # known only now if the weights are offloaded
                 x = x.index_select(-2, index)
+            elif recorder.positions is None:
+                x = x.clone()  # Falcon's layers add to it in place
             recorder._seen[layer] = x
 
         return keep
 
     with ExitStack() as stack:
         for layer in units:
-            stack.callback(_hook(where, layer, record(layer), first=True).remove)
+            _hook(stack, where, layer, record(layer), first=True)
         yield recorder
 
 
@@ -113,7 +115,7 @@ def editing(layout: Layout, edit: Edit | None) -> Iterator[EditStrength]:
                 rows = (change.at[:, 0] == layer).nonzero()[:, 0]
                 operation = _rows_of(change.operation, rows.to(change.at.device))
                 changer = _changer(site, index, operation, dial)
-                stack.callback(_hook(site, layer, changer).remove)
+                _hook(stack, site, layer, changer)
         yield dial
 
 
@@ -141,10 +143,19 @@ def _changer(
 
 
 def _hook(
-    site: Site, layer: int, see: Callable[[Tensor], Tensor | None], first: bool = False
-) -> torch.utils.hooks.RemovableHandle:
+    stack: ExitStack,
+    site: Site,
+    layer: int,
+    see: Callable[[Tensor], Tensor | None],
+    first: bool = False,
+) -> None:
     """Show a function the activations of one layer; what it returns takes their place."""
     module: nn.Module = site.modules[layer]
+    n_rows = 0
+
+    def count_rows(_module: Any, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        nonlocal n_rows
+        n_rows = len(inputs[0] if inputs else named["hidden_states"])
 
     def before(_module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
         changed = see(inputs[0])
@@ -153,14 +164,21 @@ def _hook(
     def after(_module: Any, _inputs: Any, output: Any) -> Any:
         # layers of some architectures give their attention weights or router logits as well
         several = isinstance(output, tuple)
-        changed = see(output[0] if several else output)
+        x = output[0] if several else output
+        changed = see(x.unflatten(0, (n_rows, -1)) if site.layers else x)
         if changed is None:
             return None
+        changed = changed.flatten(0, 1) if site.layers else changed
         return (changed, *output[1:]) if several else changed
 
+    if site.layers:
+        counter = site.layers[layer].register_forward_pre_hook(count_rows, with_kwargs=True)
+        stack.callback(counter.remove)
     if site.side == "input":
-        return module.register_forward_pre_hook(before, prepend=first)
-    return module.register_forward_hook(after, prepend=first)
+        handle = module.register_forward_pre_hook(before, prepend=first)
+    else:
+        handle = module.register_forward_hook(after, prepend=first)
+    stack.callback(handle.remove)
 
 
 def _units_by_layer(site: Site, at: Int[Tensor, "n 2"] | None) -> dict[int, Tensor | None]:

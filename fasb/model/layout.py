@@ -40,18 +40,23 @@ MLPS = (
 )
 """Paths, within a layer, of the last module of the feed-forward block; the first that is there."""
 
+IN_SERIES = ("fc2",)
+"""Those that take the tokens of all rows in one series."""
+
 
 @dataclass(frozen=True, slots=True)
 class Site:
     """Where activations of one kind are: the same side of one module per layer.
 
-    Each holds [row, token, units * width].
+    Each holds [row, token, units * width]. layers: where a module takes all rows' tokens in one
+    series, as OPT's `fc2` does, the layers that it is in: their input tells rows from tokens.
     """
 
     modules: tuple[nn.Module, ...]
     side: Literal["input", "output"]
     units: int
     width: int
+    layers: tuple[nn.Module, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +96,8 @@ class Layout:
                 f"{type(self.layers[0]).__name__}: no feed-forward block found; add its path within "
                 "a layer to MLPS in fasb/model/layout.py"
             )
-        return Site(mlps[1], "output", 1, self.hidden)
+        path, modules = mlps
+        return Site(modules, "output", 1, self.hidden, self.layers if path in IN_SERIES else ())
 
 
 def layout_of(model: nn.Module) -> Layout:
