@@ -128,10 +128,11 @@ class Method(Section):
                 Recipe.of(self.use, self.gate, values, sections, f"{where}.grid")
             except ConfigError as error:
                 # a point and the settings are checked together; whose key it is, is said here
-                told = str(error).removeprefix(f"{where}.grid")
-                key = told.removeprefix(".").partition(":")[0]
+                told = str(error).removeprefix(f"{where}.grid").removeprefix(".")
+                told = told.removeprefix("policy.")
+                key = told.partition(":")[0]
                 beside = "settings" if key in self.settings or not self.grid else "grid"
-                raise ConfigError(f"{where}.{beside}{told}") from None
+                raise ConfigError(f"{where}.{beside}{'.' if key else ''}{told}") from None
 
     def recipe(self, point: Mapping[str, Any], sections: StageSettings, name: str) -> Recipe:
         """Return what a point of the grid asks for.
