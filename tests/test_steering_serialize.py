@@ -1,4 +1,7 @@
-"""Whatever a stranger's file holds: a bundle that can be attached, or one line that names the file."""
+"""Whatever a stranger's file holds.
+
+A bundle that can be attached, or one line that names the file.
+"""
 
 import copy
 import json

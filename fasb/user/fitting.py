@@ -132,7 +132,8 @@ def fit(
         _of(questions, ids) for ids in (parts.train, parts.validation, parts.test)
     )
     say(
-        f"{len(questions)} questions: {len(train)} to fit, {len(validation)} to tune, {len(test)} held out"
+        f"{len(questions)} questions: {len(train)} to fit, {len(validation)} to tune, "
+        f"{len(test)} held out"
     )
     with tempfile.TemporaryDirectory() if work is None else contextlib.nullcontext(work) as folder:
         training = training_of(model, questions, parts, settings, Path(folder))
@@ -191,7 +192,10 @@ def checked_settings(settings: FitSettings | dict[str, Any] | None) -> FitSettin
 
 
 def split_of(questions: Sequence[Question], settings: FitSettings) -> Split:
-    """Questions to fit, tune and hold out: the first fold of the questions in an order that the seed draws."""
+    """Questions to fit, tune and hold out.
+
+    The first fold of the questions in an order that the seed draws.
+    """
     order = np.random.default_rng(settings.seed).permutation(len(questions))
     return split([questions[i] for i in order], settings.split, settings.seed)[0]
 
@@ -338,7 +342,10 @@ def _tried(
 def _true_info(
     judge: JudgeSettings, questions: Sequence[Question], texts: Sequence[Sequence[str]]
 ) -> list[float]:
-    """True*Info of each setting, each distinct answer judged once; a judge of one of the two counts alone."""
+    """True*Info of each setting, each distinct answer judged once.
+
+    A judge of one of the two counts alone.
+    """
     pairs = list(dict.fromkeys((i, text) for answers in texts for i, text in enumerate(answers)))
     said = run_judge(judge, [questions[i] for i, _ in pairs], [text for _, text in pairs])
     yes = {
