@@ -12,10 +12,12 @@ from fasb.study.stage import ONCE, Paths, Scope, each, stage
 
 def _shown(study: Study, shown: list[Cell]) -> dict[str, Any]:
     """What every output depends on: its cells, and how methods are named, ordered and drawn."""
-    printed = {"label", "role", "colour"}
-    methods = {name: study.methods[name].model_dump(include=printed) for name in study.run.methods}
+    methods = []
+    for name, method in study.chosen_methods.items():
+        printed = method.model_dump(include={"label", "role", "colour"})
+        methods.append([name, printed, method.steers, method.gated])
     named = {"name": study.run.name, "preset": study.preset}
-    return {**named, "cells": [cell.dump() for cell in shown], "methods": list(methods.items())}
+    return {**named, "cells": [cell.dump() for cell in shown], "methods": methods}
 
 
 def _sigma_of_all(study: Study, table: str) -> list[str]:
