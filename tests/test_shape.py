@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from fasb.extensions import known
+from fasb.study.config import read_mapping
+
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
@@ -116,3 +119,21 @@ def test_measures_are_those_of_a_library_counted_by_hand(tmp_path):
     assert (shape.methods, shape.gates) == (1, 0)
     assert (shape.comprehensions_per_100, shape.zips_per_100) == (10.0, 10.0)
     assert shape.comments_per_100_code == 16.67
+
+
+def test_a_methods_name_decides_nothing():
+    configs = (ROOT / "config").glob("*.yaml")
+    named = {name for path in configs for name in read_mapping(path).get("methods", {})}
+    # what is not steered has no other word
+    named -= {"unsteered"}
+    assert {"iti", "fasb-probe", "all-fixed"} <= named
+    # `fasb.fit` fits the paper's method, so user/ names its files
+    naming = ("methods", "gates", "user")
+    found = []
+    for file in FILES:
+        part = file.relative_to(ROOT / "fasb").parts[0]
+        wrong = named | (set() if part in naming else set(known("methods")))
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Constant) and node.value in wrong:
+                found.append(f"{file.relative_to(ROOT)}:{node.lineno}: {node.value}")
+    assert found == []

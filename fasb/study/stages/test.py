@@ -228,10 +228,13 @@ def metrics(study: Study, cell: Cell, paths: Paths) -> None:
     from fasb.study.judging import named
     from fasb.study.metrics import question_metrics, summary
 
-    generations, judged, scores = map(read_parquet, paths.every("generations", "judged", "scores"))
-    exact = study.datasets[cell.dataset].exact
-    questions = read_questions(paths["questions"])
-    frame = question_metrics(questions, generations, judged, scores, exact=exact)
+    frame = question_metrics(
+        read_questions(paths["questions"]),
+        read_parquet(paths["generations"]),
+        read_parquet(paths["judged"]),
+        read_parquet(paths["scores"]),
+        study.datasets[cell.dataset].exact,
+    )
     judge = named(stamp_of(paths["judged"])["provenance"])
     made_by = paths.made_by(judge=judge)
     write_parquet(paths["metrics"], frame, made_by)
