@@ -98,5 +98,7 @@ def test_an_answer_without_both_verdicts_is_refused(made, tmp_path):
             made_by("exact"),
         )
     cells = Cell.of([{**made.cells[0], "folder": str(tmp_path)}])
-    with pytest.raises(DataError, match="not every answer has both verdicts; run 'fasb judge'"):
+    with pytest.raises(
+        DataError, match="not every answer has both verdicts; run the stage 'judge'"
+    ):
         agreement_rows(cells, [tmp_path / name for name in NAMES])

@@ -91,7 +91,7 @@ def test_true_info_of_the_summary_is_a_product_per_fold(frame):
 
 def test_an_answer_without_a_verdict_is_refused(answers):
     generations, judged, scores = answers
-    with pytest.raises(DataError, match=r"no verdict on .* run 'fasb judge'"):
+    with pytest.raises(DataError, match=r"no verdict on .* run the stage 'judge'"):
         question_metrics(QUESTIONS, generations, judged.iloc[:3], scores)
 
 

@@ -113,8 +113,7 @@ def _both(generations: Path, judged: Sequence[Path]) -> pd.DataFrame:
         frame = frame.merge(found, on=["question", "answer"], how="left", validate="many_to_one")
     if frame.isna().any(axis=None):
         raise DataError(
-            f"{judged[-1]}: not every answer has both verdicts; "
-            "run 'fasb judge' on the generations again"
+            f"{judged[-1]}: not every answer has both verdicts; run the stage 'judge' again"
         )
     return frame
 

@@ -60,7 +60,7 @@ def question_metrics(
     if not parts:
         raise DataError(
             "metrics: neither generations nor scores hold a row; "
-            "run 'fasb generate' or 'fasb score' first"
+            "run the stage 'generate' or 'score' first"
         )
     frame = parts[0] if len(parts) == 1 else parts[0].merge(parts[1], on=KEYS, how="outer")
     frame = frame.reindex(columns=[*KEYS, *COLUMNS])
@@ -153,6 +153,6 @@ def _verdicts(
         first = found[missing].iloc[0]
         raise DataError(
             f"judged.parquet: no verdict on {int(missing.sum())} answers, the first to question "
-            f"{first['question']!r}; run 'fasb judge' on these generations again"
+            f"{first['question']!r}; run the stage 'judge' again"
         )
     return metrics.verdict(found[kinds].to_numpy(np.float64))
