@@ -36,7 +36,8 @@ def commit_of(settings: ModelSettings) -> str:
     Raises:
         ModelError: the model cannot be had.
     """
-    if Path(settings.path).exists():
+    if Path(settings.path).exists() or Path(settings.path).suffix == GGUF:
+        source_of(settings.path)
         return ""
     with explained(settings):
         file = huggingface_hub.hf_hub_download(
