@@ -13,6 +13,7 @@ from fasb.errors import FasbError, did_you_mean
 
 COMMANDS = {
     "fasb.cli.user": ("fit", "steer", "evaluate", "verify"),
+    "fasb.cli.get": ("get",),
     "fasb.cli.run": ("run",),
     "fasb.cli.study": ("plan", "study", "schema"),
 }

@@ -4,6 +4,7 @@ In: `ModelSettings`. Out: the commit it was resolved to and its config, or one l
 is missing and what to do. Bytes are counted from the config alone. Knows no weights and no text.
 """
 
+import importlib.util
 import json
 import pickle  # only for the name of an error
 import re
@@ -21,6 +22,8 @@ from fasb.errors import FasbError, ModelError
 from fasb.settings import ModelSettings
 
 GB = 1e9
+GGUF = ".gguf"
+"""Ending of the files of llama.cpp, which are read and dequantised."""
 MOST_LAYERS = 10_000
 """More are a damaged config, whose empty model alone would take for ever to build."""
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
@@ -35,7 +38,8 @@ def commit_of(settings: ModelSettings) -> str:
     Raises:
         ModelError: the model cannot be had.
     """
-    if Path(settings.path).is_dir():
+    if Path(settings.path).exists() or Path(settings.path).suffix == GGUF:
+        source_of(settings.path)
         return ""
     with explained(settings):
         file = huggingface_hub.hf_hub_download(
@@ -53,10 +57,9 @@ def config_of(settings: ModelSettings) -> Any:
     from transformers import AutoConfig
 
     _check_adapter(settings)
+    path, keywords = source_of(settings.path, settings.revision)
     with explained(settings):
-        config = AutoConfig.from_pretrained(
-            settings.path, trust_remote_code=False, **revision_of(settings)
-        )
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False, **keywords)
         n_layers = getattr(config.get_text_config(decoder=True), "num_hidden_layers", 0)
         if not 0 < n_layers <= MOST_LAYERS:
             raise ValueError(f"num_hidden_layers is {n_layers} in config.json")
@@ -75,9 +78,23 @@ def _check_adapter(settings: ModelSettings) -> None:
         )
 
 
-def revision_of(settings: ModelSettings) -> dict[str, str]:
-    """The keyword that the library's loaders take, if a revision is asked for."""
-    return {"revision": settings.revision} if settings.revision else {}
+def source_of(path: str, revision: str | None = None) -> tuple[str, dict[str, str]]:
+    """Return what the library's loaders take: hub id or folder, and keywords for a commit or GGUF file.
+
+    Raises:
+        ModelError: a file that is no GGUF file, or what reads GGUF is not installed.
+    """
+    file = Path(path)
+    if file.suffix != GGUF:
+        if file.is_file():
+            raise ModelError(f"{path}: a file; give a hub id, a folder, or a {GGUF} file")
+        return path, {"revision": revision} if revision else {}
+    if not file.is_file():
+        raise ModelError(f"{path}: no such file; correct the path")
+    for package in ("gguf", "accelerate"):
+        if importlib.util.find_spec(package) is None:
+            raise ModelError(f"{path}: needs the package {package}; run 'pip install fasb[gguf]'")
+    return str(file.parent), {"gguf_file": file.name}
 
 
 def weights_at_hand(settings: ModelSettings) -> bool:
@@ -87,6 +104,8 @@ def weights_at_hand(settings: ModelSettings) -> bool:
         ModelError: they are not, and the hub may not be asked.
     """
     folder = Path(settings.path)
+    if folder.is_file():
+        return True
     if not folder.is_dir():
         config = huggingface_hub.try_to_load_from_cache(
             settings.path, "config.json", revision=settings.revision

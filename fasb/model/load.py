@@ -26,7 +26,7 @@ from fasb.model.access import (
     config_of,
     explained,
     free_bytes,
-    revision_of,
+    source_of,
     weight_bytes,
     weights_at_hand,
 )
@@ -224,7 +224,7 @@ def load_model(settings: ModelSettings) -> LoadedModel:
     check_memory(config, settings)
     model = _weights_of(pinned, config)
     local = Path(settings.path)
-    return wrap(model, tokenizer, local.name if local.is_dir() else settings.path, settings, commit)
+    return wrap(model, tokenizer, local.name if local.exists() else settings.path, settings, commit)
 
 
 def _weights_of(settings: ModelSettings, config: Any) -> Any:
@@ -234,19 +234,30 @@ def _weights_of(settings: ModelSettings, config: Any) -> Any:
     quantised = getattr(config, "quantization_config", None) is not None
     placing = {"device_map": "auto" if settings.device == "auto" else {"": settings.device}}
     placed = quantised or settings.device == "auto"  # by accelerate, as the weights are read
+    path, keywords = source_of(settings.path, settings.revision)
     with explained(settings), _quiet(settings):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            settings.path,
+            path,
             dtype=getattr(torch, settings.dtype),
             trust_remote_code=False,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # refused below, by name
-            **revision_of(settings),
+            **keywords,
             **(placing if placed else {}),
         )
         model, info = loaded
         check_complete(info, settings)
+        if "gguf_file" in keywords:
+            _forget_quantisation(model)
         return model if placed else model.to(settings.device)
+
+
+def _forget_quantisation(model: Any) -> None:
+    """Make a dequantised model an ordinary one, which can be saved and moved."""
+    del model.config.quantization_config
+    model.config.name_or_path = ""
+    for name in ("hf_quantizer", "is_quantized", "quantization_method"):
+        model.__dict__.pop(name, None)
 
 
 def check_complete(info: dict[str, Any], settings: ModelSettings) -> None:
@@ -288,7 +299,7 @@ def available(settings: ModelSettings) -> str:
 
 
 def tokenizer_of(settings: ModelSettings) -> Any:
-    """The model's tokenizer, padding on the left.
+    """Return the model's tokenizer, padding on the left.
 
     Raises:
         ModelError: it cannot be had.
@@ -296,13 +307,11 @@ def tokenizer_of(settings: ModelSettings) -> Any:
     from transformers import AutoTokenizer
 
     # a tokenizer of its own is of another repository, where the model's revision means nothing
-    revision = {} if settings.tokenizer else revision_of(settings)
+    revision = None if settings.tokenizer else settings.revision
+    path, keywords = source_of(settings.tokenizer or settings.path, revision)
     with explained(settings.model_copy(update={"path": settings.tokenizer or settings.path})):
         return AutoTokenizer.from_pretrained(
-            settings.tokenizer or settings.path,
-            padding_side="left",
-            trust_remote_code=False,
-            **revision,
+            path, padding_side="left", trust_remote_code=False, **keywords
         )
 
 
@@ -349,19 +358,22 @@ def _quiet(settings: ModelSettings) -> Iterator[None]:
 
     No bars in files, nor over a local folder, which is read in seconds.
     """
+    import transformers.modeling_gguf_pytorch_utils as gguf_utils
     from transformers.utils import logging
 
     bars = logging.is_progress_bar_enabled() and (
         Path(settings.path).is_dir() or not sys.stderr.isatty()
     )
-    before = logging.get_verbosity()
+    before, gguf_bar = logging.get_verbosity(), gguf_utils.tqdm
     logging.set_verbosity_error()
     if bars:
         logging.disable_progress_bar()
+        gguf_utils.tqdm = lambda rows, **_: rows  # the only one that does not ask
     try:
         yield
     finally:
         logging.set_verbosity(before)
+        gguf_utils.tqdm = gguf_bar
         if bars:
             logging.enable_progress_bar()
 
