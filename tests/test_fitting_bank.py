@@ -1,4 +1,4 @@
-"""Banks: the last token of every text, whatever the batch; resumed after a kill, refused when damaged."""
+"""Banks: the last token of every text, whatever the batch; resumed if killed, refused if damaged."""
 
 import os
 import signal
@@ -326,7 +326,7 @@ def test_foreign_unfinished_and_stale_files_are_refused(tmp_path):
 
 
 def test_memory_does_not_grow_with_the_answers(model, tmp_path, monkeypatch):
-    """Heads as large as those of real models; only the outputs are made up, reading and writing are not."""
+    """Heads as large as those of real models; only the outputs are made up."""
     large = replace(model, layout=replace(model.layout, n_heads=64, head_dim=64))
     shape = (model.layout.n_layers, 64, 64)
     monkeypatch.setattr(fasb.fitting.bank, "BLOCK", 50)

@@ -201,7 +201,9 @@ def test_files_of_other_folds_are_refused(tmp_path):
 def test_damaged_anchors_are_refused(tmp_path):
     fits = some_fits(tmp_path).fit()
     fits.anchors.write_bytes(fits.anchors.read_bytes()[:1000])
-    with pytest.raises(ArtifactError, match=r"anchors.h5: not a finished HDF5 file.*; make it again"):
+    with pytest.raises(
+        ArtifactError, match=r"anchors.h5: not a finished HDF5 file.*; make it again"
+    ):
         fits.read()
 
 

@@ -1,4 +1,4 @@
-"""Whatever a stranger's file holds: a bundle that can be attached, or one line that names the file."""
+"""Whatever a stranger's file holds: a bundle to attach, or one line that names the file."""
 
 import copy
 import json
