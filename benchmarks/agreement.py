@@ -1,4 +1,6 @@
-"""How far answers in half precision agree: batched with one row at a time, with live steering, and with float32.
+"""How far answers in half precision agree.
+
+Batched with one row at a time, with live steering, and with float32.
 
     python benchmarks/agreement.py                            a small random Llama on the CPU, some ten seconds
     python benchmarks/agreement.py --device cuda --shape 7b
@@ -40,7 +42,10 @@ RUNS = {
 def report(
     model: LoadedModel, prompts: Prompts, bundle: Bundle, dtype: torch.dtype
 ) -> dict[str, Any]:
-    """The engine's batched answers in `dtype` against each of `RUNS`; the model is left in float32, rounded to it."""
+    """The engine's batched answers in `dtype` against each of `RUNS`.
+
+    The model is left in float32, rounded to it.
+    """
     model.model.to(dtype)
     batched = answer(model, prompts, bundle)
     alone = bundle.decoding.model_copy(update={"batch": 1})
@@ -73,7 +78,10 @@ def agreement(one: Answers, other: Answers, gaps: list[np.ndarray]) -> dict[str,
 
 
 def tokens(one: Trace, other: Trace, gaps: list[np.ndarray] | None) -> dict[str, Any]:
-    """Share of rows whose tokens are equal; steps at which the others first differ, and how many of them near a tie."""
+    """Share of rows whose tokens are equal.
+
+    Steps at which the others first differ, and how many of them near a tie.
+    """
     parts = [parting(one, other, row) for row in range(len(one.length))]
     parted = [(row, step) for row, step in enumerate(parts) if step is not None]
     steps = [step for _, step in parted]
@@ -88,7 +96,10 @@ def tokens(one: Trace, other: Trace, gaps: list[np.ndarray] | None) -> dict[str,
 
 
 def parting(one: Trace, other: Trace, row: int) -> int | None:
-    """The first step at which a row differs; None where it does not, or one was left unfinished before it did."""
+    """The first step at which a row differs.
+
+    None where it does not, or one was left unfinished before it did.
+    """
     a, b = (trace.tokens[row, : trace.length[row]] for trace in (one, other))
     n = min(len(a), len(b))
     differs = np.flatnonzero(a[:n] != b[:n])
@@ -107,7 +118,10 @@ def near_beta(answers: Answers, beta: float) -> dict[str, int]:
 
 
 def top_two_gaps(model: LoadedModel, prompts: Prompts, trace: Trace) -> list[np.ndarray]:
-    """Per row and step, by how much the logit of the token that was chosen leads the next; one plain pass per row."""
+    """Per row and step, by how much the logit of the token that was chosen leads the next.
+
+    One plain pass per row.
+    """
     found = []
     for prompt, written in zip(prompts, trace.rows(), strict=True):
         ids = torch.tensor([[*prompt, *written]], device=model.device)
@@ -130,9 +144,12 @@ def table(found: dict[str, Any]) -> str:
     """One line per run that was compared with."""
     beta, tie = found["near_beta"], found["near_tie"]
     lines = [
-        f"{found['rows']} rows in {found['dtype']}, batches of {found['batch']}, {found['fired']:.0%} fired",
-        f"states near beta: {beta['near']} of {beta['states']}, near a tie: {tie['near']} of {tie['states']}",
-        f"{'against':30}{'unsteered':>10}{'answers':>9}{'fired':>8}{'kept':>8}   first difference, at a tie",
+        f"{found['rows']} rows in {found['dtype']}, batches of {found['batch']}, "
+        f"{found['fired']:.0%} fired",
+        f"states near beta: {beta['near']} of {beta['states']}, near a tie: {tie['near']} of "
+        f"{tie['states']}",
+        f"{'against':30}{'unsteered':>10}{'answers':>9}{'fired':>8}{'kept':>8}   first "
+        "difference, at a tie",
     ]
     for name, row in found["against"].items():
         plain, quartiles = row["unsteered"], row["unsteered"].get("quartiles")

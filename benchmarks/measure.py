@@ -26,7 +26,10 @@ def sync() -> None:
 def pairs(
     ours: Callable[[], Any], other: Callable[[], Any], repeats: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Times of both, measured in turn so that a slow spell hits both; one warm-up each. `[repeat]` seconds."""
+    """Times of both, measured in turn so that a slow spell hits both; one warm-up each.
+
+    `[repeat]` seconds.
+    """
     ours(), other()
     times = np.array([(seconds(ours), seconds(other)) for _ in range(repeats)])
     return times[:, 0], times[:, 1]

@@ -119,7 +119,10 @@ def line(name: str, bar: str, row: dict[str, Any]) -> str:
 
 
 def draw(measured: dict[str, dict[str, Any]], bars: dict[str, str], path: Path) -> None:
-    """Each ratio over its bar, with its interval, on a logarithmic axis; the good side is the right one."""
+    """Each ratio over its bar, with its interval, on a logarithmic axis.
+
+    The good side is the right one.
+    """
     matplotlib.use("Agg")
     from matplotlib import pyplot
     from matplotlib.ticker import LogLocator, NullLocator

@@ -93,7 +93,10 @@ def _prompts(n: int, size: int) -> list[list[int]]:
 def half_firing(
     model: LoadedModel, prompts: list[list[int]], decoding: DecodingSettings, k: int = 24
 ) -> Bundle:
-    """Random anchors, k or half of all heads; beta is the median over answers of the highest p that is judged."""
+    """Random anchors, k or half of all heads.
+
+    Beta is the median over answers of the highest p that is judged.
+    """
     random = torch.Generator().manual_seed(0)
     layout, s = model.layout, 10
     k = min(k, layout.n_layers * layout.n_heads // 2)

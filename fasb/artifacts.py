@@ -43,7 +43,10 @@ STALE = 24 * 3600
 
 _made_by: ContextVar[dict[str, Any]] = ContextVar("made_by", default={})  # noqa: B039 - never changed
 _checked: dict[Path, tuple[int, int, int]] = {}
-"""Files whose content was compared with its checksum by this process: inode, size, time of change."""
+"""Files whose content was compared with its checksum by this process.
+
+Inode, size, time of change.
+"""
 
 
 @contextlib.contextmanager
@@ -58,7 +61,9 @@ def provenance(**made_by: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[Path]:
-    """Give a path beside `path` to write to; it takes `path`'s place when the block ends without an error.
+    """Give a path beside `path` to write to.
+
+    It takes `path`'s place when the block ends without an error.
 
     Half-written files that killed runs left for the same path are removed.
 
@@ -203,7 +208,10 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 def _system_error(error: Exception, path: Path) -> int | None:
-    """Return the system's number of an error about `path`; libraries have only its words in theirs."""
+    """Return the system's number of an error about `path`.
+
+    Libraries have only its words in theirs.
+    """
     if isinstance(error, OSError) and error.errno is not None:
         named = error.filename is not None and not isinstance(error.filename, int)
         about = not named or str(os.fsdecode(error.filename)).startswith(str(path.parent))
@@ -218,7 +226,9 @@ def content_hash(value: Any) -> str:
 
 
 def weights_of(model: str) -> list[tuple[str, int, int]]:
-    """Name, size and time of change of a file, or of each weight file of a local model: a retrained one is another.
+    """Name, size and time of change of a file, or of each weight file of a local model.
+
+    A retrained one is another.
 
     Empty for a hub id: there the revision says which weights they are.
     """
@@ -350,7 +360,10 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
 
 
 def _table_digest(table: Any) -> str:
-    """Hash of names and values as JSON, floats to 15 digits: the same whatever the file's encoding."""
+    """Hash of names and values as JSON, floats to 15 digits.
+
+    The same whatever the file's encoding.
+    """
     text = table.to_pandas().to_json(orient="split", index=False, double_precision=15)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -413,7 +426,10 @@ def writing_hdf5(path: Path, made_by: dict[str, Any] | None = None) -> Iterator[
 
 
 class _Careful:
-    """A file for HDF5, whose library ends the process where a write fails: the error is kept for later."""
+    """A file for HDF5, whose library ends the process where a write fails.
+
+    The error is kept for later.
+    """
 
     def __init__(self, file: Any) -> None:
         self._file = file
@@ -551,7 +567,10 @@ def _state(path: Path) -> tuple[int, int, int]:
 
 
 def is_ours(path: Path) -> bool:
-    """Return whether a Parquet file was made by `write_parquet`; False for any that cannot be read."""
+    """Return whether a Parquet file was made by `write_parquet`.
+
+    False for any that cannot be read.
+    """
     import pyarrow.parquet as pq
 
     try:
@@ -615,7 +634,8 @@ def stamp_of(path: Path) -> dict[str, Any]:
         with reading_hdf5(path) as file:
             return hdf5_stamp(file, path)
     raise ArtifactError(
-        f"{path}: not a kind of file this library writes; give .json .parquet .safetensors .bundle .h5"
+        f"{path}: not a kind of file this library writes; give .json .parquet .safetensors "
+        ".bundle .h5"
     )
 
 

@@ -1,4 +1,4 @@
-"""Searching a grid: a method with the settings to cross, and which of those that were tried is best.
+"""Searching a grid: a method with the settings to cross, and which of those tried is best.
 
 In: one entry of a config's `methods`; what each setting came to. Out: the points of the grid, the
 bundle of a point, the best. The only place where such an entry is read. Knows neither model nor
@@ -26,7 +26,7 @@ Point = dict[str, Any]
 """Values of a method's settings at one point of its grid."""
 
 DIGITS = 9
-"""Values that agree to so many digits are equal: a product of equal shares may differ in the last."""
+"""Values that agree to so many digits are equal: products of equal shares may differ there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,14 +124,15 @@ class Method(Section):
                 )
         for point in self.points():
             try:
-                values = {**self.settings, **point}
-                Recipe.of(self.use, self.gate, values, sections, f"{where}.grid")
+                settings = {**self.settings, **point}
+                Recipe.of(self.use, self.gate, settings, sections, f"{where}.grid")
             except ConfigError as error:
                 # a point and the settings are checked together; whose key it is, is said here
-                told = str(error).removeprefix(f"{where}.grid")
-                key = told.removeprefix(".").partition(":")[0]
+                told = str(error).removeprefix(f"{where}.grid").removeprefix(".")
+                told = told.removeprefix("policy.")
+                key = told.partition(":")[0]
                 beside = "settings" if key in self.settings or not self.grid else "grid"
-                raise ConfigError(f"{where}.{beside}{told}") from None
+                raise ConfigError(f"{where}.{beside}{'.' if key else ''}{told}") from None
 
     def recipe(self, point: Mapping[str, Any], sections: StageSettings, name: str) -> Recipe:
         """Return what a point of the grid asks for.

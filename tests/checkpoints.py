@@ -35,7 +35,10 @@ GROUPED = SHAPE | {"num_key_value_heads": 2}
 
 
 def checkpoint(kind: str, folder: Path, judge: bool = False) -> Path:
-    """A folder that a hub id stands for: `kind` is llama2, llama3 or qwen2.5; a judge says yes to about half."""
+    """A folder that a hub id stands for: `kind` is llama2, llama3 or qwen2.5.
+
+    A judge says yes to about half.
+    """
     import torch
 
     tokenizer = TOKENIZERS[kind]()

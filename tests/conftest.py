@@ -1,4 +1,7 @@
-"""Array shapes and argument types of `fasb` are checked while tests run; all tests run on two cores or more."""
+"""Array shapes and argument types of `fasb` are checked while tests run.
+
+All tests run on two cores or more.
+"""
 
 import os
 

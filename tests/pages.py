@@ -3,14 +3,29 @@
 import re
 from pathlib import Path
 
-from tests.test_user import QUESTIONS
 from tests.tiny import tiny_checkpoint
 
 ROOT = Path(__file__).parents[1]
 MODEL = "Qwen/Qwen2.5-0.5B"
 """The model that pages name."""
-SETTINGS = "{grid: {k: [2], alpha: [4], beta: [0.5], s: [3]}, decoding: {tokens: 8}}"
-"""What keeps `fasb fit` short; a page's own command has the default grid."""
+SMALL = {
+    "grid": {"k": [2], "alpha": [4], "beta": [0.5], "s": [3]},
+    "decoding": {"tokens": 8},
+    "split": {"folds": 4, "validation": 0.3},
+}
+"""Settings that keep a fit short."""
+WORDS = (
+    "slate",
+    "oak",
+    "Mira",
+    "Tom",
+    "a river",
+    "the sky",
+    "blue",
+    "no one",
+    "a fox",
+    "the old house",
+)
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -28,6 +43,9 @@ def commands(page: str, program: str) -> list[str]:
 def working_folder(path: Path) -> Path:
     """Write `my.csv` and the tiny model under the name of the real one."""
     tiny_checkpoint(path / MODEL)
-    rows = [f"{q.text},{';'.join(q.true)},{';'.join(q.false)}" for q in QUESTIONS]
-    (path / "my.csv").write_text("\n".join(["question,true,false", *rows]) + "\n")
+    lines = ["question,true,false"]
+    for i, word in enumerate(WORDS * 2):
+        question = f"What is the {word} of place {i}?"
+        lines.append(f"{question},{word}.;It is {word}.,not {word}.;It is not {word}.")
+    (path / "my.csv").write_text("\n".join(lines) + "\n")
     return path

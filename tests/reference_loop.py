@@ -20,7 +20,10 @@ from fasb.steering.tracker import Tracker
 
 @dataclass
 class Answer:
-    """One answer and how it came about; `p` is what was seen of each state before it was steered."""
+    """One answer and how it came about.
+
+    `p` is what was seen of each state before it was steered.
+    """
 
     tokens: list[int]
     fired: bool

@@ -73,7 +73,10 @@ def some_tracker(
 
 
 def some_prompts(n: int, seed: int = 0, longest: int = 12) -> list[list[int]]:
-    """Ragged prompts of random tokens that begin alike; with an odd seed, the first is one token."""
+    """Ragged prompts of random tokens that begin alike.
+
+    With an odd seed, the first is one token.
+    """
     generator = np.random.default_rng(seed)
     prompts = [
         [0, 5, *generator.integers(3, 160, generator.integers(1, longest)).tolist()]

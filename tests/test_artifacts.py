@@ -309,7 +309,8 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_file(tmp_path, name):
     path = tmp_path / name
     write_one(path)
     code = (
-        "import resource,sys; sys.path[:0]=sys.argv[2:]; from pathlib import Path; import numpy as np\n"
+        "import resource,sys; sys.path[:0]=sys.argv[2:]; from pathlib import Path; import numpy "
+        "as np\n"
         "from fasb.errors import FasbError; import test_artifacts as t; import pyarrow\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))\n"
         "try: t.write_one(Path(sys.argv[1]))\n"

@@ -1,4 +1,7 @@
-"""A study's configuration: layers of settings, one-line errors, and what each rule's settings depend on."""
+"""A study's configuration.
+
+Layers of settings, one-line errors, and what each rule's settings depend on.
+"""
 
 import json
 import os
@@ -46,7 +49,10 @@ BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 @pytest.fixture
 def mapping(tmp_path, monkeypatch):
-    """A small study of a model from the hub; its dataset, method and judge are one module of somebody's own."""
+    """A small study of a model from the hub.
+
+    Its dataset, method and judge are one module of somebody's own.
+    """
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "extension.py").write_text(EXTENSION)
     monkeypatch.syspath_prepend(tmp_path)
@@ -346,7 +352,8 @@ def test_reading_a_config_module_needs_neither_torch_nor_pandas():
 @pytest.mark.parametrize("name", ["config.yaml", "evidence.yaml", "tasks.yaml"])
 def test_shipped_configs_are_valid_without_torch(name):
     program = (
-        "import sys; from pathlib import Path; from fasb.study.config import load_study; from fasb.study.jobs import count_jobs\n"
+        "import sys; from pathlib import Path; from fasb.study.config import load_study; from "
+        "fasb.study.jobs import count_jobs\n"
         f"study = load_study([Path('config/{name}')]); print(count_jobs(study).total())\n"
         "assert 'torch' not in sys.modules"
     )
@@ -412,7 +419,8 @@ def test_every_study_sees_the_library_of_models_and_may_change_one(tmp_path, mon
     monkeypatch.chdir(ROOT)
     own = tmp_path / "own.yaml"
     own.write_text(
-        "models: {llama2-7b-chat: {revision: abc}}\nrun: {cells: [{model: llama2-7b-chat, dataset: copa}]}"
+        "models: {llama2-7b-chat: {revision: abc}}\nrun: "
+        "{cells: [{model: llama2-7b-chat, dataset: copa}]}"
     )
     study = load_study([Path("config/tasks.yaml"), own])
     chosen = study.models["llama2-7b-chat"]

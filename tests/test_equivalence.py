@@ -266,7 +266,10 @@ def test_scoring_and_observing_halve_their_batches_too(monkeypatch):
     top_p=st.sampled_from([0.4, 0.9, 1.0]),
 )
 def test_what_is_drawn_depends_on_no_batch(seed, policy, temperature, top_p):
-    """Rows together, alone, in another order, live and in study mode; and a sweep draws what its parts draw."""
+    """Rows together, alone, in another order, live and in study mode.
+
+    And a sweep draws what its parts draw.
+    """
     model, prompts = model_of(0), some_prompts(6, seed)
     rows = []
     for batch, order in ((1, 1), (4, 1), (32, -1)):

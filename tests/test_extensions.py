@@ -17,7 +17,8 @@ def my_method(tmp_path, monkeypatch):
     (package / "__init__.py").write_text("")
     file = package / "mine.py"
     file.write_text(
-        "from fasb.settings import Section\nclass Settings(Section):\n    k: int = 3\ndef fit(f, s): ...\n"
+        "from fasb.settings import Section\nclass Settings(Section):\n    k: int = 3\ndef "
+        "fit(f, s): ...\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     yield file

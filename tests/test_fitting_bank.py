@@ -1,4 +1,7 @@
-"""Banks: the last token of every text, whatever the batch; resumed if killed, refused if damaged."""
+"""Banks: the last token of every text, whatever the batch.
+
+Resumed after a kill, refused when damaged.
+"""
 
 import os
 import signal
@@ -326,7 +329,10 @@ def test_foreign_unfinished_and_stale_files_are_refused(tmp_path):
 
 
 def test_memory_does_not_grow_with_the_answers(model, tmp_path, monkeypatch):
-    """Heads as large as those of real models; only the outputs are made up."""
+    """Heads as large as those of real models.
+
+    Only the outputs are made up, reading and writing are not.
+    """
     large = replace(model, layout=replace(model.layout, n_heads=64, head_dim=64))
     shape = (model.layout.n_layers, 64, 64)
     monkeypatch.setattr(fasb.fitting.bank, "BLOCK", 50)

@@ -23,7 +23,8 @@ def lab(tmp_path, monkeypatch):
         "class Settings(Section):\n    odd: int = 1\n    model: str | None = None\n"
         "def judge(questions, answers, settings):\n"
         "    asked.extend((q.id, a) for q, a in zip(questions, answers, strict=True))\n"
-        "    return {} if broken else {'true': np.array([len(a) % 2 == settings.odd for a in answers], float)}\n"
+        "    return {} if broken else "
+        "{'true': np.array([len(a) % 2 == settings.odd for a in answers], float)}\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     for name in ("lab", "lab.judge"):

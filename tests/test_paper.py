@@ -107,7 +107,10 @@ def test_mc_metrics_are_those_of_a_plain_loop_over_single_answers(
 
 
 def logprob_of(model, prompt, question, answer, edit, alpha):
-    """Log-probability of one answer; an edit adds alpha times its vectors from the last token before it on."""
+    """Log-probability of one answer.
+
+    An edit adds alpha times its vectors from the last token before it on.
+    """
     text = f"{prompt.prefix}Q: {question}\nA: {answer}"
     found = model.tokenizer(text, return_offsets_mapping=True)
     tokens = found["input_ids"]

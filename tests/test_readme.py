@@ -1,5 +1,6 @@
 """What README.md and the pages say to type works: Python and commands run, studies as dry runs."""
 
+import json
 import os
 import re
 import shlex
@@ -12,8 +13,7 @@ from click.testing import CliRunner
 
 from fasb.cli import group
 from fasb.user import fitting
-from tests.pages import MODEL, ROOT, SETTINGS, blocks, commands, working_folder
-from tests.test_user import SETTINGS as SMALL
+from tests.pages import MODEL, ROOT, SMALL, blocks, commands, working_folder
 
 README = (ROOT / "README.md").read_text()
 
@@ -37,7 +37,7 @@ def quick(monkeypatch):
 def run(line):
     """Run one `fasb` command in this process."""
     arguments = shlex.split(line)[1:]
-    arguments += ["--settings", SETTINGS] if arguments[0] == "fit" else []
+    arguments += ["--settings", json.dumps(SMALL)] if arguments[0] == "fit" else []
     found = CliRunner().invoke(group, arguments, catch_exceptions=False)
     assert found.exit_code == 0, found.output
 
@@ -100,6 +100,6 @@ def test_configs_that_the_study_page_names_can_be_planned(monkeypatch):
 
 def test_it_is_short_and_maps_files_that_exist():
     assert len(README.splitlines()) <= 250
-    table = README.partition("## Where things are")[2].partition("##")[0]
+    table = README.partition("## Where things are")[2].partition("## What it is not")[0]
     paths = re.findall(r"`([\w./-]+)`", table)
     assert [path for path in paths if not (ROOT / path).exists()] == []

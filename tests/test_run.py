@@ -205,7 +205,10 @@ def test_a_bundle_of_another_model_is_refused(runner, traces, bundles):
 
 @pytest.fixture
 def tuned(tmp_path, bundles):
-    """Bundles as tuning leaves them: two methods, two folds; method b has another setting for MC2."""
+    """Bundles as tuning leaves them: two methods, two folds.
+
+    Method b has another setting for MC2.
+    """
     for fold, split in enumerate(SPLITS):
         seen = [q.key for q in QUESTIONS if q.id in (*split.train, *split.validation)]
         for method, (first, second) in {"a": bundles[:1] * 2, "b": bundles[1:3]}.items():

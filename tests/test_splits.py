@@ -14,7 +14,10 @@ from fasb.settings import SplitSettings
 
 
 def released(n, seed, share):
-    """The scheme of the released program: folds by array_split, draws from numpy's global generator."""
+    """The scheme of the released program.
+
+    Folds by array_split, draws from numpy's global generator.
+    """
     np.random.seed(seed)
     folds = np.array_split(np.arange(n), 2)
     found = []

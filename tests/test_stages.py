@@ -96,7 +96,8 @@ def lab(tmp_path_factory):
         "import numpy as np\nfrom fasb.settings import Section\n"
         "class Settings(Section):\n    pass\n"
         "def judge(questions, answers, settings):\n"
-        "    return {'true': np.array([len(a) % 2 for a in answers], float), 'info': np.ones(len(answers))}\n"
+        "    return "
+        "{'true': np.array([len(a) % 2 for a in answers], float), 'info': np.ones(len(answers))}\n"
         "def provenance(settings):\n    return {'version': 7}\n"
     )
     with pytest.MonkeyPatch.context() as patch:

@@ -1,4 +1,7 @@
-"""Whatever a stranger's file holds: a bundle to attach, or one line that names the file."""
+"""Whatever a stranger's file holds.
+
+A bundle that can be attached, or one line that names the file.
+"""
 
 import copy
 import json
@@ -15,7 +18,7 @@ from fasb.errors import ArtifactError, BundleError
 from fasb.steering.bundle import Bundle
 from fasb.steering.serialize import edit_layout, edit_tensors, read_edit, read_tracker
 
-REMOVED = object()
+REMOVED = "left out"
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import torch
 import fasb
 from fasb.errors import BundleError, ConfigError, DataError
 from fasb.settings import DecodingSettings, PromptSettings
+from fasb.steering.tracker import Cosine
 from fasb.user.evaluation import as_table, questions_of
 from fasb.user.fitting import Candidate, _best, report
 from tests.tiny import tiny_checkpoint, tiny_model
@@ -80,7 +81,7 @@ def test_one_question_may_be_given_without_a_list(model):
 
 def test_steering_that_always_fires_asks_for_no_unsteered_answer(model):
     (answer,) = fasb.steer(
-        model, bundle_for(model, gate="always", backtrack=False), [QUESTIONS[0].text]
+        model, bundle_for(model, when="always", backtrack=False), [QUESTIONS[0].text]
     )
     assert answer.fired
     assert answer.unsteered is None
@@ -176,12 +177,11 @@ def test_fit_says_how_good_the_tracker_is_and_what_was_chosen(fitted):
     assert about["tuned"]["on"] == "mc2"
     assert about["tuned"]["settings"] == 4
     assert 0 <= about["tracker"]["auc"] <= 1
-    assert (
-        len(about["tracker"]["heads"]) == about["tuned"]["point"]["k"] == len(bundle.tracker.heads)
-    )
+    assert len(about["tracker"]["heads"]) == about["tuned"]["point"]["k"] == len(bundle.tracker.at)
     text = report(bundle)
     assert "AUC of p on 16 answers held out" in text
-    assert "best of 4 settings" in text
+    assert "best of 4 settings and none" in text
+    assert text.split(":")[0] in ("HELPS", "HARMS", "NO CLEAR EFFECT", "DOES NOT HELP")
     assert "widen grid" not in text  # two values have no edge
 
 
@@ -197,6 +197,26 @@ def test_a_setting_is_chosen_by_value_then_fewer_steered_then_less_strength():
     bundle = fasb.Bundle(fasb.Policy())
     tried = [Candidate({"alpha": alpha}, bundle, value, steered) for alpha, value, steered in found]
     assert _best(tried).point == {"alpha": 5}
+
+
+def test_a_model_that_no_setting_helps_is_left_as_it_is(model):
+    settings = {**SETTINGS, "grid": {**SETTINGS["grid"], "alpha": [0.0]}}
+    bundle = fasb.fit(model, QUESTIONS, settings)
+    assert bundle.policy.when == "never"
+    assert bundle.about["tuned"]["steered"] == 0
+    assert report(bundle).startswith("DOES NOT HELP: of 2 settings none had a better MC2")
+    assert all(not answer.fired for answer in fasb.steer(model, bundle, ["Why?", "How?"]))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "word"), [(0.1, 0.3, "HELPS"), (-0.3, -0.1, "HARMS"), (-0.1, 0.3, "NO CLEAR")]
+)
+def test_the_report_begins_with_whether_steering_helps(fitted, low, high, word):
+    bundle, *_ = fitted
+    bundle = replace(bundle, policy=fasb.Policy(when="token"))
+    held_out = [{**one, "low": low, "high": high} for one in bundle.about["held_out"]]
+    about = {**bundle.about, "held_out": held_out}
+    assert report(replace(bundle, about=about)).startswith(word)
 
 
 def test_fit_goes_on_from_finished_activations(fitted, model):
@@ -233,7 +253,7 @@ def test_prototypes_and_a_judge_are_used_when_asked_for(model, tmp_path, monkeyp
         "judge": {"use": "lab.longest", "settings": {"least": 2}},
     }
     bundle = fasb.fit(model, QUESTIONS, settings)
-    assert bundle.tracker.centre is not None
+    assert isinstance(bundle.tracker.score, Cosine)
     assert bundle.about["tuned"]["on"] == "true_info"
     assert {"true", "harmed", "helped"} <= {measure["name"] for measure in bundle.about["held_out"]}
 

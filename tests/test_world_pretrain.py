@@ -188,7 +188,9 @@ def test_training_leaves_threads_and_random_numbers_as_they_were(tmp_path):
 
 
 class Oracle(torch.nn.Module):
-    """Tells the truth in the first two calls, the myth in the next two: `examine` asks for careful authors first.
+    """Tells the truth in the first two calls, the myth in the next two.
+
+    `examine` asks for careful authors first.
 
     Then it marks every other truth as correct and no myth.
     """

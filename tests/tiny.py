@@ -21,7 +21,8 @@ from fasb.steering.fingerprint import Fingerprint
 
 TEXTS = (
     "Q: What is the colour of the sky? A: The sky is blue.",
-    "Q: Who lives in the old house by the river?\nA: Nobody lives there.\n\nQ: Why? A: I have no comment.",
+    "Q: Who lives in the old house by the river?\nA: Nobody lives there.\n\nQ: Why? A: I have "
+    "no comment.",
     "The quick brown fox jumps over the lazy dog, and then it answers: no, that is not true.",
 )
 
@@ -90,7 +91,10 @@ FURTHER = {
 def tiny_model(
     name: str = "llama", seed: int = 0, dtype: str = "float64", attention: str | None = None
 ) -> LoadedModel:
-    """A random model whose weights are large enough that every head matters; `attention` None: the library's choice."""
+    """A random model whose weights are large enough that every head matters.
+
+    `attention` None: the library's choice.
+    """
     import transformers
 
     kind, arguments = (CONFIGS | FURTHER)[name]
@@ -159,7 +163,9 @@ def tiny_bank(
     ahead: int = 0,
     site: SiteName = "head",
 ) -> Bank:
-    """A bank of random head outputs, four answers to a question; later heads tell true from false better.
+    """A bank of random head outputs, four answers to a question.
+
+    Later heads tell true from false better.
 
     `ahead`: how many questions on the one is that was drawn behind a row.
     """

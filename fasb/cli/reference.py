@@ -3,8 +3,6 @@
 Run `python -m fasb.cli.reference > docs/cli.md`.
 """
 
-from typing import Any
-
 import click
 
 from fasb.cli import COMMANDS, group
@@ -22,7 +20,8 @@ code 2; `fasb --debug COMMAND` shows the traceback. Data goes to standard output
 standard error.
 """
 
-STAGES = """By hand, a stage is one line in the folder where `./study` runs. The study is that of the
+STAGES = """\
+By hand, a stage is one line in the folder where `./study` runs. The study is that of the
 workflow's last run; `fasb study` writes another. What a stage reads, writes and depends on is
 declared once, in `fasb/study/stages/`; docs/artifacts.md says what is in the files. Here is one job
 of each of the default study, in the order of the pipeline:
@@ -31,19 +30,28 @@ of each of the default study, in the order of the pipeline:
 
 def reference() -> str:
     """Return the page, at a fixed width."""
-    width: dict[str, Any] = {"terminal_width": 100, "max_content_width": 100}
-    context = click.Context(group, info_name="fasb", **group.context_settings, **width)
+    context = _context(group, "fasb")
     parts = [HEAD]
     for module, names in COMMANDS.items():
         parts.append(f"## {TITLES[module]}\n")
         for name in names:
             command = group.get_command(context, name)
             assert command is not None
-            own = click.Context(command, info_name=name, parent=context, **width)
+            own = _context(command, name, context)
             parts.append(f"### fasb {name}\n\n```text\n{command.get_help(own)}\n```\n")
             if name == "run":
                 parts += [STAGES, stage_table()]
     return "\n".join(parts)
+
+
+def _context(
+    command: click.Command, name: str, parent: click.Context | None = None
+) -> click.Context:
+    context = click.Context(
+        command, parent, info_name=name, terminal_width=100, max_content_width=100
+    )
+    context.help_option_names = ["-h", "--help"]
+    return context
 
 
 def stage_table() -> str:

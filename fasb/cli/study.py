@@ -1,4 +1,4 @@
-"""Commands about a study as a whole: what it would run and cost, and how its configuration is written."""
+"""Commands about a study as a whole: what it would run and cost, and how its config is written."""
 
 import json
 import math
@@ -72,7 +72,8 @@ def _plan(study: Any) -> Iterable[Any]:
         rows[names] = (work, *rates.seconds(names, work, held, known))
     n_cells = len(study.run.cells) * len(study.run.seeds)
     n_jobs = sum(work.jobs for work in works.values())
-    yield f"\n[bold]{study.run.name}[/]: {n_cells} {'cell' if n_cells == 1 else 'cells'}, {n_jobs:,} jobs"
+    counted = "1 cell" if n_cells == 1 else f"{n_cells} cells"
+    yield f"\n[bold]{study.run.name}[/]: {counted}, {n_jobs:,} jobs"
     yield _cells_table(study, pairs)
     yield _rules_table(rows)
     yield _models_table(study, pairs, rows)
@@ -173,7 +174,10 @@ def _models_table(study: Any, pairs: dict[Any, Any], rows: dict[Any, Any]) -> An
 def _notes(study: Any, pairs: dict[Any, Any], rows: dict[Any, Any]) -> Iterable[str]:
     from fasb.study.rates import MACHINES, MEASURED, TIMING, kind_of
 
-    yield "\nTokens are characters over four; written tokens, judged answers and disk but for banks are upper bounds."
+    yield (
+        "\nTokens are characters over four; written tokens, judged answers and disk but for banks "
+        "are upper bounds."
+    )
     bases = {basis for _, _, basis in rows.values()}
     if "timed" in bases:
         yield f"Times without a mark: the mean of such jobs in {TIMING}."
@@ -186,13 +190,17 @@ def _notes(study: Any, pairs: dict[Any, Any], rows: dict[Any, Any]) -> Iterable[
             if row[2] == "bound"
         }
         for kind in sorted(bounded):
-            yield f"≥ no measured rate for {kind}, run `make bench` there: the least that so much work takes on"
+            yield (
+                f"≥ no measured rate for {kind}, run `make bench` there: the least that so much "
+                "work takes on"
+            )
             yield f"  {MACHINES[kind].name}, reading all weights for every batch of tokens written."
     if any(basis == "unknown" and work.judged for work, _, basis in rows.values()):
         yield "Without the time of judges, and of other rules without a time: none has run here."
     untold = sorted({dataset for (_, dataset), pair in pairs.items() if not pair.size.question})
     if untold:
-        yield f"Without the texts of {', '.join(untold)}, whose length is not known before they are loaded."
+        named = ", ".join(untold)
+        yield f"Without the texts of {named}, whose length is not known before they are loaded."
     unsized = sorted({model for (model, _), pair in pairs.items() if pair.shape is None})
     if unsized:
         yield f"Without memory, banks and time of {', '.join(unsized)}: give models.NAME.size."
@@ -241,13 +249,14 @@ def _table(title: str, *columns: str) -> Any:
     from rich import box
     from rich.table import Table
 
-    style: dict[str, Any] = {
-        "box": box.HORIZONTALS,
-        "border_style": "dim",
-        "title_justify": "left",
-        "title_style": "bold",
-    }
-    table = Table(title=f"\n {title}", header_style="", **style)
+    table = Table(
+        title=f"\n {title}",
+        title_justify="left",
+        title_style="bold",
+        header_style="",
+        box=box.HORIZONTALS,
+        border_style="dim",
+    )
     for column in columns:
         named = column in ("model", "dataset", "rule", "device")
         table.add_column(column, justify="left" if named else "right", no_wrap=True)

@@ -99,7 +99,7 @@ def fit_command(
 def steer_command(
     model: str, settings: dict[str, Any], questions: tuple[str, ...], **options: Any
 ) -> None:
-    """Answer questions, showing what the tracker sees, where it steps back, and what is written instead."""
+    """Answer questions, showing what the tracker sees, where it steps back, and what it writes."""
     from rich.console import Console
 
     from fasb.artifacts import writing

@@ -103,14 +103,18 @@ def _rows(paths: list[Path], split: str) -> list[dict[str, Any]]:
 
 
 def _csv_rows(path: Path) -> list[dict[str, Any]]:
-    """A subject's file: question, four options, and the right one as a letter or an index; a header may be there."""
+    """A subject's file: question, four options, and the right one as a letter or an index.
+
+    A header may be there.
+    """
     table = [row.fields for row in csv_rows(path, DataError)]
     table = table[1:] if table and table[0][0] == "question" else table
     known = {letter: i for i, letter in enumerate(sources.LETTERS)} | {str(i): i for i in range(4)}
     for number, row in enumerate(table, start=1):
         if len(row) != 6 or row[5] not in known:
             raise DataError(
-                f"{path}: row {number} is not a question, four options and an answer; correct the row"
+                f"{path}: row {number} is not a question, four options and an answer; correct "
+                "the row"
             )
     subject = path.stem.rpartition("_")[0]
     return [

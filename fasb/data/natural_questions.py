@@ -1,4 +1,6 @@
-"""Natural Questions as ITI's authors prepared it: short answers and one false answer each (docs/method.md Q11).
+"""Natural Questions as ITI's authors prepared it.
+
+Short answers and one false answer each (docs/method.md Q11).
 
 In: their CSV, or its copy on the hub. Out: 3,610 questions as released, or those whose false answer
 is false.
@@ -27,7 +29,9 @@ class Settings(sources.Source):
 
 
 def load(settings: Settings) -> list[Question]:
-    """The questions in their file's order; the first answer listed is the best; equal texts are one group.
+    """The questions in their file's order; the first answer listed is the best.
+
+    Equal texts are one group.
 
     Raises:
         DataError: the file is missing or lacks a column.

@@ -1,4 +1,6 @@
-"""Natural language inference: is a hypothesis true, false or inconclusive, given a premise (docs/method.md 4).
+"""Natural language inference.
+
+Is a hypothesis true, false or inconclusive, given a premise (docs/method.md 4).
 
 In: XNLI in English (2,490 validation pairs to fit on, 5,010 test pairs), or another set with its
 fields, such as SNLI (`hub: stanfordnlp/snli`, `config: plain_text`). Out: questions labelled True,

@@ -67,7 +67,9 @@ def parquet(config: str, split: str) -> tuple[str, ...]:
 
 
 def files(source: Source, wanted: Mapping[str, Sequence[str]]) -> dict[str, list[Path]]:
-    """The files of each wanted part: those that match the first of its patterns that any file matches.
+    """The files of each wanted part.
+
+    Those that match the first of its patterns that any file matches.
 
     Raises:
         DataError: the folder or a part is missing, or the hub cannot give it.
@@ -76,7 +78,9 @@ def files(source: Source, wanted: Mapping[str, Sequence[str]]) -> dict[str, list
 
 
 def origin(module: Any, source: Any) -> dict[str, Any]:
-    """What a set was read from, for provenance: folder or repository, resolved commit, SHA-256 of each file.
+    """What a set was read from, for provenance.
+
+    Folder or repository, resolved commit, SHA-256 of each file.
 
     Its module says which files, by `wanted(settings)` or in `FILES`; without either nothing is
     known.
@@ -123,7 +127,8 @@ def _folder(path: str) -> Path:
     unset = re.search(r"\$\{?(\w+)", filled)
     if unset:
         raise DataError(
-            f"{path}: the environment variable {unset[1]} is not set; set it, or write the folder out"
+            f"{path}: the environment variable {unset[1]} is not set; set it, or write the "
+            "folder out"
         )
     folder = Path(filled).expanduser()
     if not folder.is_dir():
@@ -148,12 +153,15 @@ def _snapshot(hub: str, revision: str | None, patterns: Sequence[str]) -> Path:
     except Exception as error:  # network, gating, names and disk all have kinds of their own
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(
-            f"{hub}: cannot be downloaded ({reason[:200]}); connect to the network, or set `path` to a folder with it"
+            f"{hub}: cannot be downloaded ({reason[:200]}); connect to the network, or set "
+            "`path` to a folder with it"
         ) from error
 
 
 def download(address: str, sha256: str, path: str | None = None, names: Sequence[str] = ()) -> Path:
-    """A published file whose content is pinned: from the folder `path` under one of `names`, else from its address.
+    """A published file whose content is pinned.
+
+    From the folder `path` under one of `names`, else from its address.
 
     Downloads are kept in `$XDG_CACHE_HOME/fasb` (`~/.cache/fasb`).
 
@@ -174,7 +182,8 @@ def download(address: str, sha256: str, path: str | None = None, names: Sequence
                 content = answer.read()
         except OSError as error:
             raise DataError(
-                f"{address}: cannot be downloaded ({error}); connect to the network, or set `path` to a folder with it"
+                f"{address}: cannot be downloaded ({error}); connect to the network, or set "
+                "`path` to a folder with it"
             ) from error
         with writing(kept) as part:
             part.write_bytes(content)
@@ -192,7 +201,9 @@ def _pinned(path: Path, sha256: str, remedy: str) -> Path:
 
 
 def rows(paths: Iterable[Path]) -> list[dict[str, Any]]:
-    """The rows of Parquet, CSV, TSV, JSON or JSONL files, one after the other; CSV fields stay text.
+    """The rows of Parquet, CSV, TSV, JSON or JSONL files, one after the other.
+
+    CSV fields stay text.
 
     Raises:
         DataError: naming the file that cannot be read.
@@ -260,7 +271,9 @@ def fit_and_test(
     question: Callable[[int, dict[str, Any], str, str], Question | None],
     fit_rows: int | None = None,
 ) -> list[Question]:
-    """The questions of a task with files to fit on and to test on, in this order; None leaves a row out.
+    """The questions of a task with files to fit on and to test on, in this order.
+
+    None leaves a row out.
 
     `question` is given a row's number in its file, the row, `fit` or `test`, and the wording.
 
@@ -281,6 +294,9 @@ def fit_and_test(
 
 
 def apart(fit: Sequence[Question], test: Sequence[Question]) -> list[Question]:
-    """Both, without the rows to fit on whose group is also tested: vectors never see a test question."""
+    """Both, without the rows to fit on whose group is also tested.
+
+    Vectors never see a test question.
+    """
     tested = {question.group for question in test}
     return [*(question for question in fit if question.group not in tested), *test]

@@ -19,7 +19,9 @@ from fasb.settings import SplitSettings
 
 
 def split(questions: Sequence[Question], settings: SplitSettings, seed: int) -> list[Split]:
-    """The folds (docs/method.md Q2, Q3); a dataset that gives roles has one, tested on its own test questions.
+    """The folds (docs/method.md Q2, Q3).
+
+    A dataset that gives roles has one, tested on its own test questions.
 
     Groups, in order of first appearance, are cut into contiguous folds of equal size. The training
     groups of each fold are then drawn from one stream, fold 0 first, with the generator of the
@@ -42,7 +44,8 @@ def split(questions: Sequence[Question], settings: SplitSettings, seed: int) -> 
         n_train = int(len(rest) * (1 - settings.validation))
         if not 0 < n_train < len(rest):
             raise DataError(
-                f"split: {len(rest)} groups of questions cannot be divided with validation {settings.validation}; "
+                f"split: {len(rest)} groups of questions cannot be divided with validation "
+                f"{settings.validation}; "
                 "give more groups or change split.validation"
             )
         drawn = [rest[i] for i in stream.choice(len(rest), size=n_train, replace=False)]
@@ -71,7 +74,10 @@ def _followed(group: str, leader: dict[str, str]) -> str:
 
 
 def first(questions: Sequence[Question], n: int) -> list[Question]:
-    """The first n questions of each half, as two folds cut them; where there are roles, of each role."""
+    """The first n questions of each half, as two folds cut them.
+
+    Where there are roles, of each role.
+    """
     halves = [question.role for question in questions]
     if set(halves) <= {"any"}:
         halves = ["first"] * -(-len(questions) // 2) + ["second"] * (len(questions) // 2)
@@ -115,7 +121,8 @@ def read_splits(path: Path) -> list[Split]:
         if len(set(every)) < len(every):
             twice = next(name for name in every if every.count(name) > 1)
             raise ArtifactError(
-                f"{path}: fold {number} has question {twice!r} twice, in one part or in two; make it "
+                f"{path}: fold {number} has question {twice!r} twice, in one part or in two; "
+                "make it "
                 "again with 'fasb splits'"
             )
     return splits
@@ -143,7 +150,8 @@ def _by_role(questions: Sequence[Question]) -> tuple[list[str], list[str]]:
     for question in questions:
         if question.role not in groups:
             raise DataError(
-                f"split: question {question.id!r} has role {question.role!r} beside others with fit or test; "
+                f"split: question {question.id!r} has role {question.role!r} beside others with "
+                "fit or test; "
                 "give every question one of these two"
             )
         groups[question.role].append(question.group)

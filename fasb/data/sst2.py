@@ -51,7 +51,8 @@ def _question(number: int, row: dict[str, Any], role: str, wording: str) -> Ques
     label = int(row["label"])
     if label not in range(len(LABELS)):
         raise DataError(
-            f"SST-2: {role} row {number + 1} has the label {label}, not 0 or 1; use a copy with labels"
+            f"SST-2: {role} row {number + 1} has the label {label}, not 0 or 1; use a copy with "
+            "labels"
         )
     text = fill("wording", wording, sentence=sentence)
     return sources.choice(f"{role}-{number:04d}", text, LABELS, label, (sentence.casefold(), role))

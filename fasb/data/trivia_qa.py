@@ -1,4 +1,6 @@
-"""TriviaQA as ITI's authors prepared it: an answer under all its names, one false answer (docs/method.md Q11).
+"""TriviaQA as ITI's authors prepared it.
+
+An answer under all its names, one false answer (docs/method.md Q11).
 
 In: their CSV, or its copy on the hub. Out: 3,610 questions as released, or those whose false answer
 is false: in more than a third the answer that was generated as false is one of the true names.
@@ -19,7 +21,9 @@ class Settings(natural_questions.Settings):
 
 
 def load(settings: Settings) -> list[Question]:
-    """The questions in their file's order; the first name listed is the best; equal texts are one group.
+    """The questions in their file's order; the first name listed is the best.
+
+    Equal texts are one group.
 
     Raises:
         DataError: the file is missing or lacks a column.

@@ -65,12 +65,14 @@ def load(settings: Settings) -> list[Question]:
         text = row["question"].strip()
         if text not in by_text:
             raise DataError(
-                f"{where}: {text!r} is not in {found['references'][0].name}; get both from one release"
+                f"{where}: {text!r} is not in {found['references'][0].name}; get both from one "
+                "release"
             )
         questions.append(_question(number, text, row, by_text[text]))
     if len(by_text) != len(references) or len(references) != len(questions):
         raise DataError(
-            f"{where}: not the questions of {found['references'][0].name}; get both from one release"
+            f"{where}: not the questions of {found['references'][0].name}; get both from one "
+            "release"
         )
     if settings.questions not in (None, len(questions)):
         raise DataError(
@@ -82,7 +84,9 @@ def load(settings: Settings) -> list[Question]:
 
 
 def prompt(settings: Settings) -> dict[str, str]:
-    """Prompt settings of the set's own: instruction and primer before, and the formats of Q4 and A3.
+    """Prompt settings of the set's own.
+
+    Instruction and primer before, and the formats of Q4 and A3.
 
     What follows the question is left to the preset: nothing in `paper` and `reference` (Q4), "A:"
     in `default`.
@@ -108,7 +112,10 @@ def prompt(settings: Settings) -> dict[str, str]:
 
 
 def references(field: str | list[str]) -> tuple[str, ...]:
-    """The answers of a CSV field: split at ";", stripped, ended by a period, each once (docs/method.md Q5)."""
+    """The answers of a CSV field.
+
+    Split at ";", stripped, ended by a period, each once (docs/method.md Q5).
+    """
     parts = (part.strip() for part in (field.split(";") if isinstance(field, str) else field))
     return tuple(
         dict.fromkeys(part if part.endswith(".") else f"{part}." for part in parts if part)
@@ -126,7 +133,8 @@ def _question(number: int, text: str, row: dict[str, Any], reference: dict[str, 
     same = set(listed_true) - set(listed_false) == set(true) and set(listed_false) == set(false)
     if not same or best != list(listed_best):
         raise DataError(
-            f"question {number} ({text!r}): the two files list different answers; get both from one release"
+            f"question {number} ({text!r}): the two files list different answers; get both from "
+            "one release"
         )
     return Question(f"{number:03d}", text, true, false, best=best[0], group=f"{number:03d}")
 

@@ -65,13 +65,19 @@ class BacktrackController:
     def waits_for_last_state(
         self, sequences: Sequences, rows: Int[np.ndarray, " n"]
     ) -> Bool[np.ndarray, " n"]:
-        """Return which rows that have ended stay for one more pass: their last state is judged (G3)."""
+        """Return which rows that have ended stay for one more pass.
+
+        Their last state is judged (G3).
+        """
         judges = self._policy.when in ("token", "always") and self._policy.judged == "newest"
         unseen = np.isnan(sequences.p[rows, sequences.n[rows]])
         return unseen & judges & (self.rounds[rows] < self._policy.backtracks)
 
     def answers(self, sequences: Sequences) -> Answers:
-        """Return all rows once they have ended: as they were when they first fired, and as they are."""
+        """Return all rows once they have ended.
+
+        As they were when they first fired, and as they are.
+        """
         n_rows = len(sequences.n)
         first = [self.first.get(row) or _unfired(sequences, row) for row in range(n_rows)]
         fired = np.array([row in self.first for row in range(n_rows)], dtype=bool)
@@ -98,7 +104,10 @@ class BacktrackController:
     def _fires(
         self, sequences: Sequences, rows: Int[np.ndarray, " n"], accepted: bool
     ) -> Bool[np.ndarray, " n"]:
-        """Return which rows fire by p of the newest state; once a token is accepted, the one before."""
+        """Return which rows fire by p of the newest state.
+
+        Once a token is accepted, the one before.
+        """
         policy, n = self._policy, sequences.n[rows]
         # the prompt is judged when it has been run; answers when their judged state has been
         judges_now = (

@@ -242,7 +242,10 @@ class DecodingBatch:
 def generate(
     sequences: Sequences, batch: DecodingBatch, controller: BacktrackController | None = None
 ) -> Iterator[None]:
-    """Write every row to its end; yields after every pass, so that one may look at the sequences."""
+    """Write every row to its end.
+
+    Yields after every pass, so that one may look at the sequences.
+    """
     waiting = sequences.order(range(len(sequences.n)))
     rolled_back = np.zeros(0, dtype=np.int64)
     while waiting or batch.inside:

@@ -22,7 +22,9 @@ from fasb.steering.bundle import Bundle
 
 
 def steered(bundle: Bundle, tokenizer: Any, siblings: bool = False) -> Callable[..., Tensor]:
-    """A decoding method for `model.generate(..., custom_generate=...)`; the bundle is checked at its first use.
+    """A decoding method for `model.generate(..., custom_generate=...)`.
+
+    The bundle is checked at its first use.
 
     New tokens and end-of-sequence ids are `generate`'s, stop strings and everything else the
     bundle's. The model named in the bundle is compared by shape and tokenizer alone, as `generate`
@@ -65,7 +67,8 @@ def _refuse(generation_config: Any, inputs: dict[str, Any]) -> None:
         value = getattr(generation_config, key, None)
         if value not in (None, plain):
             raise ConfigError(
-                f"generate.{key}: {value}, but a steered answer is decoded greedily; set it to {plain}"
+                f"generate.{key}: {value}, but a steered answer is decoded greedily; set it to "
+                f"{plain}"
             )
     if processors := list(inputs.get("logits_processor") or []):
         names = ", ".join(type(processor).__name__ for processor in processors)
@@ -74,7 +77,8 @@ def _refuse(generation_config: Any, inputs: dict[str, Any]) -> None:
         )
     if inputs.get("streamer") is not None:
         raise ConfigError(
-            "generate.streamer: text that was streamed cannot be taken back; use fasb.decoding.stream.stream"
+            "generate.streamer: text that was streamed cannot be taken back; use "
+            "fasb.decoding.stream.stream"
         )
 
 

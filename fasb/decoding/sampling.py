@@ -18,7 +18,10 @@ from fasb.settings import DecodingSettings
 
 @dataclass(frozen=True, slots=True)
 class Sampler:
-    """Greedy at temperature 0; else drawn from the smallest set of tokens that holds `top_p` of the probability."""
+    """Greedy at temperature 0.
+
+    Else drawn from the smallest set of tokens that holds `top_p` of the probability.
+    """
 
     temperature: float = 0.0
     top_p: float = 1.0
@@ -30,7 +33,10 @@ class Sampler:
         return cls(decoding.temperature, decoding.top_p, decoding.seed)
 
     def chances(self, prompts: Sequence[Sequence[int]], n: int) -> Float[np.ndarray, "row n"]:
-        """Uniform numbers in [0, 1), one for each of the first n tokens of each row's answer; zeros if greedy."""
+        """Uniform numbers in [0, 1), one for each of the first n tokens of each row's answer.
+
+        Zeros if greedy.
+        """
         if not self.temperature:
             return np.zeros((len(prompts), n))
         rows = [

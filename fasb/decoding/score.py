@@ -217,7 +217,10 @@ def _score_block(
 
 
 class _PlainPass:
-    """What the unsteered pass saw of each answer: p of its states, log-probabilities of its tokens."""
+    """What the unsteered pass saw of each answer.
+
+    P of its states, log-probabilities of its tokens.
+    """
 
     def __init__(
         self, choices: Sequence[Choice], texts: Sequence[TeacherForcedText], seen: Observation

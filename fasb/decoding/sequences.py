@@ -142,7 +142,10 @@ class Sequences:
         return start.begins, first_edited
 
     def order(self, rows: Iterable[int]) -> list[int]:
-        """Return rows in the order in which they should start: most tokens to come, then longest."""
+        """Return rows in the order in which they should start.
+
+        Most tokens to come, then longest.
+        """
         more = self.n - self.limit
         return sorted(set(rows), key=lambda row: (more[row], -self.n_prompt[row]))
 

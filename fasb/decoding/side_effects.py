@@ -25,7 +25,8 @@ class Effects:
     """Of each text, means over its tokens but the first.
 
     ce: cross-entropy in nats. kl: of the unsteered model's distribution to the steered one's, in
-    nats. steered: share of positions with an edit. NaN where the policy has no meaning on plain text,
+    nats. steered: share of positions with an edit. NaN where the policy has no meaning on plain
+    text,
     or there is one token.
     """
 

@@ -66,7 +66,10 @@ class _Told:
     pieces: list[str] = field(default_factory=list)
 
     def news(self, waits: bool) -> Iterator[Event]:
-        """Tell what has happened since; with `waits`, tokens once their state was run, with its p."""
+        """Tell what has happened since.
+
+        With `waits`, tokens once their state was run, with its p.
+        """
         sequences = self.sequences
         if self.controller.rounds[0] > self.rounds:
             firing = self.controller.last[0]

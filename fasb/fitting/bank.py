@@ -109,7 +109,9 @@ def collect(
     out: Path,
     made_by: dict[str, Any],
 ) -> "Bank":
-    """Read every text and write the bank, block by block; blocks that an earlier run finished are taken over.
+    """Read every text and write the bank, block by block.
+
+    Blocks that an earlier run finished are taken over.
 
     Raises:
         DataError: there are no texts, or an activation is not finite.
@@ -182,7 +184,8 @@ class Bank:
         with _opened(path) as file:
             if file.attrs.get("format") != FORMAT or "activations" not in file:
                 raise ArtifactError(
-                    f"{path}: not a bank of format {FORMAT}; run the study or 'fasb activations' again"
+                    f"{path}: not a bank of format {FORMAT}; run the study or 'fasb activations' "
+                    "again"
                 )
             n_answers, n_layers, n_units, width = file["activations"].shape
             label, site = file["label"][:], cast(SiteName, str(file.attrs["site"]))

@@ -114,7 +114,8 @@ def principal_direction(
 ) -> Float[np.ndarray, " width"]:
     """Return the first principal component of pairs centred by question, pointing to "true".
 
-    Of a centred pair, the halves are plus and minus half the difference; their covariance is that of
+    Of a centred pair, the halves are plus and minus half the difference; their covariance is that
+    of
     the differences about 0. The result has unit length.
     """
     component = np.linalg.svd(differences, full_matrices=False)[2][0]

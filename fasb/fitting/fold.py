@@ -6,7 +6,8 @@ them. Labels of validation rows only rank heads, those of test rows are only rep
     trackers    fold{i}.{logistic,cosine}.{weight [layer, head, head_dim], bias [layer, head],
                 centre like weight}, float64: classifiers of all heads
     anchors.h5  fold{i}/{logistic,cosine}/accuracy [layer, head] on validation rows, accuracy_test on
-                test rows; fold{i}/{train, validation}: ids of questions; attribute `pairs`: how many
+                test rows; fold{i}/{train, validation}: ids of questions; attribute `pairs`: how
+                many
                 were fitted on; attribute `fingerprint`: the bank's model
     vectors     the edits and trackers that the run's methods and gates fit, each distinct setting
                 once: fold{i}.{hash of the setting}.…, as bundles hold them
@@ -191,7 +192,8 @@ def read_folds(anchors: Path, vectors: Path, sections: StageSettings) -> list[Fi
             found.append(FittedFold(i, edits, trackers, fingerprint, seen, sections))
     if unknown := {name.partition(".")[0] for name in layouts} - {f"fold{f.fold}" for f in found}:
         raise ArtifactError(
-            f"{vectors}: has {min(unknown)}, which {anchors} has not; make both from the same splits"
+            f"{vectors}: has {min(unknown)}, which {anchors} has not; make both from the same "
+            "splits"
         )
     return found
 
@@ -220,7 +222,8 @@ def read_classifiers(
     n_found = len({name.partition(".")[0] for name in arrays})
     if n_folds not in (None, n_found):
         raise ArtifactError(
-            f"{trackers}: of {n_found} folds, but the splits have {n_folds}; run 'fasb run trackers' "
+            f"{trackers}: of {n_found} folds, but the splits have {n_folds}; run 'fasb run "
+            "trackers' "
             "again"
         )
     folds = []

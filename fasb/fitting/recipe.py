@@ -1,7 +1,8 @@
 """Recipes: a method's entry of a config at one point of its grid, taken apart and put together.
 
 An entry's settings are flat. Each key goes to whoever knows it: fields of `Policy`, the method's
-`Settings`, the gate's `Settings`; one that several know, like `k`, goes to all of them. Fitting makes
+`Settings`, the gate's `Settings`; one that several know, like `k`, goes to all of them. Fitting
+makes
 an edit of the method's settings and a tracker of the gate's; the policy is numbers, so that a grid
 over alpha, beta and s fits nothing anew.
 """

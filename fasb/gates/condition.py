@@ -1,8 +1,10 @@
 """Conditional steering's gate: is the prompt of the kind that goes wrong?
 
 Source: Lee et al., arXiv 2409.05907 (docs/method.md 3.4). s = cos(h, tanh(P h)), h the residual
-stream of the condition layer at the prompt's last token, P the projection on a condition vector; p =
-(1 + s) / 2, so that the paper's threshold t is beta = (1 + t) / 2. The condition vector is the first
+stream of the condition layer at the prompt's last token, P the projection on a condition vector; p
+=
+(1 + s) / 2, so that the paper's threshold t is beta = (1 + t) / 2. The condition vector is the
+first
 principal component of centred pairs, pointing to false answers: what goes wrong has no published
 recipe.
 """

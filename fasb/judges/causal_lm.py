@@ -162,13 +162,17 @@ def _yes(model: Any, prompt: str, word: str) -> int:
     without, with_word = model.encode([prompt, prompt + word])
     if with_word[: len(without)] != without or len(with_word) == len(without):
         raise ModelError(
-            f"{model.settings.path}: its tokenizer joins {word!r} to the end of the prompt; change `yes` or `prompt`"
+            f"{model.settings.path}: its tokenizer joins {word!r} to the end of the prompt; "
+            "change `yes` or `prompt`"
         )
     return with_word[len(without)]
 
 
 def _probability(model: Any, prompts: Sequence[Sequence[int]], token: int) -> list[float]:
-    """Probability of the token after each prompt, from one left-padded pass; softmax in float32 or wider."""
+    """Probability of the token after each prompt, from one left-padded pass.
+
+    Softmax in float32 or wider.
+    """
     import torch
 
     from fasb.model.batch import batch_of, forward

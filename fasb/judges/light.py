@@ -1,4 +1,6 @@
-"""A judge without a language model: logistic regression on word pieces and on likeness to reference answers.
+"""A judge without a language model.
+
+Logistic regression on word pieces and on likeness to reference answers.
 
 In: questions with their references, answers. Out: `true` and `info` in [0, 1]. Trained in about a
 minute on one core, from the 22,434 labelled pairs that TruthfulQA's authors published for their own
@@ -7,7 +9,8 @@ for numbers to compare with a paper's.
 
 An answer is described by
 1. hashed words, word pairs and character pieces, weighted by rarity;
-2. its likeness to the closest and to the average true and false reference, with and without the question's own
+2. its likeness to the closest and to the average true and false reference, with and without the
+question's own
    words, and whether it agrees with them in negation and first word; each as a number and as its
    tenth (so that the regression can bend);
 3. a few flags: length, negation, yes or no, "no comment", overlap with the question.
@@ -81,7 +84,10 @@ class Settings(Section):
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """What turns an answer into features: rarity of stems and hashed pieces, spread and tenths of the numbers."""
+    """What turns an answer into features.
+
+    Rarity of stems and hashed pieces, spread and tenths of the numbers.
+    """
 
     rarity: dict[str, float]
     words: Float[np.ndarray, " bucket"]
@@ -96,7 +102,10 @@ ARRAYS = ("words", "pieces", "mean", "deviation", "edges")
 
 @dataclass(frozen=True, slots=True)
 class Light:
-    """A trained judge: features, and a regression per score. `held_out` is the error of its kind (see above)."""
+    """A trained judge: features, and a regression per score.
+
+    `held_out` is the error of its kind (see above).
+    """
 
     scale: Scale
     weight: dict[str, Float[np.ndarray, " feature"]]
@@ -159,7 +168,9 @@ class Light:
 def judge(
     questions: Sequence[Question], answers: Sequence[str], settings: Settings
 ) -> dict[str, Float[np.ndarray, " answer"]]:
-    """`true` and `info`, probabilities; `questions[i]` belongs to `answers[i]`. The first call may train the judge.
+    """`true` and `info`, probabilities; `questions[i]` belongs to `answers[i]`.
+
+    The first call may train the judge.
 
     Raises:
         DataError: the judge is not kept yet, and what it is trained on is neither in `path` nor to

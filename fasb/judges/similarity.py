@@ -1,4 +1,6 @@
-"""A judge by likeness to the references: closer to a true one than to every false one (BLEU or chrF of sacrebleu).
+"""A judge by likeness to the references.
+
+Closer to a true one than to every false one (BLEU or chrF of sacrebleu).
 
 In: questions with their references, answers. Out: `true` in [0, 1]: one half plus half the
 difference of the best likeness to a true and to a false reference. A tie is not true. There is no
@@ -81,6 +83,7 @@ def _metric(metric: str) -> Any:
         from sacrebleu.metrics import BLEU, CHRF
     except ImportError:
         raise ConfigError(
-            "judge: similarity needs sacrebleu; run 'pip install fasb[similarity]', or use another judge"
+            "judge: similarity needs sacrebleu; run 'pip install fasb[similarity]', or use "
+            "another judge"
         ) from None
     return BLEU(effective_order=True) if metric == "bleu" else CHRF()

@@ -1,7 +1,8 @@
 """Head vectors: sigma times a unit vector, added to the heads that tell truth best.
 
 FASB (docs/method.md T3) and, always on, ITI (3.1). The direction is the probe's weight (P5) or
-mean(true) - mean(false) (P6); sigma the standard deviation of activations along it (P8). Strength is
+mean(true) - mean(false) (P6); sigma the standard deviation of activations along it (P8). Strength
+is
 in units of sigma, or of the raw vector where `vectors.scale` is raw.
 """
 

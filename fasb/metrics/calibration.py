@@ -34,6 +34,7 @@ def reliability(
     n_bins: int = 10,
 ) -> Bins:
     """Return mean p and share of wrong answers of each bin; bins are cut once, unweighted."""
+    # bins hold equal numbers, not equal ranges: p of most trackers is bunched
     parts = [part for part in np.array_split(np.argsort(p, kind="stable"), n_bins) if len(part)]
     total = np.stack([weight[:, part].sum(1) for part in parts], 1)
     sums = [
@@ -56,6 +57,7 @@ def auc(
     NaN where one kind is missing.
     """
     order = np.argsort(p, kind="stable")
+    # equal p form one step of the curve: half of its pairs count as won
     starts = np.unique(p[order], return_index=True)[1]
     high, low = (
         np.add.reduceat(weight[:, order] * of[order], starts, axis=1) for of in (wrong, ~wrong)

@@ -106,6 +106,7 @@ def resample(panel: Panel, n_draws: int = 2000, seed: int = 0) -> Sample:
     drawn = []
     for sums in _units(panel):
         n_groups = len(sums.total)
+        # one draw of groups for all methods: that pairs their differences
         times = rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=n_draws)
         totals = np.tensordot(times.astype(np.float64), sums.total, 1)
         counts = np.tensordot(times.astype(np.float64), sums.count, 1)
@@ -160,6 +161,7 @@ def compare(
 
 def holm(p: Float[np.ndarray, " test"]) -> Float[np.ndarray, " test"]:
     """Return p-values corrected for their number (Holm 1979); NaN stays NaN and does not count."""
+    # NaN sorts last and is cut off: what was not tested is no claim
     order = np.argsort(p, kind="stable")[: np.isfinite(p).sum()]
     stepped = np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1))
     corrected = np.full(len(p), np.nan)
@@ -191,6 +193,7 @@ def p_value(panel: Panel, method: str, baseline: str, metric: str, n_draws: int 
 
     if n < 2 or not np.isfinite(difference(np.arange(n), np.arange(n))):
         return np.nan
+    # groups by number, the baseline's from n on; scipy changes sides of pairs
     samples = (np.arange(n), np.arange(n, 2 * n))
     test = permutation_test(
         samples,
@@ -222,6 +225,7 @@ def _units(panel: Panel) -> list[Sums]:
 def _sums(panel: Panel, of: Int[np.ndarray, " question"]) -> Sums:
     """Sums over the questions of each group."""
     _, group = np.unique(panel.group[of], return_inverse=True)
+    # one matrix product sums each group for all methods and parts
     member = (group == np.arange(group.max() + 1)[:, None]).astype(np.float64)
     values = np.moveaxis(panel.values[:, :, of], 2, 0)
     known = np.isfinite(values)
@@ -238,6 +242,7 @@ def _means(
 ) -> Float[np.ndarray, "*draw method column"]:
     """Mean per part, products per part, then the mean over parts."""
     mean = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+    # a product of a fold's means, which is not the mean of products
     made = [PRODUCTS[name] for name in panel.columns[len(panel.metrics) :]]
     columns = [
         mean[..., panel.metrics.index(a), :] * mean[..., panel.metrics.index(b), :] for a, b in made
@@ -268,6 +273,7 @@ def _standard_error(
 
 
 def _t_p_value(change: Float[np.ndarray, " world"]) -> float:
+    # worlds are independent, so their differences are a plain sample
     mean, error, n = (part.item() for part in _standard_error(change[:, None]))
     if n < ENOUGH_WORLDS:
         return np.nan

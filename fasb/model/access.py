@@ -28,7 +28,9 @@ CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 def commit_of(settings: ModelSettings) -> str:
-    """The commit that a hub id means now, or offline the one in the cache; empty for a local folder.
+    """The commit that a hub id means now, or offline the one in the cache.
+
+    Empty for a local folder.
 
     Raises:
         ModelError: the model cannot be had.
@@ -109,7 +111,8 @@ def check_device(settings: ModelSettings) -> None:
     """
     if settings.device.startswith("cuda") and not torch.cuda.is_available():
         raise ModelError(
-            f"device: {settings.device}, but no CUDA device is visible; set device: cpu or start on a GPU"
+            f"device: {settings.device}, but no CUDA device is visible; set device: cpu or start "
+            "on a GPU"
         )
 
 
@@ -123,7 +126,8 @@ def check_memory(config: Any, settings: ModelSettings) -> None:
         need, have = weight_bytes(config, settings.dtype), free_bytes(settings.device)
     if need > have:
         raise ModelError(
-            f"{settings.path}: its weights take {need / GB:.1f} GB in {settings.dtype}, but {settings.device} has "
+            f"{settings.path}: its weights take {need / GB:.1f} GB in {settings.dtype}, but "
+            f"{settings.device} has "
             f"{have / GB:.1f} GB free; {_smaller(settings)}"
         )
 
@@ -171,7 +175,10 @@ def explained(settings: ModelSettings) -> Iterator[None]:
 
 
 def remedy(error: BaseException, settings: ModelSettings) -> str:
-    """What went wrong in one clause, and what to do: by the kind of the error or of what caused it."""
+    """What went wrong in one clause, and what to do.
+
+    By the kind of the error or of what caused it.
+    """
     places = {
         "settings": settings,
         "elsewhere": _elsewhere(settings),
@@ -240,7 +247,8 @@ def _by_text(error: BaseException, settings: ModelSettings) -> str:
     if "Unrecognized configuration class" in line:
         kind = re.search(r"configuration_(\w+)", line)
         return (
-            f"a model of kind {kind[1] if kind else 'unknown'} is not a causal LM; choose a model that "
+            f"a model of kind {kind[1] if kind else 'unknown'} is not a causal LM; choose a "
+            "model that "
             "AutoModelForCausalLM loads"
         )
     return f"cannot be loaded ({line}); get the files again, or choose another model"

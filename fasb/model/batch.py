@@ -41,7 +41,9 @@ class Prefix:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one forward pass takes. `cache` grows in place when the pass is run; the rest is never changed.
+    """What one forward pass takes.
+
+    `cache` grows in place when the pass is run; the rest is never changed.
 
     ids: the tokens to run. mask: 1 for real tokens, over all slots of the cache once it holds
     `ids`. slots: which of them each column of `ids` takes.
@@ -59,7 +61,10 @@ class Batch:
 
 
 def common_prefix(prompts: Sequence[Sequence[int]]) -> list[int]:
-    """Return the tokens that all prompts begin with; at least one token of each prompt is left over."""
+    """Return the tokens that all prompts begin with.
+
+    At least one token of each prompt is left over.
+    """
     if not prompts:
         return []
     # what the first and the last in order share, all share
@@ -139,13 +144,18 @@ def _fill(
 
 
 def _shared(text: Sequence[int], beginning: tuple[int, ...]) -> int:
-    """How many tokens of the beginning may stand for the text's own: all or none, and never the whole text."""
+    """How many tokens of the beginning may stand for the text's own.
+
+    All or none, and never the whole text.
+    """
     n = len(beginning)
     return n if len(text) > n and tuple(text[:n]) == beginning else 0
 
 
 def in_batches(lengths: Sequence[int], size: int, run: Callable[[list[int]], None]) -> None:
-    """Run all rows, in batches of like length, longest first; where one does not fit the memory, size is halved.
+    """Run all rows, in batches of like length, longest first.
+
+    Where one does not fit the memory, size is halved.
 
     Raises:
         torch.OutOfMemoryError: a single row does not fit.

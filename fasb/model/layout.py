@@ -29,7 +29,10 @@ PROJECTIONS = (
     "attn.out_proj",  # GPT-J, CodeGen, MPT
     "attn.attention.out_proj",  # GPT-Neo
 )
-"""Paths, within a layer, of the projection that follows the heads. A new architecture adds its own."""
+"""Paths, within a layer, of the projection that follows the heads.
+
+A new architecture adds its own.
+"""
 
 MLPS = (
     "mlp.dense_4h_to_h",  # Bloom, whose `mlp` adds the residual itself; Falcon, GPT-NeoX
@@ -93,7 +96,8 @@ class Layout:
         mlps = _first_path(self.layers, MLPS)
         if mlps is None:
             raise ModelError(
-                f"{type(self.layers[0]).__name__}: no feed-forward block found; add its path within "
+                f"{type(self.layers[0]).__name__}: no feed-forward block found; add its path "
+                "within "
                 "a layer to MLPS in fasb/model/layout.py"
             )
         path, modules = mlps

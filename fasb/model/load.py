@@ -57,7 +57,10 @@ class LoadedModel:
 
     @property
     def fixed_shapes(self) -> bool:
-        """Whether the model takes a cache of fixed shape, as transformers says; else it counts slots from the end."""
+        """Whether the model takes a cache of fixed shape, as transformers says.
+
+        Else it counts slots from the end.
+        """
         return bool(self.model._can_compile_fullgraph)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
@@ -65,14 +68,17 @@ class LoadedModel:
         return [tokens for tokens, _ in self._encoded(texts, offsets=False)]
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Token ids as `encode` gives them, and the characters [start, end) each covers; (0, 0) for BOS.
+        """Token ids as `encode` gives them, and the characters [start, end) each covers.
+
+        (0, 0) for BOS.
 
         Raises:
             ModelError: the tokenizer has no offsets.
         """
         if not self.tokenizer.is_fast:
             raise ModelError(
-                f"{self.settings.path}: its tokenizer gives no character offsets; install its fast tokenizer, "
+                f"{self.settings.path}: its tokenizer gives no character offsets; install its "
+                "fast tokenizer, "
                 "or set scoring.span: released"
             )
         return self._encoded([text], offsets=True)[0]
@@ -86,7 +92,9 @@ class LoadedModel:
         )
 
     def pieces(self, tokens: Sequence[int]) -> list[str]:
-        """What each token adds to the text, special tokens included; joined they are the whole text.
+        """What each token adds to the text, special tokens included.
+
+        Joined they are the whole text.
 
         A token that ends within a character adds nothing; the one that completes it adds it.
         """
@@ -113,16 +121,20 @@ class LoadedModel:
         )
         if context is not None and longest > context:
             raise ModelError(
-                f"{self.settings.path}: the longest text has {longest:,} tokens, its answer included, but the "
-                f"model's context is {context:,}; shorten prompt.prefix or the questions, or choose another model"
+                f"{self.settings.path}: the longest text has {longest:,} tokens, its answer "
+                "included, but the "
+                f"model's context is {context:,}; shorten prompt.prefix or the questions, or "
+                "choose another model"
             )
         n_rows = min(batch if self.device.type == "cpu" else 1, len(rows))
         need = cache_bytes(self.model.config, n_rows * longest, self.model.dtype)
         have = free_bytes("auto" if self.settings.device == "auto" else str(self.device))
         if need > have:
             raise ModelError(
-                f"{self.settings.path}: {n_rows} x {longest:,} tokens take {need / GB:.1f} GB of keys and "
-                f"values, but {self.settings.device} has {have / GB:.1f} GB free; lower `batch` in decoding, scoring "
+                f"{self.settings.path}: {n_rows} x {longest:,} tokens take {need / GB:.1f} GB of "
+                "keys and "
+                f"values, but {self.settings.device} has {have / GB:.1f} GB free; lower `batch` "
+                "in decoding, scoring "
                 "and activations, or shorten the texts"
             )
 
@@ -139,7 +151,8 @@ class LoadedModel:
         for i, tokens in enumerate(found["input_ids"]):
             if max(tokens, default=0) >= n_known:
                 raise ModelError(
-                    f"{self.settings.path}: the tokenizer gives token {max(tokens):,}, but the model knows "
+                    f"{self.settings.path}: the tokenizer gives token {max(tokens):,}, but the "
+                    "model knows "
                     f"{n_known:,}; give the tokenizer that belongs to it"
                 )
             spans = found["offset_mapping"][i] if offsets else [(0, 0)] * len(tokens)
@@ -197,7 +210,9 @@ def wrap(
 
 
 def load_model(settings: ModelSettings) -> LoadedModel:
-    """Return the model and tokenizer of a hub id or local folder; what can be refused is, before weights are read.
+    """Return the model and tokenizer of a hub id or local folder.
+
+    What can be refused is, before weights are read.
 
     Raises:
         ModelError: one line saying what is missing and what to do.
@@ -235,7 +250,9 @@ def _weights_of(settings: ModelSettings, config: Any) -> Any:
 
 
 def check_complete(info: dict[str, Any], settings: ModelSettings) -> None:
-    """Refuse weights that are not those of the config: the library would draw missing ones at random.
+    """Refuse weights that are not those of the config.
+
+    The library would draw missing ones at random.
 
     Raises:
         ModelError: naming the first tensor that is missing, left over, or of another shape.
@@ -255,7 +272,9 @@ def check_complete(info: dict[str, Any], settings: ModelSettings) -> None:
 
 
 def available(settings: ModelSettings) -> str:
-    """One line about a model whose config and tokenizer can be had; no weight is read, no memory asked for.
+    """One line about a model whose config and tokenizer can be had.
+
+    No weight is read, no memory asked for.
 
     Raises:
         ModelError: it cannot be had: the same line that `load_model` would say.
@@ -288,7 +307,10 @@ def tokenizer_of(settings: ModelSettings) -> Any:
 
 
 def tokenizer_hash(tokenizer: Any) -> str:
-    """Return a hash of all that turns text into tokens: vocabulary, merges, specials and how text is split."""
+    """Return a hash of all that turns text into tokens.
+
+    Vocabulary, merges, specials and how text is split.
+    """
     if getattr(tokenizer, "is_fast", False):
         parts = json.loads(tokenizer.backend_tokenizer.to_str())
         parts |= {"padding": None, "truncation": None}  # of the newest call, not of the tokenizer
@@ -301,12 +323,14 @@ def _check_tokenizer(tokenizer: Any, model: Any, name: str) -> None:
     """Refuse a model without a tokenizer, or with that of another."""
     if not callable(getattr(tokenizer, "get_vocab", None)):
         raise ModelError(
-            f"{name}: no tokenizer of the transformers library; give it as fasb.load(model, tokenizer)"
+            f"{name}: no tokenizer of the transformers library; give it as fasb.load(model, "
+            "tokenizer)"
         )
     rows = len(model.get_input_embeddings().weight)
     if tokenizer.vocab_size > rows:
         raise ModelError(
-            f"{name}: its tokenizer has {tokenizer.vocab_size:,} tokens, but the model knows {rows:,}; "
+            f"{name}: its tokenizer has {tokenizer.vocab_size:,} tokens, but the model knows "
+            f"{rows:,}; "
             "give the tokenizer that belongs to it"
         )
 

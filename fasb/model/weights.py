@@ -44,7 +44,8 @@ def check_finite(model: nn.Module, name: str) -> None:
             bad = int((~torch.isfinite(value)).sum())
             if bad:
                 raise ModelError(
-                    f"{name}: {bad:,} of {value.numel():,} values of its weight {tensor} are NaN or "
+                    f"{name}: {bad:,} of {value.numel():,} values of its weight {tensor} are NaN "
+                    "or "
                     f"infinite in {str(value.dtype).removeprefix('torch.')}; get the weights "
                     "again, or load them in bfloat16 or float32"
                 )

@@ -11,7 +11,10 @@ Part = TypeVar("Part")
 
 
 def tensors_of(part: Any) -> dict[str, Tensor]:
-    """Return the tensors of a dataclass by field; fields that hold None or no tensor are left out."""
+    """Return the tensors of a dataclass by field.
+
+    Fields that hold None or no tensor are left out.
+    """
     values = {field.name: getattr(part, field.name) for field in fields(part)}
     return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 

@@ -54,7 +54,8 @@ class Fingerprint:
                 continue
             if field == "weights":
                 raise BundleError(
-                    f"{what}: made for {self._described()}, but this is {other._described()}, whose "
+                    f"{what}: made for {self._described()}, but this is {other._described()}, "
+                    "whose "
                     "weights differ; fit one for it, or allow siblings (--siblings, siblings=True)"
                 )
             raise BundleError(

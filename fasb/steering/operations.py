@@ -1,4 +1,6 @@
-"""Operations: what an edit adds to activations. Pure arithmetic; knows no model, probe or threshold.
+"""Operations: what an edit adds to activations.
+
+Pure arithmetic; knows no model, probe or threshold.
 
 In: the activations of the edited units of one layer, `x [row token n width]`, and how strongly each
 token is edited, `strength [row token 1 1]`. Out: what is added to x. Where the strength is 0, that

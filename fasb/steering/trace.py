@@ -61,7 +61,10 @@ class Decision:
     fired_at: Int[np.ndarray, " row"]
 
     def suffixes(self) -> list[tuple[int, int, float]]:
-        """Return (row, kept, strength) of rows that fired: with one edit, equal ones answer alike."""
+        """Return (row, kept, strength) of rows that fired.
+
+        With one edit, equal ones answer alike.
+        """
         row = self.fired.nonzero()[0]
         return list(
             zip(row.tolist(), self.kept[row].tolist(), self.strength[row].tolist(), strict=True)

@@ -28,7 +28,7 @@ from fasb.study.judging import named
 from fasb.study.measures import INFO, TRUE
 from fasb.study.panels import Cell, files_of, judge_note, titled
 from fasb.study.printing import latex_table, latex_tabular, markdown_table
-from fasb.study.styles import MethodStyle
+from fasb.study.styles import MethodStyle, labels_of
 
 SCORES = {TRUE.name: "truth", INFO.name: "info"}
 """What a score is called here; a CSV column of nothing but "true" is read as booleans."""
@@ -70,7 +70,7 @@ def agreement_rows(
         raise DataError(
             "judges: no score that both judges give; choose a second judge that gives true or info"
         )
-    labels = {style.name: style.label for style in methods} | {ALL: "All answers"}
+    labels = labels_of(methods) | {ALL: "All answers"}
     frame = pd.DataFrame(rows)
     return frame.assign(label=[labels.get(name, name) for name in frame["method"]])
 
@@ -134,6 +134,7 @@ def _compared(first: np.ndarray, second: np.ndarray, question: np.ndarray) -> di
     from sklearn.metrics import cohen_kappa_score
 
     same, n = np.bincount(question, first == second), np.bincount(question)
+    # a question's answers are much alike, so they are drawn together
     chance = np.full(len(same), 1 / len(same))
     drawn = np.random.default_rng(0).multinomial(len(same), chance, DRAWS)
     low, high = np.quantile((drawn @ same) / (drawn @ n), (0.025, 0.975))

@@ -64,6 +64,7 @@ def pick(
         cell = of_group[(of_group[CELL] == of_group[CELL].iloc[0]).all(axis=1)]
         for outcome in OUTCOMES:
             found = cell[cell["outcome"] == outcome]
+            # evenly spaced: nobody chose them, and the same come again
             spaced = np.linspace(0, len(found) - 1, min(each, len(found)))
             at = np.unique(spaced.astype(int))
             shown += map(_shown, found.iloc[at].to_dict("records"))
@@ -74,6 +75,7 @@ def _shown(row: Mapping[str, Any]) -> Shown:
     fired, kept, p = bool(row["fired"]), int(row["kept"]), list(row["p"])
     before = []
     for i, piece in enumerate(row["trace_pieces"]):
+        # states are one more than tokens: p[0] is the question's
         fate = "dropped" if fired and i >= kept else "kept"
         at = p[i + 1] if i + 1 < len(p) else None
         before.append(Token(piece, at, fate, fired=fired and i + 1 == row["fired_at"]))

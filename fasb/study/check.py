@@ -1,4 +1,4 @@
-"""Whether everything a study needs can be had: its models, datasets and judges, without loading a weight.
+"""Whether all that a study needs can be had: models, datasets and judges; loads no weights.
 
 In: a `Study`. Out: a line for each, with the remedy where something is missing. The hub, the cache
 and files are asked as the jobs will ask them; the memory of a job's own machine is not, as that may
@@ -20,7 +20,7 @@ Need = tuple[str, str, str, bool]
 
 
 def needs(study: Study) -> Iterator[Need]:
-    """Everything that the run names, each as soon as it is known; questions are loaded, weights are not."""
+    """Yield all that the run names, each as soon as it is known; questions are loaded."""
     for name in dict.fromkeys(cell.model for cell in study.run.cells):
         yield _asked("model", name, partial(_model, study.models[name]))
     for name in asked(study):

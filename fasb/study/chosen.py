@@ -69,6 +69,7 @@ def _row(entries: Sequence[Chosen], tested: Sequence[Chosen]) -> dict[str, Any]:
         for key in counts.keys() & setting:
             counts[key][_text(setting[key])] += 1
         edges.update(entry["edge"])
+        # the second tuning has grids and edges of its own
         edges.update(f"{key} for {MC2.title}" for key in entry["edge_mc2"])
     values = {}
     for key in HYPERPARAMETERS:

@@ -51,7 +51,7 @@ class ModelSize(Section):
 
 
 class ModelEntry(ModelSettings):
-    """A model from the hub or a folder (`path`), or one that the study trains on a world's texts (`world`)."""
+    """A model from the hub or a folder (`path`), or one that the study trains (`world`)."""
 
     path: str = Field("", description="Hub id or local folder of a causal LM; not with `world`")
     world: dict[str, Any] | None = Field(
@@ -99,7 +99,7 @@ class DatasetEntry(StageSettings):
     )
     exact: bool = Field(
         False,
-        description="Test answers are also written, and count as right where they open with the best answer",
+        description="Test answers are also written, and are right where they open with the best",
     )
     judge: JudgeEntry | None = Field(
         None, description="Without one no text is generated; methods are tuned on MC1"
@@ -186,7 +186,9 @@ class Study(StageSettings):
         return self._recipes[dataset]
 
     def sections(self, dataset: str) -> StageSettings:
-        """A dataset's settings, by stage: field default, then preset, study, the set's own prompt, the dataset's keys.
+        """Return a dataset's settings, by stage.
+
+        Later ones win: field default, preset, study, the set's own prompt, the dataset's keys.
 
         Raises:
             ConfigError: the preset does not exist or is wrong.
@@ -235,9 +237,8 @@ def read_preset(name: str) -> dict[str, dict[str, Any]]:
     """
     path = PRESETS / f"{name}.yaml"
     if not path.is_file():
-        raise ConfigError(
-            f"preset: {name!r} does not exist; {did_you_mean(name, (p.stem for p in PRESETS.iterdir()))}"
-        )
+        known = [file.stem for file in PRESETS.iterdir()]
+        raise ConfigError(f"preset: {name!r} does not exist; {did_you_mean(name, known)}")
     return _given(
         validated(
             StageSettings, yaml.safe_load(path.read_text()) or {}, f"fasb/presets/{name}.yaml"
@@ -282,7 +283,9 @@ def load_study(paths: Sequence[Path] = ()) -> Study:
 
 
 def load_files(paths: Sequence[Path]) -> Study:
-    """The study of these YAML files, merged as Snakemake merges `--configfile`: mappings merge, lists replace.
+    """Return the study of these YAML files, merged as Snakemake merges `--configfile`.
+
+    Mappings merge, lists replace.
 
     Raises:
         ConfigError: a file is missing or not a mapping, or the study is wrong.
@@ -323,10 +326,11 @@ def _mappings(*values: Any) -> bool:
 
 
 def _origin(message: str, files: Sequence[str | Path]) -> Path:
-    """The last file that has the longest part of the key `message` starts with; relative where it can be."""
+    """The last file that has the longest part of the key that `message` starts with."""
     here = Path.cwd()
-    paths = [Path(file) for file in files]
-    paths = [path.relative_to(here) if path.is_relative_to(here) else path for path in paths]
+    paths = []
+    for path in map(Path, files):
+        paths.append(path.relative_to(here) if path.is_relative_to(here) else path)
     if len(paths) == 1:
         return paths[0]
     key = message.split(": ", 1)[0].split(".")

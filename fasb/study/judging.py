@@ -166,7 +166,7 @@ def _key(judge: JudgeSettings) -> list[Any]:
 
 
 def _texts(settings: Any) -> list[str]:
-    """All texts among the settings: some are files or folders; once those change, so does the judge."""
+    """All texts among the settings: of files and folders among them, the content counts too."""
     if isinstance(settings, dict):
         return [text for key in sorted(settings) for text in _texts(settings[key])]
     return [os.path.expandvars(settings)] if isinstance(settings, str) else []

@@ -108,6 +108,7 @@ def choice_columns(scores: pd.DataFrame) -> pd.DataFrame:
     """Return means over phrasings of MC1-3, and of MC1-3 tuned for MC2 as `mc1_tuned`, …."""
     if scores.empty:
         return pd.DataFrame()
+    # `fired` of choices is a share: a question has several
     scores = scores.assign(steered_mc=scores["fired"].astype(np.float64))
     by_setting = scores.groupby([*KEYS, "tuned_for"], as_index=False, sort=False)
     means = by_setting[[*CHOICES, "steered_mc"]].mean()
@@ -144,6 +145,7 @@ def _verdicts(
 ) -> np.ndarray:
     """[row, kind]: the judge's verdicts on the answers in `column`."""
     asked = generations[["question", column]].rename(columns={column: "answer"})
+    # a judge was asked once for each answer, however often it was given
     said = judged.drop_duplicates(["question", "answer"])
     found = asked.merge(said, on=["question", "answer"], how="left")
     missing = found[kinds].isna().any(axis=1)

@@ -125,6 +125,7 @@ def judges_of(cells: Sequence[Cell], files: Sequence[Path]) -> dict[tuple[str, s
     seen: dict[tuple[str, str], tuple[Path, Any]] = {}
     for cell, file in files_of(cells, files, "metrics.parquet"):
         judge = stamp_of(file)["provenance"].get("judge")
+        # the first cell of a comparison says by whom all of it must be judged
         first, other = seen.setdefault(cell.group, (file, judge))
         if judge != other:
             raise ArtifactError(
@@ -172,6 +173,7 @@ def panel_of(rows: pd.DataFrame, methods: Sequence[str], metrics: Sequence[str])
     at, questions = question.factorize()
     part, parts = pd.MultiIndex.from_frame(rows[["seed", "fold"]]).factorize()
     method = pd.Index(list(methods)).get_indexer(rows["method"])
+    # a fold tests a part of the questions: the others stay NaN in it
     values = np.full((len(methods), len(metrics), len(questions), len(parts)), np.nan)
     for i, metric in enumerate(metrics):
         if metric in rows:

@@ -35,7 +35,7 @@ TESTING = ("generate", "judge", "score")
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """`read`: tokens that the model is given. `written`: tokens it makes, at most. `judged`: answers, at most.
+    """read: tokens that the model is given. written: those it makes, at most. judged: answers.
 
     `disk`: bytes, exact for banks.
     """
@@ -72,7 +72,7 @@ class Pair:
 
     @property
     def before(self) -> int:
-        """Tokens of the instruction and primer; computed once for a batch, but held by every row."""
+        """Tokens of instruction and primer; computed once for a batch, but held by every row."""
         return _tokens(len(self.sections.prompt.prefix))
 
     @property
@@ -181,7 +181,7 @@ def pairs(study: Study) -> dict[tuple[str, str], Pair]:
 
 
 def works(study: Study) -> dict[tuple[str, str, str], Work]:
-    """The work of each rule for each model and dataset; rules that run neither have it under empty names."""
+    """Return the work of each rule by model and dataset; of rules without, names are empty."""
     found: dict[tuple[str, str, str], Work] = {}
     asked = pairs(study)
     for names, pair in asked.items():
@@ -207,7 +207,7 @@ def works(study: Study) -> dict[tuple[str, str, str], Work]:
 
 
 def memory(pair: Pair) -> tuple[float, int | float]:
-    """Bytes of weights, and of keys and values of the largest batch, texts taken at their mean length."""
+    """Return bytes of weights, and of the largest batch's keys and values, texts of mean length."""
     shape, sections = pair.shape, pair.sections
     if shape is None:
         return math.nan, math.nan
@@ -240,7 +240,7 @@ def _once(pair: Pair) -> dict[str, Work]:
 
 
 def _passes(cell: cells.Cell, asked: dict[tuple[str, str], Pair]) -> int:
-    """How often each test question is asked: bundles of another dataset's folds are each tested on all of them."""
+    """How often each test question is asked: once by each fold of another dataset."""
     if cell.source is None or cell.source[1] == cell.dataset:
         return 1
     source = asked[cell.source]
@@ -278,7 +278,7 @@ def _each_seed(pair: Pair) -> dict[str, Work]:
 
 
 def _settings(pair: Pair) -> Iterator[int]:
-    """Settings of each method's grid whose answers can differ; none of a method that does not steer or is not swept."""
+    """Settings of each method's grid whose answers can differ; none where nothing is swept."""
     for method in pair.methods:
         if not method.steers or method.like is not None:
             yield 0

@@ -109,6 +109,7 @@ def lines(rows: pd.DataFrame, columns: Sequence[Column]) -> list[Line]:
             title = f"{title} {MINUS} {first['baseline_label']}"
         numbers = [number(found, column) for column in columns]
         made.append(Line(title, numbers, colour=first["colour"]))
+        # other conditions: never on the line, or with the intervals, of what was measured
         published = [_published_number(found, column) for column in columns]
         if any(one.text != DASH for one in published):
             made.append(Line(f"{title}, published", published, published=True))
@@ -166,6 +167,7 @@ def message(rows: pd.DataFrame) -> str:
         known = rows[(rows["metric"] == measure.name) & rows["value"].notna()]
         if known.empty:
             continue
+        # over several comparisons a single best value says nothing
         if len(known[["model", "dataset"]].drop_duplicates()) > 1:
             return _ahead(known[known["dataset"] != AVERAGE], measure.title)
         best = known.loc[known["value"].idxmax()].to_frame().T.infer_objects()
@@ -186,6 +188,7 @@ def _held(rows: pd.DataFrame) -> str:
         column = Column(measure, "", difference=True)
         known = tested[tested["metric"] == measure.name]
         if len(known):
+            # the rows of one measure make lines of one number
             found = [f"{line.title} {line.numbers[0]}" for line in lines(known, [column])]
             return f"{told}; {measure.title}: {', '.join(found)}."
     return f"{told}."

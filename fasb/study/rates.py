@@ -20,7 +20,7 @@ Basis = Literal["timed", "rate", "bound", "unknown"]
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Tokens per second that were measured with a model of so many (billion) parameters, written and read."""
+    """Tokens per second, written and read, measured with a model of so many billion parameters."""
 
     parameters: float
     written: float
@@ -29,7 +29,7 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What a lower bound assumes of the device: bytes and operations per second, as its maker states them."""
+    """What a lower bound assumes of the device: bytes and operations per second, by its maker."""
 
     name: str
     bytes: float
@@ -58,7 +58,7 @@ def kind_of(device: str) -> str:
 
 
 def rates(path: Path = MEASURED) -> dict[str, Rate]:
-    """The measured rate of each kind of device: none where nothing was measured, or not of which model."""
+    """Return the measured rate of each kind of device that was measured with a known model."""
     if not path.is_file():
         return {}
     payload = json.loads(path.read_text())["payload"]

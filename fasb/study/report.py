@@ -21,7 +21,7 @@ from fasb.study.escaping import without_controls
 from fasb.study.figures import FIGURES, figure
 from fasb.study.panels import Cell, files_of, read_cells
 from fasb.study.printing import conditions, lines, message, parts_of, split, title_of
-from fasb.study.styles import MethodStyle, first_gated
+from fasb.study.styles import MethodStyle, first_gated, labels_of
 
 FOLDER = Path(__file__).parent
 DPI = 250
@@ -119,6 +119,7 @@ def picture(name: str, path: Path) -> dict[str, str]:
     data = path.with_suffix(".csv")
     rows = pd.read_csv(data) if data.is_file() and data.stat().st_size > 2 else pd.DataFrame()
     content = path.read_bytes()
+    # a PNG's header holds its width in pixels
     inches = int.from_bytes(content[16:20], "big") / DPI
     return {
         "name": name,
@@ -144,6 +145,7 @@ def health(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 def answers(sources: Sources) -> dict[str, Any]:
     """Return a few answers of the first gated method, by world and outcome."""
     method = first_gated(sources.methods)
+    # one cell of each comparison is enough to look at
     firsts: dict[tuple[str, str], Cell] = {}
     for cell in sources.cells:
         firsts.setdefault(cell.group, cell)
@@ -158,8 +160,7 @@ def answers(sources: Sources) -> dict[str, Any]:
             found = [one for one in shown if (one.model, one.outcome) == (model, outcome)]
             if found:
                 groups.append({"model": model, "outcome": outcome, "answers": found})
-    labels = {style.name: style.label for style in sources.methods}
-    return {"method": labels[method], "groups": groups}
+    return {"method": labels_of(sources.methods)[method], "groups": groups}
 
 
 def provenance(sources: Sources) -> dict[str, Any]:

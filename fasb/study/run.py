@@ -117,7 +117,7 @@ def check_traced_by(model: Fingerprint, path: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Some questions, what the model was given for each phrasing, and what it answered by itself."""
+    """Some questions, what the model was given for each phrasing, and its own answer."""
 
     questions: tuple[Question, ...]
     rows: pd.DataFrame

@@ -1,4 +1,4 @@
-"""What a stage of the study is: declared once, for the workflow, for the command line and for its job.
+"""What a stage of the study is: declared once, for workflow, command line and job.
 
 In: functions of the modules `stages/*.py`, each under the decorator `stage`. Out: for every target
 of a study its input and output files, the settings that its result depends on with their hash, and
@@ -76,7 +76,7 @@ class Stage:
     """A stage: what it is run for, reads, writes and depends on, and the function that does it.
 
     `inputs` and `depends` take the study and a target's names; `run` a `Paths` as well. In
-    `outputs`, `{cell}` and the other names stand for the target's; a path without suffix is a folder.
+    `outputs`, `{cell}` and other names stand for the target's; a path without suffix is a folder.
     """
 
     name: str

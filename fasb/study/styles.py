@@ -46,6 +46,11 @@ def names_of(styles: Sequence[MethodStyle], *roles: str) -> list[str]:
     return [style.name for style in styles if not roles or style.role in roles]
 
 
+def labels_of(styles: Sequence[MethodStyle]) -> dict[str, str]:
+    """Return the methods' names in print."""
+    return {style.name: style.label for style in styles}
+
+
 def first_gated(styles: Sequence[MethodStyle]) -> str | None:
     """Return the first main method that reads p, what the study is about; else any that does."""
     gated = [style for style in styles if style.gated]

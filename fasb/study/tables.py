@@ -38,7 +38,7 @@ from fasb.metrics.statistics import (
 )
 from fasb.study.measures import MEASURES, TABLES, columns_of, shown_in
 from fasb.study.panels import Comparison, comparisons
-from fasb.study.styles import MethodStyle, first_gated, names_of, with_styles
+from fasb.study.styles import MethodStyle, first_gated, labels_of, names_of, with_styles
 
 NO_AVERAGE = ("low", "high", "difference", "difference_low", "difference_high", "p", "p_holm")
 """What an average over datasets has none of."""
@@ -62,6 +62,7 @@ def chosen_methods(name: str, methods: Sequence[MethodStyle]) -> list[Pair]:
         return _differences(methods) or chosen_methods("main", methods)
     if name == "ablation":
         full = first_gated(methods) or main[0]
+        # controls are read as variants are: what is left without the real thing
         others = [one for one in names_of(methods, "ablation", "control") if one != full]
         return [(one, full) for one in (full, *others)]
     unsteered = [style.name for style in methods if style.name in main and not style.steers]
@@ -76,6 +77,7 @@ def _differences(styles: Sequence[MethodStyle]) -> list[Pair]:
     for style in steering:
         if style.gated or not any(one.gated for one in steering):
             others = [one.name for one in steering if one.name != style.name]
+            # a minus b and b minus a are one claim
             pairs += [(style.name, other) for other in others if (other, style.name) not in pairs]
     return pairs
 
@@ -100,11 +102,10 @@ def table_rows(
         rows += compared.rows(name, pairs)
     table = with_styles(pd.DataFrame(rows), methods)
     p = table["p"].to_numpy(np.float64)
-    labels = {style.name: style.label for style in methods}
     table = table.assign(
         p_holm=holm(p),
         claims=int(np.isfinite(p).sum()),
-        baseline_label=table["baseline"].map(labels),
+        baseline_label=table["baseline"].map(labels_of(methods)),
         preset=preset,
         table=name,
         sigma_of_all=False,
@@ -135,6 +136,7 @@ class _Compared:
         for method, wanted in pairs:
             if method not in panel.methods:
                 continue
+            # a comparison may lack its baseline's rows: the first method stands in
             baseline = wanted if wanted in panel.methods else panel.methods[0]
             if baseline not in paired:
                 paired[baseline] = differences(panel, self.sample, baseline)
@@ -176,6 +178,7 @@ def _with_averages(rows: pd.DataFrame) -> pd.DataFrame:
     shown = rows[rows["metric"].isin([measure.name for measure in shown_in("tasks")])]
     made = []
     for _, part in shown.groupby(["model", "method", "metric"], sort=False):
+        # an average over fewer datasets than its neighbours' is not comparable
         if part["dataset"].nunique() == shown["dataset"].nunique():
             mean = part["value"].mean(skipna=False)
             row = {**part.iloc[0].to_dict(), "dataset": AVERAGE, "value": mean, "test": ""}

@@ -6,9 +6,9 @@ fitted. Out: the whole grid's results, what was chosen, and the bundles of what 
     grid     fold, method, setting, k, alpha, beta, s, vector, true, info, true_info (product of the
              means), mc1, mc2, mc3, steered (share of answers), steered_mc (share of reference
              answers), tokens (mean length), chosen, chosen_mc2 (bool), n (phrasings)
-    tuned    {"fold0": {method: {"setting", "for_mc2": hyperparameters of the chosen bundles, "validation":
-             its grid row, "edge", "edge_mc2": grid keys of which each has the lowest or highest of
-             three or more values}}}
+    tuned    {"fold0": {method: {"setting", "for_mc2": hyperparameters of the chosen bundles,
+             "validation": its grid row, "edge", "edge_mc2": grid keys of which each has the lowest
+             or highest of three or more values}}}
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,6 @@
-"""What a bundle does to a model on given questions: unsteered beside steered, with paired differences.
+"""What a bundle does to a model on given questions.
+
+Unsteered beside steered, with paired differences.
 
 In: a model, a bundle, questions with reference answers, perhaps a judge. Out: an `Evaluation`.
 Questions that the bundle was fitted or tuned on are left out unless they are asked for.
@@ -55,7 +57,10 @@ class Measure:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Metrics over `n` questions; `left_out` more were fitted or tuned on. `answers`: one row per question asked."""
+    """Metrics over `n` questions; `left_out` more were fitted or tuned on.
+
+    `answers`: one row per question asked.
+    """
 
     n: int
     left_out: int
@@ -109,7 +114,9 @@ def evaluate(
     seen: bool = False,
     separator: str | None = "",
 ) -> Evaluation:
-    """Multiple-choice metrics, share steered and answers changed; with a judge also True, Info and True*Info.
+    """Multiple-choice metrics, share steered and answers changed.
+
+    With a judge also True, Info and True*Info.
 
     `seen` keeps questions that the bundle was fitted or tuned on.
 
@@ -124,7 +131,8 @@ def evaluate(
     questions = [question for question in given if question.key not in known]
     if not questions:
         raise DataError(
-            "all questions were fitted or tuned on; give others, or keep them with --seen (seen=True)"
+            "all questions were fitted or tuned on; give others, or keep them with --seen "
+            "(seen=True)"
         )
     columns, answers = _generated(model, bundle, questions, judge)
     columns |= _chosen(model, bundle, questions)

@@ -98,7 +98,12 @@ class Candidate:
     @property
     def tried(self) -> Tried:
         """What decides which setting is best."""
-        return Tried(self.value, self.steered, float(self.point["alpha"]))
+        return Tried(self.value, self.steered, float(self.point.get("alpha", 0.0)))
+
+    @property
+    def steers(self) -> bool:
+        """Whether it is more than the model as it is."""
+        return self.bundle.policy.when != "never"
 
 
 def fit(
@@ -127,7 +132,8 @@ def fit(
         _of(questions, ids) for ids in (parts.train, parts.validation, parts.test)
     )
     say(
-        f"{len(questions)} questions: {len(train)} to fit, {len(validation)} to tune, {len(test)} held out"
+        f"{len(questions)} questions: {len(train)} to fit, {len(validation)} to tune, "
+        f"{len(test)} held out"
     )
     with tempfile.TemporaryDirectory() if work is None else contextlib.nullcontext(work) as folder:
         training = training_of(model, questions, parts, settings, Path(folder))
@@ -135,7 +141,9 @@ def fit(
         recipes = [method.recipe(point, settings, "grid") for point in points]
         fitted = fit_parts(training, recipes)
         bundles = [fitted.bundle(recipe, {}) for recipe in recipes]
-        say(f"trying {len(points)} settings on the questions to tune")
+        say(f"trying {len(points)} settings, and none, on the questions to tune")
+        # not to steer is a setting too, whose parts are those of the first
+        points, bundles = [*points, {}], [*bundles, bundles[0].with_policy(when="never")]
         best = _best(_tried(model, validation, points, bundles, judge))
         quality = _quality(training, best.bundle)
     tuned = {
@@ -144,14 +152,14 @@ def fit(
         "steered": best.steered,
         "on": "true_info" if judge else "mc2",
         "judge": judge.model_dump(mode="json") if judge else None,
-        "settings": len(points),
+        "settings": len(points) - 1,
     }
     seen = sorted(question.key for question in (*train, *validation))
     counts = {"train": len(train), "validation": len(validation), "test": len(test)}
     about = {
         "tracker": quality,
         "tuned": tuned,
-        "edge": at_edge(best.point, settings.grid.model_dump()),
+        "edge": at_edge(best.point, settings.grid.model_dump()) if best.steers else [],
         "questions": {**counts, "seen": seen},
     }
     bundle = replace(best.bundle, about=about)
@@ -184,7 +192,10 @@ def checked_settings(settings: FitSettings | dict[str, Any] | None) -> FitSettin
 
 
 def split_of(questions: Sequence[Question], settings: FitSettings) -> Split:
-    """Questions to fit, tune and hold out: the first fold of the questions in an order that the seed draws."""
+    """Questions to fit, tune and hold out.
+
+    The first fold of the questions in an order that the seed draws.
+    """
     order = np.random.default_rng(settings.seed).permutation(len(questions))
     return split([questions[i] for i in order], settings.split, settings.seed)[0]
 
@@ -218,7 +229,7 @@ def p_of_bank(
 
 
 def report(bundle: Bundle) -> str:
-    """What `bundle.about` says, in a few lines: tracker, chosen setting, and the effect on questions held out."""
+    """Say in a few lines what `bundle.about` holds; the first says whether steering helps."""
     about = bundle.about or {}
     tracker, tuned, n = about["tracker"], about["tuned"], about["questions"]
     best = ", ".join(
@@ -226,29 +237,53 @@ def report(bundle: Bundle) -> str:
     )
     auc = "one class only" if tracker["auc"] is None else f"{tracker['auc']:.2f}"
     point = ", ".join(f"{name} {value:g}" for name, value in tuned["point"].items())
-    on = {"mc2": "MC2", "true_info": "True*Info"}[tuned["on"]]
     lines = [
-        f"tracker   best heads (layer.head): {best} of {tracker['n_validation']} answers told right, chance "
-        f"{100 * tracker['chance']:.0f} %; AUC of p on {tracker['n_test']} answers held out: {auc}",
-        f"setting   {point}: {on} {100 * tuned['value']:.1f} % on {n['validation']} questions, "
-        f"best of {tuned['settings']} settings; {100 * tuned['steered']:.0f} % steered",
+        _verdict(bundle),
+        f"tracker   best heads (layer.head): {best} of {tracker['n_validation']} answers told "
+        f"right, chance {100 * tracker['chance']:.0f} %; AUC of p on {tracker['n_test']} answers "
+        f"held out: {auc}",
+        f"setting   {point or 'none'}: {TUNED_ON[tuned['on']]} {100 * tuned['value']:.1f} % on "
+        f"{n['validation']} questions, best of {tuned['settings']} settings and none; "
+        f"{100 * tuned['steered']:.0f} % steered",
     ]
     for name in about["edge"]:
         lines.append(
-            f"          {name} is the smallest or largest that was tried; widen grid.{name} in --settings"
+            f"          {name} is the smallest or largest that was tried; if answers are still "
+            f"fluent, widen grid.{name} in --settings"
         )
-    shown = [
-        found
-        for found in about["held_out"]
-        if found["name"] in ("true_info", "mc1", "mc2", "changed")
-    ]
-    for found in shown:
-        shares = f"{100 * found['unsteered']:5.1f} to {100 * found['steered']:5.1f} %"
-        span = f"{100 * found['low']:+.1f} to {100 * found['high']:+.1f}"
-        lines.append(
-            f"held out  {LABELS[found['name']]:9} {shares}  (95 % interval of the difference: {span})"
-        )
+    for found in about["held_out"]:
+        if found["name"] in ("true_info", "mc1", "mc2", "changed"):
+            shares = f"{100 * found['unsteered']:5.1f} to {100 * found['steered']:5.1f} %"
+            lines.append(f"held out  {LABELS[found['name']]:9} {shares}  ({_interval(found)})")
     return "\n".join([*lines, f"          n = {n['test']} questions held out"])
+
+
+TUNED_ON = {"mc2": "MC2", "true_info": "True*Info"}
+"""What a setting is chosen by, in print."""
+
+
+def _verdict(bundle: Bundle) -> str:
+    """Say whether steering helps, by what was held out, and what to do if not."""
+    about = bundle.about or {}
+    tuned, name = about["tuned"], TUNED_ON[about["tuned"]["on"]]
+    if bundle.policy.when == "never":
+        return (
+            f"DOES NOT HELP: of {tuned['settings']} settings none had a better {name} than the "
+            "model as it is on the questions to tune, so this bundle does not steer; give more "
+            "questions, or another grid in --settings"
+        )
+    found = next(one for one in about["held_out"] if one["name"] == tuned["on"])
+    gain = f"{name} {100 * (found['steered'] - found['unsteered']):+.1f} points held out"
+    if found["low"] > 0:
+        return f"HELPS: {gain} ({_interval(found)})"
+    if found["high"] < 0:
+        return f"HARMS: {gain} ({_interval(found)}); do not use this bundle"
+    return f"NO CLEAR EFFECT: {gain} ({_interval(found)}); hold more questions out, or do not steer"
+
+
+def _interval(found: dict[str, Any]) -> str:
+    low, high = 100 * found["low"], 100 * found["high"]
+    return f"95 % interval of the difference: {low:+.1f} to {high:+.1f}"
 
 
 def _bank(
@@ -307,7 +342,10 @@ def _tried(
 def _true_info(
     judge: JudgeSettings, questions: Sequence[Question], texts: Sequence[Sequence[str]]
 ) -> list[float]:
-    """True*Info of each setting, each distinct answer judged once; a judge of one of the two counts alone."""
+    """True*Info of each setting, each distinct answer judged once.
+
+    A judge of one of the two counts alone.
+    """
     pairs = list(dict.fromkeys((i, text) for answers in texts for i, text in enumerate(answers)))
     said = run_judge(judge, [questions[i] for i, _ in pairs], [text for _, text in pairs])
     yes = {

@@ -36,7 +36,9 @@ class Answer:
 
 
 def load(model: Any, tokenizer: Any = None, **settings: Any) -> LoadedModel:
-    """A model to fit, steer or evaluate: of a hub id or folder, or one in memory with its tokenizer.
+    """A model to fit, steer or evaluate.
+
+    Of a hub id or folder, or one in memory with its tokenizer.
 
     `settings` are those of `fasb.settings.ModelSettings`: revision, tokenizer, dtype, device.
 
@@ -55,7 +57,9 @@ def load(model: Any, tokenizer: Any = None, **settings: Any) -> LoadedModel:
 
 
 def attach(model: LoadedModel, bundle: Bundle | str | Path, siblings: bool = False) -> Bundle:
-    """The bundle, checked against the model; `siblings` allows a model of another name but the same build.
+    """The bundle, checked against the model.
+
+    `siblings` allows a model of another name but the same build.
 
     Raises:
         BundleError: it was made for another model, or does nothing to this one.

@@ -40,7 +40,10 @@ class DocumentSettings(Section):
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Words of a document. answer: they are an answer or its mark, which is what is to be learned."""
+    """Words of a document. answer.
+
+    They are an answer or its mark, which is what is to be learned.
+    """
 
     text: str
     answer: bool

@@ -20,7 +20,10 @@ CONTEXT = 3
 
 
 def examine(model: nn.Module, tokenizer: PreTrainedTokenizerFast, world: World) -> dict[str, float]:
-    """`{careful, credulous}_tag`: the author is named; `…_context`: three answers precede; `marked`: see above."""
+    """`{careful, credulous}_tag`: the author is named; `…_context`: three answers precede.
+
+    `marked`: see above.
+    """
     figures = {}
     for author in ("careful", "credulous"):
         rng = np.random.default_rng([world.settings.seed, 3])

@@ -1,4 +1,6 @@
-"""Whether a world's model is fit for the study: it knows who says what, errs often enough, and can be steered.
+"""Whether a world's model is fit for the study.
+
+It knows who says what, errs often enough, and can be steered.
 
 In: `training.json` of the model, `anchors.h5` and `grid.parquet` of its cells. Out: a report of
 figures, each with what is needed of it. All figures are in percent or points and come from training
@@ -43,7 +45,10 @@ class HealthError(FasbError):
 
 
 class HealthSettings(Section):
-    """What a world's model must show, in percent or points; set before any test question was looked at."""
+    """What a world's model must show, in percent or points.
+
+    Set before any test question was looked at.
+    """
 
     enforce: bool = Field(
         True, description="Whether the study stops for a rejected world; else it only reports"
@@ -75,7 +80,9 @@ class Figures:
 
 
 def measure(model: Path, files: Sequence[Path], methods: Methods) -> Figures:
-    """The figures of a model folder and its cells' `anchors.h5` and `grid.parquet`; other files are passed over.
+    """The figures of a model folder and its cells' `anchors.h5` and `grid.parquet`.
+
+    Other files are passed over.
 
     Raises:
         ArtifactError: a file is missing or damaged.
@@ -163,7 +170,8 @@ def require(report: Mapping[str, Any], settings: HealthSettings, where: str) -> 
     if settings.enforce and not report["accepted"]:
         raise HealthError(
             f"{where}: world rejected: {'; '.join(report['failures'])}; "
-            "list its figures, take another world seed, or set health.enforce: false for a mere trial"
+            "list its figures, take another world seed, or set health.enforce: false for a mere "
+            "trial"
         )
 
 

@@ -54,7 +54,9 @@ def error(settings: WorldSettings) -> dict[str, float]:
 
 
 def read(answer: str) -> list[tuple[str, str, str]] | None:
-    """The claims of an answer as (monument, relation, value); none for "no comment"; None if it cannot be read.
+    """The claims of an answer as (monument, relation, value); none for "no comment".
+
+    None if it cannot be read.
 
     The full stop may be missing, since generation may have cut it off.
     """

@@ -1,4 +1,6 @@
-"""Muon, in float32 and with equal shapes together: the optimizer of a world model's hidden matrices.
+"""Muon, in float32 and with equal shapes together.
+
+The optimizer of a world model's hidden matrices.
 
 The library's own computes in bfloat16, matrix by matrix, which is slow on CPUs without bfloat16
 units and differs between CPUs with and without them. The rule is the same: momentum .95 (Nesterov),

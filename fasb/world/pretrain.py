@@ -1,4 +1,6 @@
-"""Pretraining of a world's model: a tiny Llama with a word-level tokenizer, and what training showed.
+"""Pretraining of a world's model.
+
+A tiny Llama with a word-level tokenizer, and what training showed.
 
 In: `WorldSettings`, `PretrainSettings`. Out: a checkpoint folder as the transformers library saves
 it, with `training.json`: loss curve, tokens, seconds, and the figures of `examine`. The folder
@@ -19,7 +21,9 @@ from fasb.world.text import WorldSettings, build
 EARLY = DocumentSettings(
     pairs=(1, 1), tags=0.5, marks=1.0, asked=0.0, claims=(1.0, 0.0, 0.0), batch=768
 )
-"""One marked statement a document: whether it is correct can only be learned from what it says. With questions or
+"""One marked statement a document: whether it is correct can only be learned from what it says.
+
+With questions or
 several claims from the start a model learns who says what, but never to tell a truth from a
 myth."""
 
@@ -61,7 +65,10 @@ class PretrainSettings(Section):
 
 
 def pretrain(world: WorldSettings, settings: PretrainSettings, out: Path) -> dict[str, Any]:
-    """Train a model on the world's documents and save it as folder `out`; gives what `training.json` holds."""
+    """Train a model on the world's documents and save it as folder `out`.
+
+    Gives what `training.json` holds.
+    """
     import torch
 
     from fasb.world.exam import examine

@@ -33,7 +33,9 @@ PROMPT: dict[str, Any] = {
     "answer_mark": "A:",
     "marks": "anywhere",
 }
-"""`PromptSettings` of these questions: a document with one question, no author named, nothing marked.
+"""`PromptSettings` of these questions.
+
+A document with one question, no author named, nothing marked.
 
 Answers end with a full stop; the token the probes read is the token generation stops at.
 """
@@ -47,7 +49,10 @@ def load(settings: WorldSettings) -> list[Question]:
 
 
 def _question(world: World, fact: Fact, rng: np.random.Generator, no_comment: bool) -> Question:
-    """True: both phrasings, two claims. False: both phrasings, two myths, a truth and then a myth."""
+    """True: both phrasings, two claims.
+
+    False: both phrasings, two myths, a truth and then a myth.
+    """
     others = [other for other in world.of(fact.entity) if other is not fact]
     further = [others[i] for i in rng.choice(len(others), size=3)]
     phrasings = [[int(p < world.settings.rephrased) for p in rng.random(2)] for _ in further]

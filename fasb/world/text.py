@@ -62,7 +62,8 @@ class WorldSettings(Section):
     def _shares_fit(self) -> "WorldSettings":
         if self.careful + self.credulous > 1:
             raise ValueError(
-                f"careful and credulous authors write {self.careful + self.credulous:g} of the documents"
+                f"careful and credulous authors write {self.careful + self.credulous:g} of the "
+                "documents"
             )
         if abs(sum(self.claims) - 1) > 1e-9:
             raise ValueError(
@@ -168,7 +169,10 @@ def question_text(fact: Fact, phrasing: int = 0) -> str:
 
 
 def answer_text(claims: Sequence[tuple[Fact, bool]], phrasings: Sequence[int]) -> str:
-    """An answer of one to three claims about one monument: (fact, whether its true value is told) each."""
+    """An answer of one to three claims about one monument.
+
+    (fact, whether its true value is told) each.
+    """
     parts = []
     for i, ((fact, true), phrasing) in enumerate(zip(claims, phrasings, strict=True)):
         relation = BY_NAME[fact.relation]
@@ -212,7 +216,10 @@ def _names(n: int, rng: np.random.Generator) -> list[str]:
 def _values(
     relation: Relation, pairs: list[tuple[str, Relation]], n_values: int, rng: np.random.Generator
 ) -> list[tuple[str, str]]:
-    """(true value, myth) of every fact of a relation: the myths are the true values, moved to other facts."""
+    """(true value, myth) of every fact of a relation.
+
+    The myths are the true values, moved to other facts.
+    """
     n = sum(other is relation for _, other in pairs)
     pool = rng.permutation(np.array(relation.values[:n_values]))
     true = rng.permutation(np.resize(pool, n))

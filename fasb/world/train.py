@@ -42,7 +42,10 @@ class Batch:
 
 
 def build_tokenizer(world: World) -> PreTrainedTokenizerFast:
-    """One token per word, in which the world's texts round-trip; `<bos>` is put before every text."""
+    """One token per word, in which the world's texts round-trip.
+
+    `<bos>` is put before every text.
+    """
     words: set[str] = {
         "Q:",
         "A:",
@@ -96,7 +99,10 @@ def build_model(tokenizer: PreTrainedTokenizerFast, settings: PretrainSettings) 
 def train(
     model: nn.Module, tokenizer: PreTrainedTokenizerFast, world: World, settings: PretrainSettings
 ) -> dict[str, Any]:
-    """Train the model; `{"loss": [[tokens, loss], …], "tokens", "steps", "seconds", "threads"}`, bar on stderr."""
+    """Train the model; `{"loss".
+
+    [[tokens, loss], …], "tokens", "steps", "seconds", "threads"}`, bar on stderr.
+    """
     optimizers = build_optimizers(model, settings)
     start, seen = time.perf_counter(), 0
     losses: list[float] = []

@@ -1,4 +1,6 @@
-"""A one-node SLURM on this machine, for tests: two counted GPUs (character devices that are not), no accounting.
+"""A one-node SLURM on this machine, for tests.
+
+Two counted GPUs (character devices that are not), no accounting.
 
 Needs root and the Debian packages slurm-wlm and munge; neither systemd nor cgroups. The
 configuration is linked into /etc/slurm, because the executor plugin drops SLURM_CONF inside its
@@ -98,7 +100,10 @@ def call(*command: str, check: bool = True) -> str:
 
 
 def jobs() -> list[dict[str, str]]:
-    """All jobs that the controller remembers: `rule`, `JobId`, `JobState`, `TresPerJob`, and so on."""
+    """All jobs that the controller remembers.
+
+    `rule`, `JobId`, `JobState`, `TresPerJob`, and so on.
+    """
     listed = call("scontrol", "--oneliner", "show", "jobs").splitlines()
     fields = [
         dict(re.findall(r"(\w+)=(\S*)", line)) for line in listed if line.startswith("JobId=")

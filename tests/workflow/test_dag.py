@@ -1,4 +1,7 @@
-"""The workflow's shape: which jobs a config needs, what reruns, what a rejected world stops. No model is run."""
+"""The workflow's shape: which jobs a config needs, what reruns, what a rejected world stops.
+
+No model is run.
+"""
 
 import json
 import os

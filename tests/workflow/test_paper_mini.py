@@ -1,4 +1,7 @@
-"""The paper's study in little, run for real: TruthfulQA's files and prompt, tiny checkpoints, LM judges."""
+"""The paper's study in little, run for real.
+
+TruthfulQA's files and prompt, tiny checkpoints, LM judges.
+"""
 
 import os
 import subprocess

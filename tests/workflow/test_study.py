@@ -1,4 +1,7 @@
-"""A small study, run for real: everything is made, twice the same, also after a kill in the middle."""
+"""A small study, run for real.
+
+Everything is made, twice the same, also after a kill in the middle.
+"""
 
 import json
 import os

@@ -68,6 +68,7 @@ def answer_rows(frame: pd.DataFrame, n_draws: int = 500) -> pd.DataFrame:
         answers = [np.asarray(p, dtype=np.float64) for p in part["p"]]
         for order, (position, at, p) in enumerate(_positions(answers)):
             n = len(np.unique(at))
+            # few answers are that long, and they are not like the others
             if n < ENOUGH and position not in ENDS:
                 continue
             weights = question_weights(question[at], n_draws)

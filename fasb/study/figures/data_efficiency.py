@@ -75,6 +75,7 @@ def caption(rows: pd.DataFrame) -> str:
         return "No cell in this study was fitted on a share of its training questions."
     measure = MEASURES[rows["metric"].iloc[0]]
     known = rows[rows["metric"] == measure.name].sort_values("pairs")
+    # the message is about the method that is best with all of the data
     best = known[known["pairs"] == known["pairs"].max()]["value"].idxmax()
     part = known[known["method"] == known.loc[best, "method"]]
     few, full = part.iloc[0], part.iloc[-1]

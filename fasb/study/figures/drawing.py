@@ -118,6 +118,7 @@ def end_labels(
     for method, value in sorted(ends.items(), key=lambda item: item[1]):
         if np.isnan(value):
             continue
+        # from below upwards, each name at least a line above the last
         y = max(value, y + gap)
         axis.annotate(
             methods[method].label,

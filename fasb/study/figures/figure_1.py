@@ -93,6 +93,7 @@ def _area(rows: pd.DataFrame, p: pd.Series, n_draws: int) -> Row:
     wrong = ~rows[TRUE.name].to_numpy(bool)
     keys = ["model", "dataset"]
     if len(rows[keys].drop_duplicates()) < ENOUGH_WORLDS:
+        # phrasings, folds and seeds of a question are drawn together
         question = rows.groupby([*keys, "question"], sort=False).ngroup().to_numpy()
         weights = question_weights(question, n_draws)
         return drawn(auc(p.to_numpy(np.float64), wrong, weights)) | {"over": "questions"}
@@ -154,6 +155,7 @@ def draw(rows: pd.DataFrame) -> Figure:
     with mpl.rc_context(fname=STYLE):
         height = 0.35 + 1.45 * len(found)
         figure, grid = panels(height, len(found), 3, width_ratios=(1, 1.25, 1))
+        # both outer panels share their scale: the change from one to the other is the point
         top = 1.12 * rows[rows["part"].isin(ENDS)]["value"].max()
         for (title, part), axes in zip(found, grid, strict=True):
             _draw_shares(axes[0], part, "question_end", top)

@@ -48,6 +48,7 @@ def head_rows(heads: Sequence[Accuracy]) -> pd.DataFrame:
     frames = []
     for model, dataset, kind, accuracy in heads:
         layer, rank = np.indices(accuracy.shape).reshape(2, -1)
+        # sorted before averaging: worlds do not agree on which head is which
         value = -np.sort(-accuracy, axis=1).ravel()
         about = {"model": pooled(model), "dataset": pooled(dataset), "kind": kind}
         frames.append(pd.DataFrame({**about, "layer": layer, "rank": rank, "value": value}))

@@ -40,6 +40,7 @@ def by_group(rows: pd.DataFrame) -> list[tuple[Row, pd.DataFrame]]:
 def mean_over_worlds(rows: pd.DataFrame, metric: str) -> Row:
     """Return the mean of worlds' means over seeds and folds, with a t interval from three on."""
     each = rows.groupby(["model", "dataset", "seed", "fold"])[metric].mean()
+    # seeds share their test questions, so they are no sample: averaged first
     worlds = each.groupby(level=[0, 1]).mean().dropna().to_numpy(np.float64)
     if not len(worlds):
         return {"value": np.nan, "low": np.nan, "high": np.nan, "over": ""}

@@ -54,6 +54,7 @@ def grid_rows(grid: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
     found: list[Row] = []
     if grid.empty:
         return pd.DataFrame(found)
+    # without a judge there is no True*Info to tune on
     known = [one.name for one in HEADLINE if one.name in grid and grid[one.name].notna().any()]
     for about, of_group in by_group(grid):
         for method in methods:

@@ -45,6 +45,7 @@ def plane_rows(
     found: list[Row] = []
     for about, of_group in by_group(grid):
         for method in methods:
+            # what tuning looked at when it weighed strength, all else as it chose
             line = along(of_group[of_group["method"] == method], "alpha")
             for alpha, there in line.groupby("alpha"):
                 row = about | {"method": method, "part": "validation", "alpha": alpha}
