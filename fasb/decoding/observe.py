@@ -188,10 +188,7 @@ def right_aligned(
     width: int,
     device: torch.device | str,
 ) -> Float[Tensor, "row column"] | None:
-    """Return strengths of each row's last tokens as `EditStrength` takes them.
-
-    None where all are 0.
-    """
+    """Return strengths of each row's last tokens for `EditStrength`; None where all are 0."""
     padded = np.zeros((len(strengths), width))
     for row, last in zip(padded, strengths, strict=True):
         if len(last):
@@ -204,8 +201,7 @@ def not_finite(model: LoadedModel, what: str) -> ModelError:
     """Return what is raised where an activation or a logit is NaN or has overflowed."""
     return ModelError(
         f"{model.settings.path}: {what} is not finite in {model.model.dtype}; set the model's "
-        "dtype "
-        "to bfloat16 or float32, or lower the strength"
+        "dtype to bfloat16 or float32, or lower the strength"
     )
 
 
