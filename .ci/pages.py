@@ -40,7 +40,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         text, link, place = match[1], match[2], match[3] or ""
         target = built(folder / link)
         if target is None or files.get_file_from_path(target) is None:
-            # a source file: its name is enough; a file that does not exist stays, and fails the build
+            # a source file's name is enough; a link to nothing stays, and fails the build
             return text if (folder / link).exists() else match[0]
         return f"[{text}]({os.path.relpath(target, Path(here).parent)}{place})"
 

@@ -1,4 +1,4 @@
-"""The cases: each compares one thing users wait for with a plain reference or with its limit, in one run."""
+"""The cases: each compares what users wait for with a plain reference or a limit, in one run."""
 
 import resource
 import tempfile
@@ -23,10 +23,10 @@ from fasb.settings import ActivationSettings, PromptSettings
 
 
 def live_over_limit(subject: Subject, repeats: int) -> dict[str, Any]:
-    """Live steering against plain time x (traced + regenerated) / plain tokens + prefill of the rows that fired.
+    """Live steering against plain time x (traced + regenerated) / plain tokens + a prefill.
 
-    That prefill, behind the shared prefix, is what starting a fired row anew would take; here it
-    keeps its cache.
+    That prefill, of the rows that fired and behind the shared prefix, is what starting a fired row
+    anew would take; here it keeps its cache.
     """
     model, prompts, bundle = subject.model, subject.prompts, subject.bundle
     answers = decoding.decode(model, prompts, bundle)
@@ -102,7 +102,7 @@ def generate_over_plain(subject: Subject, repeats: int) -> dict[str, Any]:
 def loop_over_engine(
     subject: Subject, repeats: int, loop: Callable[..., Any], sample: int = 4
 ) -> dict[str, Any]:
-    """The authors' loop (one prompt, no cache, every step from the start) against live steering, per question."""
+    """The authors' loop (one prompt, no cache) against live steering, per question."""
     model, bundle = subject.model, subject.bundle
     few = subject.prompts[:sample]
     plain, ours = pairs(
@@ -242,7 +242,7 @@ def extract_over_forward(subject: Subject, repeats: int, n_answers: int = 256) -
 
 
 def share_of_bandwidth(subject: Subject, repeats: int) -> dict[str, Any]:
-    """Plain decoding against reading all weights and all keys and values once a step, as fast as memory copies."""
+    """Plain decoding against reading all weights and the cache once a step, as fast as a copy."""
     model, prompts, n = subject.model, subject.prompts, subject.bundle.decoding.tokens
     config, batch = model.model.config, subject.bundle.decoding.batch
     block = torch.empty(2**28, dtype=torch.float32, device=model.device)
@@ -290,7 +290,7 @@ def _syncs(subject: Subject) -> int:
 
 
 def scaling(subject: Subject, larger: Subject, repeats: int) -> dict[str, Any]:
-    """Seconds per question of live steering while one thing grows at a time, and the peak of the GPU's memory."""
+    """Seconds per question of live steering while one thing grows at a time, and peak memory."""
     bundle, prompts = subject.bundle, subject.prompts
     batch = bundle.decoding.batch
     found: dict[str, dict[str, float]] = {}

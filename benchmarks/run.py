@@ -1,4 +1,4 @@
-"""`make bench`: print one table of ratios, write results.json, results.md and results.png beside this file.
+"""`make bench`: print one table of ratios, and write results.{json,md,png} beside this file.
 
 Ratios are of interleaved pairs in this run; what they compare and their bars are in
 docs/benchmarks.md.

@@ -1,4 +1,6 @@
-"""What is measured: Llama shapes with random weights, prompts, and bundles of which half the answers fire.
+"""What is measured.
+
+Llama shapes with random weights, prompts, and bundles of which half the answers fire.
 
 Speed does not depend on what weights say, so nothing is downloaded.
 """

@@ -1,4 +1,6 @@
-"""Files of a study: written whole or not at all, with checksum and provenance, and checked on reading.
+"""Files of a study.
+
+Written whole or not at all, with checksum and provenance, and checked on reading.
 
 JSON, Parquet, safetensors and HDF5; never pickle. "The same result" means the same payload digest,
 which leaves provenance out. An HDF5 file ends in a checksum of all its bytes, compared before they
@@ -36,7 +38,7 @@ KEY = "fasb"
 """Metadata key under which every format holds `{"digest": …, "provenance": …}`."""
 
 SEAL = b"FASBSEAL"
-"""What stands before the checksum at the end of an HDF5 file, which its library does not look at."""
+"""What stands before the checksum at an HDF5 file's end, where its library does not look."""
 
 STALE = 24 * 3600
 """Seconds after which the half-written file of another machine counts as left behind."""
@@ -374,7 +376,10 @@ def write_tensors(
     made_by: dict[str, Any] | None = None,
     about: Any = None,
 ) -> None:
-    """A safetensors file; `about` is any JSON value kept with the tensors and covered by the digest."""
+    """A safetensors file.
+
+    `about` is any JSON value kept with the tensors and covered by the digest.
+    """
     from safetensors.numpy import save_file
 
     tensors = {name: np.ascontiguousarray(value) for name, value in tensors.items()}

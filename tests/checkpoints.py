@@ -1,4 +1,4 @@
-"""Checkpoints of the paper's kinds of model, tiny, with random weights, made in seconds and without network.
+"""Checkpoints of the paper's kinds of model, tiny and random, made in seconds without network.
 
     python tests/checkpoints.py FOLDER
 
@@ -18,7 +18,8 @@ LEARNED = 700
 """Tokens beside the special and the byte ones."""
 
 LLAMA3 = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
     r"|\s+(?!\S)|\s+"
 )
 """Where Llama 3 splits before it merges; Qwen 2.5 takes digits one by one, as the library's own
@@ -85,7 +86,10 @@ def checkpoints(folder: Path) -> Path:
 
 
 def llama2_tokenizer():
-    """SentencePiece's BPE: a visible space before each word and the text, digits one by one, bytes for the rest."""
+    """SentencePiece's BPE.
+
+    A visible space before each word and the text, digits one by one, bytes for the rest.
+    """
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     from transformers import LlamaTokenizer
 

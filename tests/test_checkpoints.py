@@ -1,4 +1,4 @@
-"""Checkpoints of the paper's kinds load from a folder as a user's do, and have what their models have."""
+"""Checkpoints of the paper's kinds load as a user's do, and have what their models have."""
 
 import pytest
 from checkpoints import ROOT, TOKENIZERS, checkpoint

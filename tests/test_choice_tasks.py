@@ -12,8 +12,10 @@ from fasb.settings import PromptSettings
 
 COPA_XML = """<?xml version="1.0"?>
 <copa-corpus>
-  <item id="1" asks-for="cause" most-plausible-alternative="2"><p>It {rained}.</p><a1>Sun.</a1><a2>Clouds.</a2></item>
-  <item id="1001" asks-for="effect" most-plausible-alternative="1"><p>Dry.</p><a1>Clouds.</a1><a2>Sun.</a2></item>
+  <item id="1" asks-for="cause" most-plausible-alternative="2">
+    <p>It {rained}.</p><a1>Sun.</a1><a2>Clouds.</a2></item>
+  <item id="1001" asks-for="effect" most-plausible-alternative="1">
+    <p>Dry.</p><a1>Clouds.</a1><a2>Sun.</a2></item>
 </copa-corpus>"""
 
 

@@ -342,7 +342,8 @@ def test_a_job_asks_for_a_gpu_where_its_model_is_on_one_or_the_config_says_so(
 
 
 def test_reading_a_config_module_needs_neither_torch_nor_pandas():
-    program = "import sys, fasb.study.config; print(sorted({'torch', 'pandas', 'transformers'} & set(sys.modules)))"
+    heavy = "{'torch', 'pandas', 'transformers'}"
+    program = f"import sys, fasb.study.config; print(sorted({heavy} & set(sys.modules)))"
     run = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )

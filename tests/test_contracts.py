@@ -87,7 +87,7 @@ def test_its_settings_survive_json(extension):
 def test_reading_their_settings_needs_no_torch():
     lines = [f"settings = find({package!r}, {name!r}).Settings" for package, name in EXTENSIONS]
     names = ("torch", "transformers", "sklearn", "h5py")
-    heavy = f"print([name for name in {names} if name in sys.modules])"
+    heavy = f"print([name for name in {names!r} if name in sys.modules])"
     code = "\n".join(["import sys", "from fasb.extensions import find", *lines, heavy])
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"

@@ -282,7 +282,8 @@ def settings(tmp_path_factory):
     # in a process of its own, without the checks of shapes and types that make training four times
     # as long
     file = tmp_path_factory.mktemp("light") / "light.safetensors"
-    code = f"from fasb.judges.light import Settings, trained; trained(Settings(path={str(REAL)!r}, file={str(file)!r}))"
+    settings = f"Settings(path={str(REAL)!r}, file={str(file)!r})"
+    code = f"from fasb.judges.light import Settings, trained; trained({settings})"
     subprocess.run([sys.executable, "-c", code], check=True)
     return light.Settings(file=str(file))
 

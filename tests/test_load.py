@@ -258,7 +258,10 @@ def response(status):
     return SimpleNamespace(status_code=status, headers={}, request=None)
 
 
-OFFLINE = r"run 'hf download some/model( --revision abc)?' where there is network, or unset HF_HUB_OFFLINE"
+OFFLINE = (
+    r"run 'hf download some/model( --revision abc)?' where there is network, "
+    r"or unset HF_HUB_OFFLINE"
+)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ SUFFIXES = (" A", " Q: Who are you?", " Q: Wh", " x and y")
 
 
 def alone(model, prompt, steps):
-    """Logits and heads of the last prompt token and of some greedy steps, without a cache."""
+    """Logits and all heads at the prompt's last token and some greedy steps, without a cache."""
     tokens, found, heads = list(prompt), [], []
     for _ in range(steps + 1):
         with recording(model.layout, "head") as recorder:

@@ -1,4 +1,4 @@
-"""The paper's protocol on the real TruthfulQA, with checkpoints of its kinds of model, against plain loops."""
+"""The paper's protocol on the real TruthfulQA, with tiny checkpoints, against plain loops."""
 
 from dataclasses import replace
 
@@ -137,7 +137,7 @@ def logprob_of(model, prompt, question, answer, edit, alpha):
 
 @pytest.fixture(scope="module")
 def reference(prompt):
-    """A bundle under the released program's preset, all off-by-ones included, with a random edit and tracker."""
+    """A bundle under the released program's preset, with a random edit and tracker."""
     preset = read_preset("reference")
     settings = (
         DecodingSettings(tokens=30, batch=3, **preset["decoding"]),

@@ -1,4 +1,7 @@
-"""What a study costs: counted work is what the stages do, times say what they rest on, missing things are named."""
+"""What a study costs.
+
+Counted work is what the stages do, times say what they rest on, missing things are named.
+"""
 
 import json
 import os

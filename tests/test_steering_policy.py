@@ -59,7 +59,7 @@ def test_newest_state_is_judged_by_default(low_at, length, fired_at, kept):
 
 
 def choice_of(total, low_at, start=34):
-    """A candidate answer of `total` tokens, L = 30: positions from L + 4 on may be edited."""
+    """A candidate answer of `total` tokens with L = 30; positions from L + 4 on may be edited."""
     p = np.full((1, max(total - start, 1)), np.nan)
     p[0, : max(total - start, 0)] = 0.0
     for t in low_at:

@@ -1,4 +1,7 @@
-"""One reader of text: every file is read right, or refused in one line with file, line and encoding."""
+"""One reader of text.
+
+Every file is read right, or refused in one line with file, line and encoding.
+"""
 
 import contextlib
 import json

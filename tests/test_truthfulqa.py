@@ -151,7 +151,10 @@ def test_other_presets_than_the_pinned_are_refused(tmp_path):
 
 
 def test_presets_are_downloaded_once_and_checked(tmp_path, monkeypatch):
-    content = b"QA_PRIMER = 'Q: a\\nA: b'\nPROF_PRIMER = 'Given instructions: Say \"x\" only. Here are'\nf(1)\n"
+    content = (
+        b"QA_PRIMER = 'Q: a\\nA: b'\n"
+        b"PROF_PRIMER = 'Given instructions: Say \"x\" only. Here are'\nf(1)\n"
+    )
     asked = []
 
     class Answer:

@@ -82,7 +82,8 @@ def fit_command(
 
 @click.command(
     "steer",
-    epilog='Example: fasb steer --model Qwen/Qwen2.5-0.5B --bundle my.bundle "Who built the tower?"',
+    epilog="Example: fasb steer --model Qwen/Qwen2.5-0.5B --bundle my.bundle "
+    '"Who built the tower?"',
 )
 @model_options
 @BUNDLE

@@ -59,7 +59,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Log-probabilities of the candidate answers, natural logarithm, summed over the tokens that count (M9)."""
+    """Natural log-probabilities of candidate answers, summed over the tokens that count (M9)."""
 
     logprob: Float[np.ndarray, " row"]
     fired: Bool[np.ndarray, " row"]

@@ -35,7 +35,10 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What became of a row: the tokens that followed, and how it ended (`fasb/steering/trace.py`)."""
+    """What became of a row.
+
+    The tokens that followed, and how it ended (`fasb/steering/trace.py`).
+    """
 
     tokens: list[int]
     ended: int
@@ -134,7 +137,7 @@ class Sequences:
         return [*[before] * (int(self.n_prompt[row]) - 1), *states]
 
     def plain_beginning(self, row: int) -> tuple[int, int]:
-        """Return which of the prefix's texts the row begins with, and how many tokens are unedited."""
+        """Return with which of the prefix's texts a row begins, and its unedited tokens."""
         start = self._starts[row]
         n_plain = len(start.prompt) + len(start.kept) - 1
         strengths = self.strengths(row)[:n_plain]

@@ -159,7 +159,7 @@ def collect(
 
 @dataclass(frozen=True, slots=True)
 class Bank:
-    """An open bank: labels and questions in memory, activations on disk until a layer is asked for."""
+    """An open bank: labels and questions in memory, activations on disk until asked for."""
 
     path: Path
     label: Int8[np.ndarray, " answer"]
@@ -210,7 +210,7 @@ class Bank:
         return x.astype(np.float32, copy=False)
 
     def rows(self, questions: Sequence[str]) -> Bool[np.ndarray, " answer"]:
-        """Which answers belong to the given questions, without the text of any other behind them (A4).
+        """Which answers belong to the given questions, with no other question's text behind (A4).
 
         Raises:
             DataError: a question that the bank has no answers of.
@@ -294,7 +294,10 @@ def _progress(path: Path) -> str:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[h5py.File]:
-    """The file for reading; what HDF5 raises on a damaged or foreign one becomes one line that names it."""
+    """The file for reading.
+
+    What HDF5 raises on a damaged or foreign one becomes one line that names it.
+    """
     try:
         with reading_hdf5(path) as file:
             yield file

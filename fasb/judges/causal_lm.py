@@ -106,7 +106,9 @@ def available(settings: Settings) -> str:
 
 
 def provenance(settings: Settings) -> dict[str, Any]:
-    """Models and revisions; of one that is not pinned the commit that the hub, or offline the cache, has now.
+    """Models and revisions.
+
+    Of one that is not pinned the commit that the hub, or offline the cache, has now.
 
     Raises:
         ModelError: a model cannot be had.
@@ -140,7 +142,7 @@ def _plain(settings: JudgeModel) -> ModelSettings:
 def _agreement(
     model: Any, prompts: Sequence[str], word: str, batch: int
 ) -> Float[np.ndarray, " answer"]:
-    """P(word) after each distinct prompt once, longest first so that too large a batch fails at once."""
+    """P(word) after each distinct prompt, longest first: too large a batch fails at once."""
     distinct = sorted(set(prompts), key=lambda prompt: (-len(prompt), prompt))
     tokens = model.encode(distinct)
     yes = _yes(model, distinct[0], word) if distinct else 0

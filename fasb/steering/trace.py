@@ -73,7 +73,9 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Answers of a batch: as they were unsteered (with p, if tracked), what was decided, and as they are.
+    """Answers of a batch.
+
+    As they were unsteered (with p, if tracked), what was decided, and as they are.
 
     decision: of the first time a row fired; rounds: how often it did. decoded: tokens that a live
     run decodes, those it drops included. edited: what each state of the answers as they are was

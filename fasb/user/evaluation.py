@@ -45,7 +45,7 @@ LABELS = {
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """One metric: its mean without and with the bundle, and the paired difference with a 95 % interval."""
+    """One metric: its mean without and with the bundle, their difference, its 95 % interval."""
 
     name: str
     unsteered: float
@@ -166,7 +166,7 @@ def _chosen(
 def _generated(
     model: LoadedModel, bundle: Bundle, questions: Sequence[Question], judge: JudgeSettings | None
 ) -> tuple[dict[str, np.ndarray], tuple[dict[str, Any], ...]]:
-    """[unsteered or steered, question] for each metric of free answers, and the answers themselves."""
+    """[unsteered or steered, question] for each metric of free answers, and the answers."""
     prompts = prompts_of(model, bundle, [question.text for question in questions])
     before = trace(model, prompts, bundle.decoding, bundle.prompt.stop)
     tracked = bundle.policy.when != "always"

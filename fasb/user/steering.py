@@ -19,11 +19,12 @@ from fasb.steering.bundle import Bundle
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer. `unsteered` is what the model says without the bundle (None where that was not asked).
+    """One answer.
 
-    fired: it was steered. kept: generated tokens that stayed when it fired, else all. strength:
-    what the vectors were multiplied with, 0 if it did not fire. p: of every state of the unsteered
-    answer, state 0 before its first token; empty without a tracker.
+    unsteered: what the model says without the bundle; None where that was not asked. fired: it was
+    steered. kept: generated tokens that stayed when it fired, else all. strength: what the vectors
+    were multiplied with, 0 if it did not fire. p: of every state of the unsteered answer, state 0
+    before its first token; empty without a tracker.
     """
 
     question: str

@@ -40,14 +40,14 @@ def examine(model: nn.Module, tokenizer: PreTrainedTokenizerFast, world: World) 
 def told_true(
     model: nn.Module, tokenizer: PreTrainedTokenizerFast, world: World, before: list[str]
 ) -> float:
-    """Share of facts whose true value is the likeliest next word, each question asked after its text in `before`."""
+    """Share of facts whose true value is the likeliest next word after a text of `before`."""
     texts = [f"{text} {_opening(fact)}" for text, fact in zip(before, world.facts, strict=True)]
     true = torch.tensor([tokenizer.convert_tokens_to_ids(fact.true) for fact in world.facts])
     return float((_next(model, tokenizer, texts).argmax(-1) == true).double().mean())
 
 
 def marked(model: nn.Module, tokenizer: PreTrainedTokenizerFast, world: World) -> float:
-    """Share of facts whose true answer has higher odds of being marked as correct than the myth has."""
+    """Share of facts whose true answer has higher odds of a mark as correct than the myth."""
     correct, mistaken = (tokenizer.convert_tokens_to_ids(MARKS[right]) for right in (True, False))
     odds = []
     for true in (True, False):

@@ -7,12 +7,14 @@ figures, each with what is needed of it. All figures are in percent or points an
 and from validation questions; no test question is looked at, and nothing says which method is best,
 so that accepting a world does not choose a winner.
 
-    tag, context    careful minus credulous: first claims that are true, the author named / after three answers
+    tag, context    careful minus credulous: first claims that are true, the author named / after
+                    three answers
     head            accuracy of the best head's logistic probe
     true, info      unsteered answers
     gain            the most that always-on steering gains in true answers at any setting
-    loss            what it loses in informative ones at the setting with the highest True*Info: in a trade-off world
-                    truth must cost something even there, in a contrast world little
+    loss            what it loses in informative ones at the setting with the highest True*Info: in
+                    a trade-off world truth must cost something even there, in a contrast world
+                    little
 
 Head, true, info, gain and loss are means over folds and split seeds.
 """

@@ -1,4 +1,4 @@
-"""A world: invented monuments, what is true of them, what people say instead, and how both are put into words.
+"""A world: invented monuments, what is true of them, what people say instead, and in what words.
 
 In: `WorldSettings`. Out: a `World`, the same for the same settings. Every fact has one true value
 and one myth; within a relation the myths are the true values in another order, so that no word, and
@@ -27,7 +27,8 @@ class WorldSettings(Section):
 
     kind: Literal["tradeoff", "contrast"] = Field(
         "tradeoff",
-        description="Whether careful authors often decline, so that truth costs information, or seldom",
+        description="Whether careful authors often decline, so that truth costs information, or "
+        "seldom",
     )
     seed: int = Field(
         0, ge=0, description="World seed; 0 and 1 were looked at while the worlds were designed"

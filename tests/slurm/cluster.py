@@ -48,7 +48,8 @@ ReturnToService=2
 KillWait=2
 # Jobs that ended stay visible to squeue, which is where the plugin looks without accounting.
 MinJobAge=600
-NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory} Gres=gpu:2 State=UNKNOWN
+NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory} \
+    Gres=gpu:2 State=UNKNOWN
 PartitionName=main Nodes={node} Default=YES MaxTime=INFINITE DefMemPerCPU=500 State=UP
 """
 
@@ -71,7 +72,10 @@ def missing() -> str | None:
 
 @contextlib.contextmanager
 def cluster(folder: Path) -> Iterator[None]:
-    """A running node; its jobs and daemons are gone, and /etc/slurm as before, when the block ends."""
+    """A running node.
+
+    Its jobs and daemons are gone, and /etc/slurm as before, when the block ends.
+    """
     _configure(folder)
     munge = _start_munge()
     try:

@@ -1,4 +1,7 @@
-"""`snakemake --profile slurm` on a real SLURM: counted GPUs, a cancelled job tried again, the same results."""
+"""`snakemake --profile slurm` on a real SLURM.
+
+Counted GPUs, a cancelled job tried again, the same results.
+"""
 
 import os
 import re
@@ -17,7 +20,8 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 TARGETS = ("results/tiny/tiny/seed0/tuned.json",)
 RULES = {
-    "pretrain", "questions", "splits", "activations", "trace", "anchors", "vectors", "trackers", "sweep",
+    "pretrain", "questions", "splits", "activations", "trace", "anchors", "vectors", "trackers",
+    "sweep",
     "check_judges", "judge_sweep", "tune",
 }  # fmt: skip
 ON_GPU = {"pretrain", "activations", "trace", "sweep"}

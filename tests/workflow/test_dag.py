@@ -63,7 +63,8 @@ def workflow_in(folder):
         command += ["--configfile", path_of_config]
         return subprocess.run(
             [*map(str, command), *arguments],
-            cwd=folder, env={**os.environ, "PATH": path, **environment}, capture_output=True, text=True,
+            cwd=folder, env={**os.environ, "PATH": path, **environment},
+            capture_output=True, text=True,
         )  # fmt: skip
 
     return run
