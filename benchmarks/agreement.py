@@ -2,7 +2,7 @@
 
 Batched with one row at a time, with live steering, and with float32.
 
-    python benchmarks/agreement.py                            a small random Llama on the CPU, some ten seconds
+    python benchmarks/agreement.py            a small random Llama on the CPU, some ten seconds
     python benchmarks/agreement.py --device cuda --shape 7b
     python benchmarks/agreement.py --device cuda --model FOLDER_OR_HUB_ID --bundle FILE --questions
     FILE

@@ -24,7 +24,7 @@ realmodel = [
     pytest.mark.realmodel,
     pytest.mark.skipif(
         not (DEMONSTRATION / "config.json").is_file(),
-        reason=f"no {DEMONSTRATION.name}: run 'fasb get smollm2', or set FASB_SMOLLM2 to its folder",
+        reason=f"no {DEMONSTRATION.name}: run 'fasb get smollm2', or set FASB_SMOLLM2",
     ),
 ]
 """Marks of a test that loads the demonstration model."""

@@ -194,7 +194,7 @@ def tiny_bank(
 
 
 def tiny_questions(n: int = 5) -> list[Question]:
-    """Questions with one to three true answers, one or two false ones, every other with a second phrasing."""
+    """Questions with true and false answers, every other with a second phrasing."""
     return [
         Question(
             id=f"q{i}",

@@ -92,7 +92,7 @@ def _chosen(
 
 
 def _rows(paths: list[Path], split: str) -> list[dict[str, Any]]:
-    """Rows with the fields of the hub's copy, their split and their number within their subject and split."""
+    """Rows as the hub's copy has them, with split and number within subject and split."""
     rows = []
     count: dict[str, int] = defaultdict(int)
     for path in paths:

@@ -56,7 +56,7 @@ def split(questions: Sequence[Question], settings: SplitSettings, seed: int) -> 
 
 
 def _same_text_together(questions: Sequence[Question]) -> list[Question]:
-    """Return the questions with one group for all that have the same text, however it is written."""
+    """Return the questions with one group for all of the same text, however it is written."""
     group: dict[str, str] = {}  # of each text
     leader: dict[str, str] = {}  # of each group that was joined to another
     for question in questions:
@@ -91,7 +91,7 @@ def first(questions: Sequence[Question], n: int) -> list[Question]:
 
 
 def all_tested(questions: Sequence[Question], n_folds: int) -> list[Split]:
-    """Folds that fit nothing and test every question that its dataset does not mean for fitting (transfer)."""
+    """Return folds that fit nothing and test every question not meant for fitting (transfer)."""
     return [
         Split((), (), tuple(question.id for question in questions if question.role != "fit"))
     ] * n_folds

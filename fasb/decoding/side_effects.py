@@ -1,4 +1,4 @@
-"""Side effects: what steering does to plain text, which is no answer to anything (docs/method.md Q10).
+"""Side effects: what steering does to plain text, which answers nothing (docs/method.md Q10).
 
 In: texts as token ids, bundles. Out: for each text, cross-entropy and KL divergence, steered
 everywhere and as the bundle's own policy has it. p is read in the unsteered model; an edit stays in

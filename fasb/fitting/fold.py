@@ -5,7 +5,7 @@ them. Labels of validation rows only rank heads, those of test rows are only rep
 
     trackers    fold{i}.{logistic,cosine}.{weight [layer, head, head_dim], bias [layer, head],
                 centre like weight}, float64: classifiers of all heads
-    anchors.h5  fold{i}/{logistic,cosine}/accuracy [layer, head] on validation rows, accuracy_test on
+    anchors.h5  fold{i}/{logistic,cosine}/accuracy [layer, head] on validation rows, accuracy_test
                 test rows; fold{i}/{train, validation}: ids of questions; attribute `pairs`: how
                 many
                 were fitted on; attribute `fingerprint`: the bank's model

@@ -75,13 +75,14 @@ class Settings(Section):
     )
     path: str | None = Field(
         None,
-        description="Folder with finetune_truth.jsonl, finetune_info.jsonl and TruthfulQA's files; unset: download",
+        description="Folder with finetune_truth.jsonl, finetune_info.jsonl and TruthfulQA's files; "
+        "unset: download",
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """What turns an answer into features: rarity of stems and hashed words, spread of the numbers."""
+    """What turns answers into features: rarity of stems and hashed words, spread of numbers."""
 
     rarity: dict[str, float]
     words: Float[np.ndarray, " bucket"]
@@ -255,7 +256,7 @@ def train(settings: Settings) -> Light:
 
 
 def _pairs(asked: Mapping[str, Question], path: str | None) -> Pairs:
-    """The published pairs; a question's references lack the answer itself, lest it be compared with itself."""
+    """Return the published pairs; references lack the answer itself, lest it meet itself."""
     votes = _votes(path)
     full = [asked.get(text, Question(text, text, (), (), best="", group=text)) for text, _ in votes]
     questions = [
@@ -420,7 +421,7 @@ def _flags(question: Question, answer: str, rarity: Mapping[str, float]) -> list
 
 
 def _likeness(question: Question, answer: str, rarity: Mapping[str, float]) -> list[float]:
-    """Closest and average likeness to true references, to false ones, and the difference of the two."""
+    """Return likeness to true and false references, closest and average, and the differences."""
     sides = []
     for references in (question.true, question.false):
         compared = [_compared(question.text, answer, reference, rarity) for reference in references]

@@ -70,7 +70,7 @@ def config_of(settings: ModelSettings) -> Any:
 
 
 def _check_adapter(settings: ModelSettings) -> None:
-    """Refuse an adapter's folder, whose weights would or would not be used as PEFT is installed or not."""
+    """Refuse an adapter's folder: whether its weights are used hangs on PEFT being installed."""
     if Path(settings.path, "adapter_config.json").is_file():
         raise ModelError(
             f"{settings.path}: an adapter (adapter_config.json), not a model; merge it into its "
@@ -79,7 +79,7 @@ def _check_adapter(settings: ModelSettings) -> None:
 
 
 def source_of(path: str, revision: str | None = None) -> tuple[str, dict[str, str]]:
-    """Return what the library's loaders take: hub id or folder, and keywords for a commit or GGUF file.
+    """Return what the library's loaders take: id or folder, keywords for commit or GGUF file.
 
     Raises:
         ModelError: a file that is no GGUF file, or what reads GGUF is not installed.

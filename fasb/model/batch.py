@@ -30,7 +30,7 @@ from fasb.model.load import LoadedModel
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """Texts that others begin with, and each layer's keys and values of them, [text, kv_head, slot, head_dim].
+    """Texts that others begin with, and their keys and values [text, kv_head, slot, head_dim].
 
     The texts end in the last slot.
     """
@@ -131,7 +131,7 @@ def batch_of(
 def _fill(
     cache: DynamicCache, prefix: Prefix, of: list[int], n_masked: Int[Tensor, " row"], n_cached: int
 ) -> None:
-    """Each row's beginning, behind so many masked slots, which hold any of the text's keys and values."""
+    """Fill in each row's beginning, behind so many masked slots, which may hold anything."""
     device, n_slots = n_masked.device, prefix.layers[0][0].shape[2]
     index = torch.tensor(of, device=device)[:, None]
     first = torch.tensor([n_slots - len(prefix.texts[i]) for i in of], device=device)

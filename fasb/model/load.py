@@ -107,7 +107,7 @@ class LoadedModel:
         return pieces
 
     def check_room(self, rows: Sequence[Sequence[int]], more: int, batch: int) -> None:
-        """Refuse texts that are too long for the model, or a batch of them for its memory, `more` tokens behind each.
+        """Refuse texts, with `more` tokens behind each, that the model or its memory cannot take.
 
         On a GPU only one row has to fit: there a batch that does not is an error, which may be
         halved. A host that runs out of memory is stopped without one.
@@ -295,7 +295,8 @@ def available(settings: ModelSettings) -> str:
     config, _ = config_of(pinned), tokenizer_of(pinned)
     where = "weights at hand" if weights_at_hand(pinned) else "weights to be downloaded"
     at = f" at {commit[:12]}" if commit else ""
-    return f"{settings.path}{at}: {weight_bytes(config, settings.dtype) / GB:.3g} GB in {settings.dtype}, {where}"
+    size = weight_bytes(config, settings.dtype) / GB
+    return f"{settings.path}{at}: {size:.3g} GB in {settings.dtype}, {where}"
 
 
 def tokenizer_of(settings: ModelSettings) -> Any:
@@ -393,7 +394,7 @@ def _quiet_padding(model: Any, layout: Layout) -> None:
 
 
 def _input_device(model: Any) -> torch.device:
-    """Where token ids go: where the embeddings are computed, which is not where offloaded ones lie."""
+    """Return where embeddings are computed: offloaded ones lie elsewhere."""
     embeddings = model.get_input_embeddings()
     device = getattr(getattr(embeddings, "_hf_hook", None), "execution_device", None)
     return embeddings.weight.device if device is None else torch.device(device)

@@ -78,7 +78,8 @@ class FitSettings(StageSettings):
     )
     split: SplitSettings = Field(
         SplitSettings(folds=5, validation=0.25),
-        description="One of `folds` parts is held out; `validation` is the share of the rest that tunes",
+        description="One of `folds` parts is held out; `validation` is the share of the rest that "
+        "tunes",
     )
     seed: int = Field(0, description="Of the split")
     separator: str | None = Field(
@@ -370,7 +371,7 @@ def _best(tried: Sequence[Candidate]) -> Candidate:
 
 
 def _quality(training: Training, bundle: Bundle) -> dict[str, Any]:
-    """Say how accurate the anchors are, and how well p tells answers of held-out questions apart."""
+    """Say how accurate the anchors are, and how well p tells held-out answers apart."""
     from sklearn.metrics import roc_auc_score
 
     bank, tracker = training.bank(HEADS), bundle.tracker
