@@ -16,6 +16,8 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from shape import measure  # noqa: E402 - benchmarks/ is a folder of scripts
 
+LONGER = {"fasb/artifacts.py": 720, "fasb/judges/light.py": 500, "fasb/study/config.py": 470}
+"""Files that are still to be cut, and how long they are at most."""
 FILES = sorted((ROOT / "fasb").rglob("*.py"))
 
 
@@ -56,8 +58,9 @@ def test_ruff_finds_nothing():
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_a_file_can_be_held_in_mind(file):
-    assert len(file.read_text().splitlines()) <= 520
-    assert {name: lines for name, lines in functions(file) if lines > 65} == {}
+    most = LONGER.get(str(file.relative_to(ROOT)), 450)
+    assert len(file.read_text().splitlines()) <= most
+    assert {name: lines for name, lines in functions(file) if lines > 60} == {}
 
 
 def test_functions_are_short(capsys):

@@ -6,9 +6,8 @@ them. Labels of validation rows only rank heads, those of test rows are only rep
     trackers    fold{i}.{logistic,cosine}.{weight [layer, head, head_dim], bias [layer, head],
                 centre like weight}, float64: classifiers of all heads
     anchors.h5  fold{i}/{logistic,cosine}/accuracy [layer, head] on validation rows, accuracy_test
-                test rows; fold{i}/{train, validation}: ids of questions; attribute `pairs`: how
-                many
-                were fitted on; attribute `fingerprint`: the bank's model
+                on test rows; fold{i}/{train, validation}: ids of questions; attribute `pairs`: how
+                many were fitted on; attribute `fingerprint`: the bank's model
     vectors     the edits and trackers that the run's methods and gates fit, each distinct setting
                 once: fold{i}.{hash of the setting}.…, as bundles hold them
 """
