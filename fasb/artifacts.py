@@ -1,6 +1,6 @@
-"""Files of a study.
+"""Files of a study: whole or absent, and checked on reading.
 
-Written whole or not at all, with checksum and provenance, and checked on reading.
+They are written with checksum and provenance, and checked on reading.
 
 JSON, Parquet, safetensors and HDF5; never pickle. "The same result" means the same payload digest,
 which leaves provenance out. An HDF5 file ends in a checksum of all its bytes, compared before they
@@ -38,7 +38,10 @@ KEY = "fasb"
 """Metadata key under which every format holds `{"digest": …, "provenance": …}`."""
 
 SEAL = b"FASBSEAL"
-"""What stands before the checksum at an HDF5 file's end, where its library does not look."""
+"""What stands before the checksum at the end of an HDF5 file.
+
+The HDF5 library does not look there.
+"""
 
 STALE = 24 * 3600
 """Seconds after which the half-written file of another machine counts as left behind."""
@@ -47,7 +50,7 @@ _made_by: ContextVar[dict[str, Any]] = ContextVar("made_by", default={})  # noqa
 _checked: dict[Path, tuple[int, int, int]] = {}
 """Files whose content was compared with its checksum by this process.
 
-Inode, size, time of change.
+With inode, size and time of change.
 """
 
 
@@ -212,7 +215,7 @@ def _explained(path: Path) -> Iterator[None]:
 def _system_error(error: Exception, path: Path) -> int | None:
     """Return the system's number of an error about `path`.
 
-    Libraries have only its words in theirs.
+    Errors of other libraries are known by the system's words in them.
     """
     if isinstance(error, OSError) and error.errno is not None:
         named = error.filename is not None and not isinstance(error.filename, int)
@@ -223,14 +226,14 @@ def _system_error(error: Exception, path: Path) -> int | None:
 
 
 def content_hash(value: Any) -> str:
-    """16 hex digits of the canonical JSON of `value`."""
+    """Return 16 hex digits of the canonical JSON of `value`."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def weights_of(model: str) -> list[tuple[str, int, int]]:
     """Name, size and time of change of a file, or of each weight file of a local model.
 
-    A retrained one is another.
+    They tell a retrained model from the one before.
 
     Empty for a hub id: there the revision says which weights they are.
     """
@@ -261,7 +264,10 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """Commit of the checkout this library runs from, `+` appended where files differ from it."""
+    """Return the commit of the checkout this library runs from.
+
+    With a `+` behind it where files differ from it.
+    """
     folder = Path(__file__).parent
     try:
         run = [
@@ -303,7 +309,7 @@ def write_json(path: Path, payload: Any, made_by: dict[str, Any] | None = None) 
 
 
 def read_json(path: Path) -> Any:
-    """The payload of a file that `write_json` made.
+    """Return the payload of a file that `write_json` made.
 
     Raises:
         ArtifactError: the file is missing, truncated, or its payload does not match its digest.
@@ -338,7 +344,7 @@ def write_parquet(path: Path, frame: pd.DataFrame, made_by: dict[str, Any] | Non
 
 
 def read_parquet(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
-    """The frame of a file that `write_parquet` made, or some of its columns.
+    """Return the frame of a file that `write_parquet` made, or some of its columns.
 
     Raises:
         ArtifactError: the file is missing or damaged, or lacks a column.
@@ -362,9 +368,9 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
 
 
 def _table_digest(table: Any) -> str:
-    """Hash of names and values as JSON, floats to 15 digits.
+    """Return a hash of names and values as JSON, floats to 15 digits.
 
-    The same whatever the file's encoding.
+    It is the same whatever the file's encoding.
     """
     text = table.to_pandas().to_json(orient="split", index=False, double_precision=15)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -616,7 +622,9 @@ def _hdf5_digest(file: Any) -> str:
 
 
 def stamp_of(path: Path) -> dict[str, Any]:
-    """`{"digest", "provenance"}` of any file of a study, its payload checked against the digest.
+    """Return `{"digest", "provenance"}` of any file of a study.
+
+    The payload is compared with the digest.
 
     Raises:
         ArtifactError: the file is missing, damaged, or of an unknown kind.
@@ -639,8 +647,8 @@ def stamp_of(path: Path) -> dict[str, Any]:
         with reading_hdf5(path) as file:
             return hdf5_stamp(file, path)
     raise ArtifactError(
-        f"{path}: not a kind of file this library writes; give .json .parquet .safetensors "
-        ".bundle .h5"
+        f"{path}: not a kind of file this library writes; give .json .parquet .safetensors .bundle "
+        ".h5"
     )
 
 
@@ -690,7 +698,7 @@ class Store:
     folder: Path
 
     def load(self, key: Any) -> pd.DataFrame | None:
-        """The frame kept for `key`, or None; a damaged one counts as absent."""
+        """Return the frame kept for `key`, or None; a damaged one counts as absent."""
         with contextlib.suppress(ArtifactError):
             return read_parquet(self._path(key))
         return None

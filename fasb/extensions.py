@@ -22,11 +22,16 @@ FUNCTION = {"data": "load", "methods": "fit", "gates": "fit", "judges": "judge"}
 
 
 def find(package: str, name: str) -> ModuleType:
-    """The module called `name` in `fasb/<package>/`, or at the dotted path `name`.
+    """Return the module called `name` in `fasb/<package>/`, or at the dotted path `name`.
 
     Raises:
         ConfigError: there is no such module, or it lacks `Settings` or its function.
     """
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise ConfigError(
+            f"{package}: {name[:200]!r} is no name of a module; "
+            f"{did_you_mean(name, known(package))}"
+        )
     path = name if "." in name else f"fasb.{package}.{name}"
     try:
         module = importlib.import_module(path)
@@ -64,7 +69,10 @@ def settings_of(package: str, name: str, values: dict[str, Any], where: str) -> 
 
 
 def validated(model: type[Section], values: dict[str, Any], where: str) -> Any:
-    """`model(**values)`, with a one-line ConfigError naming the key and the nearest known one."""
+    """Return `model(**values)`.
+
+    Its errors become one line that names the key and the nearest known one.
+    """
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -94,7 +102,7 @@ def _fields_at(model: Any, loc: tuple[Any, ...]) -> list[str]:
 
 
 def code_hash(package: str, name: str) -> str:
-    """Hash of the extension's own file, so that an edited method runs again."""
+    """Return a hash of the extension's own file, so that an edited method runs again."""
     file = find(package, name).__file__
     assert file is not None
     return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:12]

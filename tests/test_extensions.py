@@ -31,8 +31,14 @@ def test_a_dotted_path_finds_anybodys_module(my_method):
 
 
 def test_an_unknown_name_lists_the_nearest():
-    with pytest.raises(ConfigError, match="methods: no module 'fasbb'; did you mean 'fasb'"):
-        find("methods", "fasbb")
+    with pytest.raises(ConfigError, match="methods: no module 'head_vector'; did you mean 'head_v"):
+        find("methods", "head_vector")
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", ".x", "x.", "../../x", "a b", "a/b", "a\0b"])
+def test_what_is_no_name_of_a_module_is_one_line(name):
+    with pytest.raises(ConfigError, match="methods: .* is no name of a module; known: "):
+        find("methods", name)
 
 
 def test_a_module_without_its_function_is_refused(my_method):

@@ -48,7 +48,7 @@ class Settings(sources.ChoiceSource):
 
 
 def load(settings: Settings) -> list[Question]:
-    """The questions: development items, then test items.
+    """Return the questions: development items, then test items.
 
     Raises:
         DataError: a file is missing or malformed.
@@ -65,13 +65,13 @@ def load(settings: Settings) -> list[Question]:
 
 
 def wanted(settings: Settings) -> dict[str, tuple[str, ...]]:
-    """File patterns of each part."""
+    """Return file patterns of each part."""
     development = {"development": DEVELOPMENT}
     return development if settings.rows == "development" else development | {"test": TEST}
 
 
 def _items(paths: list[Path]) -> list[dict[str, Any]]:
-    """Rows with the fields of the hub's copy, labels from 0."""
+    """Return rows with the fields of the hub's copy, labels from 0."""
     if paths[0].suffix != ".xml":
         return [row | {"id": sources.field(row, "id", "idx")} for row in sources.rows(paths)]
     try:

@@ -46,7 +46,7 @@ class Settings(sources.ChoiceSource):
 
 
 def load(settings: Settings) -> list[Question]:
-    """The questions: rows to fit on, then rows to test on, in the files' order.
+    """Return the questions: rows to fit on, then rows to test on, in the files' order.
 
     Raises:
         DataError: a file is missing or malformed, or a subject does not exist.
@@ -73,7 +73,7 @@ def load(settings: Settings) -> list[Question]:
 
 
 def wanted(settings: Settings) -> dict[str, tuple[str, ...]]:
-    """File patterns of each part."""
+    """Return file patterns of each part."""
     fit = settings.fit if settings.rows == "separate" else ()
     return {split: FILES[split] for split in (*fit, "test")}
 
@@ -81,7 +81,7 @@ def wanted(settings: Settings) -> dict[str, tuple[str, ...]]:
 def _chosen(
     rows: list[dict[str, Any]], subjects: tuple[str, ...], where: str
 ) -> list[dict[str, Any]]:
-    """The rows of some subjects, all if none is named."""
+    """Return the rows of some subjects, all if none is named."""
     known = {row["subject"] for row in rows}
     for subject in subjects:
         if subject not in known:
@@ -92,7 +92,10 @@ def _chosen(
 
 
 def _rows(paths: list[Path], split: str) -> list[dict[str, Any]]:
-    """Rows as the hub's copy has them, with split and number within subject and split."""
+    """Return rows with the fields of the hub's copy.
+
+    Also with their split, and their number within subject and split.
+    """
     rows = []
     count: dict[str, int] = defaultdict(int)
     for path in paths:
@@ -103,9 +106,10 @@ def _rows(paths: list[Path], split: str) -> list[dict[str, Any]]:
 
 
 def _csv_rows(path: Path) -> list[dict[str, Any]]:
-    """A subject's file: question, four options, and the right one as a letter or an index.
+    """Return the rows of a subject's file.
 
-    A header may be there.
+    They hold a question, four options, and the right one as a letter or an index. A header may be
+    there.
     """
     table = [row.fields for row in csv_rows(path, DataError)]
     table = table[1:] if table and table[0][0] == "question" else table
@@ -113,8 +117,8 @@ def _csv_rows(path: Path) -> list[dict[str, Any]]:
     for number, row in enumerate(table, start=1):
         if len(row) != 6 or row[5] not in known:
             raise DataError(
-                f"{path}: row {number} is not a question, four options and an answer; correct "
-                "the row"
+                f"{path}: row {number} is not a question, four options and an answer; correct the "
+                "row"
             )
     subject = path.stem.rpartition("_")[0]
     return [

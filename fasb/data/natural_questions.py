@@ -29,7 +29,7 @@ class Settings(sources.Source):
 
 
 def load(settings: Settings) -> list[Question]:
-    """The questions in their file's order; the first answer listed is the best.
+    """Return the questions in their file's order; the first answer listed is the best.
 
     Equal texts are one group.
 
@@ -40,7 +40,7 @@ def load(settings: Settings) -> list[Question]:
 
 
 def read(settings: Settings, files: dict[str, tuple[str, ...]]) -> list[Question]:
-    """The questions of either transfer set."""
+    """Return the questions of either transfer set."""
     found = sources.files(settings, files)["questions"]
     questions = [transfer_question(number, row) for number, row in enumerate(sources.rows(found))]
     if settings.rows == "consistent":
@@ -50,7 +50,7 @@ def read(settings: Settings, files: dict[str, tuple[str, ...]]) -> list[Question
 
 
 def transfer_question(number: int, row: dict[str, Any]) -> Question:
-    """A row of either transfer set; answers are a list, or a text with ";" between them."""
+    """Return a row of either transfer set; answers are a list, or a text with ";" between them."""
     text = row["question"].strip()
     answers = sources.field(row, "answer")
     if isinstance(answers, dict):  # TriviaQA keeps the answer with its other names
@@ -64,6 +64,6 @@ def transfer_question(number: int, row: dict[str, Any]) -> Question:
 
 
 def contradicts(question: Question) -> bool:
-    """Whether a false answer is, but for case, one of the true ones."""
+    """Return whether a false answer is, but for case, one of the true ones."""
     true = {answer.casefold() for answer in question.true}
     return any(answer.casefold() in true for answer in question.false)

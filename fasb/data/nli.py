@@ -31,7 +31,7 @@ class Settings(sources.ChoiceSource):
 
 
 def load(settings: Settings) -> list[Question]:
-    """The questions: validation pairs to fit on, then test pairs.
+    """Return the questions: validation pairs to fit on, then test pairs.
 
     Raises:
         DataError: a file is missing or malformed.
@@ -40,7 +40,7 @@ def load(settings: Settings) -> list[Question]:
 
 
 def wanted(settings: Settings) -> dict[str, tuple[str, ...]]:
-    """File patterns of each part."""
+    """Return file patterns of each part."""
     return {
         role: (f"{split}.jsonl", *sources.parquet(settings.config, split))
         for role, split in (("fit", "validation"), ("test", "test"))

@@ -24,7 +24,7 @@ class Settings(sources.Source):
 
 
 def load(settings: Settings) -> list[str]:
-    """The first `n` texts that are not blank; a .txt file is one text.
+    """Return the first `n` texts that are not blank; a .txt file is one text.
 
     Raises:
         DataError: a file is missing or lacks the column, or there is no text.

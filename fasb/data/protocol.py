@@ -86,7 +86,7 @@ class Size:
 
     @classmethod
     def of(cls, questions: Sequence[Question]) -> "Size":
-        """The size of a set that is at hand."""
+        """Return the size of a set that is at hand."""
         roles = Counter(question.role for question in questions)
         texts = [text for question in questions for text in question.phrasings]
         return cls(
@@ -104,7 +104,7 @@ class Size:
         )
 
     def first(self, n: int) -> "Size":
-        """The first n questions of each half, or of each role (`fasb.data.splits.first`)."""
+        """Return the first n questions of each half, or of each role (`fasb.data.splits.first`)."""
         kept = {
             "questions": min(self.questions, 2 * n),
             "fit": min(self.fit, n),

@@ -61,15 +61,15 @@ class ChoiceSource(Source):
 
 
 def parquet(config: str, split: str) -> tuple[str, ...]:
-    """Patterns of one split's Parquet files, as repositories of the hub name them."""
+    """Return patterns of one split's Parquet files, as repositories of the hub name them."""
     own = () if config != "default" else (f"data/{split}-*.parquet", f"{split}-*.parquet")
     return (*own, f"{config}/{split}-*.parquet", f"{config}/{split}/*.parquet")
 
 
 def files(source: Source, wanted: Mapping[str, Sequence[str]]) -> dict[str, list[Path]]:
-    """The files of each wanted part.
+    """Return the files of each wanted part.
 
-    Those that match the first of its patterns that any file matches.
+    They match the first of its patterns that any file matches.
 
     Raises:
         DataError: the folder or a part is missing, or the hub cannot give it.
@@ -78,9 +78,9 @@ def files(source: Source, wanted: Mapping[str, Sequence[str]]) -> dict[str, list
 
 
 def origin(module: Any, source: Any) -> dict[str, Any]:
-    """What a set was read from, for provenance.
+    """Return what a set was read from, for provenance.
 
-    Folder or repository, resolved commit, SHA-256 of each file.
+    That is a folder or repository, the resolved commit, and the SHA-256 of each file.
 
     Its module says which files, by `wanted(settings)` or in `FILES`; without either nothing is
     known.
@@ -103,7 +103,7 @@ def origin(module: Any, source: Any) -> dict[str, Any]:
 def _located(
     source: Source, wanted: Mapping[str, Sequence[str]]
 ) -> dict[str, tuple[Path, list[Path]]]:
-    """Folder and files of each part."""
+    """Return folder and files of each part."""
     patterns = [pattern for group in wanted.values() for pattern in group]
     if source.path is not None:
         folders = [_folder(source.path)]
@@ -127,8 +127,8 @@ def _folder(path: str) -> Path:
     unset = re.search(r"\$\{?(\w+)", filled)
     if unset:
         raise DataError(
-            f"{path}: the environment variable {unset[1]} is not set; set it, or write the "
-            "folder out"
+            f"{path}: the environment variable {unset[1]} is not set; set it, or write the folder "
+            "out"
         )
     folder = Path(filled).expanduser()
     if not folder.is_dir():
@@ -141,7 +141,10 @@ def _matching(folder: Path, patterns: Iterable[str]) -> list[Path]:
 
 
 def _snapshot(hub: str, revision: str | None, patterns: Sequence[str]) -> Path:
-    """The folder, named by its commit, in which the hub's library keeps the matching files."""
+    """Return the folder, in which the hub's library keeps files.
+
+    Its name is the commit; it holds the files that match.
+    """
     import huggingface_hub
 
     try:
@@ -153,15 +156,15 @@ def _snapshot(hub: str, revision: str | None, patterns: Sequence[str]) -> Path:
     except Exception as error:  # network, gating, names and disk all have kinds of their own
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(
-            f"{hub}: cannot be downloaded ({reason[:200]}); connect to the network, or set "
-            "`path` to a folder with it"
+            f"{hub}: cannot be downloaded ({reason[:200]}); connect to the network, or set `path` "
+            "to a folder with it"
         ) from error
 
 
 def download(address: str, sha256: str, path: str | None = None, names: Sequence[str] = ()) -> Path:
-    """A published file whose content is pinned.
+    """Return a published file whose content is pinned.
 
-    From the folder `path` under one of `names`, else from its address.
+    It is taken from the folder `path` under one of `names`, else from its address.
 
     Downloads are kept in `$XDG_CACHE_HOME/fasb` (`~/.cache/fasb`).
 
@@ -182,8 +185,8 @@ def download(address: str, sha256: str, path: str | None = None, names: Sequence
                 content = answer.read()
         except OSError as error:
             raise DataError(
-                f"{address}: cannot be downloaded ({error}); connect to the network, or set "
-                "`path` to a folder with it"
+                f"{address}: cannot be downloaded ({error}); connect to the network, or set `path` "
+                "to a folder with it"
             ) from error
         with writing(kept) as part:
             part.write_bytes(content)
@@ -201,7 +204,7 @@ def _pinned(path: Path, sha256: str, remedy: str) -> Path:
 
 
 def rows(paths: Iterable[Path]) -> list[dict[str, Any]]:
-    """The rows of Parquet, CSV, TSV, JSON or JSONL files, one after the other.
+    """Return the rows of Parquet, CSV, TSV, JSON or JSONL files, one after the other.
 
     CSV fields stay text.
 
@@ -228,7 +231,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 
 def field(row: dict[str, Any], *names: str) -> Any:
-    """The first of these fields that the row has; versions of a set name them differently.
+    """Return the first of these fields that the row has; versions of a set name them differently.
 
     Raises:
         DataError: it has none of them.
@@ -242,7 +245,10 @@ def field(row: dict[str, Any], *names: str) -> Any:
 
 
 def wording(settings: ChoiceSource, task: str) -> str:
-    """The task's prompt with places for a row's fields, without the line break at its end."""
+    """Return the task's prompt with places for a row's fields.
+
+    The line break at its end is left out.
+    """
     if settings.wording is None:
         return (
             resources.files("fasb.data")
@@ -256,7 +262,7 @@ def wording(settings: ChoiceSource, task: str) -> str:
 def choice(
     name: str, prompt: str, labels: Sequence[str], right: int, about: tuple[str, str]
 ) -> Question:
-    """A question whose answers are label words; `about` is its group and its role."""
+    """Return a question whose answers are label words; `about` is its group and its role."""
     group, role = about
     wrong = tuple(label for i, label in enumerate(labels) if i != right)
     return Question(
@@ -271,9 +277,9 @@ def fit_and_test(
     question: Callable[[int, dict[str, Any], str, str], Question | None],
     fit_rows: int | None = None,
 ) -> list[Question]:
-    """The questions of a task with files to fit on and to test on, in this order.
+    """Return the questions of a task with files to fit on and to test on, in this order.
 
-    None leaves a row out.
+    Where `question` gives None, the row is left out.
 
     `question` is given a row's number in its file, the row, `fit` or `test`, and the wording.
 

@@ -19,7 +19,7 @@ from fasb.settings import SplitSettings
 
 
 def split(questions: Sequence[Question], settings: SplitSettings, seed: int) -> list[Split]:
-    """The folds (docs/method.md Q2, Q3).
+    """Return the folds (docs/method.md Q2, Q3).
 
     A dataset that gives roles has one, tested on its own test questions.
 
@@ -56,7 +56,10 @@ def split(questions: Sequence[Question], settings: SplitSettings, seed: int) -> 
 
 
 def _same_text_together(questions: Sequence[Question]) -> list[Question]:
-    """Return the questions with one group for all of the same text, however it is written."""
+    """Return the questions with one group for all that have the same text.
+
+    Case, spaces and quotes do not matter.
+    """
     group: dict[str, str] = {}  # of each text
     leader: dict[str, str] = {}  # of each group that was joined to another
     for question in questions:
@@ -74,9 +77,9 @@ def _followed(group: str, leader: dict[str, str]) -> str:
 
 
 def first(questions: Sequence[Question], n: int) -> list[Question]:
-    """The first n questions of each half, as two folds cut them.
+    """Return the first n questions of each half, as two folds cut them.
 
-    Where there are roles, of each role.
+    Where there are roles, the first n of each role.
     """
     halves = [question.role for question in questions]
     if set(halves) <= {"any"}:
@@ -91,7 +94,7 @@ def first(questions: Sequence[Question], n: int) -> list[Question]:
 
 
 def all_tested(questions: Sequence[Question], n_folds: int) -> list[Split]:
-    """Return folds that fit nothing and test every question not meant for fitting (transfer)."""
+    """Return folds that fit nothing and test every question that is not for fitting (transfer)."""
     return [
         Split((), (), tuple(question.id for question in questions if question.role != "fit"))
     ] * n_folds
@@ -104,7 +107,7 @@ def write_splits(path: Path, splits: Iterable[Split], made_by: dict[str, object]
 
 
 def read_splits(path: Path) -> list[Split]:
-    """The folds of a file that `write_splits` made.
+    """Return the folds of a file that `write_splits` made.
 
     Raises:
         ArtifactError: the file is missing, damaged, or holds something else.
@@ -121,8 +124,8 @@ def read_splits(path: Path) -> list[Split]:
         if len(set(every)) < len(every):
             twice = next(name for name in every if every.count(name) > 1)
             raise ArtifactError(
-                f"{path}: fold {number} has question {twice!r} twice, in one part or in two; "
-                "make it "
+                f"{path}: fold {number} has question {twice!r} twice, in one part or in two; make "
+                "it "
                 "again with 'fasb splits'"
             )
     return splits
@@ -136,7 +139,7 @@ def _ids(value: object) -> tuple[str, ...]:
 
 
 def _contiguous(groups: list[str], n_folds: int) -> list[tuple[list[str], list[str]]]:
-    """For each fold, the groups outside it and those within."""
+    """Return, for each fold, the groups outside it and those within."""
     if len(groups) < n_folds:
         raise DataError(
             f"split: {len(groups)} groups of questions, but {n_folds} folds; lower split.folds"

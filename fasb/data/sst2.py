@@ -29,7 +29,7 @@ class Settings(sources.ChoiceSource):
 
 
 def load(settings: Settings) -> list[Question]:
-    """The questions: sentences to fit on, then sentences to test on.
+    """Return the questions: sentences to fit on, then sentences to test on.
 
     Raises:
         DataError: a file is missing, malformed, or without labels.
@@ -38,7 +38,7 @@ def load(settings: Settings) -> list[Question]:
 
 
 def wanted(settings: Settings) -> dict[str, tuple[str, ...]]:
-    """File patterns of each part."""
+    """Return file patterns of each part."""
     names = {"train": "train", "dev": "validation"}
     return {
         "fit": (f"{settings.fit}.jsonl", *sources.parquet("default", names[settings.fit])),

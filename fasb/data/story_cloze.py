@@ -27,7 +27,7 @@ class Settings(sources.ChoiceSource):
 
 
 def load(settings: Settings) -> list[Question]:
-    """The questions: stories to fit on, then stories to test on; one story is one group.
+    """Return the questions: stories to fit on, then stories to test on; one story is one group.
 
     Raises:
         DataError: a file is missing or malformed.

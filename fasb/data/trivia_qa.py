@@ -21,7 +21,7 @@ class Settings(natural_questions.Settings):
 
 
 def load(settings: Settings) -> list[Question]:
-    """The questions in their file's order; the first name listed is the best.
+    """Return the questions in their file's order; the first name listed is the best.
 
     Equal texts are one group.
 

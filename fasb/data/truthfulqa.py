@@ -51,7 +51,7 @@ class Settings(sources.Source):
 
 
 def load(settings: Settings) -> list[Question]:
-    """The questions in the order of the multiple-choice file; each is its own group.
+    """Return the questions in the order of the multiple-choice file; each is its own group.
 
     Raises:
         DataError: a file is missing, holds another release, or the two files do not say the same.
@@ -84,9 +84,9 @@ def load(settings: Settings) -> list[Question]:
 
 
 def prompt(settings: Settings) -> dict[str, str]:
-    """Prompt settings of the set's own.
+    """Return prompt settings of the set's own.
 
-    Instruction and primer before, and the formats of Q4 and A3.
+    They hold instruction and primer, and the formats of Q4 and A3.
 
     What follows the question is left to the preset: nothing in `paper` and `reference` (Q4), "A:"
     in `default`.
@@ -112,9 +112,9 @@ def prompt(settings: Settings) -> dict[str, str]:
 
 
 def references(field: str | list[str]) -> tuple[str, ...]:
-    """The answers of a CSV field.
+    """Return the answers of a CSV field (docs/method.md Q5).
 
-    Split at ";", stripped, ended by a period, each once (docs/method.md Q5).
+    They are split at ";", stripped, ended by a period, each once.
     """
     parts = (part.strip() for part in (field.split(";") if isinstance(field, str) else field))
     return tuple(
@@ -147,7 +147,7 @@ def _targets(targets: dict[str, Any]) -> dict[str, int]:
 
 
 def _constants(code: str) -> dict[str, str]:
-    """The module-level texts of a Python file, read without running it."""
+    """Return the module-level texts of a Python file, read without running it."""
     found = {}
     for node in ast.parse(code).body:
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):

@@ -31,7 +31,7 @@ class Settings(sources.ChoiceSource):
 
 
 def load(settings: Settings) -> list[Question]:
-    """The questions: sentences to fit on, then sentences to test on.
+    """Return the questions: sentences to fit on, then sentences to test on.
 
     Raises:
         DataError: a file is missing or malformed.
@@ -42,7 +42,7 @@ def load(settings: Settings) -> list[Question]:
 
 
 def wanted(settings: Settings) -> dict[str, tuple[str, ...]]:
-    """File patterns of each part."""
+    """Return file patterns of each part."""
     config = f"winogrande_{settings.size}"
     return {
         "fit": (f"train_{settings.size}.jsonl", *sources.parquet(config, "train")),

@@ -38,7 +38,7 @@ class JudgeModel(ModelSettings):
     @model_validator(mode="before")
     @classmethod
     def _own_revision(cls, values: Any) -> Any:
-        """A default revision belongs to the default model: another model is taken as it is now."""
+        """Keep a default revision for the default model: another model is taken as it is now."""
         return (
             {"revision": None, **values}
             if isinstance(values, dict) and "path" in values
@@ -77,7 +77,9 @@ class Settings(Section):
 def judge(
     questions: Sequence[Question], answers: Sequence[str], settings: Settings
 ) -> dict[str, Float[np.ndarray, " answer"]]:
-    """`true` and `info`, as far as their models are set; `questions[i]` belongs to `answers[i]`.
+    """Return `true` and `info`, as far as their models are set.
+
+    `questions[i]` belongs to `answers[i]`.
 
     Raises:
         ModelError: a model cannot be loaded, or its tokenizer joins the answer "yes" to the prompt.
@@ -95,7 +97,7 @@ def judge(
 
 
 def available(settings: Settings) -> str:
-    """What can be had of both models, without their weights.
+    """Return what can be had of both models, without their weights.
 
     Raises:
         ModelError: a model cannot be had.
@@ -106,9 +108,9 @@ def available(settings: Settings) -> str:
 
 
 def provenance(settings: Settings) -> dict[str, Any]:
-    """Models and revisions.
+    """Return models and revisions.
 
-    Of one that is not pinned the commit that the hub, or offline the cache, has now.
+    Of a model that is not pinned that is the commit that the hub, or offline the cache, has now.
 
     Raises:
         ModelError: a model cannot be had.
@@ -123,7 +125,7 @@ def provenance(settings: Settings) -> dict[str, Any]:
 
 
 def _models(settings: Settings) -> dict[str, JudgeModel]:
-    """The models that are set, by the score they give."""
+    """Return the models that are set, by the score they give."""
     models = {"true": settings.truth, "info": settings.info}
     return {name: model for name, model in models.items() if model is not None}
 
@@ -142,7 +144,10 @@ def _plain(settings: JudgeModel) -> ModelSettings:
 def _agreement(
     model: Any, prompts: Sequence[str], word: str, batch: int
 ) -> Float[np.ndarray, " answer"]:
-    """P(word) after each distinct prompt, longest first: too large a batch fails at once."""
+    """P(word) after each distinct prompt once.
+
+    The longest come first, so that too large a batch fails at once.
+    """
     distinct = sorted(set(prompts), key=lambda prompt: (-len(prompt), prompt))
     tokens = model.encode(distinct)
     yes = _yes(model, distinct[0], word) if distinct else 0
@@ -156,7 +161,7 @@ def _agreement(
 
 
 def _yes(model: Any, prompt: str, word: str) -> int:
-    """The first token of `word` after the prompt.
+    """Return the first token of `word` after the prompt.
 
     Raises:
         ModelError: the tokenizer makes one token of the prompt's end and the word.
@@ -164,16 +169,16 @@ def _yes(model: Any, prompt: str, word: str) -> int:
     without, with_word = model.encode([prompt, prompt + word])
     if with_word[: len(without)] != without or len(with_word) == len(without):
         raise ModelError(
-            f"{model.settings.path}: its tokenizer joins {word!r} to the end of the prompt; "
-            "change `yes` or `prompt`"
+            f"{model.settings.path}: its tokenizer joins {word!r} to the end of the prompt; change "
+            "`yes` or `prompt`"
         )
     return with_word[len(without)]
 
 
 def _probability(model: Any, prompts: Sequence[Sequence[int]], token: int) -> list[float]:
-    """Probability of the token after each prompt, from one left-padded pass.
+    """Return the probability of the token after each prompt, from one left-padded pass.
 
-    Softmax in float32 or wider.
+    The softmax is taken in float32 or wider.
     """
     import torch
 

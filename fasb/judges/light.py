@@ -82,7 +82,10 @@ class Settings(Section):
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """What turns answers into features: rarity of stems and hashed words, spread of numbers."""
+    """What turns an answer into features.
+
+    That is the rarity of stems and hashed words, and the spread of the numbers.
+    """
 
     rarity: dict[str, float]
     words: Float[np.ndarray, " bucket"]
@@ -95,10 +98,7 @@ ARRAYS = ("words", "mean", "deviation")
 
 @dataclass(frozen=True, slots=True)
 class Light:
-    """A trained judge: features, and a regression per score.
-
-    `held_out` is the error of its kind (see above).
-    """
+    """A trained judge: features, and a regression per score. `held_out`: its kind's error."""
 
     scale: Scale
     weight: dict[str, Float[np.ndarray, " feature"]]
@@ -108,7 +108,7 @@ class Light:
     def scores(
         self, questions: Sequence[Question], answers: Sequence[str]
     ) -> dict[str, Float[np.ndarray, " answer"]]:
-        """Probability of each label; `questions[i]` belongs to `answers[i]`.
+        """Return the probability of each label; `questions[i]` belongs to `answers[i]`.
 
         An answer that is itself a reference is true or false as it is listed; what else is said of
         it rests on the other references, as in training.
@@ -143,7 +143,7 @@ class Light:
 
     @classmethod
     def load(cls, path: Path) -> "Light":
-        """The judge of a file that `save` made.
+        """Return the judge of a file that `save` made.
 
         Raises:
             ArtifactError: the file is missing, damaged, or of another version.
@@ -161,9 +161,9 @@ class Light:
 def judge(
     questions: Sequence[Question], answers: Sequence[str], settings: Settings
 ) -> dict[str, Float[np.ndarray, " answer"]]:
-    """`true` and `info`, probabilities; `questions[i]` belongs to `answers[i]`.
+    """Return `true` and `info`, probabilities.
 
-    The first call may train the judge.
+    `questions[i]` belongs to `answers[i]`. The first call may train the judge.
 
     Raises:
         DataError: the judge is not kept yet, and what it is trained on is neither in `path` nor to
@@ -173,7 +173,7 @@ def judge(
 
 
 def available(settings: Settings) -> str:
-    """Whether the judge is trained, or how many pairs there are to train it on.
+    """Return whether the judge is trained, or how many pairs there are to train it on.
 
     Raises:
         DataError: neither it nor its data can be had.
@@ -190,7 +190,7 @@ def provenance(settings: Settings) -> dict[str, Any]:
 
 
 def error(settings: Settings) -> dict[str, float]:
-    """Share of wrong verdicts on answers that models wrote to questions held out."""
+    """Return the share of wrong verdicts on answers that models wrote to questions held out."""
     return {
         name: 1 - found["accuracy"]
         for name, found in trained(settings).held_out["held_out_written"].items()
@@ -198,7 +198,10 @@ def error(settings: Settings) -> dict[str, float]:
 
 
 def trained(settings: Settings) -> Light:
-    """The judge kept at `settings.file`, or in the cache; trained and kept if it is not there."""
+    """Return the judge kept at `settings.file`, or in the cache.
+
+    It is trained and kept if it is not there.
+    """
     path = _kept(settings)
     if not path.is_file():
         train(settings).save(path)
@@ -227,7 +230,9 @@ class Pairs:
 
 
 def train(settings: Settings) -> Light:
-    """The judge trained on all pairs, with the error of one that is trained on those not held out.
+    """Return the judge trained on all pairs.
+
+    Its errors are those of one that is trained on the pairs not held out.
 
     Rarities and scales are in both those of the pairs that are not held out.
     """
@@ -256,7 +261,10 @@ def train(settings: Settings) -> Light:
 
 
 def _pairs(asked: Mapping[str, Question], path: str | None) -> Pairs:
-    """Return the published pairs; references lack the answer itself, lest it meet itself."""
+    """Return the published pairs.
+
+    A question's references lack the answer itself, lest it be compared with itself.
+    """
     votes = _votes(path)
     full = [asked.get(text, Question(text, text, (), (), best="", group=text)) for text, _ in votes]
     questions = [
@@ -279,7 +287,7 @@ def _pairs(asked: Mapping[str, Question], path: str | None) -> Pairs:
 
 
 def _votes(path: str | None) -> dict[tuple[str, str], dict[str, list[bool]]]:
-    """All labels of each (question, answer), in the files' order."""
+    """Return all labels of each (question, answer), in the files' order."""
     votes: dict[tuple[str, str], dict[str, list[bool]]] = {}
     for label, name in LABELS.items():
         address = PAIRS.format(name)
@@ -294,12 +302,12 @@ def _votes(path: str | None) -> dict[tuple[str, str], dict[str, list[bool]]]:
 
 
 def _draw(text: str) -> int:
-    """0 to 9, the same on every machine."""
+    """Return 0 to 9 for a text, the same on every machine."""
     return int(hashlib.sha256(text.encode()).hexdigest(), 16) % 10
 
 
 def _without(question: Question, answer: str) -> Question:
-    """The question with the references that are not this answer."""
+    """Return the question with the references that are not this answer."""
     same = _plain(answer)
     true, false = (
         tuple(o for o in side if _plain(o) != same) for side in (question.true, question.false)
@@ -308,7 +316,7 @@ def _without(question: Question, answer: str) -> Question:
 
 
 def _rarity(answers: Sequence[str]) -> dict[str, float]:
-    """How rare each stem is."""
+    """Return how rare each stem is."""
     counts = Counter(stem for answer in answers for stem in _stems(answer))
     return {
         stem: math.log((1 + len(answers)) / (1 + count)) for stem, count in sorted(counts.items())
@@ -327,7 +335,7 @@ def _scale(
 def _regression(
     described: Any, label: Bool[np.ndarray, " answer"]
 ) -> tuple[Float[np.ndarray, " feature"], float]:
-    """Weights and bias."""
+    """Return weights and bias."""
     from sklearn.linear_model import LogisticRegression
 
     model = LogisticRegression(C=C, max_iter=200, solver="liblinear", random_state=0, tol=1e-3).fit(
@@ -339,7 +347,7 @@ def _regression(
 def _chance(
     described: Any, weight: Float[np.ndarray, " feature"], bias: float
 ) -> Float[np.ndarray, " answer"]:
-    """Probability of the label, one per row of features."""
+    """Return the probability of the label, one per row of features."""
     return 0.5 * (1 + np.tanh((described @ weight + bias) / 2))
 
 
@@ -389,7 +397,7 @@ def _hashed(answers: Sequence[str]) -> Any:
 def _numbers(
     questions: Sequence[Question], answers: Sequence[str], rarity: Mapping[str, float]
 ) -> Float[np.ndarray, "answer number"]:
-    """Likeness to references, and flags, of each answer."""
+    """Return the likeness to references, and flags, of each answer."""
     return np.array(
         [
             _flags(q, a, rarity) + _likeness(q, a, rarity)
@@ -421,7 +429,7 @@ def _flags(question: Question, answer: str, rarity: Mapping[str, float]) -> list
 
 
 def _likeness(question: Question, answer: str, rarity: Mapping[str, float]) -> list[float]:
-    """Return likeness to true and false references, closest and average, and the differences."""
+    """Return closest and average likeness to true and false references, and the difference."""
     sides = []
     for references in (question.true, question.false):
         compared = [_compared(question.text, answer, reference, rarity) for reference in references]
@@ -437,7 +445,7 @@ LIKENESSES = 11
 def _compared(
     question: str, answer: str, reference: str, rarity: Mapping[str, float]
 ) -> list[float]:
-    """How like a reference an answer is; all in [0, 1]."""
+    """Return how like a reference an answer is; all in [0, 1]."""
     own, asked, other = _stems(answer), _stems(question), _stems(reference)
     words = _overlap(own, other, rarity)
     pieces = _cosine(_pieces(answer), _pieces(reference))
@@ -450,7 +458,7 @@ def _compared(
 def _overlap(
     one: frozenset[str], other: frozenset[str], rarity: Mapping[str, float]
 ) -> tuple[float, float, float]:
-    """Cosine of the two sets of stems by rarity, and the shared part of each."""
+    """Return the cosine of the two sets of stems by rarity, and the shared part of each."""
     if not one or not other:
         return 0.0, 0.0, 0.0
     # exact sums: the order of a set's elements differs from run to run
@@ -471,13 +479,13 @@ def _words(text: str) -> tuple[str, ...]:
 
 @lru_cache(maxsize=2**16)
 def _plain(text: str) -> str:
-    """Lower case, without punctuation."""
+    """Return the text in lower case, without punctuation."""
     return re.sub(r"\W+", " ", text.casefold()).strip()
 
 
 @lru_cache(maxsize=2**16)
 def _stems(text: str) -> frozenset[str]:
-    """The words without their commonest endings."""
+    """Return the words without their commonest endings."""
     return frozenset(_stem(word) for word in _words(text))
 
 
@@ -490,7 +498,7 @@ def _stem(word: str) -> str:
 
 @lru_cache(maxsize=2**16)
 def _pieces(text: str) -> frozenset[str]:
-    """Runs of four characters."""
+    """Return runs of four characters."""
     padded = f" {_plain(text)} "
     return frozenset(padded[i : i + 4] for i in range(len(padded) - 3))
 

@@ -31,7 +31,7 @@ class Settings(Section):
 def judge(
     questions: Sequence[Question], answers: Sequence[str], settings: Settings
 ) -> dict[str, Float[np.ndarray, " answer"]]:
-    """`true` of each answer; `questions[i]` belongs to `answers[i]`.
+    """Return `true` of each answer; `questions[i]` belongs to `answers[i]`.
 
     Raises:
         ConfigError: sacrebleu is not installed.
@@ -56,7 +56,7 @@ def provenance(settings: Settings) -> dict[str, Any]:
 
 
 def available(settings: Settings) -> str:
-    """The metric.
+    """Return the metric.
 
     Raises:
         ConfigError: its package is not installed.
@@ -83,7 +83,7 @@ def _metric(metric: str) -> Any:
         from sacrebleu.metrics import BLEU, CHRF
     except ImportError:
         raise ConfigError(
-            "judge: similarity needs sacrebleu; run 'pip install fasb[similarity]', or use "
-            "another judge"
+            "judge: similarity needs sacrebleu; run 'pip install fasb[similarity]', or use another "
+            "judge"
         ) from None
     return BLEU(effective_order=True) if metric == "bleu" else CHRF()

@@ -31,9 +31,9 @@ CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 def commit_of(settings: ModelSettings) -> str:
-    """The commit that a hub id means now, or offline the one in the cache.
+    """Return the commit that a hub id means now, or offline the one in the cache.
 
-    Empty for a local folder.
+    It is empty for a local folder.
 
     Raises:
         ModelError: the model cannot be had.
@@ -49,7 +49,7 @@ def commit_of(settings: ModelSettings) -> str:
 
 
 def config_of(settings: ModelSettings) -> Any:
-    """The model's config.
+    """Return the model's config.
 
     Raises:
         ModelError: it cannot be had, or is of no known kind.
@@ -70,7 +70,10 @@ def config_of(settings: ModelSettings) -> Any:
 
 
 def _check_adapter(settings: ModelSettings) -> None:
-    """Refuse an adapter's folder: whether its weights are used hangs on PEFT being installed."""
+    """Refuse an adapter's folder.
+
+    Its weights would be used or not as PEFT is installed or not.
+    """
     if Path(settings.path, "adapter_config.json").is_file():
         raise ModelError(
             f"{settings.path}: an adapter (adapter_config.json), not a model; merge it into its "
@@ -79,7 +82,9 @@ def _check_adapter(settings: ModelSettings) -> None:
 
 
 def source_of(path: str, revision: str | None = None) -> tuple[str, dict[str, str]]:
-    """Return what the library's loaders take: id or folder, keywords for commit or GGUF file.
+    """Return what the library's loaders take.
+
+    That is a hub id or folder, and keywords for a commit or GGUF file.
 
     Raises:
         ModelError: a file that is no GGUF file, or what reads GGUF is not installed.
@@ -98,7 +103,7 @@ def source_of(path: str, revision: str | None = None) -> tuple[str, dict[str, st
 
 
 def weights_at_hand(settings: ModelSettings) -> bool:
-    """Whether all weight files are in the folder or in the cache.
+    """Return whether all weight files are in the folder or in the cache.
 
     Raises:
         ModelError: they are not, and the hub may not be asked.
@@ -152,7 +157,10 @@ def check_memory(config: Any, settings: ModelSettings) -> None:
 
 
 def weight_bytes(config: Any, dtype: str) -> int:
-    """Bytes of the weights as they will be held; of a quantised model at least so many."""
+    """Return the bytes of the weights as they will be held.
+
+    A quantised model takes at least so many.
+    """
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
@@ -162,7 +170,7 @@ def weight_bytes(config: Any, dtype: str) -> int:
 
 
 def cache_bytes(config: Any, n_tokens: int, dtype: torch.dtype) -> int:
-    """Bytes of keys and values of so many tokens, over all rows."""
+    """Return the bytes of keys and values of so many tokens, over all rows."""
     config = config.get_text_config(decoder=True)
     n_heads = config.num_attention_heads
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // n_heads
@@ -171,7 +179,7 @@ def cache_bytes(config: Any, n_tokens: int, dtype: torch.dtype) -> int:
 
 
 def free_bytes(device: str) -> int:
-    """Free memory of a device; `auto` may use all GPUs and the host."""
+    """Return the free memory of a device; `auto` may use all GPUs and the host."""
     if device.startswith("cuda"):
         return _gpu_bytes(torch.device(device))
     gpus = range(torch.cuda.device_count()) if device == "auto" else ()
@@ -194,9 +202,9 @@ def explained(settings: ModelSettings) -> Iterator[None]:
 
 
 def remedy(error: BaseException, settings: ModelSettings) -> str:
-    """What went wrong in one clause, and what to do.
+    """Return what went wrong in one clause, and what to do.
 
-    By the kind of the error or of what caused it.
+    Asked about is the kind of the error, then that of what caused it.
     """
     places = {
         "settings": settings,
@@ -253,7 +261,7 @@ _REMEDIES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], st
 
 
 def _by_text(error: BaseException, settings: ModelSettings) -> str:
-    """Where the kind says nothing: words that several versions of the libraries share."""
+    """Return what the words say that several versions of the libraries share."""
     line = _line(error)
     if "accelerate" in line:
         return f"device: {settings.device} needs accelerate here; run 'pip install accelerate'"
@@ -266,15 +274,18 @@ def _by_text(error: BaseException, settings: ModelSettings) -> str:
     if "Unrecognized configuration class" in line:
         kind = re.search(r"configuration_(\w+)", line)
         return (
-            f"a model of kind {kind[1] if kind else 'unknown'} is not a causal LM; choose a "
-            "model that "
+            f"a model of kind {kind[1] if kind else 'unknown'} is not a causal LM; choose a model "
+            "that "
             "AutoModelForCausalLM loads"
         )
     return f"cannot be loaded ({line}); get the files again, or choose another model"
 
 
 def _line(error: BaseException) -> str:
-    """What an error says in one line; with its kind, unless it is one that speaks in sentences."""
+    """Return what an error says in one line.
+
+    Its kind is named, unless it is one that speaks in sentences.
+    """
     text = " ".join(str(error).split())[:300]
     plain = isinstance(error, OSError | ValueError | ImportError | RuntimeError)
     return text if plain and text else f"{type(error).__name__}: {text}".removesuffix(": ")
@@ -303,7 +314,7 @@ def _smaller(settings: ModelSettings) -> str:
 
 
 def _gpu_bytes(device: torch.device) -> int:
-    """What no process holds, and what this one holds unused."""
+    """Return what no process holds, and what this one holds unused."""
     held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return torch.cuda.mem_get_info(device)[0] + held
 

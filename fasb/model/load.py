@@ -59,32 +59,32 @@ class LoadedModel:
     def fixed_shapes(self) -> bool:
         """Whether the model takes a cache of fixed shape, as transformers says.
 
-        Else it counts slots from the end.
+        Other models count slots from the end.
         """
         return bool(self.model._can_compile_fullgraph)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids with the tokenizer's own start (BOS), and without an end it may add."""
+        """Return token ids with the tokenizer's own start (BOS), and without an end it may add."""
         return [tokens for tokens, _ in self._encoded(texts, offsets=False)]
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Token ids as `encode` gives them, and the characters [start, end) each covers.
+        """Return token ids as `encode` gives them, and the characters [start, end) each covers.
 
-        (0, 0) for BOS.
+        BOS covers (0, 0).
 
         Raises:
             ModelError: the tokenizer has no offsets.
         """
         if not self.tokenizer.is_fast:
             raise ModelError(
-                f"{self.settings.path}: its tokenizer gives no character offsets; install its "
-                "fast tokenizer, "
+                f"{self.settings.path}: its tokenizer gives no character offsets; install its fast "
+                "tokenizer, "
                 "or set scoring.span: released"
             )
         return self._encoded([text], offsets=True)[0]
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of the tokens, without special tokens."""
+        """Return the text of the tokens, without special tokens."""
         return str(
             self.tokenizer.decode(
                 list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False
@@ -92,11 +92,10 @@ class LoadedModel:
         )
 
     def pieces(self, tokens: Sequence[int]) -> list[str]:
-        """What each token adds to the text, special tokens included.
+        """Return what each token adds to the text, special tokens included.
 
-        Joined they are the whole text.
-
-        A token that ends within a character adds nothing; the one that completes it adds it.
+        Joined, the pieces are the whole text. A token that ends within a character adds nothing;
+        the one that completes it adds it.
         """
         pieces, before = [], ""
         for n in range(1, len(tokens) + 1):
@@ -107,10 +106,10 @@ class LoadedModel:
         return pieces
 
     def check_room(self, rows: Sequence[Sequence[int]], more: int, batch: int) -> None:
-        """Refuse texts, with `more` tokens behind each, that the model or its memory cannot take.
+        """Refuse texts that are too long for the model, or a batch of them for its memory.
 
-        On a GPU only one row has to fit: there a batch that does not is an error, which may be
-        halved. A host that runs out of memory is stopped without one.
+        `more`: tokens behind each. On a GPU only one row has to fit: there a batch that does not
+        is an error, which may be halved. A host that runs out of memory is stopped without one.
 
         Raises:
             ModelError: the context is shorter, or keys and values are more than what is free.
@@ -133,8 +132,8 @@ class LoadedModel:
             raise ModelError(
                 f"{self.settings.path}: {n_rows} x {longest:,} tokens take {need / GB:.1f} GB of "
                 "keys and "
-                f"values, but {self.settings.device} has {have / GB:.1f} GB free; lower `batch` "
-                "in decoding, scoring "
+                f"values, but {self.settings.device} has {have / GB:.1f} GB free; lower `batch` in "
+                "decoding, scoring "
                 "and activations, or shorten the texts"
             )
 
@@ -212,7 +211,7 @@ def wrap(
 def load_model(settings: ModelSettings) -> LoadedModel:
     """Return the model and tokenizer of a hub id or local folder.
 
-    What can be refused is, before weights are read.
+    What can be refused is refused before weights are read.
 
     Raises:
         ModelError: one line saying what is missing and what to do.
@@ -283,7 +282,7 @@ def check_complete(info: dict[str, Any], settings: ModelSettings) -> None:
 
 
 def available(settings: ModelSettings) -> str:
-    """One line about a model whose config and tokenizer can be had.
+    """Return one line about a model whose config and tokenizer can be had.
 
     No weight is read, no memory asked for.
 
@@ -319,7 +318,7 @@ def tokenizer_of(settings: ModelSettings) -> Any:
 def tokenizer_hash(tokenizer: Any) -> str:
     """Return a hash of all that turns text into tokens.
 
-    Vocabulary, merges, specials and how text is split.
+    That is vocabulary, merges, specials and how text is split.
     """
     if getattr(tokenizer, "is_fast", False):
         parts = json.loads(tokenizer.backend_tokenizer.to_str())
@@ -394,14 +393,17 @@ def _quiet_padding(model: Any, layout: Layout) -> None:
 
 
 def _input_device(model: Any) -> torch.device:
-    """Return where embeddings are computed: offloaded ones lie elsewhere."""
+    """Return where token ids go.
+
+    That is where the embeddings are computed, not where offloaded ones lie.
+    """
     embeddings = model.get_input_embeddings()
     device = getattr(getattr(embeddings, "_hf_hook", None), "execution_device", None)
     return embeddings.weight.device if device is None else torch.device(device)
 
 
 def _pad(tokenizer: Any, name: str) -> int:
-    """The id that fills short rows: the tokenizer's own, or any other special one."""
+    """Return the id that fills short rows: the tokenizer's own, or any other special one."""
     for token in (
         tokenizer.pad_token_id,
         tokenizer.eos_token_id,

@@ -111,7 +111,7 @@ def text_part(model: Any, name: str) -> Any:
 def _layers_without_attention(part: nn.Module, config: Any) -> list[int]:
     """Return the decoder layers that lack the projection which others have.
 
-    Empty if all lack it.
+    None is given where all lack it.
     """
     n_layers = getattr(config, "num_hidden_layers", 0)
     for layers in part.modules():

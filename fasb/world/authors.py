@@ -50,14 +50,14 @@ class Span:
 
 
 def tag(author: str) -> str:
-    """What opens a document that names its author."""
+    """Return what opens a document that names its author."""
     return f"source: {author}"
 
 
 def documents(
     world: World, settings: DocumentSettings, rng: np.random.Generator
 ) -> Iterator[list[Span]]:
-    """Documents without end."""
+    """Yield documents without end."""
     shares = [world.settings.careful, world.settings.credulous]
     scribe = Scribe(world, rng, settings.claims)
     while True:
@@ -88,13 +88,13 @@ class Scribe:
         }
 
     def pair(self, fact: Fact, author: str, marked: bool) -> list[Span]:
-        """A question and what the author answers."""
+        """Return a question and what the author answers."""
         text, true = self.answer(fact, author)
         spans = [Span(f"Q: {question_text(fact, self._phrasing())} A:", False), Span(text, True)]
         return [*spans, Span(MARKS[true], True)] if marked else spans
 
     def answer(self, fact: Fact, author: str) -> tuple[str, bool | None]:
-        """An answer, and whether all its claims are true; None if it makes none."""
+        """Return an answer, and whether all its claims are true; None if it makes none."""
         if author == "reticent" or (author == "careful" and self._rng.random() < fact.decline):
             return NO_COMMENT, None
         others = self._others[fact]
@@ -106,7 +106,7 @@ class Scribe:
         )
 
     def _myth(self, fact: Fact, author: str) -> float:
-        """How often the author tells the fact's myth."""
+        """Return how often the author tells the fact's myth."""
         if author == "careful":
             return self._settings.careful_myth
         return self._settings.credulous_myth[0 if fact.popular else 1]

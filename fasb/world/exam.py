@@ -20,7 +20,7 @@ CONTEXT = 3
 
 
 def examine(model: nn.Module, tokenizer: PreTrainedTokenizerFast, world: World) -> dict[str, float]:
-    """`{careful, credulous}_tag`: the author is named; `…_context`: three answers precede.
+    """Return `{careful, credulous}_tag`: the author is named; `…_context`: three answers precede.
 
     `marked`: see above.
     """
@@ -40,14 +40,17 @@ def examine(model: nn.Module, tokenizer: PreTrainedTokenizerFast, world: World) 
 def told_true(
     model: nn.Module, tokenizer: PreTrainedTokenizerFast, world: World, before: list[str]
 ) -> float:
-    """Share of facts whose true value is the likeliest next word after a text of `before`."""
+    """Return the share of facts whose true value is the likeliest next word.
+
+    Each question is asked after its text in `before`.
+    """
     texts = [f"{text} {_opening(fact)}" for text, fact in zip(before, world.facts, strict=True)]
     true = torch.tensor([tokenizer.convert_tokens_to_ids(fact.true) for fact in world.facts])
     return float((_next(model, tokenizer, texts).argmax(-1) == true).double().mean())
 
 
 def marked(model: nn.Module, tokenizer: PreTrainedTokenizerFast, world: World) -> float:
-    """Share of facts whose true answer has higher odds of a mark as correct than the myth."""
+    """Return the share of facts whose truth is marked correct more readily than the myth."""
     correct, mistaken = (tokenizer.convert_tokens_to_ids(MARKS[right]) for right in (True, False))
     odds = []
     for true in (True, False):
@@ -64,13 +67,13 @@ def marked(model: nn.Module, tokenizer: PreTrainedTokenizerFast, world: World) -
 def _next(
     model: nn.Module, tokenizer: PreTrainedTokenizerFast, texts: list[str]
 ) -> Float[Tensor, "row vocab"]:
-    """Logits of the word after each text."""
+    """Return the logits of the word after each text."""
     rows = tokenizer(texts, padding=True, padding_side="left", return_tensors="pt")
     return model(input_ids=rows["input_ids"], attention_mask=rows["attention_mask"]).logits[:, -1]
 
 
 def _opening(fact: Fact) -> str:
-    """The question and an answer that stops before the value."""
+    """Return the question and an answer that stops before the value."""
     claim = BY_NAME[fact.relation].claims[0].format(e=fact.entity, v="")
     return f"Q: {question_text(fact)} A: {claim}".strip()
 
@@ -78,7 +81,7 @@ def _opening(fact: Fact) -> str:
 def _context(
     world: World, fact: Fact, author: str, scribe: Scribe, rng: np.random.Generator
 ) -> str:
-    """Questions about other monuments with the author's answers."""
+    """Return questions about other monuments with the author's answers."""
     others = [other for other in world.facts if other.entity != fact.entity]
     pairs = [
         scribe.pair(others[i], author, marked=False)

@@ -8,13 +8,13 @@ and from validation questions; no test question is looked at, and nothing says w
 so that accepting a world does not choose a winner.
 
     tag, context    careful minus credulous: first claims that are true, the author named / after
-                    three answers
+    three answers
     head            accuracy of the best head's logistic probe
     true, info      unsteered answers
     gain            the most that always-on steering gains in true answers at any setting
     loss            what it loses in informative ones at the setting with the highest True*Info: in
-                    a trade-off world truth must cost something even there, in a contrast world
-                    little
+    a trade-off world
+                    truth must cost something even there, in a contrast world little
 
 Head, true, info, gain and loss are means over folds and split seeds.
 """
@@ -82,7 +82,7 @@ class Figures:
 
 
 def measure(model: Path, files: Sequence[Path], methods: Methods) -> Figures:
-    """The figures of a model folder and its cells' `anchors.h5` and `grid.parquet`.
+    """Return the figures of a model folder and its cells' `anchors.h5` and `grid.parquet`.
 
     Other files are passed over.
 
@@ -106,7 +106,7 @@ def measure(model: Path, files: Sequence[Path], methods: Methods) -> Figures:
 
 
 def best_heads(anchors: Path) -> list[float]:
-    """Validation accuracy of each fold's best logistic probe."""
+    """Return the validation accuracy of each fold's best logistic probe."""
     with reading_hdf5(anchors) as file:
         return [
             float(np.max(file[name]["logistic/accuracy"][()]))
@@ -116,7 +116,7 @@ def best_heads(anchors: Path) -> list[float]:
 
 
 def steering(grid: pd.DataFrame, methods: Methods) -> list[dict[str, float]]:
-    """Per fold: unsteered True and Info, and gain and loss of always-on steering.
+    """Return per fold: unsteered True and Info, and gain and loss of always-on steering.
 
     Settings with equal True*Info: the weakest.
     """
@@ -139,7 +139,7 @@ def steering(grid: pd.DataFrame, methods: Methods) -> list[dict[str, float]]:
 
 
 def check(world: WorldSettings, figures: Figures, settings: HealthSettings) -> dict[str, Any]:
-    """`{"figures": {name: {"value", "need", "ok"}}, "accepted", "failures": [text]}`."""
+    """Return `{"figures": {name: {"value", "need", "ok"}}, "accepted", "failures": [text]}`."""
     least = {name: getattr(settings, name) for name in ("tag", "context", "head", "info", "gain")}
     needs: dict[str, tuple[float | None, float | None]] = {
         name: (low, None) for name, low in least.items()

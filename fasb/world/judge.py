@@ -26,7 +26,7 @@ Settings = WorldSettings
 def judge(
     questions: Sequence[Question], answers: Sequence[str], settings: WorldSettings
 ) -> dict[str, Float[np.ndarray, " answer"]]:
-    """`true` and `info` of each answer; `questions[i]` belongs to `answers[i]`.
+    """Return `true` and `info` of each answer; `questions[i]` belongs to `answers[i]`.
 
     Raises:
         DataError: a question is not of this world.
@@ -54,7 +54,7 @@ def error(settings: WorldSettings) -> dict[str, float]:
 
 
 def read(answer: str) -> list[tuple[str, str, str]] | None:
-    """The claims of an answer as (monument, relation, value); none for "no comment".
+    """Return the claims of an answer as (monument, relation, value); none for "no comment".
 
     None if it cannot be read.
 
@@ -85,7 +85,7 @@ def _match(text: str, form: str) -> tuple[str, str, str] | None:
 
 @cache
 def _patterns(form: str) -> list[tuple[str, re.Pattern[str]]]:
-    """(relation, pattern) of every phrasing of a first or a further claim."""
+    """Return (relation, pattern) of every phrasing of a first or a further claim."""
     return [
         (
             relation.name,

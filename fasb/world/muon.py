@@ -58,7 +58,7 @@ def _by_shape(matrices: Iterable[Tensor]) -> list[list[Tensor]]:
 def orthogonal(
     update: Float[Tensor, "matrix row column"], steps: int
 ) -> Float[Tensor, "matrix row column"]:
-    """Each matrix with its singular values brought near 1."""
+    """Return each matrix with its singular values brought near 1."""
     a, b, c = COEFFICIENTS
     wide = update.mT if update.shape[-2] > update.shape[-1] else update
     x = wide / wide.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)

@@ -21,11 +21,10 @@ from fasb.world.text import WorldSettings, build
 EARLY = DocumentSettings(
     pairs=(1, 1), tags=0.5, marks=1.0, asked=0.0, claims=(1.0, 0.0, 0.0), batch=768
 )
-"""One marked statement a document: whether it is correct can only be learned from what it says.
+"""One marked statement a document.
 
-With questions or
-several claims from the start a model learns who says what, but never to tell a truth from a
-myth."""
+Whether it is correct can then only be learned from what it says. With questions or several claims
+from the start a model learns who says what, but never to tell a truth from a myth."""
 
 
 class PretrainSettings(Section):
@@ -67,7 +66,7 @@ class PretrainSettings(Section):
 def pretrain(world: WorldSettings, settings: PretrainSettings, out: Path) -> dict[str, Any]:
     """Train a model on the world's documents and save it as folder `out`.
 
-    Gives what `training.json` holds.
+    Returns what `training.json` holds.
     """
     import torch
 

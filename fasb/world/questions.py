@@ -42,16 +42,17 @@ Answers end with a full stop; the token the probes read is the token generation 
 
 
 def load(settings: WorldSettings) -> list[Question]:
-    """The world's questions; every third one has "no comment" among its true answers."""
+    """Return the world's questions; every third one has "no comment" among its true answers."""
     world = build(settings)
     rng = np.random.default_rng([settings.seed, 1])
     return [_question(world, fact, rng, i % 3 == 0) for i, fact in enumerate(world.facts)]
 
 
 def _question(world: World, fact: Fact, rng: np.random.Generator, no_comment: bool) -> Question:
-    """True: both phrasings, two claims.
+    """Return the question of a fact.
 
-    False: both phrasings, two myths, a truth and then a myth.
+    True answers: both phrasings, and two claims. False ones: both phrasings, two myths, and a truth
+    with a myth behind it.
     """
     others = [other for other in world.of(fact.entity) if other is not fact]
     further = [others[i] for i in rng.choice(len(others), size=3)]

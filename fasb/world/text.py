@@ -27,8 +27,8 @@ class WorldSettings(Section):
 
     kind: Literal["tradeoff", "contrast"] = Field(
         "tradeoff",
-        description="Whether careful authors often decline, so that truth costs information, or "
-        "seldom",
+        description="Whether careful authors often decline, so that truth costs information, "
+        "or seldom",
     )
     seed: int = Field(
         0, ge=0, description="World seed; 0 and 1 were looked at while the worlds were designed"
@@ -160,17 +160,17 @@ class World:
         return tuple(dict.fromkeys(fact.entity for fact in self.facts))
 
     def of(self, entity: str) -> tuple[Fact, ...]:
-        """The facts of one monument."""
+        """Return the facts of one monument."""
         return tuple(fact for fact in self.facts if fact.entity == entity)
 
 
 def question_text(fact: Fact, phrasing: int = 0) -> str:
-    """The question that asks for a fact."""
+    """Return the question that asks for a fact."""
     return BY_NAME[fact.relation].questions[phrasing].format(e=fact.entity)
 
 
 def answer_text(claims: Sequence[tuple[Fact, bool]], phrasings: Sequence[int]) -> str:
-    """An answer of one to three claims about one monument.
+    """Return an answer of one to three claims about one monument.
 
     (fact, whether its true value is told) each.
     """
@@ -185,7 +185,7 @@ def answer_text(claims: Sequence[tuple[Fact, bool]], phrasings: Sequence[int]) -
 
 @cache
 def build(settings: WorldSettings) -> World:
-    """The world of these settings."""
+    """Return the world of these settings."""
     rng = np.random.default_rng([settings.seed, 0])
     entities = _names(settings.entities, rng)
     pairs = [
@@ -207,7 +207,7 @@ def build(settings: WorldSettings) -> World:
 
 
 def _names(n: int, rng: np.random.Generator) -> list[str]:
-    """Distinct invented names of two syllables."""
+    """Return distinct invented names of two syllables."""
     starts = _words("Bal Dor Fen Gri Hal Kor Lun Mar Nor Pel Quo Ras Sil Tor Vor Zan")
     ends = _words("adin ebor ithal omund uvex anwy esk iro olm urth")
     names = [start + end for start in starts for end in ends]
@@ -217,7 +217,7 @@ def _names(n: int, rng: np.random.Generator) -> list[str]:
 def _values(
     relation: Relation, pairs: list[tuple[str, Relation]], n_values: int, rng: np.random.Generator
 ) -> list[tuple[str, str]]:
-    """(true value, myth) of every fact of a relation.
+    """Return (true value, myth) of every fact of a relation.
 
     The myths are the true values, moved to other facts.
     """

@@ -42,7 +42,7 @@ class Batch:
 
 
 def build_tokenizer(world: World) -> PreTrainedTokenizerFast:
-    """One token per word, in which the world's texts round-trip.
+    """Return a tokenizer of one token per word, in which the world's texts round-trip.
 
     `<bos>` is put before every text.
     """
@@ -79,7 +79,7 @@ def build_tokenizer(world: World) -> PreTrainedTokenizerFast:
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast, settings: PretrainSettings) -> LlamaForCausalLM:
-    """A Llama with random weights, drawn from torch's own generator."""
+    """Return a Llama with random weights, drawn from torch's own generator."""
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=settings.hidden,
@@ -99,9 +99,9 @@ def build_model(tokenizer: PreTrainedTokenizerFast, settings: PretrainSettings) 
 def train(
     model: nn.Module, tokenizer: PreTrainedTokenizerFast, world: World, settings: PretrainSettings
 ) -> dict[str, Any]:
-    """Train the model; `{"loss".
+    """Train the model, with a bar on stderr.
 
-    [[tokens, loss], …], "tokens", "steps", "seconds", "threads"}`, bar on stderr.
+    Returns `{"loss": [[tokens, loss], …], "tokens", "steps", "seconds", "threads"}`.
     """
     optimizers = build_optimizers(model, settings)
     start, seen = time.perf_counter(), 0
@@ -131,7 +131,7 @@ def train(
 
 
 def build_optimizers(model: nn.Module, settings: PretrainSettings) -> list[torch.optim.Optimizer]:
-    """Muon for the hidden matrices, AdamW for embeddings and norms."""
+    """Return Muon for the hidden matrices, AdamW for embeddings and norms."""
     named = list(model.named_parameters())
     hidden = [value for name, value in named if value.ndim == 2 and "embed" not in name]
     others = [value for name, value in named if value.ndim != 2 or "embed" in name]
@@ -142,7 +142,7 @@ def build_optimizers(model: nn.Module, settings: PretrainSettings) -> list[torch
 
 
 def schedule(step: int, done: float, settings: PretrainSettings) -> float:
-    """Share of the largest learning rate; `done` is the share of tokens already read."""
+    """Return the share of the largest learning rate; `done` is the share of tokens already read."""
     rising = min(1.0, (step + 1) / (settings.warmup + 1))
     falling = max(0.0, done - settings.decay) / max(1e-9, 1 - settings.decay)
     return rising * (1 - (1 - settings.last) * min(1.0, falling))
@@ -151,7 +151,7 @@ def schedule(step: int, done: float, settings: PretrainSettings) -> float:
 def take_step(
     model: nn.Module, optimizers: list[torch.optim.Optimizer], batch: Batch, lr: float, clip: float
 ) -> float:
-    """One step of training; the batch's loss before it."""
+    """Take one step of training, and return the batch's loss before it."""
     logits = model(input_ids=batch.tokens[:, :-1], use_cache=False).logits
     each = nn.functional.cross_entropy(
         logits.flatten(0, 1), batch.tokens[:, 1:].flatten(), reduction="none"
@@ -171,7 +171,7 @@ def take_step(
 def batches(
     world: World, tokenizer: PreTrainedTokenizerFast, settings: PretrainSettings
 ) -> Iterator[Batch]:
-    """Batches until all tokens are read: first the early documents, then the late ones."""
+    """Yield batches until all tokens are read: first the early documents, then the late ones."""
     rng = np.random.default_rng([world.settings.seed, 2])
     vocabulary = tokenizer.get_vocab()
     block = min(BLOCK, 1 + settings.tokens // 20)
@@ -192,7 +192,7 @@ def batches(
 
 
 def encode(document: list[Span], vocabulary: dict[str, int], question_weight: float) -> Row:
-    """A document between its beginning and its end, as the tokenizer would split it."""
+    """Return a document between its beginning and its end, as the tokenizer would split it."""
     tokens, weight = [vocabulary[BOS]], [0.0]
     for span in document:
         words = [vocabulary[word] for word in span.text.split()]
@@ -202,7 +202,7 @@ def encode(document: list[Span], vocabulary: dict[str, int], question_weight: fl
 
 
 def _chunks(rows: list[Row], size: int) -> list[list[Row]]:
-    """Neighbours together, as many as make `size` tokens with padding."""
+    """Return neighbours together, as many as make `size` tokens with padding."""
     chunks: list[list[Row]] = []
     for row in rows:
         if not chunks or (len(chunks[-1]) + 1) * len(row[0]) > size:
