@@ -211,7 +211,7 @@ def test_steered_text_is_observed_under_its_own_edit(backtracks):
     policy=st.one_of(policies, beyond),
 )
 def test_running_out_of_memory_changes_no_answer(seed, failing, policy):
-    """Whichever passes of several rows fail, rows go on from what they have, half as many at once."""
+    """Whichever passes of several rows fail, rows go on, half as many at a time."""
     model, prompts = model_of(0), some_prompts(7, seed)
     bundle = bundle_of(
         model, parts_of(seed % 10, False), policy, DecodingSettings(tokens=12, batch=32), ()
