@@ -50,7 +50,7 @@ def find(package: str, name: str) -> ModuleType:
 def known(package: str) -> list[str]:
     """Return the names of the files in `fasb/<package>/`."""
     folder = Path(__file__).parent / package
-    shared = ("protocol", "splits", "prompts", "sources", "published", "ask")
+    shared = ("protocol", "splits", "prompts", "sources", "published", "ask", "likeness")
     return sorted(m.name for m in pkgutil.iter_modules([str(folder)]) if m.name not in shared)
 
 

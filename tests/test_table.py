@@ -142,6 +142,7 @@ def test_it_is_an_extension_found_by_name():
             "Why?,Yes.,Yes.", "row 1: 'Yes.' is under 'true' and under 'false'", id="both"
         ),
         pytest.param("Why?,Yes.,yes .", "row 1: 'yes .' is under", id="written differently"),
+        pytest.param("Why?,Yes.,yes", "row 1: 'yes' is under", id="without its full stop"),
         pytest.param("Why?,A,B\nwhy ?,B,C", "row 2: 'B' is under", id="in another row"),
         pytest.param("Is it, really?,A,B", r"row 1 \(line 2\) has 4 fields", id="a comma too many"),
         pytest.param("Why?,A", r"row 1 \(line 2\) has 2 fields", id="a field too few"),

@@ -167,7 +167,7 @@ def _check_classes(questions: list[Question], settings: Settings) -> None:
         for answer in question.references:
             is_true = answer in question.true
             both = answer in question.true and answer in question.false
-            key = plain_text(question.text), plain_text(answer)
+            key = plain_text(question.text), plain_text(answer).rstrip(".!")
             if both or label.setdefault(key, is_true) != is_true:
                 raise DataError(
                     f"{settings.path}: row {number}: {answer!r} is under {settings.true!r} and "

@@ -24,11 +24,9 @@ judge that has not seen these rows; the one that is kept is then trained on all.
 import hashlib
 import math
 import os
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +39,7 @@ from fasb.data import truthfulqa
 from fasb.data.protocol import Question
 from fasb.data.sources import download, rows
 from fasb.errors import ArtifactError
+from fasb.judges.likeness import describe, plain, stems
 from fasb.settings import Section
 
 VERSION = 2
@@ -59,12 +58,6 @@ C = 0.5
 WORDS, NUMBERS = 2.0, 0.3
 """Weights of the blocks before the penalty; with C, chosen by cross-validation over questions that
 are not held out."""
-
-NOT = ("no", "not", "never", "none", "nothing", "nobody", "nowhere", "neither", "nor", "cannot")
-"""Words of negation, beside those that end in n't."""
-UNSEEN = 9.0
-"""Rarity of a stem that no training answer has; the rarest that one has are about as rare."""
-ENDINGS = ("ing", "ies", "ed", "es", "s", "ly")
 
 
 class Settings(Section):
@@ -118,7 +111,7 @@ class Light:
         others = [
             _without(question, answer) for question, answer in zip(questions, answers, strict=True)
         ]
-        described = _described(self.scale, _numbers(others, answers, self.scale.rarity), answers)
+        described = _described(self.scale, describe(others, answers, self.scale.rarity), answers)
         scores = {
             name: _chance(described, weight, self.bias[name])
             for name, weight in self.weight.items()
@@ -242,7 +235,7 @@ def train(settings: Settings) -> Light:
     rest = pairs.held == 0
     seen = [pairs.answers[i] for i in np.flatnonzero(rest)]
     rarity = _rarity(seen)
-    numbers = _numbers(pairs.questions, pairs.answers, rarity)
+    numbers = describe(pairs.questions, pairs.answers, rarity)
     scale = _scale(rarity, numbers[rest], seen)
     described = _described(scale, numbers, pairs.answers)
     parts = {
@@ -308,16 +301,16 @@ def _draw(text: str) -> int:
 
 def _without(question: Question, answer: str) -> Question:
     """Return the question with the references that are not this answer."""
-    same = _plain(answer)
+    same = plain(answer)
     true, false = (
-        tuple(o for o in side if _plain(o) != same) for side in (question.true, question.false)
+        tuple(o for o in side if plain(o) != same) for side in (question.true, question.false)
     )
     return replace(question, true=true, false=false)
 
 
 def _rarity(answers: Sequence[str]) -> dict[str, float]:
     """Return how rare each stem is."""
-    counts = Counter(stem for answer in answers for stem in _stems(answer))
+    counts = Counter(stem for answer in answers for stem in stems(answer))
     return {
         stem: math.log((1 + len(answers)) / (1 + count)) for stem, count in sorted(counts.items())
     }
@@ -392,117 +385,3 @@ def _hashed(answers: Sequence[str]) -> Any:
         binary=True,
     )
     return hasher.transform(answers)
-
-
-def _numbers(
-    questions: Sequence[Question], answers: Sequence[str], rarity: Mapping[str, float]
-) -> Float[np.ndarray, "answer number"]:
-    """Return the likeness to references, and flags, of each answer."""
-    return np.array(
-        [
-            _flags(q, a, rarity) + _likeness(q, a, rarity)
-            for q, a in zip(questions, answers, strict=True)
-        ]
-    )
-
-
-def _flags(question: Question, answer: str, rarity: Mapping[str, float]) -> list[float]:
-    words, plain = _words(answer), _plain(answer)
-    first = words[0] if words else ""
-    starts = [_words(reference)[:1] for reference in question.true]
-    return [
-        float(_negative(answer)),
-        math.log1p(len(words)),
-        float(len(words) <= 2),
-        float(not words),
-        *_overlap(_stems(answer), _stems(question.text), rarity),
-        float(first == "yes"),
-        float(first == "no"),
-        float("no comment" in plain),
-        float(answer.endswith("?")),
-        float(answer.endswith((".", "!"))),
-        len(set(words)) / max(len(words), 1),
-        float(("no",) in starts),
-        float(("yes",) in starts),
-        float(bool(question.true)),
-    ]
-
-
-def _likeness(question: Question, answer: str, rarity: Mapping[str, float]) -> list[float]:
-    """Return closest and average likeness to true and false references, and the difference."""
-    sides = []
-    for references in (question.true, question.false):
-        compared = [_compared(question.text, answer, reference, rarity) for reference in references]
-        table = np.array(compared or [[0.0] * LIKENESSES])
-        closest = table[table[:, 0].argmax()]
-        sides.append([*table.max(0), *table.mean(0), closest[7], closest[10]])
-    return [*sides[0], *sides[1], *(true - false for true, false in zip(*sides, strict=True))]
-
-
-LIKENESSES = 11
-
-
-def _compared(
-    question: str, answer: str, reference: str, rarity: Mapping[str, float]
-) -> list[float]:
-    """Return how like a reference an answer is; all in [0, 1]."""
-    own, asked, other = _stems(answer), _stems(question), _stems(reference)
-    words = _overlap(own, other, rarity)
-    pieces = _cosine(_pieces(answer), _pieces(reference))
-    agree = float(_negative(answer) == _negative(reference))
-    first = float(_words(answer)[:1] == _words(reference)[:1])
-    beyond = _overlap(own - asked, other - asked, rarity)
-    return [*words, *beyond, pieces, agree, pieces * agree, words[0] * agree, first]
-
-
-def _overlap(
-    one: frozenset[str], other: frozenset[str], rarity: Mapping[str, float]
-) -> tuple[float, float, float]:
-    """Return the cosine of the two sets of stems by rarity, and the shared part of each."""
-    if not one or not other:
-        return 0.0, 0.0, 0.0
-    # exact sums: the order of a set's elements differs from run to run
-    shared, left, right = (
-        math.fsum(rarity.get(s, UNSEEN) for s in stems) for stems in (one & other, one, other)
-    )
-    return shared / math.sqrt(left * right + 1e-9), shared / (left + 1e-9), shared / (right + 1e-9)
-
-
-def _cosine(one: frozenset[str], other: frozenset[str]) -> float:
-    return len(one & other) / math.sqrt(len(one) * len(other)) if one and other else 0.0
-
-
-@lru_cache(maxsize=2**16)
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(re.findall(r"[a-z0-9']+", text.casefold().replace("\u2019", "'")))
-
-
-@lru_cache(maxsize=2**16)
-def _plain(text: str) -> str:
-    """Return the text in lower case, without punctuation."""
-    return re.sub(r"\W+", " ", text.casefold()).strip()
-
-
-@lru_cache(maxsize=2**16)
-def _stems(text: str) -> frozenset[str]:
-    """Return the words without their commonest endings."""
-    return frozenset(_stem(word) for word in _words(text))
-
-
-def _stem(word: str) -> str:
-    return next(
-        (word[: -len(end)] for end in ENDINGS if word.endswith(end) and len(word) - len(end) >= 3),
-        word,
-    )
-
-
-@lru_cache(maxsize=2**16)
-def _pieces(text: str) -> frozenset[str]:
-    """Return runs of four characters."""
-    padded = f" {_plain(text)} "
-    return frozenset(padded[i : i + 4] for i in range(len(padded) - 3))
-
-
-@lru_cache(maxsize=2**16)
-def _negative(text: str) -> bool:
-    return any(word in NOT or word.endswith("n't") for word in _words(text))

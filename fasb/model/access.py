@@ -6,7 +6,6 @@ is missing and what to do. Bytes are counted from the config alone. Knows no wei
 
 import importlib.util
 import json
-import pickle  # only for the name of an error
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -269,7 +268,7 @@ def _by_text(error: BaseException, settings: ModelSettings) -> str:
         return f"too large for {settings.device} in {settings.dtype}; {_smaller(settings)}"
     if "no file named" in line or "not appear to have" in line:
         return _incomplete(settings)
-    if isinstance(error, pickle.UnpicklingError):
+    if type(error).__name__ == "UnpicklingError":
         return "its pickled weights hold more than weights; ask for a safetensors checkpoint"
     if "Unrecognized configuration class" in line:
         kind = re.search(r"configuration_(\w+)", line)

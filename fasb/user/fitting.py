@@ -117,8 +117,7 @@ def fit(
     """Return a bundle fitted to `data` and tuned.
 
     `bundle.about` says how good it is and what it has seen. `work`: folder for activations, from
-    where a killed run goes on; without one they are not kept. `say` is told what happens, one line
-    at a time.
+    where a killed run goes on; else they are not kept. `say` is told what happens, line by line.
 
     Raises:
         DataError: a file is wrong, or there are too few questions.
