@@ -178,7 +178,7 @@ def test_damaged_and_missing_files_are_refused_by_name(whole, tmp_path):
     path = tmp_path / "x.bundle"
     with pytest.raises(ArtifactError, match="no such file"):
         Bundle.load(path)
-    with pytest.raises(ArtifactError, match="no such file"):
+    with pytest.raises(ArtifactError, match=f"^{tmp_path}: not a file"):
         Bundle.load(tmp_path)
     bundle().save(path)
     content = path.read_bytes()
@@ -187,7 +187,7 @@ def test_damaged_and_missing_files_are_refused_by_name(whole, tmp_path):
     huge = (2**62).to_bytes(8, "little") + content[8:]
     for damaged in (b"", content[:100], content[:-7], bytes(flipped), huge, b"zip" + content):
         path.write_bytes(damaged)
-        with pytest.raises(ArtifactError, match=f"^{path}: .*; delete it"):
+        with pytest.raises(ArtifactError, match=f"^{path}: .*; "):
             Bundle.load(path)
 
 
