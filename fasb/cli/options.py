@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from fasb.errors import ConfigError
+from fasb.textfiles import parse_yaml, read_text
 
 
 def read_settings(
@@ -24,22 +25,14 @@ def read_settings(
         raise ConfigError(
             f"--settings: no file {value!r}; give JSON text, or the path of a .json or .yaml file"
         )
-    settings = _read(value if inline else Path(value).read_text())
+    settings = _read(value if inline else read_text(Path(value), ConfigError))
     if not isinstance(settings, dict):
         raise ConfigError("--settings: not a mapping; write keys and values, as in docs/adding.md")
     return settings
 
 
 def _read(text: str) -> Any:
-    import yaml
-
     try:
         return json.loads(text)  # YAML would take the number 1e-05 for a text
     except json.JSONDecodeError:
-        pass
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(
-            f"--settings: cannot be read ({' '.join(str(error).split())}); correct it"
-        ) from None
+        return parse_yaml(text, "--settings", ConfigError)

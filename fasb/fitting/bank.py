@@ -196,7 +196,7 @@ class Bank:
                 raise ArtifactError(
                     f"{path}: {n_answers} activations, {len(label)} labels; make it again"
                 )
-            fingerprint = Fingerprint(**json.loads(file.attrs["fingerprint"]))
+            fingerprint = Fingerprint.read(json.loads(file.attrs["fingerprint"]), str(path))
         return cls(path, label, question, drawn, site, n_layers, n_units, width, fingerprint)
 
     def layer(self, layer: int) -> Float32[np.ndarray, "answer unit width"]:

@@ -183,7 +183,7 @@ def read_folds(anchors: Path, vectors: Path, sections: StageSettings) -> list[Fi
     tensors = {name: torch.from_numpy(value) for name, value in arrays.items()}
     found = []
     with reading_hdf5(anchors) as file:
-        fingerprint = Fingerprint(**json.loads(file.attrs["fingerprint"]))
+        fingerprint = Fingerprint.read(json.loads(file.attrs["fingerprint"]), str(anchors))
         for i in range(len(file)):
             edits, trackers = _parts_of_fold(f"fold{i}.", layouts, tensors, vectors)
             group = file[f"fold{i}"]

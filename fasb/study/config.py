@@ -19,6 +19,7 @@ from fasb.extensions import find, settings_of, validated
 from fasb.fitting.recipe import Recipe
 from fasb.search import Method, recipes_of
 from fasb.settings import JudgeSettings, ModelSettings, Section, StageSettings
+from fasb.textfiles import read_yaml
 
 PRESETS = Path(__file__).parents[1] / "presets"
 BASES = (Path("config/models.yaml"), Path("config/config.yaml"))
@@ -297,19 +298,12 @@ def load_files(paths: Sequence[Path]) -> Study:
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file.
+    """Return the mapping in a YAML file.
 
     Raises:
-        ConfigError: the file is missing, not YAML, or not a mapping.
+        ConfigError: the file is missing, not text, not YAML, has a key twice or is no mapping.
     """
-    try:
-        mapping = yaml.safe_load(Path(path).read_text())
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; correct the path") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(
-            f"{path}: not YAML ({' '.join(str(error).split())}); correct that line"
-        ) from None
+    mapping = read_yaml(path, ConfigError)
     if not isinstance(mapping, dict):
         raise ConfigError(f"{path}: not a mapping; start from config/config.yaml")
     return mapping

@@ -112,7 +112,7 @@ def check_traced_by(model: Fingerprint, path: Path) -> None:
     """
     answered_by = stamp_of(path)["provenance"].get("fingerprint")
     if answered_by is not None:
-        Fingerprint(**answered_by).check(model, what=str(path))
+        Fingerprint.read(answered_by, str(path)).check(model, what=str(path))
 
 
 @dataclass(frozen=True, slots=True)
