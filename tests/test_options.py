@@ -34,7 +34,7 @@ def test_settings_are_json_text_or_a_file_that_holds_it_or_yaml(tmp_path):
             "no.json",
             "--settings: no file 'no.json'; give JSON text, or the path of a .json or .yaml file",
         ),
-        ("{a: [}", "--settings: cannot be read .*; correct it"),
+        ("{a: [}", "--settings: not YAML .*; correct that line"),
         ("[1]", "--settings: no file '.1.'; give JSON text"),
     ],
 )
