@@ -27,7 +27,8 @@ def test_about_half_of_the_answers_fire(small):
     [
         "edit_over_plain",
         "generate_over_plain",
-        "grid_over_one",
+        "grid_over_tokens",
+        "choices_over_limit",
         "mc_over_limit",
         "extract_over_forward",
         "share_of_bandwidth",

@@ -173,7 +173,7 @@ def test_a_stopped_run_goes_on_where_it_was(model, texts, tmp_path, small_blocks
     with pytest.raises(KeyboardInterrupt):
         collect(model, texts, ActivationSettings(), out, {})
     with pytest.raises(
-        ArtifactError, match=rf"12 of {len(texts)} answers written; run 'fasb activations'"
+        ArtifactError, match=rf"12 of {len(texts)} answers written; run 'fasb run activations'"
     ):
         Bank.open(out)
     passes[:] = [1] * 10
@@ -284,7 +284,7 @@ def test_rows_are_those_of_the_given_questions(tmp_path):
 
 
 def test_a_missing_bank_says_how_to_make_it(tmp_path):
-    with pytest.raises(ArtifactError, match="no such file; run 'fasb activations' to make it"):
+    with pytest.raises(ArtifactError, match="no such file; run 'fasb run activations' to make it"):
         Bank.open(tmp_path / "bank.h5")
 
 

@@ -191,7 +191,7 @@ def test_files_of_other_folds_are_refused(tmp_path):
     two, three = some_fits(tmp_path / "2").fit(), some_fits(tmp_path / "3", n_folds=3).fit()
     with pytest.raises(ArtifactError, match=r"of 3 folds, but the splits have 2; run 'fasb run tr"):
         read_classifiers(three.trackers, 2)
-    with pytest.raises(ArtifactError, match="run 'fasb anchors' again"):
+    with pytest.raises(ArtifactError, match="run 'fasb run anchors' again"):
         check_splits(two.anchors, three.splits)
     three.vectors.rename(two.vectors)
     with pytest.raises(ArtifactError, match="make both from the same splits"):

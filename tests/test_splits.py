@@ -135,7 +135,7 @@ def test_splits_are_read_as_written(tmp_path):
 
 def test_a_file_without_folds_is_refused(tmp_path):
     write_json(tmp_path / "splits.json", {"other": 1}, {})
-    with pytest.raises(ArtifactError, match="make it with 'fasb splits'"):
+    with pytest.raises(ArtifactError, match="make it with 'fasb run splits'"):
         read_splits(tmp_path / "splits.json")
 
 

@@ -118,7 +118,7 @@ def read_splits(path: Path) -> list[Split]:
             Split(*(_ids(fold[part]) for part in Split.__slots__)) for fold in payload["folds"]
         ]
     except (KeyError, TypeError, AttributeError):
-        raise ArtifactError(f"{path}: holds no folds; make it with 'fasb splits'") from None
+        raise ArtifactError(f"{path}: holds no folds; make it with 'fasb run splits'") from None
     for number, fold in enumerate(splits):
         every = [*fold.train, *fold.validation, *fold.test]
         if len(set(every)) < len(every):
@@ -126,7 +126,7 @@ def read_splits(path: Path) -> list[Split]:
             raise ArtifactError(
                 f"{path}: fold {number} has question {twice!r} twice, in one part or in two; make "
                 "it "
-                "again with 'fasb splits'"
+                "again with 'fasb run splits'"
             )
     return splits
 

@@ -180,12 +180,12 @@ class Bank:
         """
         path = Path(path)
         if not path.is_file():
-            raise ArtifactError(f"{path}: {_progress(path)}; run 'fasb activations' to make it")
+            raise ArtifactError(f"{path}: {_progress(path)}; run 'fasb run activations' to make it")
         with _opened(path) as file:
             if file.attrs.get("format") != FORMAT or "activations" not in file:
                 raise ArtifactError(
-                    f"{path}: not a bank of format {FORMAT}; run the study or 'fasb activations' "
-                    "again"
+                    f"{path}: not a bank of format {FORMAT}; run the study or 'fasb run "
+                    "activations' again"
                 )
             n_answers, n_layers, n_units, width = file["activations"].shape
             label, site = file["label"][:], cast(SiteName, str(file.attrs["site"]))
@@ -304,5 +304,5 @@ def _opened(path: Path) -> Iterator[h5py.File]:
     except (OSError, KeyError, ValueError) as error:
         reason = str(error).splitlines()[0].strip("'\"")
         raise ArtifactError(
-            f"{path}: cannot be read ({reason}); run 'fasb activations' again"
+            f"{path}: cannot be read ({reason}); run 'fasb run activations' again"
         ) from error

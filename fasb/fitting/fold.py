@@ -251,7 +251,7 @@ def check_splits(anchors: Path, splits: Sequence[Split]) -> None:
         found = [tuple(file[f"fold{i}/train"].asstr()[:]) for i in range(len(file))]
     if found != [split.train for split in splits]:
         raise ArtifactError(
-            f"{anchors}: fitted on other folds than these; run 'fasb anchors' again"
+            f"{anchors}: fitted on other folds than these; run 'fasb run anchors' again"
         )
 
 
