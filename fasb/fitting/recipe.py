@@ -2,9 +2,8 @@
 
 An entry's settings are flat. Each key goes to whoever knows it: fields of `Policy`, the method's
 `Settings`, the gate's `Settings`; one that several know, like `k`, goes to all of them. Fitting
-makes
-an edit of the method's settings and a tracker of the gate's; the policy is numbers, so that a grid
-over alpha, beta and s fits nothing anew.
+makes an edit of the method's settings and a tracker of the gate's; the policy is numbers, so that a
+grid over alpha, beta and s fits nothing anew.
 """
 
 from collections.abc import Mapping

@@ -1,9 +1,8 @@
 """Training: all that a method or a gate may see of a fold.
 
 In: banks, the fold's split, fitted classifiers. Out: what `fit` in `fasb/methods/` and
-`fasb/gates/`
-takes. Knows no method. Rows of test questions are nobody's business but for sigma under
-`vectors.sigma_rows: all`, which the preset `reference` needs (docs/method.md P8).
+`fasb/gates/` takes. Knows no method. Rows of test questions are nobody's business but for sigma
+under `vectors.sigma_rows: all`, which the preset `reference` needs (docs/method.md P8).
 """
 
 from collections.abc import Callable, Hashable

@@ -1,12 +1,10 @@
 """Conditional steering's gate: is the prompt of the kind that goes wrong?
 
 Source: Lee et al., arXiv 2409.05907 (docs/method.md 3.4). s = cos(h, tanh(P h)), h the residual
-stream of the condition layer at the prompt's last token, P the projection on a condition vector; p
-=
-(1 + s) / 2, so that the paper's threshold t is beta = (1 + t) / 2. The condition vector is the
-first
-principal component of centred pairs, pointing to false answers: what goes wrong has no published
-recipe.
+stream of the condition layer at the prompt's last token, P the projection on a condition vector,
+whose sign cancels: s >= 0. p = (1 + s) / 2, so that the paper's threshold t is beta = (1 + t) / 2.
+The condition vector is the first principal component of pairs of true and false answers, centred by
+question: for truth there is no published recipe.
 """
 
 from typing import TYPE_CHECKING
@@ -48,6 +46,6 @@ def fit(
     bank = training.bank(READ)
     layer = layer_at(settings.condition, bank.n_layers)
     differences = question_differences(bank, training.train_rows(bank), layer)[:, 0]
-    towards_false = -principal_direction(differences)[None].astype(np.float32)
+    condition = principal_direction(differences)[None].astype(np.float32)
     at = torch.tensor([[layer, 0]])
-    return Tracker("residual", at, Projection(torch.from_numpy(towards_false)))
+    return Tracker("residual", at, Projection(torch.from_numpy(condition)))

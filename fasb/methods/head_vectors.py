@@ -2,8 +2,7 @@
 
 FASB (docs/method.md T3) and, always on, ITI (3.1). The direction is the probe's weight (P5) or
 mean(true) - mean(false) (P6); sigma the standard deviation of activations along it (P8). Strength
-is
-in units of sigma, or of the raw vector where `vectors.scale` is raw.
+is in units of sigma, or of the raw vector where `vectors.scale` is raw.
 """
 
 from typing import TYPE_CHECKING, Literal

@@ -3,8 +3,8 @@
 Source: Arditi et al., arXiv 2406.11717 (docs/method.md 3.3). d = mean(h | false) - mean(h | true),
 unit, h the residual stream behind one layer at the answer's last token; x <- x - alpha (x . d) d at
 every layer's output, attention output and MLP output, at every token, the prompt's included. alpha
-1
-removes all of it. For truthfulness there is no published recipe: false answers are what is removed.
+1 removes all of it. For truthfulness there is no published recipe: false answers are what is
+removed. What the first layer reads of the embeddings is not: the source's hooks begin before it.
 """
 
 from typing import TYPE_CHECKING

@@ -3,8 +3,7 @@
 Source: Wang et al., arXiv 2410.12299 (docs/method.md 3.6). On the ends of true and false answers,
 `head`: the mean over a head's dimensions of mean(true) - mean(false) is one signed number a head;
 the k largest heads are scaled whole. `hidden`: the k largest entries of the MLP outputs are. x <- x
-+
-alpha x there. The released program also holds every other head of all layers at its unsteered
++ alpha x there. The released program also holds every other head of all layers at its unsteered
 value, a side effect that is not reproduced.
 """
 

@@ -57,7 +57,7 @@ class Cosine:
 class Projection:
     """Similarity to a condition: (1 + cos(x, tanh(P x))) / 2, P the projection on it (CAST).
 
-    `direction` has unit length and points to where the text deviates.
+    `direction` has unit length; its sign cancels, so that p is at least one half.
     """
 
     direction: Float[Tensor, "n width"]
