@@ -20,10 +20,11 @@ import numpy as np
 import torch
 from subjects import SHAPES, subject
 
-from fasb.artifacts import surroundings, write_json
+from fasb.artifacts import write_json
 from fasb.data.prompts import generation_prompt
 from fasb.decoding.decode import Answers, Prompts, answer, decode
 from fasb.model.load import LoadedModel, load_model
+from fasb.provenance import surroundings
 from fasb.settings import ModelSettings
 from fasb.steering.bundle import Bundle
 from fasb.steering.trace import OPEN, Trace

@@ -26,7 +26,8 @@ from cases import (
 )
 from subjects import subject
 
-from fasb.artifacts import surroundings, write_json
+from fasb.artifacts import write_json
+from fasb.provenance import surroundings
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 HERE = Path(__file__).parent

@@ -9,7 +9,6 @@ import numpy as np
 from tiny import tiny_bank
 
 from fasb import search
-from fasb.artifacts import seal
 from fasb.data.protocol import Question, Split
 from fasb.data.splits import split
 from fasb.fitting.bank import Bank, collect, texts_of
@@ -24,6 +23,7 @@ from fasb.fitting.fold import (
 from fasb.fitting.reads import HEAD_READS, Read
 from fasb.fitting.recipe import Recipe
 from fasb.fitting.training import Training
+from fasb.hdf5files import seal
 from fasb.search import Method
 from fasb.settings import ActivationSettings, PromptSettings, SplitSettings, StageSettings
 

@@ -7,8 +7,9 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from fasb.artifacts import write_json, write_parquet, writing_hdf5
+from fasb.artifacts import write_json, write_parquet
 from fasb.data.protocol import Question, write_questions
+from fasb.hdf5files import writing_hdf5
 from fasb.study.metrics import question_metrics, summary
 from fasb.study.styles import MethodStyle
 

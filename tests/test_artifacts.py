@@ -14,26 +14,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fasb import artifacts
+from fasb import hdf5files
 from fasb.artifacts import (
     Store,
-    check_out,
-    content_hash,
-    provenance,
     read_json,
     read_parquet,
     read_tensors,
-    reading_hdf5,
     stamp_of,
-    weights_of,
     write_json,
     write_parquet,
     write_tensors,
-    writing,
-    writing_folder,
-    writing_hdf5,
 )
 from fasb.errors import ArtifactError
+from fasb.hdf5files import reading_hdf5, writing_hdf5
+from fasb.provenance import content_hash, provenance, weights_of
+from fasb.wholefiles import check_out, writing, writing_folder
 
 FRAME = pd.DataFrame({"question": ["a", "b"], "tokens": [[1, 2], []], "p": [0.5, float("nan")]})
 
@@ -200,8 +195,8 @@ def test_an_hdf5_file_is_compared_once_and_again_when_it_changes(tmp_path, monke
     write_one(path)
     os.utime(path, (1e9, 1e9))
     read = []
-    real = artifacts._bytes_digest
-    monkeypatch.setattr(artifacts, "_bytes_digest", lambda *a: read.append(a) or real(*a))
+    real = hdf5files._bytes_digest
+    monkeypatch.setattr(hdf5files, "_bytes_digest", lambda *a: read.append(a) or real(*a))
     for _ in range(3):
         with reading_hdf5(path) as file:
             assert file["activations"].shape == (60, 10)
@@ -214,9 +209,9 @@ def test_an_hdf5_file_is_compared_once_and_again_when_it_changes(tmp_path, monke
 def test_an_hdf5_file_that_claims_more_than_it_holds_is_refused(tmp_path):
     path = tmp_path / "x.h5"
     with h5py.File(path, "w") as file:
-        file.attrs[artifacts.KEY] = "{}"
+        file.attrs[hdf5files.KEY] = "{}"
         file.create_dataset("a", (10**6, 10**6), "f4", chunks=(100, 100))
-    artifacts.seal(path)
+    hdf5files.seal(path)
     with pytest.raises(ArtifactError, match="a claims 4,000,000,000,000 bytes"), reading_hdf5(path):
         pass
 
@@ -260,7 +255,7 @@ def test_files_in_a_folder_are_as_the_umask_says(tmp_path):
 
 def test_what_a_killed_run_left_is_swept_and_what_is_being_written_is_not(tmp_path):
     code = (
-        "import os,signal,sys; from pathlib import Path; from fasb.artifacts import *\n"
+        "import os,signal,sys; from pathlib import Path; from fasb.wholefiles import *\n"
         "with writing(Path(sys.argv[1])) as part, writing_folder(Path(sys.argv[2])):\n"
         "    part.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)"
     )

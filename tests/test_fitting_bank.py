@@ -19,10 +19,11 @@ from tiny import tiny_bank, tiny_model, tiny_questions
 
 import fasb.fitting.bank
 import fasb.model.batch
-from fasb.artifacts import seal, stamp_of
+from fasb.artifacts import stamp_of
 from fasb.errors import ArtifactError, ConfigError, DataError
 from fasb.fitting.bank import Bank, Texts, collect, texts_of
 from fasb.fitting.reads import HEAD_READS, Read
+from fasb.hdf5files import seal
 from fasb.model.hooks import recording
 from fasb.settings import ActivationSettings, PromptSettings
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from fits import ENTRY, recipes_of, some_fits, spoil
 
-from fasb.artifacts import read_tensors, reading_hdf5, write_tensors
+from fasb.artifacts import read_tensors, write_tensors
 from fasb.errors import ArtifactError, ConfigError
 from fasb.fitting.directions import directions_of, mean_difference, with_sigma
 from fasb.fitting.fold import (
@@ -18,6 +18,7 @@ from fasb.fitting.fold import (
 )
 from fasb.fitting.probes import accuracy, fit_probes, fit_prototypes
 from fasb.fitting.reads import HEAD_READS
+from fasb.hdf5files import reading_hdf5
 from fasb.methods.head_vectors import directions
 from fasb.search import Method
 from fasb.settings import DecodingSettings, ProbeSettings, StageSettings, VectorSettings

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fasb.artifacts import read_json, write_json, write_parquet, writing_hdf5
+from fasb.artifacts import read_json, write_json, write_parquet
 from fasb.errors import ConfigError
+from fasb.hdf5files import writing_hdf5
 from fasb.study.config import load
 from fasb.study.jobs import run_job, write_study
 from fasb.world.health import (

@@ -12,9 +12,9 @@ import h5py
 import numpy as np
 import torch
 
-from fasb.artifacts import writing_hdf5
 from fasb.data.protocol import Question
 from fasb.fitting.bank import FORMAT, Bank
+from fasb.hdf5files import writing_hdf5
 from fasb.model.load import LoadedModel, wrap
 from fasb.settings import SiteName
 from fasb.steering.fingerprint import Fingerprint

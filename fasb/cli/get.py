@@ -75,9 +75,9 @@ def _from_hub(source: Source, folder: Path) -> str:
 
     import huggingface_hub
 
-    from fasb.artifacts import writing_folder
     from fasb.model.access import explained
     from fasb.settings import ModelSettings
+    from fasb.wholefiles import writing_folder
 
     with explained(ModelSettings(path=source.hub)):
         about = huggingface_hub.HfApi().model_info(source.hub, files_metadata=True)
@@ -126,9 +126,9 @@ def _from_package(source: Source, folder: Path) -> str:
 
 
 def _write_checkpoint(gguf: Path, folder: Path, licence: bytes) -> None:
-    from fasb.artifacts import writing_folder
     from fasb.model.load import load_model
     from fasb.settings import ModelSettings
+    from fasb.wholefiles import writing_folder
 
     loaded = load_model(ModelSettings(path=str(gguf)))
     with writing_folder(folder) as part:

@@ -103,11 +103,11 @@ def steer_command(
     """Answer questions, showing what the tracker sees, where it steps back, and what it writes."""
     from rich.console import Console
 
-    from fasb.artifacts import writing
     from fasb.cli.terminal import legend, picture, show
     from fasb.decoding.stream import stream
     from fasb.steering.bundle import Bundle
     from fasb.user.steering import attach, prompts_of
+    from fasb.wholefiles import writing
 
     bundle = Bundle.load(options["bundle"])  # before a model is loaded
     loaded = _loaded(model, settings)
@@ -185,7 +185,7 @@ def verify_command(files: tuple[Path, ...]) -> None:
 
 def _provenance(made_by: dict[str, Any]) -> str:
     """Version, commit, hardware, then what the maker added, in one line."""
-    from fasb.artifacts import content_hash
+    from fasb.provenance import content_hash
 
     versions = made_by.get("versions", {})
     commit = made_by.get("commit") or "no commit"

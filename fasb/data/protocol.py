@@ -15,8 +15,9 @@ from typing import Any
 
 import pandas as pd
 
-from fasb.artifacts import content_hash, read_parquet, write_parquet
+from fasb.artifacts import read_parquet, write_parquet
 from fasb.errors import ArtifactError, DataError
+from fasb.provenance import content_hash
 
 
 def plain_text(text: str) -> str:

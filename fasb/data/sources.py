@@ -17,12 +17,12 @@ from typing import Any
 
 from pydantic import Field
 
-from fasb.artifacts import writing
 from fasb.data.protocol import Question, check_questions
 from fasb.data.table import parquet_rows
 from fasb.errors import ConfigError, DataError
 from fasb.settings import Section
 from fasb.textfiles import csv_table, json_lines, parse_json, read_text
+from fasb.wholefiles import writing
 
 PARQUET_COPY = "refs/convert/parquet"
 """Where the hub keeps a Parquet copy of a repository whose own files are made by a script."""

@@ -29,20 +29,15 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Int8
 
-from fasb.artifacts import (
-    content_hash,
-    read_tensors,
-    reading_hdf5,
-    weights_of,
-    write_tensors,
-    writing_hdf5,
-)
+from fasb.artifacts import read_tensors, write_tensors
 from fasb.data.prompts import fill
 from fasb.data.protocol import Question
 from fasb.errors import ArtifactError, DataError
 from fasb.fitting.reads import Read
+from fasb.hdf5files import reading_hdf5, writing_hdf5
 from fasb.model.hooks import ActivationRecorder, recording
 from fasb.model.load import LoadedModel
+from fasb.provenance import content_hash, weights_of
 from fasb.settings import ActivationSettings, PromptSettings, SiteName
 from fasb.steering.fingerprint import Fingerprint
 

@@ -21,19 +21,15 @@ from typing import Any, get_args
 import numpy as np
 import torch
 
-from fasb.artifacts import (
-    content_hash,
-    read_tensors,
-    reading_hdf5,
-    write_tensors,
-    writing_hdf5,
-)
+from fasb.artifacts import read_tensors, write_tensors
 from fasb.data.protocol import Split
 from fasb.errors import ArtifactError
 from fasb.fitting.bank import Bank
 from fasb.fitting.probes import ClassifierKind, Classifiers, accuracy, fit_classifiers
 from fasb.fitting.recipe import Recipe
 from fasb.fitting.training import HEADS, Training
+from fasb.hdf5files import reading_hdf5, writing_hdf5
+from fasb.provenance import content_hash
 from fasb.settings import ProbeSettings, StageSettings
 from fasb.steering.bundle import Bundle
 from fasb.steering.edit import Edit

@@ -34,12 +34,13 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from pydantic import Field
 
-from fasb.artifacts import content_hash, read_tensors, write_tensors
+from fasb.artifacts import read_tensors, write_tensors
 from fasb.data import truthfulqa
 from fasb.data.protocol import Question
 from fasb.data.sources import download, rows
 from fasb.errors import ArtifactError
 from fasb.judges.likeness import describe, plain, stems
+from fasb.provenance import content_hash
 from fasb.settings import Section
 
 VERSION = 2

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 
-from fasb.artifacts import content_hash
 from fasb.errors import ModelError
 from fasb.extensions import validated
 from fasb.model.access import (
@@ -33,6 +32,7 @@ from fasb.model.access import (
 from fasb.model.layout import Layout, layout_of
 from fasb.model.weights import check_finite, weights_hash
 from fasb.model.wrappers import text_part, unwrap
+from fasb.provenance import content_hash
 from fasb.settings import ModelSettings
 from fasb.steering.fingerprint import Fingerprint
 

@@ -13,9 +13,10 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from fasb.artifacts import content_hash, read_tensors, write_tensors
+from fasb.artifacts import read_tensors, write_tensors
 from fasb.errors import BundleError, FasbError
 from fasb.extensions import validated
+from fasb.provenance import content_hash
 from fasb.settings import DecodingSettings, Positions, PromptSettings, ScoringSettings
 from fasb.steering.edit import Change, Edit
 from fasb.steering.fields import tensors_of

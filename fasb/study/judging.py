@@ -14,12 +14,13 @@ from typing import Any
 
 import pandas as pd
 
-from fasb.artifacts import Store, weights_of
+from fasb.artifacts import Store
 from fasb.data.protocol import Question
 from fasb.errors import DataError
 from fasb.extensions import code_hash, find, settings_of
 from fasb.judges.ask import run_judge
 from fasb.metrics.answers import verdict
+from fasb.provenance import weights_of
 from fasb.settings import JudgeSettings
 from fasb.study.progress import say
 

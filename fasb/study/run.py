@@ -29,7 +29,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int
 
-from fasb.artifacts import Store, content_hash, stamp_of, weights_of
+from fasb.artifacts import Store, stamp_of
 from fasb.data.prompts import clean_answer, generation_prompt
 from fasb.data.protocol import Question
 from fasb.decoding.decode import Answers, check, sweep, trace
@@ -38,6 +38,7 @@ from fasb.decoding.side_effects import side_effects
 from fasb.errors import ArtifactError
 from fasb.metrics.answers import choice_rows
 from fasb.model.load import LoadedModel, load_model
+from fasb.provenance import content_hash, weights_of
 from fasb.settings import DecodingSettings, ModelSettings, PromptSettings
 from fasb.steering.bundle import Bundle
 from fasb.steering.fingerprint import Fingerprint

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fasb.artifacts import writing_folder
 from fasb.data.protocol import Question
 from fasb.errors import ConfigError, DataError
 from fasb.fitting.fold import FittedFold
@@ -28,6 +27,7 @@ from fasb.search import Method, Point, Tried, at_edge, best_of
 from fasb.steering.bundle import Bundle
 from fasb.study.panels import HYPERPARAMETERS
 from fasb.study.sweep import CELL, hyperparameter_table, hyperparameters, joined
+from fasb.wholefiles import writing_folder
 
 METRICS = ("true", "info", "true_info", "mc1", "mc2", "mc3", "steered", "steered_mc", "tokens", "n")
 PURPOSES = {"generation": "", "mc2": "-mc2"}

@@ -14,9 +14,11 @@ from typing import Any
 
 import pandas as pd
 
-from fasb.artifacts import content_hash, read_json, read_parquet, writing_folder
+from fasb.artifacts import read_json, read_parquet
+from fasb.provenance import content_hash
 from fasb.study.panels import HYPERPARAMETERS, Cell, files_of, pooled
 from fasb.study.styles import MethodStyle, names_of
+from fasb.wholefiles import writing_folder
 
 DOCUMENTS = (".csv", ".md", ".tex", ".pdf", ".html")
 """Files that the study's own run keeps, beside pictures."""

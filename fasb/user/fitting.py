@@ -18,7 +18,6 @@ import torch
 from jaxtyping import Bool, Float
 from pydantic import Field, FiniteFloat, PositiveInt
 
-from fasb.artifacts import content_hash, weights_of
 from fasb.data.protocol import Question, Split
 from fasb.data.splits import split
 from fasb.decoding.decode import sweep, trace
@@ -33,6 +32,7 @@ from fasb.fitting.training import HEADS, Training
 from fasb.judges.ask import run_judge
 from fasb.metrics.answers import choice_rows, true_info, verdict
 from fasb.model.load import LoadedModel
+from fasb.provenance import content_hash, weights_of
 from fasb.search import Method, Tried, at_edge, best_of, grid_points
 from fasb.settings import JudgeSettings, Section, SplitSettings, StageSettings
 from fasb.steering.bundle import Bundle
@@ -128,9 +128,7 @@ def fit(
     judge, model = settings.judge, steering.load(model)
     points = settings.grid.points(model.layout.n_layers * model.layout.n_heads)
     parts = split_of(questions, settings)
-    train, validation, test = (
-        _of(questions, ids) for ids in (parts.train, parts.validation, parts.test)
-    )
+    train, validation, test = _parted(questions, parts)
     say(
         f"{len(questions)} questions: {len(train)} to fit, {len(validation)} to tune, "
         f"{len(test)} held out"
@@ -167,6 +165,10 @@ def fit(
     held_out = evaluate(model, bundle, test, judge)
     measures = [asdict(measure) for measure in held_out.measures]
     return replace(bundle, about={**about, "held_out": measures})
+
+
+def _parted(questions: Sequence[Question], parts: Split) -> tuple[list[Question], ...]:
+    return tuple(_of(questions, ids) for ids in (parts.train, parts.validation, parts.test))
 
 
 def method_of(settings: FitSettings) -> Method:

@@ -28,8 +28,9 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from fasb.artifacts import read_json, read_parquet, reading_hdf5
+from fasb.artifacts import read_json, read_parquet
 from fasb.errors import FasbError
+from fasb.hdf5files import reading_hdf5
 from fasb.settings import Section
 from fasb.world.text import WorldSettings
 

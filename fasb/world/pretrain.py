@@ -13,8 +13,9 @@ from typing import Any
 
 from pydantic import Field
 
-from fasb.artifacts import write_json, writing_folder
+from fasb.artifacts import write_json
 from fasb.settings import Section
+from fasb.wholefiles import writing_folder
 from fasb.world.authors import DocumentSettings
 from fasb.world.text import WorldSettings, build
 

@@ -69,8 +69,8 @@ def save(drawn: Figure, out: Path) -> None:
     """Write `out`.pdf, then `out`.png, each once: equal rows give equal bytes."""
     import matplotlib as mpl
 
-    from fasb.artifacts import writing
     from fasb.study.figures.drawing import STYLE
+    from fasb.wholefiles import writing
 
     for kind, metadata in (("pdf", {"CreationDate": None}), ("png", {"Software": None})):
         with writing(out.with_name(f"{out.name}.{kind}")) as part, mpl.rc_context(fname=STYLE):

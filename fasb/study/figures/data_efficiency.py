@@ -14,8 +14,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fasb.artifacts import reading_hdf5
 from fasb.data.published import beside
+from fasb.hdf5files import reading_hdf5
 from fasb.metrics.statistics import intervals, resample
 from fasb.study.figures.drawing import STYLE, Keywords, Look, empty, groups, looks, panels
 from fasb.study.figures.numbers import Row, bars, scaled, sizes

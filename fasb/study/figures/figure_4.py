@@ -13,7 +13,7 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
 
-from fasb.artifacts import reading_hdf5
+from fasb.hdf5files import reading_hdf5
 from fasb.study.figures.drawing import STYLE, WIDTH, Keywords, empty, groups, panels, side_label
 from fasb.study.panels import Cell, files_of, pooled
 from fasb.study.styles import MethodStyle

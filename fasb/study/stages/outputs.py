@@ -29,7 +29,7 @@ def _sigma_of_all(study: Study, table: str) -> list[str]:
 
 
 def _write_table(paths: Paths, texts: dict[str, str]) -> None:
-    from fasb.artifacts import writing
+    from fasb.wholefiles import writing
 
     for suffix, text in texts.items():
         with writing(paths[suffix]) as part:
@@ -105,11 +105,11 @@ def agreement(study: Study, paths: Paths) -> None:
 )
 def figure(study: Study, figure: str, paths: Paths) -> None:
     """Draw a figure of all cells, as PDF and PNG, and write what it shows as CSV."""
-    from fasb.artifacts import writing
     from fasb.study.escaping import csv_text
     from fasb.study.figures import draw, rows_of, save
     from fasb.study.panels import Cell
     from fasb.study.styles import styles_of
+    from fasb.wholefiles import writing
 
     shown = Cell.of([cell.dump() for cell in cells.of_figure(study, figure)])
     methods = styles_of(study.chosen_methods)
@@ -131,10 +131,10 @@ def figure(study: Study, figure: str, paths: Paths) -> None:
 )
 def report(study: Study, paths: Paths) -> None:
     """Write one self-contained HTML page of tables, figures and what the cells answered."""
-    from fasb.artifacts import writing
     from fasb.study.panels import Cell
     from fasb.study.report import Sources, render
     from fasb.study.styles import styles_of
+    from fasb.wholefiles import writing
 
     sources = Sources(
         name=study.run.name,

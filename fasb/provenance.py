@@ -1,0 +1,143 @@
+"""Provenance: what made a file, and whether its content is still what was written.
+
+In: what a stage says of itself. Out: the stamp that every format holds, hashes of settings and of
+weights. Knows no format.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextvars import ContextVar
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from fasb.errors import ArtifactError
+
+KEY = "fasb"
+"""Metadata key under which every format holds `{"digest": …, "provenance": …}`."""
+
+_made_by: ContextVar[dict[str, Any]] = ContextVar("made_by", default={})  # noqa: B039 - never changed
+
+_checked: dict[Path, tuple[int, int, int]] = {}
+"""Files whose content was compared with its checksum by this process.
+
+With inode, size and time of change.
+"""
+
+
+@contextlib.contextmanager
+def provenance(**made_by: Any) -> Iterator[None]:
+    """Add to the provenance of everything that is written inside the block."""
+    token = _made_by.set({**_made_by.get(), **made_by})
+    try:
+        yield
+    finally:
+        _made_by.reset(token)
+
+
+def content_hash(value: Any) -> str:
+    """Return 16 hex digits of the canonical JSON of `value`."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def weights_of(model: str) -> list[tuple[str, int, int]]:
+    """Name, size and time of change of a file, or of each weight file of a local model.
+
+    They tell a retrained model from the one before.
+
+    Empty for a hub id: there the revision says which weights they are.
+    """
+    path = Path(model)
+    files = [path] if path.is_file() else []
+    if path.is_dir():
+        files = sorted(file for kind in ("*.safetensors", "*.bin") for file in path.glob(kind))
+    return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+
+
+@cache
+def surroundings() -> dict[str, Any]:
+    """Versions, commit and hardware, the same for all that one process writes."""
+    packages = ("fasb", "torch", "transformers", "scikit-learn", "numpy", "h5py")
+    return {
+        "versions": {"python": platform.python_version()}
+        | {name: _version(name) for name in packages},
+        "commit": _commit(),
+        "hardware": {"machine": platform.machine(), "cpus": os.cpu_count(), "gpu": _gpu()},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """Return the commit of the checkout this library runs from.
+
+    With a `+` behind it where files differ from it.
+    """
+    folder = Path(__file__).parent
+    try:
+        run = [
+            "git",
+            "-C",
+            str(folder),
+            "describe",
+            "--always",
+            "--abbrev=40",
+            "--dirty=+",
+            "--exclude=*",
+        ]
+        return subprocess.run(
+            run, capture_output=True, text=True, check=True, timeout=20
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _gpu() -> str | None:
+    torch = sys.modules.get("torch")
+    return torch.cuda.get_device_name() if torch is not None and torch.cuda.is_available() else None
+
+
+def stamp_for(digest: str, made_by: dict[str, Any] | None) -> dict[str, Any]:
+    """Return what is kept beside a payload: its digest, and what made it."""
+    return {
+        "digest": digest,
+        "provenance": {**surroundings(), **_made_by.get(), **(made_by or {})},
+    }
+
+
+def require_match(path: Path, recorded: str, found: str) -> None:
+    """Raise ArtifactError, naming the file, where two digests differ."""
+    if recorded != found:
+        raise ArtifactError(
+            f"{path}: content does not match its checksum; delete it and make it again"
+        )
+
+
+def is_checked(path: Path) -> bool:
+    """Return whether this process has compared the file, as it is now, with its checksum."""
+    return _checked.get(path.resolve()) == _state(path)
+
+
+def remember(path: Path) -> None:
+    """Note that a file was compared with its checksum."""
+    # a file may change again within one tick of its clock
+    if time.time() - path.stat().st_mtime > 2:
+        _checked[path.resolve()] = _state(path)
+
+
+def _state(path: Path) -> tuple[int, int, int]:
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
