@@ -118,7 +118,9 @@ def logprob_of(model, prompt, question, answer, edit, alpha):
         i for i, (_, end) in enumerate(found["offset_mapping"]) if end > len(text) - len(answer)
     )
     handles = []
-    for (layer, head), vector in zip(edit.heads.tolist(), edit.vector, strict=True) if edit else ():
+    (change,) = edit.changes if edit else (None,)
+    for i, (layer, head) in enumerate(change.at.tolist() if change else ()):
+        vector = change.operation.vector[i]
         added = torch.zeros(model.layout.n_heads, model.layout.head_dim, dtype=torch.float64)
         added[head] = alpha * vector
 
