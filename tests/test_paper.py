@@ -79,9 +79,9 @@ def test_mc_metrics_are_those_of_a_plain_loop_over_single_answers(
     models, questions, prompt, steered, tmp_path
 ):
     model = models["llama2"]
-    gate = "always" if steered else "never"
+    when = "always" if steered else "never"
     bundle = replace(
-        some_bundle(model, gate=gate, alpha=1.5), prompt=prompt, scoring=ScoringSettings()
+        some_bundle(model, when=when, alpha=1.5), prompt=prompt, scoring=ScoringSettings()
     )
     asked = questions[::20]
     found = Runner(model.settings, lambda: model, Store(tmp_path)).scores(asked, [bundle], "MC")
