@@ -24,7 +24,8 @@ from fasb.errors import ArtifactError
 KEY = "fasb"
 """Metadata key under which every format holds `{"digest": …, "provenance": …}`."""
 
-_made_by: ContextVar[dict[str, Any]] = ContextVar("made_by", default={})  # noqa: B039 - never changed
+# the default is never changed, only replaced
+_made_by: ContextVar[dict[str, Any]] = ContextVar("made_by", default={})  # noqa: B039
 
 _checked: dict[Path, tuple[int, int, int]] = {}
 """Files whose content was compared with its checksum by this process.

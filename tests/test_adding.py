@@ -11,7 +11,8 @@ from fits import some_fits
 from fasb.data.protocol import Question, check_questions
 from fasb.extensions import find, settings_of
 from fasb.fitting.reads import Read
-from fasb.study.config import Study, load, merge, read_mapping
+from fasb.study.config import Study, load
+from fasb.study.layers import merge, read_mapping
 from fasb.user.fitting import checked_settings
 
 ROOT = Path(__file__).parents[1]

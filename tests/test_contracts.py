@@ -19,9 +19,9 @@ from fits import model_fits, some_questions, spoil
 from published_sets import write_parquet
 from pydantic import ValidationError
 from steering import some_prompts
-from test_choice_tasks import TASKS
-from test_transfer_sets import CSV
-from test_truthfulqa import write as write_truthfulqa
+from test_data_choice_tasks import TASKS
+from test_data_transfer_sets import CSV
+from test_data_truthfulqa import write as write_truthfulqa
 from tiny import tiny_checkpoint, tiny_model
 
 from fasb.data.protocol import Question, check_questions, read_questions, write_questions
@@ -134,7 +134,7 @@ DATASETS = {
 
 @pytest.fixture(
     params=[name for name in of("data") if name != "plain_text"]
-)  # texts: tests/test_side_effects.py
+)  # texts: tests/test_study_side_effects.py
 def dataset(request, tmp_path):
     assert request.param in DATASETS, (
         "a new dataset: say in DATASETS how a small copy of it is made"

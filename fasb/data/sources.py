@@ -181,7 +181,7 @@ def download(address: str, sha256: str, path: str | None = None, names: Sequence
     kept = cache / sha256[:12] / address.rpartition("/")[2]
     if not kept.is_file():
         try:
-            with urllib.request.urlopen(address, timeout=60) as answer:  # noqa: S310 - our own https addresses
+            with urllib.request.urlopen(address, timeout=60) as answer:  # noqa: S310 - our own
                 content = answer.read()
         except OSError as error:
             raise DataError(

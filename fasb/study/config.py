@@ -19,7 +19,7 @@ from fasb.extensions import find, settings_of, validated
 from fasb.fitting.recipe import Recipe
 from fasb.search import Method, recipes_of
 from fasb.settings import JudgeSettings, ModelSettings, Section, StageSettings
-from fasb.textfiles import read_yaml
+from fasb.study.layers import are_mappings, merge, origin, read_mapping
 
 PRESETS = Path(__file__).parents[1] / "presets"
 BASES = (Path("config/models.yaml"), Path("config/config.yaml"))
@@ -170,7 +170,7 @@ class Study(StageSettings):
     @classmethod
     def _labelled(cls, methods: Any) -> Any:
         """Where a method has no label, its name is one."""
-        if not isinstance(methods, dict) or not _mappings(*methods.values()):
+        if not are_mappings(methods) or not are_mappings(*methods.values()):
             return methods
         return {name: {"label": name, **entry} for name, entry in methods.items()}
 
@@ -266,7 +266,7 @@ def load(
         for dataset in {cell.dataset for cell in study.run.cells}:
             study.sections(dataset)
     except ConfigError as error:
-        raise ConfigError(f"{_origin(str(error), files)}: {error}") from None
+        raise ConfigError(f"{origin(str(error), files)}: {error}") from None
     return study
 
 
@@ -295,49 +295,6 @@ def load_files(paths: Sequence[Path]) -> Study:
     for path in paths:
         merged = merge(merged, read_mapping(path))
     return load(merged, list(paths))
-
-
-def read_mapping(path: Path) -> dict[str, Any]:
-    """Return the mapping in a YAML file.
-
-    Raises:
-        ConfigError: the file is missing, not text, not YAML, has a key twice or is no mapping.
-    """
-    mapping = read_yaml(path, ConfigError)
-    if not isinstance(mapping, dict):
-        raise ConfigError(f"{path}: not a mapping; start from config/config.yaml")
-    return mapping
-
-
-def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """`above` laid over `below`, mapping by mapping."""
-    both = {k: merge(below[k], v) if _mappings(below.get(k), v) else v for k, v in above.items()}
-    return {**below, **both}
-
-
-def _mappings(*values: Any) -> bool:
-    return all(isinstance(value, dict) for value in values)
-
-
-def _origin(message: str, files: Sequence[str | Path]) -> Path:
-    """The last file that has the longest part of the key that `message` starts with."""
-    here = Path.cwd()
-    paths = []
-    for path in map(Path, files):
-        paths.append(path.relative_to(here) if path.is_relative_to(here) else path)
-    if len(paths) == 1:
-        return paths[0]
-    key = message.split(": ", 1)[0].split(".")
-
-    def depth(file: Path) -> int:
-        node: Any = read_mapping(file)
-        for i in range(len(key)):
-            if not isinstance(node, dict) or key[i] not in node:
-                return i
-            node = node[key[i]]
-        return len(key)
-
-    return max(reversed(paths), key=depth)
 
 
 def _check_names(study: Study) -> None:

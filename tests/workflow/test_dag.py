@@ -19,8 +19,9 @@ import yaml
 
 from fasb.errors import ConfigError
 from fasb.study import cells
-from fasb.study.config import load_files, load_study, merge, read_mapping
+from fasb.study.config import load_files, load_study
 from fasb.study.jobs import STAGES, count_jobs, job, write_study
+from fasb.study.layers import merge, read_mapping
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from test_load import cached
+from test_model_load import cached
 from tiny import tiny_checkpoint, tiny_model, tiny_questions
 
 from fasb.cli import group

@@ -380,6 +380,7 @@ def test_the_papers_config_has_its_own_model_prompt_and_judge():
         "models",
         "transfer",
         "side_effects",
+        "tuning",
     ]
     assert "data_efficiency" in cells.figures(study)
     assert len({cell.model for cell in cells.whole(study)}) == 7

@@ -13,8 +13,9 @@ from fasb.artifacts import read_json, read_parquet, stamp_of
 from fasb.cli import group
 from fasb.errors import ArtifactError, BundleError, ConfigError, DataError
 from fasb.steering.bundle import Bundle
-from fasb.study.config import load, merge
+from fasb.study.config import load
 from fasb.study.jobs import STAGES, STUDY, dump_study, job, read_study, run_job, write_study
+from fasb.study.layers import merge
 
 METHODS = {
     "unsteered": {},
