@@ -21,6 +21,7 @@ import fasb.fitting.bank
 import fasb.model.batch
 from fasb.artifacts import stamp_of
 from fasb.errors import ArtifactError, ConfigError, DataError
+from fasb.extensions import validated
 from fasb.fitting.bank import Bank, Texts, collect, texts_of
 from fasb.fitting.reads import HEAD_READS, Read
 from fasb.hdf5files import seal
@@ -93,8 +94,8 @@ def test_one_next_question_per_question_follows_the_same_rows():
     ("field", "template"), [("probe", "{question} {reply}"), ("next_question", "{question}")]
 )
 def test_a_template_with_another_place_is_refused(field, template):
-    with pytest.raises(ConfigError, match=rf"prompt\.{field}: .*cannot be filled in.*; places: "):
-        texts_of(tiny_questions(), NEXT_QUESTION_END, PromptSettings(**{field: template}))
+    with pytest.raises(ConfigError, match=rf"prompt\.{field}: it has a place .*; places: "):
+        validated(PromptSettings, {field: template}, "prompt")
 
 
 @pytest.mark.parametrize("batch", [1, 3, 64])

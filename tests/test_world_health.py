@@ -144,7 +144,7 @@ def study_of(health, **pretrain):
         {
             "models": {"m": model},
             "datasets": {"d": questions},
-            "methods": {"iti": {"use": "iti"}, "unsteered": {"use": "unsteered"}},
+            "methods": {"iti": {"use": "head_vectors"}, "unsteered": {}},
             "health": health,
             "run": run,
         }

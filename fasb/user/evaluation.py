@@ -45,14 +45,24 @@ LABELS = {
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """One metric: its mean without and with the bundle, their difference, its 95 % interval."""
+    """One metric: its mean without and with the bundle, their difference, its 95 % interval.
+
+    low, high: None where nothing varied, which an interval cannot be made of.
+    """
 
     name: str
     unsteered: float
     steered: float
     difference: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
+
+    @property
+    def interval(self) -> str:
+        """The interval in print, in percentage points."""
+        if self.low is None or self.high is None:
+            return "nothing varied"
+        return f"{100 * self.low:+.1f} to {100 * self.high:+.1f}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,14 +218,15 @@ def _measures(columns: dict[str, np.ndarray], groups: Sequence[str]) -> tuple[Me
     draws = resample(panel)
     mean, change = intervals(panel, draws).value, differences(panel, draws, "unsteered")
     place = {name: i for i, name in enumerate(panel.columns)}
-    return tuple(
-        Measure(
-            name,
-            *map(float, (*mean[:, i], change.value[1, i], change.low[1, i], change.high[1, i])),
-        )
-        for name in LABELS
-        if (i := place.get(name)) is not None
-    )
+    found = []
+    for name in LABELS:
+        i = place.get(name)
+        if i is not None:
+            low, high = float(change.low[1, i]), float(change.high[1, i])
+            ends = (None, None) if np.isnan(low) else (low, high)
+            means = float(mean[0, i]), float(mean[1, i])
+            found.append(Measure(name, *means, float(change.value[1, i]), *ends))
+    return tuple(found)
 
 
 def as_table(found: Evaluation) -> str:
@@ -224,9 +235,7 @@ def as_table(found: Evaluation) -> str:
     for one in found.measures:
         shares = [f"{100 * share:.1f}" for share in (one.unsteered, one.steered)]
         change = f"{100 * one.difference:+.1f}"
-        rows.append(
-            (LABELS[one.name], *shares, change, f"{100 * one.low:+.1f} to {100 * one.high:+.1f}")
-        )
+        rows.append((LABELS[one.name], *shares, change, one.interval))
     widths = [max(len(row[i]) for row in rows) for i in range(5)]
     lines = [
         "  ".join(

@@ -38,7 +38,7 @@ from fasb.settings import JudgeSettings, Section, SplitSettings, StageSettings
 from fasb.steering.bundle import Bundle
 from fasb.steering.tracker import Cosine, Tracker
 from fasb.user import steering
-from fasb.user.evaluation import LABELS, encoded_choices, evaluate, judge_of, questions_of
+from fasb.user.evaluation import LABELS, Measure, encoded_choices, evaluate, judge_of, questions_of
 
 
 class Grid(Section):
@@ -253,10 +253,10 @@ def report(bundle: Bundle) -> str:
             f"          {name} is the smallest or largest that was tried; if answers are still "
             f"fluent, widen grid.{name} in --settings"
         )
-    for found in about["held_out"]:
-        if found["name"] in ("true_info", "mc1", "mc2", "changed"):
-            shares = f"{100 * found['unsteered']:5.1f} to {100 * found['steered']:5.1f} %"
-            lines.append(f"held out  {LABELS[found['name']]:9} {shares}  ({_interval(found)})")
+    for found in (Measure(**one) for one in about["held_out"]):
+        if found.name in ("true_info", "mc1", "mc2", "changed"):
+            shares = f"{100 * found.unsteered:5.1f} to {100 * found.steered:5.1f} %"
+            lines.append(f"held out  {LABELS[found.name]:9} {shares}  ({_interval(found)})")
     return "\n".join([*lines, f"          n = {n['test']} questions held out"])
 
 
@@ -274,18 +274,17 @@ def _verdict(bundle: Bundle) -> str:
             "model as it is on the questions to tune, so this bundle does not steer; give more "
             "questions, or another grid in --settings"
         )
-    found = next(one for one in about["held_out"] if one["name"] == tuned["on"])
-    gain = f"{name} {100 * (found['steered'] - found['unsteered']):+.1f} points held out"
-    if found["low"] > 0:
+    found = next(Measure(**one) for one in about["held_out"] if one["name"] == tuned["on"])
+    gain = f"{name} {100 * found.difference:+.1f} points held out"
+    if found.low is not None and found.low > 0:
         return f"HELPS: {gain} ({_interval(found)})"
-    if found["high"] < 0:
+    if found.high is not None and found.high < 0:
         return f"HARMS: {gain} ({_interval(found)}); do not use this bundle"
     return f"NO CLEAR EFFECT: {gain} ({_interval(found)}); hold more questions out, or do not steer"
 
 
-def _interval(found: dict[str, Any]) -> str:
-    low, high = 100 * found["low"], 100 * found["high"]
-    return f"95 % interval of the difference: {low:+.1f} to {high:+.1f}"
+def _interval(found: Measure) -> str:
+    return f"95 % interval of the difference: {found.interval}"
 
 
 def _bank(

@@ -218,7 +218,7 @@ def test_variants_of_a_cell_extract_nothing_again_and_transfer_fits_nothing(snak
     few = job(study, "splits", "base/own/seed0-train20").paths.provenance["settings"]
     assert few["split"]["train_share"] == 0.2
     shown = {path.stem for path in (tmp_path / "results" / "tables").iterdir()}
-    assert shown == {"main", "transfer"}
+    assert shown == {"main", "transfer", "tuning"}
     assert (tmp_path / "results" / "figures" / "data_efficiency.csv").exists()
 
 
