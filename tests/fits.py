@@ -14,6 +14,7 @@ from fasb.data.splits import split
 from fasb.fitting.bank import Bank, collect, texts_of
 from fasb.fitting.fold import (
     FittedFold,
+    fit_parts,
     fit_trackers,
     fit_vectors,
     know_fitted,
@@ -26,6 +27,8 @@ from fasb.fitting.training import Training
 from fasb.hdf5files import seal
 from fasb.search import Method
 from fasb.settings import ActivationSettings, PromptSettings, SplitSettings, StageSettings
+from fasb.steering.bundle import Bundle
+from fasb.steering.fingerprint import Fingerprint
 
 ENTRY = Method(
     use="head_vectors", gate="probe", settings={"k": 2}, grid={"vector": ("probe", "prototype")}
@@ -133,3 +136,14 @@ def spoil(bank: Bank, questions: tuple[str, ...]) -> Bank:
         file["label"][:] = abs(file["label"][:] - rows.astype("int8"))
     seal(bank.path)
     return Bank.open(bank.path)
+
+
+def fit_bundle(training: Training, recipe: Recipe, fingerprint: Fingerprint, about: dict) -> Bundle:
+    """The bundle of a recipe, fitted on one fold."""
+    fold = fit_parts(training, [recipe], fingerprint)
+    return recipe.bundle(
+        *(next(iter(parts.values()), None) for parts in (fold.edits, fold.trackers)),
+        training.sections,
+        fingerprint,
+        about,
+    )

@@ -125,6 +125,9 @@ FIT = ["fit", "--data", "my.csv", "--out", "x"]
             [*FIT, "--settings", "none.yaml"], ConfigError, "no file 'none.yaml'", id="no file"
         ),
         pytest.param([*FIT, "--settings", "{a: [}"], ConfigError, "not YAML", id="not YAML"),
+        pytest.param(
+            ["fit", "--data", "my.csv", "--out", "."], FasbError, "a folder", id="out is a folder"
+        ),
         pytest.param([*FIT, "--settings", "my.csv"], ConfigError, "not a mapping", id="no mapping"),
     ],
 )

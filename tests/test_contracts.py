@@ -15,7 +15,7 @@ import pytest
 import reference_beyond
 import reference_loop
 import torch
-from fits import model_fits, some_questions, spoil
+from fits import fit_bundle, model_fits, some_questions, spoil
 from published_sets import write_parquet
 from pydantic import ValidationError
 from steering import some_prompts
@@ -29,7 +29,6 @@ from fasb.decoding.decode import answer, check, decode, observe, trace
 from fasb.decoding.observe import logits_of
 from fasb.decoding.score import Choice, score
 from fasb.extensions import FUNCTION, find, known, settings_of, validated
-from fasb.fitting.recipe import fit_bundle
 from fasb.search import Method
 from fasb.settings import DecodingSettings, PromptSettings, Section, StageSettings
 from fasb.steering.bundle import Bundle

@@ -2,11 +2,10 @@
 
 import pytest
 import torch
-from fits import some_fits
+from fits import fit_bundle, some_fits
 
 from fasb.errors import ConfigError
 from fasb.fitting.reads import HEAD_READS, Read
-from fasb.fitting.recipe import fit_bundle
 from fasb.search import Method
 from fasb.settings import DecodingSettings, PromptSettings, StageSettings, TrackerSettings
 from fasb.steering.fingerprint import Fingerprint

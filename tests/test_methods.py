@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from fits import model_fits
+from fits import fit_bundle, model_fits
 from sklearn.linear_model import LogisticRegression
 from steering import some_prompts
 from tiny import tiny_model, tiny_questions
@@ -20,7 +20,6 @@ from fasb.decoding.decode import answer, decode
 from fasb.decoding.observe import logits_of
 from fasb.errors import ConfigError
 from fasb.fitting.reads import HEAD_READS, Read
-from fasb.fitting.recipe import fit_bundle
 from fasb.model.hooks import editing
 from fasb.search import Method
 from fasb.settings import (

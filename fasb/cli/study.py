@@ -8,15 +8,17 @@ from typing import Any
 
 import click
 
-
-@click.command("plan")
-@click.option(
+CONFIGS = click.option(
     "--configfile",
     "configs",
     multiple=True,
     type=click.Path(path_type=Path),
     help="As for snakemake.",
 )
+
+
+@click.command("plan")
+@CONFIGS
 @click.option(
     "--check",
     is_flag=True,
@@ -264,13 +266,7 @@ def _table(title: str, *columns: str) -> Any:
 
 
 @click.command("study")
-@click.option(
-    "--configfile",
-    "configs",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="As for snakemake.",
-)
+@CONFIGS
 def study_command(configs: tuple[Path, ...]) -> None:
     """Write results/study.json, which `fasb run` reads; the workflow does so by itself.
 

@@ -68,7 +68,9 @@ def fit_command(
     """
     from fasb.user.evaluation import questions_of
     from fasb.user.fitting import checked_settings, fit, report
+    from fasb.wholefiles import check_out
 
+    check_out(out)
     given = {"vector": vector, "judge": {"use": judge} if judge else None}
     settings = _merged(settings, {key: value for key, value in given.items() if value is not None})
     checked = checked_settings(settings)

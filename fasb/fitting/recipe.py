@@ -136,17 +136,6 @@ class Recipe:
         return flat
 
 
-def fit_bundle(
-    training: "fasb.fitting.training.Training",
-    recipe: Recipe,
-    fingerprint: Fingerprint,
-    about: dict[str, Any],
-) -> "fasb.steering.bundle.Bundle":
-    """Return the bundle of a recipe, fitted on one fold."""
-    edit, tracker = recipe.fit_edit(training), recipe.fit_tracker(training)
-    return recipe.bundle(edit, tracker, training.sections, fingerprint, about)
-
-
 def known_keys(use: str | None, gate: str | None) -> dict[str, set[str]]:
     """Return the settings that the policy, a method and a gate know."""
     known = {"policy": set(POLICY_KEYS)}
