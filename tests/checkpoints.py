@@ -104,7 +104,8 @@ def llama2_tokenizer():
         limit_alphabet=90,
         show_progress=False,
     )
-    return LlamaTokenizer(*_learned(learner, trainer), add_bos_token=True, add_eos_token=False)
+    learned = _learned(learner, trainer, _lines())
+    return LlamaTokenizer(*learned, add_bos_token=True, add_eos_token=False)
 
 
 def llama3_tokenizer():
@@ -120,7 +121,7 @@ def llama3_tokenizer():
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    _learned(tokenizer, _byte_trainer())
+    _learned(tokenizer, _byte_trainer(), _with_questions())
     bos, *others = "<|begin_of_text|>", "<|end_of_text|>", "<|eom_id|>", "<|eot_id|>"
     tokenizer.add_special_tokens([bos, *others])
     place = [(bos, tokenizer.token_to_id(bos))]
@@ -140,9 +141,8 @@ def qwen_tokenizer():
     learner = Tokenizer(models.BPE())
     learner.pre_tokenizer = Qwen2Tokenizer().backend_tokenizer.pre_tokenizer
     end = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
-    return Qwen2Tokenizer(
-        *_learned(learner, _byte_trainer()), **end, extra_special_tokens=["<|im_start|>"]
-    )
+    learned = _learned(learner, _byte_trainer(), _with_questions())
+    return Qwen2Tokenizer(*learned, **end, extra_special_tokens=["<|im_start|>"])
 
 
 TOKENIZERS = {"llama2": llama2_tokenizer, "llama3": llama3_tokenizer, "qwen2.5": qwen_tokenizer}
@@ -157,8 +157,8 @@ def _byte_trainer():
     )
 
 
-def _learned(learner, trainer) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    learner.train_from_iterator(_lines(), trainer)
+def _learned(learner, trainer, lines: list[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    learner.train_from_iterator(lines, trainer)
     model = json.loads(learner.to_str())["model"]
     return model["vocab"], [tuple(pair) for pair in model["merges"]]
 
@@ -166,6 +166,11 @@ def _learned(learner, trainer) -> tuple[dict[str, int], list[tuple[str, str]]]:
 def _lines() -> list[str]:
     """English that never changes, and digits to be joined."""
     return [*(ROOT / "LICENSE").read_text("utf-8").splitlines(), *["123456"] * 1000]
+
+
+def _with_questions() -> list[str]:
+    """As the models' own vocabularies, which split text alike, these join a question's end."""
+    return [*_lines(), *["?\n"] * 1000]
 
 
 def _model(kind: str, tokenizer) -> Any:

@@ -158,3 +158,18 @@ def test_folds_differ(fits):
         fit_bundle(fits.training(fold), recipe({"k": 2}, **FASB), MODEL, {}) for fold in (0, 1)
     ]
     assert found[0].key() != found[1].key()
+
+
+def test_a_method_may_say_how_long_its_edits_last(fits):
+    """ITI's persist also in a study of the released program, whose own do not (G8, G9)."""
+    training = fits.training(decoding=DecodingSettings(edit="transient"))
+    own = recipe({"k": 2, "alpha": 1, "edit": "persistent"}, use="head_vectors")
+    assert fit_bundle(training, own, MODEL, {}).decoding.edit == "persistent"
+    assert own.settings()["edit"] == "persistent"
+    plain = recipe({"k": 2, "alpha": 1}, use="head_vectors")
+    assert fit_bundle(training, plain, MODEL, {}).decoding.edit == "transient"
+
+
+def test_a_wrong_edit_names_its_key():
+    with pytest.raises(ConfigError, match=r"methods\.mine\.edit: .*'persistent' or 'transient'"):
+        recipe({"edit": "forever"}, use="head_vectors")

@@ -74,6 +74,20 @@ def test_scored_tokens_of_every_answer_decode_exactly_to_it(models, questions, p
     assert all(choice.first_state == choice.scored_start - 1 for choice in choices)
 
 
+@pytest.mark.parametrize(
+    ("kind", "joins"), [("llama2", False), ("llama3", True), ("qwen2.5", True)]
+)
+def test_the_released_span_says_where_it_loses_an_answers_first_token(
+    models, questions, prompt, kind, joins, caplog
+):
+    """Llama 3's and Qwen's tokenizers join the question's "?" with the line break (M3)."""
+    pairs = [(question.text, question.best) for question in questions[:20]]
+    encode_choices(models[kind], prompt, ScoringSettings(span="released"), pairs)
+    told = [record.message for record in caplog.records]
+    assert len(told) == joins
+    assert all("first token" in line and "of 20 answers" in line for line in told)
+
+
 @pytest.mark.parametrize("steered", [False, True], ids=["unsteered", "steered"])
 def test_mc_metrics_are_those_of_a_plain_loop_over_single_answers(
     models, questions, prompt, steered, tmp_path

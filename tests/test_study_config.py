@@ -14,11 +14,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fasb.errors import ConfigError
+from fasb.errors import ConfigError, DataError
 from fasb.study import cells, jobs
 from fasb.study.config import (
     PRESETS,
-    ModelEntry,
     load,
     load_files,
     load_study,
@@ -26,6 +25,7 @@ from fasb.study.config import (
     read_mapping,
     read_preset,
 )
+from fasb.study.entries import ModelEntry
 
 EXTENSION = """
 from fasb.settings import Section
@@ -496,3 +496,50 @@ def test_a_transfer_needs_a_cell_that_fits(mapping, entry, told):
     )
     with pytest.raises(ConfigError, match=re.escape(told.replace("llama", names["model"]))):
         load(changed(mapping, "run.cells", [first, names | entry]))
+
+
+SLURM = {"partition": "a100", "account": "lab", "qos": "long", "constraint": "a100|h100"}
+
+
+def test_what_a_model_asks_of_slurm_has_snakemakes_names():
+    job = ModelEntry(path="x", job={**SLURM, "slurm_extra": "--nodelist=n1,n2"}).job
+    assert job.slurm == {
+        "slurm_partition": "a100",
+        "slurm_account": "lab",
+        "qos": "long",
+        "constraint": "a100|h100",
+        "slurm_extra": "--nodelist=n1,n2",
+    }
+    assert ModelEntry(path="x").job.slurm == {}
+
+
+@pytest.mark.parametrize("key", [*SLURM, "slurm_extra"])
+@pytest.mark.parametrize("value", ["a; rm -rf x", "$(id)", "`id`", "a\nb", ""], ids=repr)
+def test_no_value_for_slurm_is_anything_to_a_shell(mapping, key, value):
+    mapping["models"]["llama"]["job"] = {key: value}
+    with pytest.raises(ConfigError, match=rf"models\.llama\.job\.{key}: ") as caught:
+        load(mapping)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_only_some_models_ask_of_slurm_is_refused(mapping):
+    mapping["models"]["other"] = {"path": "some/other", "job": {"partition": "a100"}}
+    load(mapping)  # nothing runs it
+    mapping["run"]["cells"].append({"model": "other", "dataset": "quiz"})
+    with pytest.raises(ConfigError, match=r"models\.llama\.job\.partition: unset, but"):
+        load(mapping)
+    mapping["models"]["llama"]["job"] = {"partition": "cpu"}
+    load(mapping)
+
+
+def test_a_plan_needs_no_file_of_a_prompt(tmp_path, monkeypatch):
+    """Where nothing can be downloaded, work is counted without instruction and primer."""
+    monkeypatch.chdir(ROOT)
+    files = [ROOT / "config" / name for name in ("models.yaml", "config.yaml", "paper.yaml")]
+    own = tmp_path / "own.yaml"
+    own.write_text(f"datasets: {{truthfulqa: {{settings: {{path: {tmp_path}}}}}}}\n")
+    with pytest.raises(DataError, match=r"presets\.py"):
+        load_files([*files, own])
+    study = load_files([*files, own], prompts=False)
+    assert list(study.do_without_missing_prompts()) == ["truthfulqa"]
+    assert study.sections("truthfulqa").prompt.prefix == ""

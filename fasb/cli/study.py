@@ -35,7 +35,7 @@ def plan_command(configs: tuple[Path, ...], check: bool) -> None:
     """
     from fasb.study.config import load_study
 
-    study = load_study(configs)
+    study = load_study(configs, prompts=False)
     if check:
         _check(study)
         return
@@ -61,6 +61,8 @@ def _check(study: Any) -> None:
 def _plan(study: Any) -> Iterable[Any]:
     from fasb.study import plan, rates
 
+    # a plan reads no prompt, it only counts its characters: one that is not here stops nothing
+    promptless = study.do_without_missing_prompts()
     pairs, works, known = plan.pairs(study), plan.works(study), rates.rates()
     rows = {}
     for names, work in works.items():
@@ -80,6 +82,8 @@ def _plan(study: Any) -> Iterable[Any]:
     yield _rules_table(rows)
     yield _models_table(study, pairs, rows)
     yield from _notes(study, pairs, rows)
+    for dataset, missing in promptless.items():
+        yield f"Without the instruction and primer of {dataset}, which are not here: {missing}"
 
 
 def _cells_table(study: Any, pairs: dict[Any, Any]) -> Any:

@@ -3,7 +3,9 @@
 An entry's settings are flat. Each key goes to whoever knows it: fields of `Policy`, the method's
 `Settings`, the gate's `Settings`; one that several know, like `k`, goes to all of them. Fitting
 makes an edit of the method's settings and a tracker of the gate's; the policy is numbers, so that a
-grid over alpha, beta and s fits nothing anew.
+grid over alpha, beta and s fits nothing anew. `edit` says how long an edited token stays edited
+(G8), where the method does it in another way than the preset: ITI's edits persist also in a study
+of the released program, whose own do not.
 """
 
 from collections.abc import Mapping
@@ -13,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter, ValidationError
 
 from fasb.errors import ConfigError, did_you_mean
-from fasb.extensions import find, settings_of
+from fasb.extensions import find, settings_of, validated
 from fasb.fitting.reads import Read
-from fasb.settings import Section, StageSettings
+from fasb.settings import DecodingSettings, Section, StageSettings
 from fasb.steering.fingerprint import Fingerprint
 from fasb.steering.policy import Policy
 
@@ -34,13 +36,17 @@ POLICY_TYPES: TypeAdapter[Policy] = TypeAdapter(Policy)
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What one point of an entry asks for."""
+    """What one point of an entry asks for.
+
+    decoding: pairs of a key and its value, of the settings of decoding that are its own.
+    """
 
     policy: Policy
     use: str | None = None
     method: Section | None = None
     gate: str | None = None
     gate_settings: Section | None = None
+    decoding: tuple[tuple[str, Any], ...] = ()
 
     @classmethod
     def of(
@@ -70,7 +76,9 @@ class Recipe:
         if gate is not None:
             gate_settings = settings_of("gates", gate, given["gates"], where)
         policy = _policy_of(use, gate, given["policy"], sections, where)
-        return cls(policy, use, method, gate, gate_settings)
+        validated(DecodingSettings, given["decoding"], where)
+        own = tuple(sorted(given["decoding"].items()))
+        return cls(policy, use, method, gate, gate_settings, own)
 
     def reads(self) -> tuple[Read, ...]:
         """Return what its method and its gate read."""
@@ -122,7 +130,7 @@ class Recipe:
             edit,
             tracker,
             sections.prompt,
-            sections.decoding,
+            sections.decoding.model_copy(update=dict(self.decoding)),
             sections.scoring,
             fingerprint,
             {**about, "settings": self.settings()},
@@ -133,12 +141,12 @@ class Recipe:
         flat = {key: value for key, value in self.policy.as_dict().items() if value is not None}
         for part in (self.gate_settings, self.method):
             flat |= part.model_dump(mode="json") if part is not None else {}
-        return flat
+        return flat | dict(self.decoding)
 
 
 def known_keys(use: str | None, gate: str | None) -> dict[str, set[str]]:
-    """Return the settings that the policy, a method and a gate know."""
-    known = {"policy": set(POLICY_KEYS)}
+    """Return the settings that the policy, decoding, a method and a gate know."""
+    known = {"policy": set(POLICY_KEYS), "decoding": {"edit"}}
     for package, name in (("methods", use), ("gates", gate)):
         known[package] = set(find(package, name).Settings.model_fields) if name else set()
     return known

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fasb.fitting.reads import Read
-from fasb.study.config import JobSettings, JudgeEntry, Study
+from fasb.study.config import Study
+from fasb.study.entries import JobSettings, JudgeEntry
 from fasb.study.figures import FIGURES
 from fasb.study.measures import TABLES
 
@@ -173,6 +174,17 @@ def judge_job(study: Study, dataset: str, judged: str = "judged") -> JobSettings
     """Return what a job that judges this dataset's answers asks for."""
     judge = judge_entry(study, dataset, judged)
     return JobSettings(gpu=0, threads=1) if judge is None else judge.job
+
+
+def judge_jobs(study: Study) -> list[JobSettings]:
+    """Return what the judges of the run's datasets ask for."""
+    found = []
+    for dataset in dict.fromkeys(cell.dataset for cell in study.run.cells):
+        entry = study.datasets[dataset]
+        for judge in (entry.judge, entry.second_judge):
+            if judge is not None:
+                found.append(judge.job)
+    return found
 
 
 def checked_judges(study: Study, dataset: str) -> list[str]:

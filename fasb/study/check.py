@@ -12,7 +12,8 @@ from fasb.errors import FasbError
 from fasb.extensions import find, settings_of
 from fasb.settings import ModelSettings
 from fasb.study.cells import asked
-from fasb.study.config import DatasetEntry, JudgeEntry, ModelEntry, SideEffectsEntry, Study
+from fasb.study.config import Study
+from fasb.study.entries import DatasetEntry, JudgeEntry, ModelEntry, SideEffectsEntry
 from fasb.study.plan import judges_of
 
 Need = tuple[str, str, str, bool]

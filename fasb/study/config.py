@@ -9,16 +9,24 @@ neither torch nor pandas.
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 from pydantic import Field, PrivateAttr, field_validator
 
-from fasb.errors import ConfigError, did_you_mean
+from fasb.errors import ConfigError, DataError, did_you_mean
 from fasb.extensions import find, settings_of, validated
 from fasb.fitting.recipe import Recipe
 from fasb.search import Method, recipes_of
-from fasb.settings import JudgeSettings, ModelSettings, Section, StageSettings
+from fasb.settings import StageSettings
+from fasb.study.entries import (
+    CellEntry,
+    DatasetEntry,
+    JobSettings,
+    ModelEntry,
+    RunSettings,
+    WandbSettings,
+)
 from fasb.study.layers import are_mappings, merge, origin, read_mapping
 
 PRESETS = Path(__file__).parents[1] / "presets"
@@ -26,128 +34,6 @@ BASES = (Path("config/models.yaml"), Path("config/config.yaml"))
 """What every study's own file is laid over, in this order; the Snakefile names the same files."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """Names become folders and wildcards."""
-
-
-class JobSettings(Section):
-    """What jobs that run a model ask of the machine or the cluster."""
-
-    gpu: int | None = Field(
-        None, ge=0, description="GPUs of a job; unset: one where the model's device is not the CPU"
-    )
-    threads: int = Field(2, ge=1, description="CPU threads of a job")
-    mem_mb: int = Field(4000, ge=1, description="Memory of a job, in MB")
-    runtime: int = Field(60, ge=1, description="Time limit of a job's first attempt, in minutes")
-
-
-class ModelSize(Section):
-    """A model's published size; memory and disk follow from it, nothing is loaded by it."""
-
-    parameters: float = Field(
-        gt=0, description="In billions; input and output embeddings that are one count once"
-    )
-    layers: int = Field(ge=1)
-    heads: int = Field(ge=1, description="Query heads of a layer")
-    kv_heads: int = Field(ge=1, description="Key and value heads of a layer")
-    head_dim: int = Field(ge=1, description="Width of a head")
-
-
-class ModelEntry(ModelSettings):
-    """A model from the hub or a folder (`path`), or one that the study trains (`world`)."""
-
-    path: str = Field("", description="Hub id or local folder of a causal LM; not with `world`")
-    world: dict[str, Any] | None = Field(
-        None, description="fasb.world.text.WorldSettings of the texts it reads"
-    )
-    pretrain: dict[str, Any] = Field({}, description="fasb.world.pretrain.PretrainSettings")
-    size: ModelSize | None = Field(
-        None, description="What `fasb plan` reckons with; needed for nothing else"
-    )
-    job: JobSettings = JobSettings()
-
-    @property
-    def gpu(self) -> int:
-        """GPUs of each job that runs this model."""
-        return int(self.device != "cpu") if self.job.gpu is None else self.job.gpu
-
-
-class JudgeEntry(JudgeSettings):
-    """A judge of the study, and what its jobs ask for."""
-
-    job: JobSettings = JobSettings(gpu=0, threads=1)
-
-
-class SideEffectsEntry(Section):
-    """Plain texts, and unrelated choices, on which every tuned method is tried too."""
-
-    load: str = Field(
-        description="A file of fasb/data/, or a dotted path, whose `load` gives texts: `plain_text`"
-    )
-    settings: dict[str, Any] = Field({}, description="The module's own settings")
-    tokens: int = Field(128, ge=2, description="Tokens that each text is cut to")
-    batch: int = Field(8, ge=1, description="Texts in one pass")
-    choices: str | None = Field(
-        None, description="A dataset of the study whose test questions are asked as well"
-    )
-
-
-class DatasetEntry(StageSettings):
-    """Questions, their judge, and the settings that hold for this dataset alone."""
-
-    load: str = Field(description="A file of fasb/data/, or a dotted path")
-    settings: dict[str, Any] = Field({}, description="The module's own settings")
-    limit: int | None = Field(
-        None, ge=1, description="Only the first so many of each half, or of each role; unset: all"
-    )
-    exact: bool = Field(
-        False,
-        description="Test answers are also written, and are right where they open with the best",
-    )
-    judge: JudgeEntry | None = Field(
-        None, description="Without one no text is generated; methods are tuned on MC1"
-    )
-    second_judge: JudgeEntry | None = Field(
-        None, description="Judges test answers too, for the table `judges`"
-    )
-    side_effects: SideEffectsEntry | None = Field(None, description="Unset: not measured")
-
-
-class Source(Section):
-    """A cell of the run that fits and tunes."""
-
-    model: str
-    dataset: str
-
-
-class CellEntry(Section):
-    """A model and the questions it is asked."""
-
-    model: str
-    dataset: str
-    source: Source | None = Field(
-        None,
-        alias="from",
-        description="Transfer: steer with what this other cell of the run has fitted and tuned",
-    )
-    train_share: float = Field(
-        1.0, gt=0, le=1, description="Share of each fold's training groups that is fitted on"
-    )
-
-
-class RunSettings(Section):
-    """What is run: every cell with every split seed and every method."""
-
-    name: str = "default"
-    cells: tuple[CellEntry, ...] = Field(min_length=1)
-    seeds: tuple[int, ...] = Field((0, 1), min_length=1, description="Split seeds")
-    methods: tuple[str, ...] = Field(min_length=1)
-
-
-class WandbSettings(Section):
-    """Weights & Biases, written after the results exist."""
-
-    mode: Literal["offline", "online", "disabled"] = "offline"
-    project: str = "fasb"
-    sweep: bool = Field(False, description="Also one run per grid setting")
 
 
 class Study(StageSettings):
@@ -165,6 +51,7 @@ class Study(StageSettings):
     run: RunSettings
     wandb: WandbSettings = WandbSettings()
     _recipes: dict[str, list[Recipe]] = PrivateAttr(default_factory=dict)
+    _promptless: set[str] = PrivateAttr(default_factory=set)
 
     @field_validator("methods", mode="before")
     @classmethod
@@ -186,20 +73,36 @@ class Study(StageSettings):
             self._recipes[dataset] = found
         return self._recipes[dataset]
 
-    def sections(self, dataset: str) -> StageSettings:
+    def do_without_missing_prompts(self) -> dict[str, str]:
+        """Leave out prompts whose files cannot be had, to plan without network, not to run.
+
+        Returns what is missing, by dataset.
+        """
+        missing = {}
+        for cell in self.run.cells:
+            try:
+                _own_prompt(self.datasets[cell.dataset])
+            except DataError as error:
+                missing[cell.dataset] = str(error)
+        self._promptless.update(missing)
+        return missing
+
+    def sections(self, dataset: str, own_prompt: bool = True) -> StageSettings:
         """Return a dataset's settings, by stage.
 
         Later ones win: field default, preset, study, the set's own prompt, the dataset's keys.
+        own_prompt: whether the set's own prompt is asked for, whose files may have to be fetched.
 
         Raises:
             ConfigError: the preset does not exist or is wrong.
             DataError: the set's own prompt is made of a file that is missing.
         """
         entry = self.datasets[dataset]
+        own_prompt = own_prompt and dataset not in self._promptless
         layers = [
             read_preset(self.preset),
             _given(self),
-            {"prompt": _own_prompt(entry)},
+            {"prompt": _own_prompt(entry) if own_prompt else {}},
             _given(entry),
         ]
         merged = {
@@ -248,12 +151,14 @@ def read_preset(name: str) -> dict[str, dict[str, Any]]:
 
 
 def load(
-    mapping: dict[str, Any], where: str | Sequence[str | Path] = "config/config.yaml"
+    mapping: dict[str, Any],
+    where: str | Sequence[str | Path] = "config/config.yaml",
+    prompts: bool = True,
 ) -> Study:
     """The study that `mapping` describes; every name and every extension's settings are checked.
 
     `where` names the file, or the files whose merger `mapping` is; an error names the last that has
-    its key.
+    its key. prompts: whether the prompts that sets bring must be at hand; a plan needs none.
 
     Raises:
         ConfigError: `<file>: <key>: <what is wrong>; <remedy>`, one line.
@@ -264,14 +169,16 @@ def load(
         _check_names(study)
         _check_extensions(study)
         for dataset in {cell.dataset for cell in study.run.cells}:
-            study.sections(dataset)
+            study.sections(dataset, own_prompt=prompts)
     except ConfigError as error:
         raise ConfigError(f"{origin(str(error), files)}: {error}") from None
     return study
 
 
-def load_study(paths: Sequence[Path] = ()) -> Study:
+def load_study(paths: Sequence[Path] = (), prompts: bool = True) -> Study:
     """The study that `snakemake --configfile PATHS` runs: the files laid over `BASES`.
+
+    prompts: as for `load`.
 
     Raises:
         ConfigError: the working directory is not the repository's root, or a file or the study is
@@ -280,13 +187,13 @@ def load_study(paths: Sequence[Path] = ()) -> Study:
     for base in BASES:
         if not base.is_file():
             raise ConfigError(f"{base}: not in {Path.cwd()}; change to the root of the repository")
-    return load_files([*BASES, *(path for path in paths if path not in BASES)])
+    return load_files([*BASES, *(path for path in paths if path not in BASES)], prompts)
 
 
-def load_files(paths: Sequence[Path]) -> Study:
+def load_files(paths: Sequence[Path], prompts: bool = True) -> Study:
     """Return the study of these YAML files, merged as Snakemake merges `--configfile`.
 
-    Mappings merge, lists replace.
+    Mappings merge, lists replace. prompts: as for `load`.
 
     Raises:
         ConfigError: a file is missing or not a mapping, or the study is wrong.
@@ -294,7 +201,7 @@ def load_files(paths: Sequence[Path]) -> Study:
     merged: dict[str, Any] = {}
     for path in paths:
         merged = merge(merged, read_mapping(path))
-    return load(merged, list(paths))
+    return load(merged, list(paths), prompts)
 
 
 def _check_names(study: Study) -> None:
@@ -308,6 +215,32 @@ def _check_names(study: Study) -> None:
         if bool(model.path) == (model.world is not None):
             raise ConfigError(f"models.{name}: needs either path or world; give one of them")
     _check_run(study)
+    models = {f"models.{cell.model}": study.models[cell.model].job for cell in study.run.cells}
+    _check_slurm(models)
+    judges: dict[str, JobSettings] = {}
+    for cell in study.run.cells:
+        dataset = study.datasets[cell.dataset]
+        for key, judge in (("judge", dataset.judge), ("second_judge", dataset.second_judge)):
+            if judge is not None:
+                judges[f"datasets.{cell.dataset}.{key}"] = judge.job
+    _check_slurm(judges)
+
+
+def _check_slurm(jobs: dict[str, JobSettings]) -> None:
+    """Refuse what only some ask for: one rule runs them all, with the profile's value or its own.
+
+    Raises:
+        ConfigError: naming one that asks and one that does not.
+    """
+    keys = sorted({key for job in jobs.values() for key in job.slurm})
+    for key in keys:
+        name = key.removeprefix("slurm_") if key != "slurm_extra" else key
+        asking = [where for where, job in jobs.items() if key in job.slurm]
+        for where in jobs:
+            if where not in asking:
+                raise ConfigError(
+                    f"{where}.job.{name}: unset, but {asking[0]} has one; give both or neither"
+                )
 
 
 def _check_run(study: Study) -> None:
@@ -364,7 +297,8 @@ def _check_extensions(study: Study) -> None:
             raise ConfigError(
                 f"{where}.second_judge: needs another beside it; give `judge`, or remove it"
             )
-    sections = study.sections(study.run.cells[0].dataset)
+    # methods look at no prompt, and a plan must be possible where its files are not
+    sections = study.sections(study.run.cells[0].dataset, own_prompt=False)
     for name, method in study.methods.items():
         if method.use is not None:
             _find("methods", method.use, f"methods.{name}.use")

@@ -17,7 +17,8 @@ from fasb.fitting.reads import Read
 from fasb.search import Method
 from fasb.settings import StageSettings
 from fasb.study import cells
-from fasb.study.config import JudgeEntry, ModelEntry, ModelSize, Study
+from fasb.study.config import Study
+from fasb.study.entries import JudgeEntry, ModelEntry, ModelSize
 from fasb.study.jobs import count_jobs
 
 CHARACTERS = 4

@@ -49,29 +49,38 @@ def timing_file(stage):
     return f"results/timing/{jobs.STAGES[stage].place}.tsv"
 
 
-def model_asks(key):
-    return lambda wildcards: getattr(study.models[wildcards.model].job, key)
+def model_job(wildcards):
+    return study.models[wildcards.model].job
 
 
-MODEL_THREADS = model_asks("threads")
+def judge_job(wildcards):
+    return cells.judge_job(study, wildcards.dataset, wildcards.get("judged", "judged"))
+
+
+def slurm_asks(job_of, entries):
+    """Partition, account and the like, of rules whose every model, or judge, asks for them."""
+    keys = {key for entry in entries for key in entry.slurm}
+    # `key` is bound now: a lambda would else see the last of the loop
+    return {key: lambda wildcards, key=key: job_of(wildcards).slurm.get(key) for key in keys}
+
+
+# `tasks_per_gpu: 0`: one process has all GPUs of its job. Unset, releases of SLURM's plugin before
+# 2.8 would start as many as there are GPUs, each of which sees one.
+MODEL_THREADS = lambda wildcards: model_job(wildcards).threads
 MODEL_JOB = {
     "gpu": lambda wildcards: study.models[wildcards.model].gpu,
-    "mem_mb": lambda wildcards, attempt: attempt * model_asks("mem_mb")(wildcards),
-    "runtime": lambda wildcards, attempt: attempt * model_asks("runtime")(wildcards),
+    "tasks_per_gpu": 0,
+    "mem_mb": lambda wildcards, attempt: attempt * model_job(wildcards).mem_mb,
+    "runtime": lambda wildcards, attempt: attempt * model_job(wildcards).runtime,
+    **slurm_asks(model_job, [study.models[cell.model].job for cell in study.run.cells]),
 }
-
-
-def judge_asks(key):
-    return lambda wildcards: getattr(
-        cells.judge_job(study, wildcards.dataset, wildcards.get("judged", "judged")), key
-    )
-
-
-JUDGE_THREADS = judge_asks("threads")
+JUDGE_THREADS = lambda wildcards: judge_job(wildcards).threads
 JUDGE_JOB = {
-    "gpu": lambda wildcards: judge_asks("gpu")(wildcards) or 0,
-    "mem_mb": lambda wildcards, attempt: attempt * judge_asks("mem_mb")(wildcards),
-    "runtime": lambda wildcards, attempt: attempt * judge_asks("runtime")(wildcards),
+    "gpu": lambda wildcards: judge_job(wildcards).gpu or 0,
+    "tasks_per_gpu": 0,
+    "mem_mb": lambda wildcards, attempt: attempt * judge_job(wildcards).mem_mb,
+    "runtime": lambda wildcards, attempt: attempt * judge_job(wildcards).runtime,
+    **slurm_asks(judge_job, cells.judge_jobs(study)),
 }
 CPU_JOB = {
     "mem_mb": lambda wildcards, attempt: 4000 * attempt,

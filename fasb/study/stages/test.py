@@ -6,7 +6,8 @@ from fasb.data.protocol import Question, Split
 from fasb.extensions import find, settings_of
 from fasb.study import cells
 from fasb.study.cells import Cell
-from fasb.study.config import SideEffectsEntry, Study
+from fasb.study.config import Study
+from fasb.study.entries import SideEffectsEntry
 from fasb.study.stage import (
     EACH_CELL,
     STORE,

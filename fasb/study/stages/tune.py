@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from fasb.study import cells
 from fasb.study.cells import Cell
-from fasb.study.config import JudgeEntry, Study
+from fasb.study.config import Study
+from fasb.study.entries import JudgeEntry
 from fasb.study.stage import (
     EACH_FITTED_CELL,
     STORE,
