@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fasb.steering.edit import Edit as Edit
     from fasb.steering.policy import Policy as Policy
     from fasb.steering.tracker import Tracker as Tracker
+    from fasb.user.editing import editing as editing
     from fasb.user.evaluation import evaluate as evaluate
     from fasb.user.fitting import fit as fit
     from fasb.user.steering import load as load
@@ -28,6 +29,7 @@ _HOME = {
     "fit": "fasb.user.fitting",
     "steer": "fasb.user.steering",
     "evaluate": "fasb.user.evaluation",
+    "editing": "fasb.user.editing",
     "Bundle": "fasb.steering.bundle",
     "Policy": "fasb.steering.policy",
     "Edit": "fasb.steering.edit",

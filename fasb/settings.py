@@ -9,7 +9,7 @@ import re
 from string import Formatter
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 SiteName = Literal["head", "attention", "mlp", "residual"]
@@ -96,9 +96,41 @@ class ModelSettings(Section):
         return path and filled
 
 
+PLAIN = ("prefix", "question", "open", "answer", "probe", "next_question")
+"""Prompt settings that a chat does not use: the model's own template stands in their place."""
+CHAT = ("system", "turns", "template", "thinks")
+"""Prompt settings that only a chat uses."""
+IN_A_CHAT = {"stop": (), "question_mark": "", "answer_mark": ""}
+"""Defaults of a chat, where others than those of plain text: its answers end with their turn."""
+
+
+class Turn(Section):
+    """Something that was said before the question."""
+
+    role: Literal["user", "assistant"]
+    content: str
+
+
 class PromptSettings(Section):
     """Texts around a question; `{question}`, `{answer}`, `{next}` are filled in (A3, A4, Q4)."""
 
+    chat: Literal["auto", "on", "off"] = Field(
+        "off",
+        description="Whether the tokenizer's chat template puts the question, in place of the "
+        "texts below; auto, the default of 'fasb fit': where it has one (C1)",
+    )
+    system: str = Field("", description="System message of a chat (C3)")
+    turns: tuple[Turn, ...] = Field(
+        (), description="What was said before every question of a chat: user, assistant, …"
+    )
+    template: str = Field(
+        "", description="Hash of the chat template, by 'fasb fit'; another one is refused (C1)"
+    )
+    thinks: bool = Field(
+        False,
+        description="The chat template begins every answer with a thought, found by 'fasb fit'; "
+        "what stands before </think> is no answer (C5)",
+    )
     prefix: str = Field("", description="Instruction and few-shot primer, before every question")
     question: str = "Q: {question}"
     open: str = Field(
@@ -125,6 +157,33 @@ class PromptSettings(Section):
         "line",
         description="Marks count where a line begins, or anywhere, within words too (Q6)",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_a_chat(cls, given: Any) -> Any:
+        # YAML takes a bare `on` for a truth value
+        if isinstance(given, dict) and isinstance(given.get("chat"), bool):
+            given = {**given, "chat": "on" if given["chat"] else "off"}
+        if isinstance(given, dict) and given.get("chat") == "on":
+            return {**IN_A_CHAT, **given}
+        return given
+
+    @model_validator(mode="after")
+    def _of_one_kind(self) -> "PromptSettings":
+        """Refuse what would not be used: texts of plain prompts in a chat, and the reverse."""
+        unused = {"on": PLAIN, "off": CHAT}.get(self.chat, ())
+        for name in unused:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                told = "{name} is not used where chat is {chat}; leave it out, or set chat to {way}"
+                way = "off" if self.chat == "on" else "on"
+                raise PydanticCustomError(
+                    "chat", told, {"name": name, "chat": self.chat, "way": way}
+                )
+        roles = [turn.role for turn in self.turns]
+        if roles != ["user", "assistant"] * (len(roles) // 2):
+            told = "turns are of user and assistant in turn, and end with the assistant"
+            raise PydanticCustomError("chat", told)
+        return self
 
     @field_validator(*PLACES)
     @classmethod

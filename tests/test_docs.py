@@ -12,7 +12,7 @@ import yaml
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("*.md"))]
 METHOD = (ROOT / "docs" / "method.md").read_text()
-POINTS = set(re.findall(r"\*\*([APTGMBQ]\d+|\d\.\d)[* ]", METHOD)) | set(
+POINTS = set(re.findall(r"\*\*([APTGMBQC]\d+|\d\.\d)[* ]", METHOD)) | set(
     re.findall(r"^## (\d(?:\.\d)?) ", METHOD, re.M)
 )
 CITED = re.compile(r"docs/method\.md ((?:[A-Z]?\d+(?:\.\d)?(?:-[A-Z]?\d+)?(?:, )?)+)")
@@ -49,7 +49,7 @@ def test_links_and_named_files_lead_somewhere(page):
 
 
 def test_points_are_numbered_without_gaps():
-    for letter in "APTGMBQ":
+    for letter in "APTGMBQC":
         numbers = sorted(int(point[1:]) for point in POINTS if point[0] == letter)
         assert numbers == list(range(1, len(numbers) + 1))
 

@@ -70,4 +70,6 @@ def test_a_wrong_value_is_shown():
 
 
 def test_every_setting_of_the_prompt_has_text():
-    assert all(isinstance(value, str | tuple) for value in PromptSettings().model_dump().values())
+    assert all(
+        isinstance(value, str | tuple | bool) for value in PromptSettings().model_dump().values()
+    )

@@ -8,6 +8,7 @@ import torch
 
 import fasb
 from fasb.errors import BundleError, ConfigError, DataError
+from fasb.model.chat import settled
 from fasb.settings import DecodingSettings, PromptSettings
 from fasb.steering.tracker import Cosine, Logistic
 from fasb.user.evaluation import as_table, questions_of
@@ -42,6 +43,17 @@ QUESTIONS = [
 @pytest.fixture(scope="module")
 def model():
     return tiny_model()
+
+
+@pytest.fixture(scope="module")
+def chatty():
+    """A model whose tokenizer has a chat template."""
+    model = tiny_model()
+    model.tokenizer.chat_template = (
+        "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+    )
+    return model
 
 
 def bundle_for(model, **policy):
@@ -79,6 +91,39 @@ def test_one_question_may_be_given_without_a_list(model):
         model, bundle, [QUESTIONS[0].text]
     )
     assert fasb.steer(model, bundle, []) == []
+
+
+def test_the_newest_answer_of_a_conversation_is_steered(chatty):
+    bundle = replace(bundle_for(chatty), prompt=settled(chatty, PromptSettings(chat="on")))
+    said = [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Ho."}]
+    said.append({"role": "user", "content": "Why?"})
+    (one,) = fasb.steer(chatty, bundle, said)
+    (alone,) = fasb.steer(chatty, bundle, "Why?")
+    assert one.question == alone.question == "Why?"
+    assert one.text != alone.text
+    both = fasb.steer(chatty, bundle, [said, "Why?"])
+    assert [answer.text for answer in both] == [one.text, alone.text]
+
+
+def test_a_plain_prompt_takes_one_message(model):
+    bundle = bundle_for(model)
+    said = [{"role": "user", "content": "Why?"}]
+    assert fasb.steer(model, bundle, said) == fasb.steer(model, bundle, "Why?")
+    with pytest.raises(DataError, match=r"2 of them, but the prompt is plain text"):
+        fasb.steer(model, bundle, [{"role": "system", "content": "Be kind."}, *said])
+
+
+def test_fit_uses_the_models_own_prompt_and_the_bundle_keeps_it(chatty, tmp_path):
+    said = []
+    settings = {**SETTINGS, "prompt": {"system": "Be kind."}}
+    bundle = fasb.fit(chatty, QUESTIONS, settings, say=said.append)
+    assert "prompt: the tokenizer's chat template (prompt.chat on)" in said
+    bundle.save(tmp_path / "my.bundle")
+    again = fasb.Bundle.load(tmp_path / "my.bundle")
+    assert (again.prompt.chat, again.prompt.system, again.prompt.stop) == ("on", "Be kind.", ())
+    assert again.prompt.template == settled(chatty, PromptSettings(chat="on")).template
+    with pytest.raises(ConfigError, match=r"prompt: prefix is not used where chat is on"):
+        fasb.fit(chatty, QUESTIONS, {**SETTINGS, "prompt": {"prefix": "Say."}})
 
 
 def test_steering_that_always_fires_asks_for_no_unsteered_answer(model):
@@ -178,7 +223,10 @@ def fitted(model, tmp_path_factory):
 def test_fit_says_how_good_the_tracker_is_and_what_was_chosen(fitted):
     bundle, _, said = fitted
     about = bundle.about
-    assert said[0] == "20 questions: 12 to fit, 4 to tune, 4 held out"
+    assert said[:2] == [
+        "20 questions: 12 to fit, 4 to tune, 4 held out",
+        "prompt: plain text (prompt.chat off)",
+    ]
     assert about["tuned"]["on"] == "mc2"
     assert about["tuned"]["settings"] == 4
     assert 0 <= about["tracker"]["auc"] <= 1
@@ -290,6 +338,6 @@ def test_too_few_questions_are_refused(model):
 
 def test_public_names_are_those_of_the_readme():
     assert set(fasb.__all__) <= set(dir(fasb))
-    assert len(fasb.__all__) == 10
+    assert len(fasb.__all__) == 11
     with pytest.raises(AttributeError, match=r"no attribute 'fitt'; public names: load"):
         _ = fasb.fitt

@@ -1,4 +1,4 @@
-"""The `fasb` command: `fit`, `steer`, `evaluate`, `verify`, and `run` for the stages of a study.
+"""The `fasb` command: one's own model, and `run` for the stages of a study.
 
 Commands are imported when they are called, so that `fasb --help` needs no torch.
 """
@@ -12,7 +12,8 @@ import click
 from fasb.errors import FasbError, did_you_mean
 
 COMMANDS = {
-    "fasb.cli.user": ("fit", "steer", "evaluate", "verify"),
+    "fasb.cli.user": ("fit", "steer", "evaluate", "show", "verify"),
+    "fasb.cli.chat": ("chat",),
     "fasb.cli.get": ("get",),
     "fasb.cli.run": ("run",),
     "fasb.cli.study": ("plan", "study", "schema"),

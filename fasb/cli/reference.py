@@ -9,6 +9,7 @@ from fasb.cli import COMMANDS, group
 
 TITLES = {
     "fasb.cli.user": "Your own model",
+    "fasb.cli.chat": "A conversation",
     "fasb.cli.get": "A model to try things on",
     "fasb.cli.run": "Stages of a study",
     "fasb.cli.study": "Studies and their configuration",

@@ -41,6 +41,7 @@ class Page:
     spans: list[Span] = field(default_factory=list)
     back: Any = None
     n_before: int = 0
+    answer: str = ""
 
     def add(self, event: Any) -> None:
         """Take in the next event of the stream."""
@@ -52,6 +53,7 @@ class Page:
             first = len(self.spans) - event.dropped
             self.spans[first:] = [Span(span.text, "dropped", span.p) for span in self.spans[first:]]
         else:
+            self.answer = event.text
             self._cut(without_controls(event.text))
 
     @property

@@ -1,4 +1,4 @@
-"""Commands for one's own model and questions: fit, steer, evaluate, verify."""
+"""Commands for one's own model and questions: fit, steer, evaluate, show, verify."""
 
 import json
 import math
@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from fasb.cli.options import read_settings
-from fasb.errors import ArtifactError, ConfigError
+from fasb.errors import ArtifactError, BundleError, ConfigError
 
 
 def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -36,6 +36,11 @@ JUDGE = click.option(
     "--judge",
     metavar="NAME",
     help="Judge of free answers: a file of fasb/judges/, or a dotted path.",
+)
+SIBLINGS = click.option(
+    "--siblings",
+    is_flag=True,
+    help="Take the bundle of a model of the same build, such as its base.",
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for a script.")
 
@@ -76,7 +81,7 @@ def fit_command(
     checked = checked_settings(settings)
     questions = questions_of(data, checked.separator)  # before a model is loaded
     work = out.with_name(out.name + ".work")
-    bundle = fit(_loaded(model, settings), questions, checked, work, _progress)
+    bundle = fit(load_named(model, settings), questions, checked, work, _progress)
     bundle.save(out, {"data": str(data)})
     click.echo(report(bundle))
     click.echo(f"{out}: written; {work} may be deleted", err=True)
@@ -93,11 +98,7 @@ def fit_command(
 @click.option(
     "--svg", type=click.Path(path_type=Path), help="Also draw the answers, as a picture to share."
 )
-@click.option(
-    "--siblings",
-    is_flag=True,
-    help="Take the bundle of a model of the same build, such as its base.",
-)
+@SIBLINGS
 @JSON
 def steer_command(
     model: str, settings: dict[str, Any], questions: tuple[str, ...], **options: Any
@@ -112,7 +113,7 @@ def steer_command(
     from fasb.wholefiles import writing
 
     bundle = Bundle.load(options["bundle"])  # before a model is loaded
-    loaded = _loaded(model, settings)
+    loaded = load_named(model, settings)
     attach(loaded, bundle, options["siblings"])
     beta, console, pages = bundle.policy.beta, Console(), []
     if console.is_terminal and not options["as_json"]:
@@ -158,8 +159,27 @@ def evaluate_command(**options: Any) -> None:
         questions_of(options["data"], settings.get("separator", "")),
         judge_of(judge),
     )
-    found = evaluate(_loaded(options["model"], settings), bundle, questions, judge, options["seen"])
+    model = load_named(options["model"], settings)
+    found = evaluate(model, bundle, questions, judge, options["seen"])
     click.echo(_json(asdict(found)) if options["as_json"] else as_table(found))
+
+
+@click.command("show", epilog="Example: fasb show my.bundle")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@JSON
+def show_command(bundle: Path, as_json: bool) -> None:
+    """Say what a bundle is: its model, its prompt, what it does, and what was measured of it."""
+    from fasb.steering.bundle import Bundle
+    from fasb.study.escaping import without_controls
+    from fasb.user.showing import as_text, described
+
+    known = Bundle.load(bundle)
+    try:
+        shown = _json(described(known)) if as_json else as_text(known)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        # what was measured is free-form in the file: it may hold anything
+        raise BundleError(f"{bundle}: what it says of itself is not by 'fasb fit'") from None
+    click.echo("\n".join(without_controls(line) for line in shown.splitlines()))
 
 
 @click.command(
@@ -216,7 +236,8 @@ def _merged(settings: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     return {**settings, **given}
 
 
-def _loaded(model: str, settings: dict[str, Any]) -> Any:
+def load_named(model: str, settings: dict[str, Any]) -> Any:
+    """Return the model of a command line, loaded as its settings say."""
     from fasb.user.steering import load
 
     own = settings.get("model", {})

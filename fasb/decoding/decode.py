@@ -23,6 +23,7 @@ from fasb.decoding.observe import TeacherForcedText, TrackerGroup, logits_of, ob
 from fasb.decoding.sequences import Completion, Sequences, Start
 from fasb.errors import BundleError
 from fasb.model.batch import in_batches, shared_prefix
+from fasb.model.chat import render_of
 from fasb.model.load import LoadedModel
 from fasb.settings import DecodingSettings
 from fasb.steering.bundle import Bundle
@@ -189,10 +190,12 @@ def check(model: LoadedModel, bundle: Bundle, siblings: bool = False) -> None:
 
     Raises:
         BundleError: made for another model, incomplete, or without effect.
+        ConfigError: its prompt is a chat, but the tokenizer has no template.
     """
     bundle.require()
     if bundle.fingerprint is not None:
         bundle.fingerprint.check(model.fingerprint, siblings)
+    render_of(model, bundle.prompt)
     if bundle.edit is None:
         return
     text = model.encode([bundle.prompt.prefix + bundle.prompt.question + bundle.prompt.open])[0]

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from fasb.data.prompts import choice_text
+from fasb.data.prompts import Asked, Render, choice_text
 from fasb.decoding.observe import Observation, TeacherForcedText, TrackerGroup, score_batch
-from fasb.errors import DataError
+from fasb.errors import ConfigError, DataError
 from fasb.model.batch import Prefix, in_batches, prefix_of, shared_prefix
+from fasb.model.chat import render_of
 from fasb.model.load import LoadedModel
 from fasb.settings import Positions, PromptSettings, ScoringSettings
 from fasb.steering.bundle import Bundle
@@ -72,9 +73,9 @@ def encode_choices(
     model: LoadedModel,
     prompt: PromptSettings,
     scoring: ScoringSettings,
-    pairs: Sequence[tuple[str, str]],
+    pairs: Sequence[tuple[Asked, str]],
 ) -> list[Choice]:
-    """Tokens and spans of (question, answer) pairs (M2, M3).
+    """Tokens and spans of (question, answer) pairs (M2, M3); a question may be a conversation.
 
     By offsets, the scored tokens are those that hold a character of the answer; what a template
     puts behind it is cut off. As released, they are all but the first 3 after the question's L
@@ -82,9 +83,16 @@ def encode_choices(
 
     Raises:
         DataError: an answer without any token of its own.
+        ConfigError: a chat of which the released places are asked for, or without a template.
         ModelError: a text is too long for the model, or a batch for its memory.
     """
-    choices = [_choice(model, prompt, scoring, *pair) for pair in pairs]
+    render = render_of(model, prompt)
+    if render is not None and "released" in (scoring.start, scoring.span):
+        raise ConfigError(
+            "scoring: released places are counted in a plain prompt; set prompt.chat to off, or "
+            "start to answer and span to offsets"
+        )
+    choices = [_choice(model, prompt, scoring, pair, render) for pair in pairs]
     if scoring.span == "released":
         _warn_of_lost_tokens(model, prompt, choices, pairs)
     model.check_room([choice.tokens for choice in choices], 0, scoring.batch)
@@ -167,15 +175,19 @@ class _Grid:
 
 
 def _choice(
-    model: LoadedModel, prompt: PromptSettings, scoring: ScoringSettings, question: str, answer: str
+    model: LoadedModel,
+    prompt: PromptSettings,
+    scoring: ScoringSettings,
+    pair: tuple[Asked, str],
+    render: Render | None,
 ) -> Choice:
-    text = choice_text(prompt, question, answer)
+    text = choice_text(prompt, *pair, render)
     if scoring.span == "offsets" or scoring.start != "released":
-        tokens, offsets = model.encode_with_offsets(text.text)
+        tokens, offsets = model.encode_with_offsets(text.text, special=render is None)
         inside = [i for i, (a, b) in enumerate(offsets) if b > text.start and a < text.end]
         if not inside:
             raise DataError(
-                f"answer {answer!r} of {question!r}: no token of its own; remove it from the data"
+                f"answer {pair[1]!r} of {pair[0]!r}: no token of its own; remove it from the data"
             )
     else:
         tokens, inside = model.encode([text.text])[0], []
@@ -194,7 +206,7 @@ def _warn_of_lost_tokens(
     model: LoadedModel,
     prompt: PromptSettings,
     choices: Sequence[Choice],
-    pairs: Sequence[tuple[str, str]],
+    pairs: Sequence[tuple[Asked, str]],
 ) -> None:
     r"""Say so where the released span begins behind an answer's first token (M3).
 
@@ -203,7 +215,7 @@ def _warn_of_lost_tokens(
     """
     lost = 0
     for choice, pair in zip(choices, pairs, strict=True):
-        by_offsets = _choice(model, prompt, ScoringSettings(), *pair)
+        by_offsets = _choice(model, prompt, ScoringSettings(), pair, None)
         lost += choice.scored_start > by_offsets.scored_start
     if lost:
         logging.getLogger(__name__).warning(

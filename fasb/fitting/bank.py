@@ -20,7 +20,7 @@ import json
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,7 +30,7 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int8
 
 from fasb.artifacts import read_tensors, write_tensors
-from fasb.data.prompts import fill
+from fasb.data.prompts import Render, probe_text
 from fasb.data.protocol import Question
 from fasb.errors import ArtifactError, DataError
 from fasb.fitting.reads import Read
@@ -53,7 +53,10 @@ CHUNK = 250
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """The rows of a bank before a model has read them; columns of equal length."""
+    """The rows of a bank before a model has read them; columns of equal length.
+
+    rendered: the texts are of a chat template, special tokens included.
+    """
 
     read: Read
     text: tuple[str, ...]
@@ -61,18 +64,24 @@ class Texts:
     question: tuple[str, ...]
     answer: tuple[str, ...]
     drawn: tuple[str, ...]
+    rendered: bool = False
 
     def __len__(self) -> int:
         return len(self.text)
 
 
 def texts_of(
-    questions: Sequence[Question], read: Read, prompt: PromptSettings, seed: int = 0
+    questions: Sequence[Question],
+    read: Read,
+    prompt: PromptSettings,
+    seed: int = 0,
+    render: Render | None = None,
 ) -> Texts:
     """One row per phrasing and reference answer of each question.
 
     For `next_question_end` each question draws one of all questions, perhaps itself, for all its
-    rows; the released program draws from an unseeded generator (A4).
+    rows; the released program draws from an unseeded generator (A4). `render` writes the
+    conversations of a chat (C2).
 
     Raises:
         ConfigError: a template lacks a place that is filled in, or has another.
@@ -84,17 +93,16 @@ def texts_of(
     )
     rows = []
     for question, drawn in zip(questions, following):
-        behind, last = "", question.id
+        behind, last = None, question.id
         if read.position == "next_question_end":
-            behind = fill("prompt.next_question", prompt.next_question, next=questions[drawn].text)
-            last = questions[drawn].id
+            behind, last = questions[drawn].text, questions[drawn].id
         for phrasing in question.phrasings:
             for label, answers in ((1, question.true), (0, question.false)):
                 for answer in answers:
-                    text = fill("prompt.probe", prompt.probe, question=phrasing, answer=answer)
-                    rows.append((text + behind, label, question.id, answer, last))
+                    text = probe_text(prompt, phrasing, answer, behind, render)
+                    rows.append((text, label, question.id, answer, last))
     columns = zip(*rows) if rows else 5 * ((),)
-    return Texts(read, *columns)
+    return replace(Texts(read, *columns), rendered=render is not None)
 
 
 def collect(
@@ -125,7 +133,7 @@ def collect(
     parts = _parts(out) / key
     parts.mkdir(parents=True, exist_ok=True)
     (parts / "n_answers").write_text(str(len(texts)))
-    tokens = model.encode(texts.text)
+    tokens = model.encode(texts.text, special=not texts.rendered)
     model.check_room(tokens, 0, settings.batch)
     site = texts.read.site
     where = model.layout.site(site)

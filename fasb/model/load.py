@@ -63,14 +63,19 @@ class LoadedModel:
         """
         return bool(self.model._can_compile_fullgraph)
 
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return token ids with the tokenizer's own start (BOS), and without an end it may add."""
-        return [tokens for tokens, _ in self._encoded(texts, offsets=False)]
+    def encode(self, texts: Sequence[str], special: bool = True) -> list[list[int]]:
+        """Return token ids with the tokenizer's own start (BOS), and without an end it may add.
 
-    def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        Without `special` none is added, as texts of a chat template hold what they need.
+        """
+        return [tokens for tokens, _ in self._encoded(texts, False, special)]
+
+    def encode_with_offsets(
+        self, text: str, special: bool = True
+    ) -> tuple[list[int], list[tuple[int, int]]]:
         """Return token ids as `encode` gives them, and the characters [start, end) each covers.
 
-        BOS covers (0, 0).
+        An added BOS covers (0, 0).
 
         Raises:
             ModelError: the tokenizer has no offsets.
@@ -81,7 +86,7 @@ class LoadedModel:
                 "tokenizer, "
                 "or set scoring.span: released"
             )
-        return self._encoded([text], offsets=True)[0]
+        return self._encoded([text], True, special)[0]
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of the tokens, without special tokens."""
@@ -138,12 +143,15 @@ class LoadedModel:
             )
 
     def _encoded(
-        self, texts: Sequence[str], offsets: bool
+        self, texts: Sequence[str], offsets: bool, special: bool
     ) -> list[tuple[list[int], list[tuple[int, int]]]]:
         if not texts:
             return []
         found = self.tokenizer(
-            list(texts), return_offsets_mapping=offsets, return_attention_mask=False
+            list(texts),
+            add_special_tokens=special,
+            return_offsets_mapping=offsets,
+            return_attention_mask=False,
         )
         rows = []
         n_known = len(self.model.get_input_embeddings().weight)
@@ -155,7 +163,8 @@ class LoadedModel:
                     f"{n_known:,}; give the tokenizer that belongs to it"
                 )
             spans = found["offset_mapping"][i] if offsets else [(0, 0)] * len(tokens)
-            end = len(tokens) - (len(tokens) > 1 and tokens[-1] == self.tokenizer.eos_token_id)
+            ends = special and len(tokens) > 1 and tokens[-1] == self.tokenizer.eos_token_id
+            end = len(tokens) - ends
             rows.append((list(tokens[:end]), [(int(a), int(b)) for a, b in spans[:end]]))
         return rows
 

@@ -113,7 +113,10 @@ class Study(StageSettings):
             )
             for name, field in StageSettings.model_fields.items()
         }
-        return StageSettings(**merged)
+        found = StageSettings(**merged)
+        if found.prompt.chat == "auto":
+            raise ConfigError(f"datasets.{dataset}.prompt.chat: auto; a study says on or off")
+        return found
 
 
 def _own_prompt(entry: DatasetEntry) -> dict[str, Any]:

@@ -30,13 +30,14 @@ import pandas as pd
 from jaxtyping import Int
 
 from fasb.artifacts import Store, stamp_of
-from fasb.data.prompts import clean_answer, generation_prompt
+from fasb.data.prompts import clean_answer
 from fasb.data.protocol import Question
 from fasb.decoding.decode import Answers, check, sweep, trace
 from fasb.decoding.score import Scores, encode_choices, score_sweep
 from fasb.decoding.side_effects import side_effects
 from fasb.errors import ArtifactError
 from fasb.metrics.answers import choice_rows
+from fasb.model.chat import encode_prompts
 from fasb.model.load import LoadedModel, load_model
 from fasb.provenance import content_hash, weights_of
 from fasb.settings import DecodingSettings, ModelSettings, PromptSettings
@@ -88,7 +89,7 @@ def traced(
 ) -> pd.DataFrame:
     """Return unsteered answers to all phrasings of all questions."""
     rows = phrasings(questions)
-    prompts = model.encode([generation_prompt(prompt, row.text) for row in rows])
+    prompts = encode_prompts(model, prompt, [row.text for row in rows])
     model.check_room(prompts, decoding.tokens, decoding.batch)
     found = trace(model, prompts, decoding, prompt.stop)
     tokens = found.rows()

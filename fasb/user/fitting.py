@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from pydantic import Field, FiniteFloat, PositiveInt
+from pydantic import Field, FiniteFloat, PositiveInt, field_validator
 
 from fasb.data.protocol import Question, Split
 from fasb.data.splits import split
@@ -31,10 +31,11 @@ from fasb.fitting.reads import Read
 from fasb.fitting.training import HEADS, Training
 from fasb.judges.ask import run_judge
 from fasb.metrics.answers import choice_rows, true_info, verdict
+from fasb.model.chat import render_of, settled
 from fasb.model.load import LoadedModel
 from fasb.provenance import content_hash, weights_of
 from fasb.search import Method, Tried, at_edge, best_of, grid_points
-from fasb.settings import JudgeSettings, Section, SplitSettings, StageSettings
+from fasb.settings import JudgeSettings, PromptSettings, Section, SplitSettings, StageSettings
 from fasb.steering.bundle import Bundle
 from fasb.steering.tracker import Cosine, Tracker
 from fasb.user import steering
@@ -71,6 +72,7 @@ class FitSettings(StageSettings):
     model: dict[str, Any] = Field(
         {}, description="ModelSettings other than the path; used by the command line"
     )
+    prompt: PromptSettings = PromptSettings(chat="auto")
     vector: Literal["probe", "prototype"] = "probe"
     grid: Grid = Grid()
     judge: JudgeSettings | None = Field(
@@ -85,6 +87,11 @@ class FitSettings(StageSettings):
     separator: str | None = Field(
         "", description="Between the answers of a table's field; null: a field is one answer"
     )
+
+    @field_validator("prompt", mode="before")
+    @classmethod
+    def _chat_by_default(cls, given: Any) -> Any:
+        return {"chat": "auto", **given} if isinstance(given, dict) else given
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +133,7 @@ def fit(
     settings = checked_settings(settings)
     questions = questions_of(data, settings.separator)
     judge, model = settings.judge, steering.load(model)
+    settings = settings.model_copy(update={"prompt": settled(model, settings.prompt)})
     points = settings.grid.points(model.layout.n_layers * model.layout.n_heads)
     parts = split_of(questions, settings)
     train, validation, test = _parted(questions, parts)
@@ -133,6 +141,7 @@ def fit(
         f"{len(questions)} questions: {len(train)} to fit, {len(validation)} to tune, "
         f"{len(test)} held out"
     )
+    say(f"prompt: {PROMPTS[settings.prompt.chat]}")
     with tempfile.TemporaryDirectory() if work is None else contextlib.nullcontext(work) as folder:
         training = training_of(model, questions, parts, settings, Path(folder))
         method = method_of(settings)
@@ -260,6 +269,11 @@ def report(bundle: Bundle) -> str:
     return "\n".join([*lines, f"          n = {n['test']} questions held out"])
 
 
+PROMPTS = {
+    "on": "the tokenizer's chat template (prompt.chat on)",
+    "off": "plain text (prompt.chat off)",
+}
+"""How questions are put, in print."""
 TUNED_ON = {"mc2": "MC2", "true_info": "True*Info"}
 """What a setting is chosen by, in print."""
 
@@ -295,7 +309,8 @@ def _bank(
     folder: Path,
 ) -> Bank:
     """Return the bank in `folder`, made unless it is there; its name holds a hash of its source."""
-    texts = texts_of(questions, read, settings.prompt, settings.activations.seed)
+    render = render_of(model, settings.prompt)
+    texts = texts_of(questions, read, settings.prompt, settings.activations.seed, render)
     of_model = model.settings.model_dump(mode="json"), asdict(model.fingerprint)
     source = [*of_model, weights_of(model.settings.path), settings.activations.dtype]
     path = folder / f"{read.name}-{content_hash([asdict(texts), *source])}.h5"

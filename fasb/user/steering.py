@@ -4,14 +4,15 @@ In: a model (hub id, folder, or already in memory), a bundle, questions. Out: an
 what the tracker saw and what was taken back. Knows no training data.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fasb.data.prompts import clean_answer, generation_prompt
+from fasb.data.prompts import Asked, clean_answer
 from fasb.decoding.decode import Answers, answer, check
 from fasb.extensions import validated
+from fasb.model.chat import encode_prompts
 from fasb.model.load import LoadedModel, load_model, wrap
 from fasb.settings import ModelSettings
 from fasb.steering.bundle import Bundle
@@ -71,25 +72,32 @@ def attach(model: LoadedModel, bundle: Bundle | str | Path, siblings: bool = Fal
 
 
 def steer(
-    model: Any, bundle: Bundle | str | Path, questions: str | Sequence[str], siblings: bool = False
+    model: Any,
+    bundle: Bundle | str | Path,
+    questions: Asked | Sequence[Asked],
+    siblings: bool = False,
 ) -> list[Answer]:
     """The model's answers under the bundle, in the order of the questions.
 
+    A question may be a conversation that ends with one: a list of `{"role": …, "content": …}`, of
+    which the newest answer is steered. One question, or one conversation, needs no list around it.
+
     Raises:
         BundleError: the bundle was made for another model, or does nothing to this one.
+        DataError: messages that are no conversation, or more than one under a plain prompt.
     """
     model = load(model)
     bundle = attach(model, bundle, siblings)
-    questions = [questions] if isinstance(questions, str) else list(questions)
-    if not questions:
+    asked = _each(questions)
+    if not asked:
         return []
-    answers = answer(model, prompts_of(model, bundle, questions), bundle)
+    answers = answer(model, prompts_of(model, bundle, asked), bundle)
     unsteered = (
         texts_of(model, bundle, answers.before.rows()) if bundle.policy.when != "always" else None
     )
     return [
         Answer(
-            question=question,
+            question=question if isinstance(question, str) else question[-1]["content"],
             text=text,
             unsteered=unsteered[row] if unsteered else None,
             fired=bool(answers.decision.fired[row]),
@@ -98,14 +106,22 @@ def steer(
             p=p_of(answers, row),
         )
         for row, (question, text) in enumerate(
-            zip(questions, texts_of(model, bundle, answers.after.rows()), strict=True)
+            zip(asked, texts_of(model, bundle, answers.after.rows()), strict=True)
         )
     ]
 
 
-def prompts_of(model: LoadedModel, bundle: Bundle, questions: Sequence[str]) -> list[list[int]]:
-    """The questions as the bundle's prompt puts them, as token ids."""
-    prompts = model.encode([generation_prompt(bundle.prompt, question) for question in questions])
+def _each(questions: Asked | Sequence[Asked]) -> list[Asked]:
+    """Return the questions; messages without a list around them are one conversation."""
+    given: Any = questions
+    if isinstance(given, str) or (given and isinstance(given[0], Mapping)):
+        given = [given]
+    return list(given)
+
+
+def prompts_of(model: LoadedModel, bundle: Bundle, questions: Sequence[Asked]) -> list[list[int]]:
+    """The questions, or conversations, as the bundle's prompt puts them, as token ids."""
+    prompts = encode_prompts(model, bundle.prompt, questions)
     model.check_room(prompts, bundle.decoding.tokens, bundle.decoding.batch)
     return prompts
 

@@ -18,8 +18,9 @@ from fasb.study.stage import (
     stage,
 )
 
-PROBED = {"probe", "next_question"}
-ASKED = {"prefix", "question", "open", "stop", "question_mark", "answer_mark"}
+CHAT = {"chat", "system", "turns", "template", "thinks"}
+PROBED = {"probe", "next_question"} | CHAT
+ASKED = {"prefix", "question", "open", "stop", "question_mark", "answer_mark", "marks"} | CHAT
 WRITTEN = {"tokens", "temperature", "top_p", "seed", "batch"}
 """Prompt settings that banks, and prompt and decoding settings that unsteered answers depend on."""
 
@@ -107,12 +108,14 @@ def activations(study: Study, model: str, dataset: str, read: str, paths: Paths)
     from fasb.data.protocol import read_questions
     from fasb.fitting.bank import collect, texts_of
     from fasb.fitting.reads import Read
+    from fasb.model.chat import render_of
     from fasb.model.load import load_model
 
     sections = study.sections(dataset)
     asked = read_questions(paths["questions"])
-    texts = texts_of(asked, Read.named(read), sections.prompt, sections.activations.seed)
     loaded = load_model(ModelSettings(**model_settings(study, model)))
+    prompt, seed = sections.prompt, sections.activations.seed
+    texts = texts_of(asked, Read.named(read), prompt, seed, render_of(loaded, prompt))
     collect(loaded, texts, sections.activations, paths["bank"], paths.made_by())
 
 

@@ -1,0 +1,77 @@
+"""`fasb chat`: a conversation in the terminal, whose answers are steered while they are written."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fasb.cli.user import BUNDLE, SIBLINGS, load_named, model_options
+from fasb.errors import DataError
+
+QUIT = "/quit"
+
+
+@click.command("chat", epilog="Example: fasb chat --model models/smollm2 --bundle my.bundle")
+@model_options
+@BUNDLE
+@SIBLINGS
+def chat_command(model: str, settings: dict[str, Any], bundle: Path, siblings: bool) -> None:
+    """Talk with a model under a bundle, until /quit or the end of the input.
+
+    Each answer is shown as 'fasb steer' shows it, and is part of what follows. Ctrl-C stops an
+    answer, which is then forgotten together with its question; between two, it ends the
+    conversation. A bundle whose prompt is plain text has no conversation: there every question
+    stands alone.
+    """
+    from rich.console import Console
+
+    from fasb.cli.terminal import legend, show
+    from fasb.decoding.stream import stream
+    from fasb.steering.bundle import Bundle
+    from fasb.user.steering import attach, prompts_of
+
+    known = Bundle.load(bundle)  # before a model is loaded
+    answering = load_named(model, settings)
+    attach(answering, known, siblings)
+    beta, console, said = known.policy.beta, Console(), []
+    if console.is_terminal:
+        console.print(legend(beta), f"{QUIT} ends the conversation.", sep="\n", end="\n\n")
+    if known.prompt.chat == "off":
+        click.echo("plain prompt: every question stands alone", err=True)
+    while (question := _question()) is not None:
+        said.append({"role": "user", "content": question})
+        (prompt,) = prompts_of(answering, known, [said])
+        try:
+            page = show(console, question, stream(answering, prompt, known), beta)
+        except KeyboardInterrupt:
+            click.echo("stopped, and forgotten", err=True)
+            said.pop()
+            continue
+        said.append({"role": "assistant", "content": page.answer})
+        if known.prompt.chat == "off":
+            said.clear()
+
+
+def _question() -> str | None:
+    """Return the next line that is not empty; None at the end of the conversation.
+
+    Raises:
+        DataError: the input is not text.
+    """
+    if sys.stdin is None:  # closed by whoever started the program
+        return None
+    asks = "> " if sys.stdin.isatty() else ""
+    while True:
+        try:
+            line = input(asks).strip()
+        except (EOFError, KeyboardInterrupt):
+            if asks:
+                click.echo()  # the terminal's own prompt begins on a line of its own
+            return None
+        except UnicodeDecodeError:
+            raise DataError("standard input: not UTF-8; give text in UTF-8") from None
+        if line == QUIT:
+            return None
+        if line:
+            return line
