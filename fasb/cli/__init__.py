@@ -12,7 +12,7 @@ import click
 from fasb.errors import FasbError, did_you_mean
 
 COMMANDS = {
-    "fasb.cli.user": ("fit", "steer", "evaluate", "show", "verify"),
+    "fasb.cli.user": ("fit", "steer", "evaluate", "show", "verify", "export"),
     "fasb.cli.chat": ("chat",),
     "fasb.cli.get": ("get",),
     "fasb.cli.run": ("run",),

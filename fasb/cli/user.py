@@ -182,6 +182,24 @@ def show_command(bundle: Path, as_json: bool) -> None:
     click.echo("\n".join(without_controls(line) for line in shown.splitlines()))
 
 
+@click.command("export", epilog="Example: fasb export my.bundle my.gguf")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path))
+def export_command(bundle: Path, file: Path) -> None:
+    """Write a bundle's edit as a control vector for llama.cpp and repeng.
+
+    Only for edits that add to the residual stream. FILE is GGUF; at scale 1 it adds what the bundle
+    adds at its alpha, at every token: there is no tracker, and nothing is taken back.
+    """
+    from fasb.steering.bundle import Bundle
+    from fasb.user.exporting import export
+    from fasb.wholefiles import check_out
+
+    check_out(file)
+    export(Bundle.load(bundle), file)
+    click.echo(f"{file}: written; tracker and policy stay behind", err=True)
+
+
 @click.command(
     "verify", epilog="Example: fasb verify my.bundle results/tradeoff-s2/tradeoff-s2/seed0/*"
 )
