@@ -84,9 +84,9 @@ def steer(
     if not questions:
         return []
     answers = answer(model, prompts_of(model, bundle, questions), bundle)
-    unsteered = (
-        texts_of(model, bundle, answers.before.rows()) if bundle.policy.when != "always" else None
-    )
+    unsteered = None
+    if not bundle.policy.steers_from_start:
+        unsteered = texts_of(model, bundle, answers.before.rows())
     return [
         Answer(
             question=question,
