@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from fasb.errors import ConfigError
-from fasb.fitting.recipe import Recipe, known_keys
+from fasb.fitting.recipe import POLICY_KEYS, Recipe, known_keys
 from fasb.settings import Section, StageSettings
 
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 GREY = "#999999"
 Point = dict[str, Any]
 """Values of a method's settings at one point of its grid."""
+
+NOT_STEERING: Point = {"when": "never"}
+"""What a point of a grid says that leaves the model as it is."""
 
 DIGITS = 9
 """Values that agree to so many digits are equal: products of equal shares may differ there."""
@@ -61,14 +64,22 @@ def best_of(tried: Sequence[Tried]) -> int:
 def at_edge(point: Mapping[str, Any], grid: Mapping[str, Sequence[Any]]) -> list[str]:
     """Return the keys whose value in `point` is the lowest or highest of three or more numbers.
 
-    Of two values each is one of both, and words and switches have no order.
+    Of two values each is one of both, and words and switches have no order. Not to steer is at no
+    edge.
     """
-    found = []
+    found: list[str] = []
+    if not steers(point):
+        return found
     for key, values in grid.items():
         numbers = {value for value in values if not isinstance(value, str | bool)}
         if len(numbers) > 2 and point[key] in (min(numbers), max(numbers)):
             found.append(key)
     return found
+
+
+def steers(point: Mapping[str, Any]) -> bool:
+    """Return whether a point of a grid is more than `NOT_STEERING`."""
+    return point.get("when") != NOT_STEERING["when"]
 
 
 class Method(Section):
@@ -78,6 +89,9 @@ class Method(Section):
     role: Literal["main", "ablation", "control"] = Field(
         "main",
         description="Where it is shown: `ablation` only beside the method it is a variant of",
+    )
+    crossed: tuple[str, str] | None = Field(
+        None, description="Row and column, as printed, in the table and figure `crossing`"
     )
     colour: str = Field(GREY, pattern="^#[0-9A-Fa-f]{6}$", description="Of its lines in figures")
     use: str | None = Field(
@@ -96,10 +110,16 @@ class Method(Section):
         None, description="Takes the setting that was chosen for this other method"
     )
 
+    mean_strength: bool = Field(
+        False,
+        description="With `like`: alpha is the other's mean strength on validation answers, 0 "
+        "where it leaves one alone",
+    )
+
     @property
     def steers(self) -> bool:
         """Whether this is more than the model as it is."""
-        return self.use is not None
+        return self.use is not None or self.settings.get("when", "never") != "never"
 
     @property
     def gated(self) -> bool:
@@ -108,8 +128,16 @@ class Method(Section):
         return self.steers and when in ("token", "prompt")
 
     def points(self) -> list[Point]:
-        """Return the grid's points, the last key varying fastest; without a grid one, empty."""
-        return grid_points(self.grid)
+        """Return the grid's points, the last key varying fastest; without a grid one, empty.
+
+        A grid has one more, the last: not to steer, which a method is left with where no other
+        point is better than the model as it is.
+        """
+        points = grid_points(self.grid)
+        if self.steers and self.grid:
+            fitted = {key: value for key, value in points[0].items() if key not in POLICY_KEYS}
+            points.append({**fitted, **NOT_STEERING})
+        return points
 
     def check(self, sections: StageSettings, where: str) -> None:
         """Refuse settings, or a point of the grid, that no part of the method takes.

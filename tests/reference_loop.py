@@ -41,6 +41,8 @@ def answer(model: LoadedModel, prompt: list[int], bundle: Bundle) -> Answer:
     while not fired and not ended(model, tokens, bundle):
         tokens.append(next_token(model, prompt + tokens))
         n = len(tokens)
+        if policy.when == "always" and n == policy.after and not ended(model, tokens, bundle):
+            fired, fired_at, kept, strength = True, n, n, policy.alpha  # C1
         if policy.when == "token" and (n >= policy.s or ended(model, tokens, bundle)):  # G3
             deviation = p_of(model, prompt + tokens, bundle.tracker)[len(prompt) - 1 :]
             p = deviation[: judged_state(policy, n) + 1]
@@ -67,8 +69,8 @@ def choose(
     """
     policy, end = bundle.policy, len(text)
     fired, first, strength = False, end, 0.0
-    if policy.when == "always" and start < end:
-        fired, first, strength = True, start, policy.alpha
+    if policy.when == "always" and start + policy.after < end:
+        fired, first, strength = True, start + policy.after, policy.alpha
     elif policy.when == "prompt" and start < end:  # the last token before the answer
         p = p_of(model, text, bundle.tracker)[scored - 1]
         if p > policy.beta:
@@ -127,7 +129,7 @@ def edited(bundle: Bundle, n_prompt: int, kept: int, length: int) -> range:
 def asked_first(model: LoadedModel, prompt: list[int], bundle: Bundle) -> tuple[bool, int, float]:
     """Policies that need no answer: ITI steers always, After Question if the prompt deviates."""
     policy = bundle.policy
-    if policy.when == "always":
+    if policy.when == "always" and not policy.after:
         return True, 0, policy.alpha
     if policy.when == "prompt" and (p := p_of(model, prompt, bundle.tracker)[-1]) > policy.beta:
         return True, 0, strength_of(policy, p)

@@ -301,6 +301,7 @@ def _tuned(grid: pd.DataFrame) -> dict:
             "setting": setting(row),
             "for_mc2": setting(mc.iloc[0].to_dict()),
             "validation": {key: row[key] for key in ("true", "info", "true_info")},
+            "steers": {"generation": True, "mc2": True},
             "edge": ["alpha"] if row["method"] == "fasb-prototype" else [],
             "edge_mc2": ["k"] if row["method"] == "fasb-prototype" else [],
         }

@@ -175,8 +175,10 @@ POLICIES = {
     "backtracking": {"when": "token", "s": 2, "backtracks": 3, "judged": "newest"},
 }
 """What a gate's p may be asked for."""
+UNGATED = {"after": {"after": 2}}
+"""What may be asked for without a gate."""
 
-ALONE = [(name, None, None) for name in known("methods")]
+ALONE = [(name, None, policy) for policy in (None, *UNGATED) for name in known("methods")]
 GATED = list(itertools.product(known("methods"), known("gates"), POLICIES))
 ONCE = ALONE + list(itertools.product(known("methods"), known("gates"), ["token"]))
 
@@ -188,7 +190,7 @@ def few(package, name):
 
 def recipe_of(use, gate=None, policy=None, **settings):
     """The recipe of a method under a gate and a policy."""
-    settings |= few("methods", use) | (POLICIES[policy] if policy else {})
+    settings |= few("methods", use) | ((POLICIES | UNGATED)[policy] if policy else {})
     settings |= few("gates", gate) if gate else {}
     entry = Method(use=use, gate=gate, settings=settings)
     return entry.recipe({}, SECTIONS, "test")

@@ -1,11 +1,20 @@
-"""Draws follow the model's own distribution."""
+"""Draws follow the model's own distribution; of several the one with the lowest p is kept."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import reference_loop
 import torch
 from scipy.stats import chisquare
+from steering import some_bundle, some_prompts
+from tiny import tiny_model
 
-from fasb.decoding.sampling import Sampler
+from fasb.decoding.decode import answer, begin, decode, sweep, trace
+from fasb.decoding.sampling import Sampler, seed_of
+from fasb.decoding.score import Choice, score
+from fasb.errors import BundleError, ConfigError
+from fasb.steering.policy import Policy
 
 LOGITS = torch.tensor([2.0, 0.5, -1.0, 1.0, 0.0])
 
@@ -49,3 +58,110 @@ def test_a_chance_of_almost_1_draws_a_token_that_can_be():
     logits = torch.tensor([[[0.0, -torch.inf, 5.0]]])
     for top_p in (1.0, 0.5):
         assert Sampler(1.0, top_p).pick(logits, np.array([[np.nextafter(1.0, 0)]])).item() in (0, 2)
+
+
+# ---- best of several draws (docs/method.md C7)
+
+PROMPTS = some_prompts(3, seed=2, longest=6)
+POLICIES = {
+    "from the start": {"when": "always"},
+    "where it fires": {"when": "token", "s": 3},
+    "after the question": {"when": "prompt"},
+}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_model()
+
+
+@pytest.fixture(params=POLICIES)
+def bundle(request, model):
+    return some_bundle(model, tokens=6, best_of=3, **POLICIES[request.param])
+
+
+def ending(model, prompt, kept, strength, draw, bundle):
+    """One draw of a row as a plain loop writes it, and p at its end."""
+    sampler = Sampler(1.0, seed=seed_of(bundle.decoding.seed, draw))
+    chance = sampler.chances([prompt], bundle.decoding.tokens)
+    tokens = list(kept)
+    while not reference_loop.ended(model, tokens, bundle):
+        text = prompt + tokens
+        at = reference_loop.edited(bundle, len(prompt), len(kept), len(text))
+        logits = reference_loop.run(model, text, bundle.edit, strength, at)[0]
+        tokens.append(int(sampler.pick(logits[None, -1:], chance[:, [len(tokens)]])))
+    return tokens, reference_loop.p_of(model, prompt + tokens, bundle.tracker)[-1]
+
+
+def expected(model, prompt, bundle):
+    """The row's answer, and how many tokens were decoded for it."""
+    first = reference_loop.answer(model, prompt, bundle.with_policy(best_of=1))
+    unsteered = trace(model, [prompt], bundle.decoding).rows()[0]
+    if not first.fired:
+        return unsteered, len(unsteered)
+    kept = unsteered[: first.kept]
+    drawn = []
+    for draw in range(bundle.policy.best_of):
+        drawn.append(ending(model, prompt, kept, first.strength, draw, bundle))
+    n = first.fired_at + sum(len(tokens) - len(kept) for tokens, _ in drawn)
+    return min(drawn, key=lambda one: one[1])[0], n
+
+
+def test_the_draw_with_the_lowest_p_at_its_end_is_kept(model, bundle):
+    for plain in (bundle, replace(bundle, edit=None).with_policy(alpha=0.0)):
+        wanted = [expected(model, prompt, plain) for prompt in PROMPTS]
+        for run in (answer, decode):
+            found = run(model, PROMPTS, plain)
+            assert list(zip(found.after.rows(), found.decoded.tolist())) == wanted
+        assert plain.edit is not None or not found.decision.strength.any()
+    # some are not what greedy decoding gives
+    assert decode(model, PROMPTS, bundle.with_policy(best_of=1)).after.rows() != found.after.rows()
+
+
+def test_a_batch_gives_what_its_rows_give_alone_and_a_grid_what_its_points_do(model, bundle):
+    bundles = [bundle, bundle.with_policy(best_of=2), bundle.with_policy(beta=0.6)]
+    before = trace(model, PROMPTS, bundle.decoding)
+    together = sweep(model, PROMPTS, before, bundles)
+    for one, found in zip(bundles, together, strict=True):
+        for i, prompt in enumerate(PROMPTS):
+            assert answer(model, [prompt], one).after.rows()[0] == found.after.rows()[i]
+
+
+def test_more_draws_end_no_higher_and_the_seed_decides(model):
+    bundle = some_bundle(model, tokens=6, when="always", best_of=2)
+    seeded = bundle.decoding.model_copy(update={"seed": 1})
+    other = decode(model, PROMPTS, replace(bundle, decoding=seeded))
+    found = {n: decode(model, PROMPTS, bundle.with_policy(best_of=n)) for n in (2, 6)}
+    assert found[2].after.rows() != other.after.rows()
+
+    def ends(answers):
+        rows = zip(PROMPTS, answers.after.rows(), strict=True)
+        return [reference_loop.p_of(model, [*a, *b], bundle.tracker)[-1] for a, b in rows]
+
+    assert (np.array(ends(found[6])) <= np.array(ends(found[2])) + 1e-9).all()
+    assert (found[6].decoded > found[2].decoded).all()
+
+
+def test_candidate_answers_are_ranked_by_p_alone(model):
+    bundle = some_bundle(model, when="always", best_of=4)
+    choices, p = [], []
+    for prompt in PROMPTS:
+        for more in ((20, 21), (30, 31, 32)):
+            choices.append(Choice((*prompt, *more), len(prompt) - 1, len(prompt)))
+            p.append(reference_loop.p_of(model, [*prompt, *more], bundle.tracker)[-1])
+    for one in (bundle, replace(bundle, edit=None)):
+        found = score(model, choices, one, batch=3)
+        np.testing.assert_allclose(found.logprob, np.log1p(-np.array(p)), atol=1e-9)
+        assert not found.fired.any()
+
+
+def test_what_cannot_be_drawn_is_refused(model):
+    bundle = some_bundle(model, best_of=2)
+    with pytest.raises(BundleError, match="best_of answers are written before one is kept"):
+        begin(model, PROMPTS, bundle)
+    with pytest.raises(ConfigError, match=r"policy\.best_of: 0; set it to 1"):
+        Policy(best_of=0)
+    with pytest.raises(ConfigError, match=r"policy\.best_of: is for what fires once"):
+        Policy(best_of=2, backtracks=2)
+    with pytest.raises(BundleError, match="no edit"):
+        replace(bundle, edit=None).with_policy(best_of=1).require()

@@ -4,6 +4,7 @@ import pytest
 import torch
 from fits import fit_bundle, some_fits
 
+from fasb import search
 from fasb.errors import ConfigError
 from fasb.fitting.reads import HEAD_READS, Read
 from fasb.search import Method
@@ -78,7 +79,7 @@ def test_what_a_policy_does_not_look_at_makes_no_difference():
         ({"vector": "probe"}, {"use": "caa"}, r"methods\.mine\.vector: unknown key"),
         ({"condition": 0.5}, FASB, r"methods\.mine\.condition: unknown key"),
         ({"k": 0}, FASB, r"methods\.mine\.k: .*greater than or equal to 1"),
-        ({"vector": "random"}, FASB, r"methods\.mine\.vector: "),
+        ({"vector": "randm"}, FASB, r"methods\.mine\.vector: "),
         ({"layer": 2.0}, {"use": "caa"}, r"methods\.mine\.layer: .*less than or equal to 1"),
         ({"s": 0}, FASB, r"policy\.s: 0"),
         ({"s": 2.5}, FASB, r"methods\.mine\.s: .*valid integer.*got 2\.5"),
@@ -109,8 +110,19 @@ def test_points_cross_the_grid_the_last_key_fastest():
         {"alpha": 1, "s": 4},
         {"alpha": 2, "s": 3},
         {"alpha": 2, "s": 4},
+        {"when": "never"},
     ]
     assert Method().points() == [{}]
+
+
+def test_not_to_steer_is_the_last_point_of_every_grid_that_steers():
+    entry = Method(**FASB, settings={"when": "prompt", "alpha": 3}, grid={"k": (2, 4)})
+    *steering, last = entry.points()
+    assert all(search.steers(point) for point in steering)
+    assert last == {"k": 2, "when": "never"}
+    found = entry.recipe(last, StageSettings(), "test")
+    assert (found.policy.when, found.policy.reads_p, found.method.k) == ("never", False, 2)
+    assert Method(**FASB, settings={"alpha": 3}).points() == [{}]
 
 
 def test_an_entry_like_another_takes_what_it_knows_of_its_setting():

@@ -309,6 +309,56 @@ def test_head_vectors_are_sigma_times_the_unit_direction_of_the_best_heads(
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
 
 
+def random_vectors(fits, model, seed=0, **settings):
+    training = replace(fits.training(), sections=SECTIONS, model=lambda: model, seed=seed)
+    entry = Method(use="head_vectors", settings={"k": 4, **settings})
+    recipe = entry.recipe({}, SECTIONS, "test")
+    (change,) = fit_bundle(training, recipe, model.fingerprint, {}).edit.changes
+    return change.at, change.operation.vector
+
+
+def test_a_random_direction_is_as_long_as_the_probes_and_drawn_from_the_seed(fits, model):
+    at, vector = random_vectors(fits, model, vector="random")
+    probes_at, probes = random_vectors(fits, model)
+    assert torch.equal(at, probes_at)
+    torch.testing.assert_close(vector.norm(dim=1), probes.norm(dim=1))
+    assert not torch.allclose(vector, probes)
+    again, other = (random_vectors(fits, model, seed, vector="random")[1] for seed in (0, 1))
+    assert torch.equal(vector, again)
+    assert not torch.allclose(vector, other)
+    # a smaller k has the same directions
+    assert torch.equal(random_vectors(fits, model, vector="random", k=2)[1], vector[:2])
+
+
+def test_random_heads_are_drawn_from_the_seed_and_keep_their_own_vectors(fits, model):
+    at, vector = random_vectors(fits, model, heads="random")
+    assert len({tuple(place) for place in at.tolist()}) == 4
+    assert not torch.equal(at, random_vectors(fits, model, seed=1, heads="random")[0])
+    assert torch.equal(random_vectors(fits, model, heads="random", k=2)[0], at[:2])
+    n_heads = model.layout.n_layers * model.layout.n_heads
+    every, vectors = random_vectors(fits, model, k=n_heads)
+    of = {tuple(place): one for place, one in zip(every.tolist(), vectors)}
+    for place, one in zip(at.tolist(), vector):
+        assert torch.equal(one, of[tuple(place)])
+
+
+def test_the_gate_of_chance_has_the_probe_gates_p_on_average_and_knows_nothing(fits, model):
+    probe, chance = (
+        bundle_of(fits, model, "head_vectors", gate, k=3).tracker for gate in ("probe", "chance")
+    )
+    assert chance.at.shape == (1, 2)
+    bank = fits.bank(HEAD_READS[0])
+    rows = bank.rows(fits.splits[0].train)
+    logits = []
+    for tracker in (probe, chance):
+        states = [bank.layer(layer)[rows][:, head] for layer, head in tracker.at.tolist()]
+        p = tracker.deviation(torch.from_numpy(np.stack(states, 1)))
+        logits.append(torch.logit(p.double(), eps=1e-6).numpy())
+    assert logits[1].mean() == pytest.approx(logits[0].mean(), abs=1e-3)
+    assert logits[1].std() == pytest.approx(logits[0].std(), rel=1e-3)
+    assert np.corrcoef(logits)[0, 1] < 0.9
+
+
 def test_the_probe_gate_is_the_mean_over_anchors_of_one_minus_p_true(fits, model, ranked):
     probes, best = ranked
     tracker = bundle_of(fits, model, "head_vectors", "probe", k=3).tracker

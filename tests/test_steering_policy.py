@@ -145,6 +145,18 @@ def test_policies_that_read_no_p_need_none():
         decide(trace, Policy())
 
 
+def test_after_steers_always_from_a_token_on_without_p():
+    trace = Trace.of([[1, 2, 3], [1, 2], [1, 2], [1]], [EOS, EOS, OPEN, LIMIT])
+    found = decide(trace, Policy(alpha=2.0, when="always", after=2))
+    # of an answer that ended with its second token nothing is left to steer
+    assert found.fired.tolist() == [True, False, True, False]
+    assert found.kept.tolist() == found.fired_at.tolist() == [2, 2, 2, 1]
+    assert found.strength.tolist() == [2.0, 0.0, 2.0, 0.0]
+    # a candidate answer's last state may be edited
+    found = decide_choice(trace, Policy(alpha=2.0, when="always", after=2))
+    assert found.fired.tolist() == [True, True, True, False]
+
+
 def test_rows_are_decided_alone():
     generator = np.random.default_rng(0)
     length = generator.integers(1, 30, 200)
@@ -182,6 +194,9 @@ def test_rows_without_tokens_never_fire():
         ({"s": 0}, r"policy\.s: 0.*set s to 1 or more"),
         ({"beta": 1.5}, r"policy\.beta: 1\.5.*between 0 and 1"),
         ({"alpha": float("nan")}, r"policy\.alpha: nan.*finite"),
+        ({"after": -1, "when": "always"}, r"policy\.after: -1; set it to 0 or more"),
+        ({"after": 1}, r"policy\.after: is for what steers always"),
+        ({"after": 1, "when": "always", "release": 0.1}, r"policy\.after: is for what"),
     ],
 )
 def test_impossible_policies_are_refused(changes, message):

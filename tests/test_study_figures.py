@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,6 +15,12 @@ from fasb.study.figures.numbers import mean_over_worlds, with_verdicts
 from fasb.study.panels import Cell
 from fasb.study.styles import MethodStyle
 
+CROSSED = (
+    STYLES[0],
+    replace(STYLES[1], crossed=("Heads", "Always")),
+    replace(STYLES[2], crossed=("Heads", "Probe, back")),
+    replace(STYLES[3], crossed=("Random", "Always")),
+)
 FILES = ("generations.parquet", "judged.parquet", "anchors.h5", "grid.parquet", "metrics.parquet")
 
 
@@ -24,7 +32,8 @@ def made(tmp_path_factory):
 @pytest.fixture(scope="module")
 def rows(made):
     cells, files = Cell.of(made.cells), made.files(*FILES)
-    return {name: rows_of(name, cells, files, STYLES) for name in FIGURES}
+    styles = {"crossing": CROSSED}
+    return {name: rows_of(name, cells, files, styles.get(name, STYLES)) for name in FIGURES}
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +188,19 @@ def test_captions_say_what_intervals_are_over(made, tmp_path):
 def test_an_unknown_figure_is_named_with_the_nearest():
     with pytest.raises(ConfigError, match="did you mean 'figure_4'"):
         rows_of("figure4", [], [], [])
+
+
+def test_a_crossing_shows_each_place_with_its_gain_over_the_unsteered_model(rows, drawn):
+    found = rows["crossing"]
+    assert set(zip(found["row"], found["column"])) == {one.crossed for one in CROSSED[1:]}
+    np.testing.assert_allclose(found["value"] - found["baseline_value"], found["difference"])
+    for axis, (_, part) in zip(drawn["crossing"].axes, found.groupby("model", sort=False)):
+        texts = [text.get_text().strip("\N{DAGGER}") for text in axis.texts]
+        assert {f"{value:.0f}" for value in part["value"]} <= set(texts)
+        # what was not run is left empty
+        assert len([text for text in texts if " to " not in text]) == len(part)
+    assert "Unsteered" not in found["label"].tolist()
+    assert figure("crossing").rows([], [], CROSSED).empty
 
 
 def test_a_setting_that_was_not_varied_has_no_panel(rows):

@@ -180,6 +180,17 @@ def test_choices_at_the_grids_edge_are_counted(tmp_path):
     assert rows["k"] == "4 (2)"
 
 
+def test_how_often_not_to_steer_was_best_stands_in_the_table(tmp_path):
+    never = {"edge": [], "setting": {}, "steers": {"generation": False, "mc2": True}}
+    rows = chosen_row([never, {"edge": []}], tmp_path).to_frame().T.infer_objects()
+    assert rows["unsteered"].item() == "1 of 2"
+    assert rows["k"].item() == "4 (1)"
+    assert "Not to steer" in chosen.markdown(rows)
+    (tmp_path / "b").mkdir()
+    steers = chosen_row([{"edge": []}], tmp_path / "b").to_frame().T.infer_objects()
+    assert "Not to steer |" not in chosen.markdown(steers)
+
+
 def test_choices_are_a_table_in_every_form_and_on_the_page(made, page):
     rows = pd.read_csv(made.root / "tables" / "tuning.csv")
     fields = "FASB-Prototype", "alpha: 4 of 4, k for MC2: 4 of 4"
@@ -202,6 +213,7 @@ def chosen_row(folds, root):
         "setting": {"k": 4, "alpha": 16.0},
         "edge_mc2": ["k"],
         "validation": {"true_info": 0.9},
+        "steers": {"generation": True, "mc2": True},
     }
     tuned = {f"fold{i}": {"iti": entry | fold} for i, fold in enumerate(folds)}
     write_json(root / "tuned.json", tuned, {})

@@ -94,7 +94,7 @@ def test_the_last_key_of_a_grid_varies_fastest():
         {"k": 2, "alpha": 1, "s": 6},
         {"k": 2, "alpha": 5, "s": 3},
     ]
-    assert len(points) == 8
+    assert len(points) == 8 + 1
 
 
 def test_a_method_without_grid_has_one_setting():
@@ -160,11 +160,13 @@ def test_hyperparameters_stand_beside_the_answers(swept):
     answers = swept[0]
     rows = answers[answers["method"] == "fasb"].drop_duplicates(["setting", "fold"])
     assert rows["layer"].isna().all()
-    expected = [
-        [point["k"], point["alpha"], 0.5, point["s"], "probe"] for point in METHODS["fasb"].points()
-    ] * 2
-    known = [key for key in HYPERPARAMETERS if key != "layer"]
-    assert rows[known].to_numpy().tolist() == expected
+    *points, _ = METHODS["fasb"].points()
+    expected = [[point["k"], point["alpha"], 0.5, point["s"], "probe"] for point in points]
+    known = [key for key in HYPERPARAMETERS if key not in ("layer", "after")]
+    for _, of_fold in rows.groupby("fold"):
+        assert of_fold[known].to_numpy().tolist()[:-1] == expected
+        # the last setting is not to steer
+        assert of_fold[known].iloc[-1].isna().all()
     assert answers[answers["method"] == "unsteered"][list(HYPERPARAMETERS)].isna().all(axis=None)
 
 
@@ -278,6 +280,43 @@ def test_a_method_like_another_takes_its_values_and_keeps_its_own_settings(tuned
         )
 
 
+def test_a_method_does_not_steer_where_no_setting_is_better_than_the_model_as_it_is(
+    folds, swept, verdicts
+):
+    found = tune(
+        [fitted for fitted, _ in folds],
+        METHODS,
+        QUESTIONS,
+        *swept,
+        verdicts.assign(true=1.0, info=1.0),  # all answers are good: nothing is better than another
+    )
+    for fold, entries in found.chosen.items():
+        for name in ("iti", "fasb", "like-fasb"):
+            assert entries[name]["setting"] == {}
+            assert not entries[name]["steers"]["generation"]
+            assert entries[name]["edge"] == []
+            assert found.bundles[name, int(fold[4:]), "generation"].policy.when == "never"
+
+
+def test_a_method_may_take_the_mean_strength_of_another(folds, swept, verdicts):
+    method = Method(**ALWAYS, like="fasb", mean_strength=True)
+    methods = {"fasb": METHODS["fasb"], "mean": method}
+    found = tune([fitted for fitted, _ in folds], methods, QUESTIONS, *swept, verdicts)
+    rows = swept[0][swept[0]["method"] == "fasb"]
+    for fold, entries in found.chosen.items():
+        grid = found.grid[(found.grid["fold"] == int(fold[4:])) & found.grid["chosen"]]
+        setting = grid["setting"].item()
+        own = rows[(rows["fold"] == int(fold[4:])) & (rows["setting"] == setting)]
+        bundle = found.bundles["mean", int(fold[4:]), "generation"]
+        assert bundle.policy.alpha == pytest.approx(own["strength"].mean())
+        assert bundle.policy.when == (
+            "always" if entries["fasb"]["steers"]["generation"] else "never"
+        )
+    with pytest.raises(DataError, match="no answers of 'fasb', whose mean strength"):
+        nothing = swept[0].iloc[:0], swept[1], verdicts
+        tune([fitted for fitted, _ in folds], methods, QUESTIONS, *nothing)
+
+
 def test_choices_at_the_edge_of_a_grid_are_named(folds, swept, verdicts):
     methods = {"iti": METHODS["iti"]}
     rows = verdicts.assign(true=0.0, info=1.0)
@@ -340,7 +379,7 @@ def test_a_grid_that_was_not_swept_is_refused(folds, swept, verdicts):
     methods = {"iti": Method(**ALWAYS, grid={"k": (2, 4, 6)})}
     with pytest.raises(
         DataError,
-        match="iti: results of 6 settings, but its grid has 3; run the stage 'sweep' again",
+        match="iti: results of 7 settings, but its grid has 4; run the stage 'sweep' again",
     ):
         tune([fitted for fitted, _ in folds], methods, QUESTIONS, *swept, verdicts)
 
@@ -373,4 +412,4 @@ def test_a_method_is_read_from_json():
         "grid": {"k": [2], "adaptive": [True]},
         "like": None,
     }
-    assert validated(Method, values, "m").points() == [{"k": 2, "adaptive": True}]
+    assert validated(Method, values, "m").points()[0] == {"k": 2, "adaptive": True}

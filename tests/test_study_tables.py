@@ -73,6 +73,18 @@ def test_roles_and_not_names_decide_what_is_compared_with_what():
     ]  # fmt: skip
 
 
+def test_a_crossing_is_compared_with_the_unsteered_model_and_is_no_ablation():
+    styles = [
+        MethodStyle("plain", "Plain", steers=False),
+        MethodStyle("a", "A", "control", crossed=("Heads", "Always")),
+        MethodStyle("b", "B", "control", gated=True, crossed=("Heads", "Probe")),
+        MethodStyle("c", "C", "control"),
+    ]
+    pairs = [("plain", "plain"), ("a", "plain"), ("b", "plain")]
+    assert chosen_methods("crossing", styles) == pairs
+    assert [one for one, _ in chosen_methods("ablation", styles)] == ["b", "c"]
+
+
 def test_a_lone_method_differs_from_the_unsteered_model():
     assert ("iti", "unsteered") in chosen_methods("differences", styled("unsteered", "iti"))
 

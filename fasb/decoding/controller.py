@@ -35,7 +35,7 @@ class BacktrackController:
 
     def __init__(self, bundle: Bundle, sequences: Sequences) -> None:
         self._policy, self._reads_p = bundle.policy, bundle.reads_p
-        n_rows, always = len(sequences.n), bundle.policy.when == "always"
+        n_rows, always = len(sequences.n), bundle.policy.steers_from_start
         self.rounds = np.full(n_rows, int(always))
         self.base = np.zeros(n_rows, dtype=np.int64)
         self._steers = self.rounds > 0
@@ -54,7 +54,7 @@ class BacktrackController:
         `accepted`: whether the token that the newest state predicts has been appended (G2, G3).
         Returns which rows fired, and those of them that must be run again from their start.
         """
-        if not self._reads_p:
+        if not (self._reads_p or self._policy.after):
             return np.zeros(len(rows), dtype=bool), []
         fires = self._fires(sequences, rows, accepted)
         again = self._step_back(sequences, rows[fires], accepted) if fires.any() else []
@@ -69,7 +69,7 @@ class BacktrackController:
 
         Their last state is judged (G3).
         """
-        judges = self._policy.when in ("token", "always") and self._policy.judged == "newest"
+        judges = self._policy.checks_tokens and self._policy.judged == "newest"
         unseen = np.isnan(sequences.p[rows, sequences.n[rows]])
         return unseen & judges & (self.rounds[rows] < self._policy.backtracks)
 
@@ -110,9 +110,8 @@ class BacktrackController:
         """
         policy, n = self._policy, sequences.n[rows]
         # the prompt is judged when it has been run; answers when their judged state has been
-        judges_now = (
-            not accepted if policy.when == "prompt" else (policy.judged == "previous") == accepted
-        )
+        after_token = policy.judged == "previous" or policy.after > 0
+        judges_now = not accepted if policy.when == "prompt" else after_token == accepted
         if not judges_now:
             return np.zeros(len(rows), dtype=bool)
         ended = sequences.ended[rows] != OPEN

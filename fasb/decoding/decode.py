@@ -20,6 +20,7 @@ from jaxtyping import Float
 from fasb.decoding.controller import BacktrackController
 from fasb.decoding.generate import DecodingBatch, complete, generate
 from fasb.decoding.observe import TeacherForcedText, TrackerGroup, logits_of, observe_batch
+from fasb.decoding.sampling import seed_of
 from fasb.decoding.sequences import Completion, Sequences, Start
 from fasb.errors import BundleError
 from fasb.model.batch import in_batches, shared_prefix
@@ -57,6 +58,8 @@ def decode(model: LoadedModel, prompts: Prompts, bundle: Bundle) -> Answers:
     Raises:
         BundleError: the policy needs a tracker or an edit that the bundle does not have.
     """
+    if bundle.policy.best_of > 1:
+        return answer(model, prompts, bundle)  # each draw is a whole answer: nothing is live
     sequences, batch, controller = begin(model, prompts, bundle)
     with batch.hooked():
         for _ in generate(sequences, batch, controller):
@@ -73,8 +76,13 @@ def begin(
         BundleError: the policy needs a tracker or an edit that the bundle does not have.
     """
     bundle.require()
+    if bundle.policy.best_of > 1:
+        raise BundleError(
+            "bundle: best_of answers are written before one is kept; use `decode`, or set best_of "
+            "to 1"
+        )
     policy, decoding = bundle.policy, bundle.decoding
-    alpha = policy.alpha if policy.when == "always" else 0.0
+    alpha = policy.alpha if policy.steers_from_start else 0.0
     starts = [Start(prompt, (), decoding.tokens, alpha) for prompt in prompts]
     tracker = bundle.tracker if bundle.reads_p else None
     dtype = np.float64 if tracker is not None and tracker.dtype == torch.float64 else np.float32
@@ -163,12 +171,15 @@ def sweep(
     for bundle in bundles:
         bundle.require()
     before = _tracked(model, prompts, trace, bundles)
-    once = [i for i, bundle in enumerate(bundles) if bundle.policy.once]
+    several = [i for i, bundle in enumerate(bundles) if bundle.policy.best_of > 1]
+    once = [i for i, bundle in enumerate(bundles) if bundle.policy.once and i not in several]
     decisions = [decide(before[i], bundles[i].policy) for i in once]
     after = _regenerate(model, prompts, trace, decisions, [bundles[i] for i in once])
     found: dict[int, Answers] = {}
     for i, decision, steered in zip(once, decisions, after, strict=True):
         found[i] = Answers.once(before[i], decision, steered, bundles[i].positions)
+    best = _best_of(model, prompts, [before[i] for i in several], [bundles[i] for i in several])
+    found |= dict(zip(several, best, strict=True))
     for i, bundle in enumerate(bundles):
         if i not in found:
             found[i] = replace(decode(model, prompts, bundle), before=before[i])
@@ -177,7 +188,7 @@ def sweep(
 
 def unsteered(model: LoadedModel, prompts: Prompts, bundle: Bundle) -> Trace:
     """Return the trace that a bundle's answers start from; empty where its policy ignores it."""
-    if bundle.policy.when == "always":
+    if bundle.policy.steers_from_start:
         return Trace.of([[] for _ in prompts], [OPEN] * len(prompts))
     return trace(model, prompts, bundle.decoding, bundle.prompt.stop)
 
@@ -290,6 +301,63 @@ def _regenerate(
         for i in members:
             after[i] = _with_suffixes(trace, rows, decisions[i], written)
     return after
+
+
+def _best_of(
+    model: LoadedModel, prompts: Prompts, before: Sequence[Trace], bundles: Sequence[Bundle]
+) -> list[Answers]:
+    """Return of each bundle's several draws the one with the lowest p at its end (C7).
+
+    A draw is the same whatever else is drawn, and bundles that differ in their tracker share it.
+    """
+    decisions = [decide(one, bundle.policy) for one, bundle in zip(before, bundles, strict=True)]
+    drawn: list[list[Trace]] = [[] for _ in bundles]
+    ends: list[list[Float[np.ndarray, " row"]]] = [[] for _ in bundles]
+    for draw in range(max((bundle.policy.best_of for bundle in bundles), default=0)):
+        members = [i for i, bundle in enumerate(bundles) if bundle.policy.best_of > draw]
+        seeded = [_seeded(bundles[i], draw) for i in members]
+        of_members = [decisions[i] for i in members]
+        written = _regenerate(model, prompts, before[0], of_members, seeded)
+        alike: dict[bytes, list[int]] = {}
+        for i, found in zip(members, written, strict=True):
+            drawn[i].append(found)
+            alike.setdefault(found.tokens.tobytes(), []).append(i)
+        for same in alike.values():
+            seen = _tracked(model, prompts, drawn[same[0]][draw], [bundles[i] for i in same])
+            for i, found in zip(same, seen, strict=True):
+                assert found.p is not None  # a policy with several draws reads p
+                ends[i].append(found.p[np.arange(len(prompts)), found.length])
+    answers = []
+    for i, bundle in enumerate(bundles):
+        answers.append(_kept_draw(before[i], decisions[i], drawn[i], np.stack(ends[i]), bundle))
+    return answers
+
+
+def _seeded(bundle: Bundle, draw: int) -> Bundle:
+    """Return a bundle that draws by a seed of its own; a greedy one draws at temperature 1."""
+    decoding = bundle.decoding
+    seed, temperature = seed_of(decoding.seed, draw), decoding.temperature or 1.0
+    drawn = {"seed": seed, "temperature": temperature}
+    return replace(bundle, decoding=decoding.model_copy(update=drawn))
+
+
+def _kept_draw(
+    before: Trace,
+    decision: Decision,
+    drawn: Sequence[Trace],
+    end: Float[np.ndarray, "draw row"],
+    bundle: Bundle,
+) -> Answers:
+    """Return each row's best draw, the first among equals; all draws were decoded."""
+    best, tokens = end.argmin(axis=0), [trace.rows() for trace in drawn]
+    chosen = [tokens[draw][row] for row, draw in enumerate(best)]
+    after = Trace.of(chosen, [int(drawn[draw].ended[row]) for row, draw in enumerate(best)])
+    if bundle.edit is None:
+        decision = replace(decision, strength=np.zeros(len(best)))
+    answers = Answers.once(before, decision, after, bundle.positions)
+    anew = sum(trace.length - decision.kept for trace in drawn)
+    decoded = np.where(decision.fired, decision.fired_at + anew, before.length)
+    return replace(answers, decoded=decoded)
 
 
 def _writes_alike(bundle: Bundle) -> tuple[bytes, str, tuple[str, ...]]:

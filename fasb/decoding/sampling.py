@@ -63,6 +63,11 @@ class Sampler:
         return token.gather(-1, place)[..., 0]
 
 
+def seed_of(seed: int, draw: int) -> int:
+    """Return the seed of one of several draws of the same answers."""
+    return int(np.random.SeedSequence([seed, draw]).generate_state(1)[0])
+
+
 def _digest(prompt: Sequence[int]) -> list[int]:
     digest = hashlib.sha256(np.asarray(prompt, dtype=np.int64).tobytes()).digest()
     return np.frombuffer(digest[:16], dtype=np.uint32).tolist()

@@ -7,7 +7,7 @@ edit, from the first edited position on: what stands before it is taken from the
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -237,6 +237,9 @@ def _score_block(
     plain = _PlainPass(choices, texts, seen)
     found = []
     for bundle, number in zip(grid.bundles, grid.tracker_of, strict=True):
+        if bundle.policy.best_of > 1 and number is not None:
+            found.append(_ranked(plain.states(number)))
+            continue
         decision = _decide(choices, bundle, None if number is None else plain.states(number))
         logprob = plain.total.copy()
         found.append(Scores(logprob, decision.fired, decision.kept, decision.strength))
@@ -300,6 +303,13 @@ def _decide(
     nothing = np.zeros((len(choices), 0), dtype=np.int64)
     ended = np.full(len(choices), LIMIT)
     return decide_choice(Trace(nothing, length, ended, p), bundle.policy)
+
+
+def _ranked(seen: Sequence[Float[np.ndarray, " _"]]) -> Scores:
+    """Return log(1 - p) at each answer's last token as its log-probability: p alone ranks (C7)."""
+    p = np.array([states[-1] for states in seen], dtype=np.float64)
+    nothing = _nothing_scored(len(seen))
+    return replace(nothing, logprob=np.log1p(-np.minimum(p, 1 - 1e-12)))
 
 
 def _suffixes(scores: Scores) -> list[Suffix]:

@@ -97,7 +97,9 @@ def _by_policy(
     if policy.when == "prompt":
         return None
     if policy.when != "token" or bundle.tracker is None:
-        return _everywhere(bundle, real)
+        left = torch.tensor([[len(text) - policy.after] for text in texts], device=real.device)
+        begun = torch.arange(real.shape[1], 0, -1, device=real.device) <= left
+        return _everywhere(bundle, real & begun)
     trackers = TrackerGroup.of([bundle.tracker], model.device)
     whole = [TeacherForcedText(text, len(text)) for text in texts]
     p = observe_batch(model, whole, None, trackers)[0]

@@ -74,7 +74,8 @@ class _Told:
         if self.controller.rounds[0] > self.rounds:
             firing = self.controller.last[0]
             yield from self._tokens(firing.tokens, firing.p)
-            yield self.step_back(float(firing.p[~np.isnan(firing.p)][-1]))
+            seen = firing.p[~np.isnan(firing.p)]  # nothing, where it steers from a token on
+            yield self.step_back(float(seen[-1]) if len(seen) else None)
         n = int(sequences.n[0])
         while waits and n > len(self.pieces) and np.isnan(sequences.p[0, n]):
             n -= 1

@@ -156,10 +156,10 @@ def _policy_of(
     use: str | None, gate: str | None, given: dict[str, Any], sections: StageSettings, where: str
 ) -> Policy:
     """Return the policy: `when` follows from what there is, `judged` from the preset."""
-    checked = _validated_policy(given, where)
+    follows = "never" if use is None else "token" if gate is not None else "always"
+    checked = _validated_policy({"when": follows, **given}, where)
     given = {key: getattr(checked, key) for key in given}
-    when = "never" if use is None else "token" if gate is not None else "always"
-    when = given.get("when", when)
+    when = checked.when
     defaults: dict[str, Any] = {"when": when}
     if when == "token":
         defaults["judged"] = sections.trackers.judged if checked.once else "newest"

@@ -5,6 +5,7 @@ In: banks, the fold's split, fitted classifiers. Out: what `fit` in `fasb/method
 under `vectors.sigma_rows: all`, which the preset `reference` needs (docs/method.md P8).
 """
 
+import zlib
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -55,6 +56,10 @@ class Training:
     def know(self, key: Hashable, value: Any) -> None:
         """Take over what `once` would make, as it was made before."""
         self._known[key] = value
+
+    def chance(self, what: str) -> np.random.Generator:
+        """Return the random numbers that `what` is drawn from: others in each fold and seed."""
+        return np.random.default_rng([self.seed, self.fold, zlib.crc32(what.encode())])
 
     def train_rows(self, bank: Bank) -> Bool[np.ndarray, " answer"]:
         """Return the rows of a bank that are fitted on."""

@@ -2,10 +2,11 @@
 
 FASB (docs/method.md T3) and, always on, ITI (3.1). The direction is the probe's weight (P5) or
 mean(true) - mean(false) (P6); sigma the standard deviation of activations along it (P8). Strength
-is in units of sigma, or of the raw vector where `vectors.scale` is raw.
+is in units of sigma, or of the raw vector where `vectors.scale` is raw. Controls (C3): a direction
+drawn at random, as long as the probe's vector; heads drawn at random.
 """
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -19,11 +20,15 @@ if TYPE_CHECKING:
     import fasb.steering.edit
 
 
+Kind = Literal["probe", "prototype", "random"]
+
+
 class Settings(Section):
     """One setting; the defaults are the released program's for 1,024 heads (P10)."""
 
     k: int = Field(24, ge=1, description="Anchors: heads that are edited")
-    vector: Literal["probe", "prototype"] = "probe"
+    vector: Kind = "probe"
+    heads: Literal["best", "random"] = Field("best", description="Random: drawn from the seed")
     classifier: Ranking = Field("logistic", description="By whose accuracy heads are ranked")
 
 
@@ -41,6 +46,8 @@ def fit(
     from fasb.steering.edit import Edit
 
     heads = training.anchors(kind_of(settings.classifier, training), settings.k)
+    if settings.heads == "random":
+        heads = drawn_heads(training, settings.k)
     found = training.once(
         ("directions", settings.vector), lambda: directions(training, settings.vector)
     )
@@ -48,12 +55,25 @@ def fit(
     return Edit.add(torch.from_numpy(heads), vectors)
 
 
+def drawn_heads(training: "fasb.fitting.training.Training", k: int) -> Any:
+    """Return k heads [k, 2] drawn at random; more of them begin with the same (C3)."""
+    import numpy as np
+
+    shape = training.classifiers("logistic").bias.shape
+    drawn = training.chance("heads").permutation(shape[0] * shape[1])[:k]
+    return np.stack(np.unravel_index(drawn, shape), axis=1)
+
+
 def directions(
-    training: "fasb.fitting.training.Training", vector: Literal["probe", "prototype"]
+    training: "fasb.fitting.training.Training", vector: Kind
 ) -> "fasb.fitting.directions.Directions":
     """Return the directions of all heads, with their scale."""
-    from fasb.fitting.directions import directions_of, mean_difference, with_sigma
+    from fasb.fitting.directions import Directions, directions_of, mean_difference, with_sigma
 
+    if vector == "random":
+        like = directions(training, "probe")
+        drawn = training.chance("directions").standard_normal(like.direction.shape)
+        return Directions(directions_of(drawn, "random direction").direction, like.scale)
     answers, following = (training.bank(read) for read in HEAD_READS)
     if vector == "probe":
         found = directions_of(training.classifiers("logistic").weight, "probe weight")

@@ -76,7 +76,7 @@ class Bundle:
             raise BundleError(
                 f"{what}: when {when!r} reads p, but there is no tracker; fit one, or use 'always'"
             )
-        if when != "never" and self.edit is None:
+        if when != "never" and self.edit is None and self.policy.best_of == 1:
             raise BundleError(
                 f"{what}: when {when!r} may steer, but there is no edit; fit one, or use 'never'"
             )

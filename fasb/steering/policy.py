@@ -25,7 +25,9 @@ class Policy:
     alpha: strength. beta: fires when p > beta, never at equality. s: tokens dropped on firing.
     adaptive: strength is p * alpha, else alpha. backtrack: drop s tokens, else keep all (w/o
     Backtracking). judged: after the n-th token, the state of that token (`newest`), or of the one
-    before it (`previous`, the released program).
+    before it (`previous`, the released program). after: with `always`, the first so many tokens of
+    an answer are written unsteered (docs/method.md C1); an answer that ends with them stays.
+    best_of: what is written anew is drawn so often; the draw with the lowest p at its end stays.
 
     Beyond the paper (docs/method.md 6). backtracks: how often a row may fire; later checks begin s
     tokens after the place it went back to, and add their strength to the one in force there. safe:
@@ -40,6 +42,8 @@ class Policy:
     adaptive: bool = True
     backtrack: bool = True
     judged: Literal["newest", "previous"] = "newest"
+    after: int = 0
+    best_of: int = 1
     backtracks: int = 1
     safe: float | None = None
     reestimate: bool = False
@@ -66,6 +70,22 @@ class Policy:
                 raise ConfigError(
                     f"policy.{key}: {value} is not between 0 and {most}; correct it or leave it out"
                 )
+        self._check_once()
+
+    def _check_once(self) -> None:
+        """Refuse what is only for policies that look at the unsteered answer alone, or at none."""
+        for key, least in (("after", 0), ("best_of", 1)):
+            if getattr(self, key) < least:
+                raise ConfigError(f"policy.{key}: {getattr(self, key)}; set it to {least} or more")
+        if self.after and self.reads_p:
+            raise ConfigError(
+                "policy.after: is for what steers always and looks at no p; set `when` to 'always' "
+                "without best_of, backtracks, reestimate or release, or leave it out"
+            )
+        if not self.once and self.best_of > 1:
+            raise ConfigError(
+                "policy.best_of: is for what fires once; leave out backtracks, reestimate, release"
+            )
         if not self.once and self.judged == "previous":
             raise ConfigError(
                 "policy.judged: 'previous' is for what fires once; set it to 'newest'"
@@ -79,7 +99,14 @@ class Policy:
     @property
     def reads_p(self) -> bool:
         """Whether it looks at p at all."""
-        return self.when in ("token", "prompt") or (self.when == "always" and not self.once)
+        if self.when == "always":
+            return not self.once or self.best_of > 1
+        return self.when in ("token", "prompt")
+
+    @property
+    def steers_from_start(self) -> bool:
+        """Whether every answer is steered from its first token."""
+        return self.when == "always" and not self.after
 
     @property
     def checks_tokens(self) -> bool:
@@ -98,6 +125,8 @@ class Policy:
         A check is due s tokens after `base`, the tokens that stay whatever follows, and where a row
         ends (G3). What fires at its own end without going back has nothing left to steer.
         """
+        if self.when == "always" and self.after:
+            return (n == self.after) & ~ended
         if self.when == "prompt":
             due = n == 0
         else:
@@ -106,8 +135,9 @@ class Policy:
         return due & (p > self.beta)
 
     def strength(self, p: Float[np.ndarray, " row"]) -> Float[np.ndarray, " row"]:
-        """Return what p at firing gives (T3)."""
-        return self.alpha * (p.astype(np.float64) if self.adaptive else np.ones(len(p)))
+        """Return what p at firing gives (T3); what reads no p is steered by alpha."""
+        in_proportion = self.adaptive and not self.after
+        return self.alpha * (p.astype(np.float64) if in_proportion else np.ones(len(p)))
 
     def kept(
         self,
@@ -116,7 +146,7 @@ class Policy:
         base: Int[np.ndarray, " row"],
     ) -> Int[np.ndarray, " row"]:
         """Return the tokens that stay where rows fire after n; never fewer than `base` (G4)."""
-        if not self.backtrack:
+        if not self.backtrack or self.after:
             return n
         if self.safe is None:
             return np.maximum(n - self.s, base)
@@ -143,6 +173,9 @@ def decide(trace: Trace, policy: Policy) -> Decision:
     Raises:
         ValueError: the policy needs p and the trace has none.
     """
+    if policy.when in ("always", "never"):
+        # the state of the token that ended an answer predicts nothing
+        return _unread(trace, policy, trace.length - (trace.ended != OPEN))
     first = 0 if policy.when == "prompt" else 1  # an answer without tokens is not judged
     return _first_firing(trace, policy, first, behind=int(policy.judged == "previous"))
 
@@ -157,16 +190,24 @@ def decide_choice(trace: Trace, policy: Policy) -> Decision:
     Raises:
         ValueError: the policy needs p and the trace has none.
     """
+    if policy.when in ("always", "never"):
+        return _unread(trace, policy, trace.length)
     return _first_firing(trace, policy, first=0, behind=0)
+
+
+def _unread(trace: Trace, policy: Policy, last: Int[np.ndarray, " row"]) -> Decision:
+    """Return what is known without p: who is steered from state `after` on, if there is one.
+
+    last: each row's last state whose prediction counts.
+    """
+    at = np.full(len(trace.length), policy.after)
+    fired = (last >= at) & (policy.when == "always")
+    return _decision(trace, fired, at, at, np.where(fired, policy.alpha, 0.0))
 
 
 def _first_firing(trace: Trace, policy: Policy, first: int, behind: int) -> Decision:
     """Replay a trace from the check after `first` tokens on; that after n judges n - `behind`."""
     n_rows, at_start = len(trace.length), np.zeros(len(trace.length), dtype=np.int64)
-    if policy.when in ("always", "never"):
-        fired = (trace.length >= 0) & (policy.when == "always")
-        strength = np.where(fired, policy.alpha, 0.0)
-        return _decision(trace, fired, at_start, at_start, strength)
     if trace.p is None:
         raise ValueError("this policy needs p; observe the trace first")
     fired, fired_at = np.zeros(n_rows, dtype=bool), at_start.copy()

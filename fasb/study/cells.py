@@ -218,7 +218,9 @@ def of_table(study: Study, name: str) -> list[Cell]:
         found = [cell for cell in found if study.datasets[cell.dataset].judge is None]
         return found if len({cell.dataset for cell in found}) > 1 else []
     methods = [study.methods[method] for method in study.run.methods]
-    roles = {method.role for method in methods}
+    if name == "crossing":
+        return found if any(method.crossed for method in methods) else []
+    roles = {method.role for method in methods if method.crossed is None}
     if name == "ablation":
         return found if roles - {"main"} else []
     if name == "differences":
@@ -233,6 +235,8 @@ def _n_models(found: list[Cell], dataset: str) -> int:
 
 def of_figure(study: Study, name: str) -> list[Cell]:
     """Return the cells that a figure is drawn from; without any there is no such figure."""
+    if name == "crossing":
+        return of_table(study, name)
     if name != "data_efficiency":
         return whole(study)
     parts = pairs(cell for cell in cells(study) if cell.train_share < 1)

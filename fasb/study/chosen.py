@@ -5,6 +5,7 @@ at the edge says that the grid may be too narrow; a large drop from validation t
 choice was partly luck.
 
     k, alpha, …       how often a fold and seed took each value, as text
+    unsteered         how often not to steer was best, as text
     edge              share of folds and seeds of which some choice lies at its grid's edge
     edges             which, as text
     validation, test  in percent, means over folds, seeds and worlds; drop is their difference
@@ -26,7 +27,8 @@ from fasb.study.printing import latex_table, latex_tabular, markdown_table
 from fasb.study.styles import MethodStyle, with_styles
 
 CAPTION = (
-    "what was best on validation questions, and in brackets for how many folds and seeds. A choice "
+    "what was best on validation questions, and in brackets for how many folds and seeds. Not to "
+    "steer: how often no setting was better than the unsteered model. A choice "
     "at its grid's edge (of three or more values) says that the grid may be too narrow. drop: what "
     "choosing the best of a grid promised too much; where nothing is chosen it says how far the "
     "two sets of questions differ by themselves."
@@ -56,8 +58,10 @@ def chosen_rows(
         for style in styles:
             if style.name in methods:
                 about = {"model": model, "dataset": dataset, "method": style.name}
-                found = _row(methods[style.name], tested[model, dataset].get(style.name, []))
-                rows.append(about | found)
+                entries_of = methods[style.name]
+                found = _row(entries_of, tested[model, dataset].get(style.name, []))
+                unsteered = _unsteered(entries_of) if style.steers else DASH
+                rows.append(about | {"unsteered": unsteered} | found)
     return with_styles(pd.DataFrame(rows), styles)
 
 
@@ -77,6 +81,15 @@ def _row(entries: Sequence[Chosen], tested: Sequence[Chosen]) -> dict[str, Any]:
     told = [f"{key}: {n} of {len(entries)}" for key, n in edges.most_common()]
     at_edge = np.mean([bool(entry["edge"]) for entry in entries])
     return values | {"edge": at_edge, "edges": ", ".join(told)} | _drop(entries, tested)
+
+
+def _unsteered(entries: Sequence[Chosen]) -> str:
+    """In how many folds and seeds no setting was better than the model as it is."""
+    told = []
+    for purpose, title in (("generation", ""), ("mc2", f" for {MC2.title}")):
+        n = sum(not entry["steers"][purpose] for entry in entries)
+        told += [f"{n} of {len(entries)}{title}"] if n else []
+    return ", ".join(told) or DASH
 
 
 def _drop(entries: Sequence[Chosen], tested: Sequence[Chosen]) -> dict[str, Any]:
@@ -105,8 +118,10 @@ def chosen_tables(rows: pd.DataFrame) -> list[dict[str, Any]]:
     tables = []
     for (model, dataset), part in rows.groupby(["model", "dataset"], sort=False):
         tuned = [key for key in HYPERPARAMETERS if (part[key] != DASH).any()]
+        tuned += ["unsteered"] if (part["unsteered"] != DASH).any() else []
         lines = [(_line(row, tuned), row["colour"]) for row in part.to_dict("records")]
-        heads = ["Method", *tuned, "At the grid's edge"]
+        named = ["Not to steer" if key == "unsteered" else key for key in tuned]
+        heads = ["Method", *named, "At the grid's edge"]
         heads += [f"{part['measure'].iloc[0]}, validation", "test", "drop"]
         caption = f"{titled(model, dataset)}: {CAPTION}"
         tables.append({"caption": caption, "columns": heads, "lines": lines})

@@ -56,10 +56,14 @@ class Study(StageSettings):
     @field_validator("methods", mode="before")
     @classmethod
     def _labelled(cls, methods: Any) -> Any:
-        """Where a method has no label, its name is one."""
+        """Where a method has no label, its place in a crossing is one, or its name."""
         if not are_mappings(methods) or not are_mappings(*methods.values()):
             return methods
-        return {name: {"label": name, **entry} for name, entry in methods.items()}
+        labelled = {}
+        for name, entry in methods.items():
+            place = entry.get("crossed") or [name]
+            labelled[name] = {"label": ", ".join(map(str, place)), **entry}
+        return labelled
 
     @property
     def chosen_methods(self) -> dict[str, Method]:
@@ -259,6 +263,8 @@ def _check_run(study: Study) -> None:
     for name in run.methods:
         _known("run.methods", name, study.methods)
         method = study.methods[name]
+        if method.mean_strength and method.like is None:
+            raise ConfigError(f"methods.{name}.mean_strength: of which method? give `like` as well")
         if method.like is not None:
             _known(f"methods.{name}.like", method.like, run.methods)
             if method.grid or study.methods[method.like].like:

@@ -122,6 +122,7 @@ TABLES = {
     "main": TableKind(("answers", "choices")),
     "differences": TableKind(("differences",)),
     "ablation": TableKind(("answers", "choices")),
+    "crossing": TableKind(("answers", "choices")),
     "models": TableKind(("answers", "choices"), together=("dataset",)),
     "tasks": TableKind(("tasks",), together=("model",)),
     "transfer": TableKind(("answers", "choices")),

@@ -19,7 +19,7 @@ from fasb.errors import ArtifactError
 from fasb.metrics.statistics import Panel
 from fasb.study.measures import MEASURES, columns_of
 
-HYPERPARAMETERS = ("k", "layer", "alpha", "beta", "s", "vector")
+HYPERPARAMETERS = ("k", "layer", "alpha", "beta", "s", "after", "vector")
 """What is tuned, and stands beside results; the last is no number."""
 
 

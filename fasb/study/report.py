@@ -34,6 +34,8 @@ ABOUT_TABLES = {
     "the same questions.",
     "ablation": "The full method against itself with one part taken away, and controls; "
     "differences are to the full method.",
+    "crossing": "Every vector under every gate, with and without going back, each tuned over as "
+    "many settings; differences are to the unsteered model.",
     "models": "The same questions asked of several models; each is fitted and tuned on its own.",
     "tasks": "Accuracy by option likelihood (MC1) on the choice tasks, and its mean over them.",
     "side_effects": "What tuned methods do to text that answers no test question. In a world such "

@@ -301,10 +301,12 @@ def _answer_rows(
 
 def _unwritten(policy: Policy, rounds: Int[np.ndarray, " row"]) -> Int[np.ndarray, " row"]:
     """Passes whose token was not taken: of states that fired, and of a last one read for its p."""
-    reads_last = policy.when in ("token", "always") and policy.judged == "newest"
-    if policy.when == "token" and not reads_last:
+    reads_last = policy.checks_tokens and policy.judged == "newest"
+    if not policy.reads_p or (policy.when == "token" and not reads_last):
         return np.zeros_like(rounds)
-    return rounds - (policy.when == "always") + (reads_last & (rounds < policy.backtracks))
+    ends_read = rounds * policy.best_of if policy.best_of > 1 else 0
+    again = rounds - (policy.when == "always") + (reads_last & (rounds < policy.backtracks))
+    return again + ends_read
 
 
 def _detailed(

@@ -18,7 +18,7 @@ class MethodStyle:
     """A method in print.
 
     steers: false for the unsteered model, which others are compared with. gated: its policy reads p
-    while the answer is written.
+    while the answer is written. crossed: its row and column in a crossing, as printed.
     """
 
     name: str
@@ -27,6 +27,7 @@ class MethodStyle:
     colour: str = GREY
     steers: bool = True
     gated: bool = False
+    crossed: tuple[str, str] | None = None
 
 
 def styles_of(methods: Mapping[str, Method]) -> tuple[MethodStyle, ...]:
@@ -35,7 +36,13 @@ def styles_of(methods: Mapping[str, Method]) -> tuple[MethodStyle, ...]:
     for name, method in methods.items():
         label = method.label or name
         style = MethodStyle(
-            name, label, method.role, method.colour, steers=method.steers, gated=method.gated
+            name,
+            label,
+            method.role,
+            method.colour,
+            steers=method.steers,
+            gated=method.gated,
+            crossed=method.crossed,
         )
         found.append(style)
     return tuple(found)

@@ -3,8 +3,9 @@
 In: folds, splits, questions, unsteered answers, methods with their grids. Out: `sweep.parquet` and
 `sweep_mc.parquet`, one row per fold, method, setting and phrasing:
 
-    sweep       fold, method, setting (number in the grid), k, alpha, beta, s, vector (empty where
-                they mean nothing), question, phrasing, answer, n_tokens, fired, kept, strength
+    sweep       fold, method, setting (number in the grid, whose last does not steer), k, alpha,
+                beta, s, vector (empty where they mean nothing), question, phrasing, answer,
+                n_tokens, fired, kept, strength
     sweep_mc    fold, method, setting, question, phrasing, mc1, mc2, mc3, fired (share of its
                 reference answers)
 """
@@ -28,13 +29,16 @@ SWEPT = tuple(column for column in ANSWERS if column not in ("decoded", "passes"
 def hyperparameters(bundle: Bundle) -> dict[str, Any]:
     """Return what is tuned of a bundle; None where it does not look at one."""
     policy = bundle.policy
+    if policy.when == "never":
+        return dict.fromkeys(HYPERPARAMETERS)
     settings = (bundle.about or {}).get("settings") or {}
     return {
         "k": settings.get("k"),
         "layer": settings.get("layer"),
-        "alpha": policy.alpha if policy.when != "never" else None,
+        "alpha": policy.alpha if bundle.edit is not None else None,
         "beta": policy.beta if policy.checks_tokens or policy.when == "prompt" else None,
         "s": policy.s if policy.checks_tokens else None,
+        "after": policy.after or None,
         "vector": settings.get("vector"),
     }
 

@@ -3,7 +3,8 @@
 In: `metrics.parquet` or `side_effects.parquet` of all cells. Out: one row per comparison, method,
 baseline and measure; `printing.py` makes Markdown, LaTeX and captions of these alone. `main` and
 `side_effects` compare main methods with the unsteered model, `differences` those that are gated
-with every other, `ablation` compares variants and controls with the first gated method.
+with every other, `ablation` compares variants and controls with the first gated method, `crossing`
+what stands in a crossing with the unsteered model.
 
     model, dataset, source        worlds of one kind are pooled; source: whose bundles were used
     method, label, colour, place  the method in print; place is its number in the config
@@ -60,13 +61,16 @@ def chosen_methods(name: str, methods: Sequence[MethodStyle]) -> list[Pair]:
     main = names_of(methods, "main") or names_of(methods)
     if name == "differences":
         return _differences(methods) or chosen_methods("main", methods)
+    unsteered = [style.name for style in methods if style.name in main and not style.steers]
+    baseline = unsteered[0] if unsteered else main[0]
+    if name == "crossing":
+        return [(one, baseline) for one in (baseline, *(s.name for s in methods if s.crossed))]
     if name == "ablation":
         full = first_gated(methods) or main[0]
         # controls are read as variants are: what is left without the real thing
-        others = [one for one in names_of(methods, "ablation", "control") if one != full]
+        shown = [style for style in methods if style.crossed is None]
+        others = [one for one in names_of(shown, "ablation", "control") if one != full]
         return [(one, full) for one in (full, *others)]
-    unsteered = [style.name for style in methods if style.name in main and not style.steers]
-    baseline = unsteered[0] if unsteered else main[0]
     return [(one, baseline) for one in main]
 
 

@@ -7,8 +7,9 @@ fitted. Out: the whole grid's results, what was chosen, and the bundles of what 
              means), mc1, mc2, mc3, steered (share of answers), steered_mc (share of reference
              answers), tokens (mean length), chosen, chosen_mc2 (bool), n (phrasings)
     tuned    {"fold0": {method: {"setting", "for_mc2": hyperparameters of the chosen bundles,
-             "validation": its grid row, "edge", "edge_mc2": grid keys of which each has the lowest
-             or highest of three or more values}}}
+             "validation": its grid row, "steers": {purpose: false where not to steer was best},
+             "edge", "edge_mc2": grid keys of which each has the lowest or highest of three or more
+             values}}}
 """
 
 from collections.abc import Mapping, Sequence
@@ -66,8 +67,9 @@ def tune(
 ) -> Tuned:
     """Choose by True*Info, or by MC1 where nothing was generated; and once more by MC2.
 
-    Ties: fewer steered answers, then smaller strength, then the earlier point of the grid. A method
-    `like` another takes the values chosen for that one.
+    Ties: fewer steered answers, then smaller strength, then the earlier point of the grid. So a
+    method does not steer where no setting is better than the model as it is. A method `like`
+    another takes the values chosen for that one.
 
     Raises:
         ConfigError: a method is `like` one that is not tuned here.
@@ -92,7 +94,10 @@ def tune(
                 chosen[name] = _choose(fitted, name, method, results)
                 grids.append(chosen[name].grid)
             else:
-                chosen[name] = Choice(pd.DataFrame(), chosen[method.like].points)
+                points = chosen[method.like].points
+                if method.mean_strength:
+                    points = _at_mean_strength(fitted, methods[method.like], method, points, sweep)
+                chosen[name] = Choice(pd.DataFrame(), points)
         entries = {}
         for name, method in methods.items():
             made = _bundles(fitted, name, method, chosen[name], keys)
@@ -163,6 +168,27 @@ def _choose(fitted: FittedFold, name: str, method: Method, results: Results) -> 
     return Choice(grid, {"generation": points[best], "mc2": points[best_mc2]})
 
 
+def _at_mean_strength(
+    fitted: FittedFold,
+    other: Method,
+    method: Method,
+    points: Mapping[str, Point],
+    sweep: pd.DataFrame,
+) -> dict[str, Point]:
+    """The other's points at a constant alpha: its mean strength over all answers (C2)."""
+    rows = sweep[(sweep["fold"] == fitted.fold) & (sweep["method"] == method.like)]
+    found = {}
+    for purpose, point in points.items():
+        of_point = rows[rows["setting"] == other.points().index(point)]
+        if of_point.empty:
+            raise DataError(
+                f"sweep: no answers of {method.like!r}, whose mean strength is asked for; leave "
+                "out `mean_strength`, or give the dataset a judge"
+            )
+        found[purpose] = {**point, "alpha": float(of_point["strength"].mean())}
+    return found
+
+
 def _bundles(
     fitted: FittedFold, name: str, method: Method, choice: Choice, keys: Mapping[str, str]
 ) -> dict[str, Bundle]:
@@ -179,6 +205,7 @@ def _bundles(
 def _entry(method: Method, choice: Choice, made: Mapping[str, Bundle]) -> dict[str, Any]:
     """What `tuned.json` says of a method in one fold."""
     entry: dict[str, Any] = {"validation": choice.validation}
+    entry["steers"] = {purpose: bundle.policy.when != "never" for purpose, bundle in made.items()}
     if method.like is not None:
         entry["like"] = method.like
     for purpose, (setting, edge) in ENTRIES.items():

@@ -172,7 +172,7 @@ def _tuned(tuned: Mapping[str, Any], method: str) -> dict[str, Any]:
             chosen.setdefault(key, []).append(value)
     for key in HYPERPARAMETERS:
         values = chosen.get(key, [])
-        if values and all(value == values[0] for value in values):
+        if len(values) == len(tuned) and all(value == values[0] for value in values):
             flat[key] = values[0]
     return flat
 

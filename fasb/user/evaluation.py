@@ -179,7 +179,7 @@ def _generated(
     """[unsteered or steered, question] for each metric of free answers, and the answers."""
     prompts = prompts_of(model, bundle, [question.text for question in questions])
     before = trace(model, prompts, bundle.decoding, bundle.prompt.stop)
-    tracked = bundle.policy.when != "always"
+    tracked = not bundle.policy.steers_from_start
     after = (
         sweep(model, prompts, before, [bundle])[0] if tracked else answer(model, prompts, bundle)
     )

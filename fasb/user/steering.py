@@ -92,9 +92,9 @@ def steer(
     if not asked:
         return []
     answers = answer(model, prompts_of(model, bundle, asked), bundle)
-    unsteered = (
-        texts_of(model, bundle, answers.before.rows()) if bundle.policy.when != "always" else None
-    )
+    unsteered = None
+    if not bundle.policy.steers_from_start:
+        unsteered = texts_of(model, bundle, answers.before.rows())
     return [
         Answer(
             question=question if isinstance(question, str) else question[-1]["content"],

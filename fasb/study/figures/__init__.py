@@ -26,10 +26,12 @@ if TYPE_CHECKING:
 FIGURES = {
     "figure_1": ("generations.parquet", "judged.parquet"),
     "calibration": ("generations.parquet", "judged.parquet"),
+    "lookahead": ("generations.parquet", "judged.parquet"),
     "figure_4": ("anchors.h5",),
     "tradeoff": ("grid.parquet", "metrics.parquet"),
     "data_efficiency": ("metrics.parquet", "anchors.h5"),
     "sensitivity": ("grid.parquet",),
+    "crossing": ("metrics.parquet",),
 }
 """Figures in the report's order, and the files of each cell that they are drawn from."""
 

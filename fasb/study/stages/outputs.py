@@ -14,7 +14,7 @@ def _shown(study: Study, shown: list[Cell]) -> dict[str, Any]:
     """What every output depends on: its cells, and how methods are named, ordered and drawn."""
     methods = []
     for name, method in study.chosen_methods.items():
-        printed = method.model_dump(include={"label", "role", "colour"})
+        printed = method.model_dump(include={"label", "role", "colour", "crossed"})
         methods.append([name, printed, method.steers, method.gated])
     named = {"name": study.run.name, "preset": study.preset}
     return {**named, "cells": [cell.dump() for cell in shown], "methods": methods}

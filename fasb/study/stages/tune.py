@@ -50,7 +50,7 @@ def _tuning(study: Study, cell: Cell) -> dict[str, Any]:
     """What a method's results on validation questions depend on, and how it is tuned on them."""
     methods = {}
     for name, method in study.chosen_methods.items():
-        swept = method.model_dump(mode="json", include={"grid", "like"})
+        swept = method.model_dump(mode="json", include={"grid", "like", "mean_strength"})
         parts = {}
         for package, use in (("methods", method.use), ("gates", method.gate)):
             parts[package] = None if use is None else extension(package, use, {})

@@ -1,0 +1,116 @@
+"""Crossing: what each vector gains under each gate, as a plane of numbers.
+
+row, column            the vector and the gate, as a method's `crossed` names them
+metric, value, low, high, difference, p_holm, baseline_value    as in the table `crossing`, percent
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import TwoSlopeNorm
+from matplotlib.figure import Figure
+
+from fasb.study.escaping import DAGGER
+from fasb.study.figures.drawing import STYLE, WIDTH, empty, groups, panels, side_label
+from fasb.study.figures.numbers import bars, sizes
+from fasb.study.measures import HEADLINE, MEASURES
+from fasb.study.panels import Cell, read_cells
+from fasb.study.printing import LEVEL
+from fasb.study.styles import MethodStyle
+from fasb.study.tables import table_rows
+
+TITLE = "Every vector under every gate"
+COLOURS = "RdBu"
+"""Worse than unsteered is red, better blue, equal white."""
+
+
+def rows(
+    cells: Sequence[Cell], files: Sequence[Path], styles: Sequence[MethodStyle]
+) -> pd.DataFrame:
+    """Return the rows of all methods that stand in a crossing, of the first measure with values."""
+    places = {style.name: style.crossed for style in styles if style.crossed is not None}
+    if not places or not cells:
+        return pd.DataFrame()
+    found = table_rows(read_cells(cells, files, "metrics.parquet"), "crossing", styles, "")
+    known = found[found["value"].notna()]
+    measure = next(one for one in HEADLINE if (known["metric"] == one.name).any())
+    shown = known[(known["metric"] == measure.name) & known["method"].isin(list(places))]
+    plain = known[(known["metric"] == measure.name) & (known["method"] == known["baseline"])]
+    base = plain.set_index(["model", "dataset"])["value"]
+    at = pd.MultiIndex.from_frame(shown[["model", "dataset"]])
+    columns = ["model", "dataset", "questions", "worlds", "seeds", "over", "method", "metric"]
+    columns += ["value", "low", "high", "difference", "p_holm", "baseline_label"]
+    return shown[columns].assign(
+        baseline_value=base.reindex(at).to_numpy(),
+        row=[places[name][0] for name in shown["method"]],
+        column=[places[name][1] for name in shown["method"]],
+    )
+
+
+def caption(rows: pd.DataFrame) -> str:
+    """Return the best place of each comparison, and how many differ from the unsteered model."""
+    if rows.empty:
+        return "No crossing in this study."
+    measure, told = MEASURES[rows["metric"].iloc[0]], []
+    for title, part in _named_groups(rows):
+        best = part.loc[part["value"].idxmax()]
+        marked = int((part["p_holm"] < LEVEL).sum())
+        told.append(
+            f"{title}: best {best['row']}, {best['column']} ({best['value']:.1f}; unsteered "
+            f"{best['baseline_value']:.1f}), {marked} of {len(part)} marked"
+        )
+    return (
+        f"{measure.title} of every vector (rows) under every gate (columns) on test questions, "
+        f"each tuned on validation questions: {'; '.join(told)}. Small: 95 % interval. {DAGGER}: "
+        f"differs from the unsteered model, p < {LEVEL} after Holm's correction over all of it. "
+        f"Blue is better than unsteered, red worse. {sizes(rows)} {bars(rows)}"
+    )
+
+
+def _named_groups(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    return [(title or str(part["model"].iloc[0]), part) for title, part in groups(rows)]
+
+
+def draw(rows: pd.DataFrame) -> Figure:
+    """Return a plane of numbers for each comparison."""
+    found = groups(rows)
+    if not found:
+        return empty("no crossing")
+    sources, gates = (rows[key].drop_duplicates().tolist() for key in ("row", "column"))
+    gaps = (rows["value"] - rows["baseline_value"]).abs().max()
+    norm = TwoSlopeNorm(0.0, -max(gaps, 1.0), max(gaps, 1.0))
+    with mpl.rc_context(fname=STYLE):
+        height = 0.75 + len(found) * (0.15 + 0.36 * len(sources))
+        figure, grid = panels(height, len(found), 1, WIDTH)
+        for (title, part), (axis,) in zip(found, grid, strict=True):
+            _draw_plane(axis, part, sources, gates, norm)
+            axis.set_ylabel(side_label(title, "vector"))
+        grid[0][0].xaxis.tick_top()
+        grid[0][0].set_xticks(range(len(gates)), [gate.replace(", ", "\n") for gate in gates])
+    return figure
+
+
+def _draw_plane(
+    axis: Axes, rows: pd.DataFrame, sources: list[str], gates: list[str], norm: TwoSlopeNorm
+) -> None:
+    gain = np.full((len(sources), len(gates)), np.nan)
+    for row in rows.to_dict("records"):
+        y, x = sources.index(row["row"]), gates.index(row["column"])
+        gain[y, x] = row["value"] - row["baseline_value"]
+        mark = DAGGER if row["p_holm"] < LEVEL else ""
+        dark = abs(norm(gain[y, x]) - 0.5) > 0.35
+        ink = "white" if dark else "black"
+        axis.text(x, y - 0.16, f"{row['value']:.0f}{mark}", ha="center", va="center", color=ink)
+        if pd.notna(row["low"]):
+            between = f"{row['low']:.0f} to {row['high']:.0f}"
+            axis.text(x, y + 0.25, between, ha="center", va="center", color=ink, fontsize=6.5)
+    axis.imshow(gain, cmap=COLOURS, norm=norm, aspect="auto")
+    axis.set_yticks(range(len(sources)), sources)
+    axis.set_xticks([])
+    axis.tick_params(length=0)
+    for side in axis.spines.values():
+        side.set_visible(False)

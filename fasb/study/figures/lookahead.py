@@ -1,0 +1,100 @@
+"""Lookahead: how early p tells that an unsteered answer will be judged false.
+
+written        tokens of the answer that are there: `0` (the question alone), `1`, `2`, …, `end`
+auc: value, low, high, n      area under the ROC curve, of the n answers that are so long
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from fasb.metrics.calibration import auc, question_weights
+from fasb.study.figures.drawing import DASHES, MARKERS, STYLE, empty, groups, panels, readable
+from fasb.study.figures.numbers import Row, bars, by_group, drawn, sizes, tracked
+from fasb.study.measures import TRUE
+from fasb.study.panels import Cell
+from fasb.study.styles import MethodStyle
+
+TITLE = "How early p knows"
+WRITTEN = (0, 1, 2, 4, 8, 16, 32)
+END = "end"
+ENOUGH = 20
+"""Answers that a place needs to be shown."""
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9")
+
+
+def rows(
+    cells: Sequence[Cell], files: Sequence[Path], styles: Sequence[MethodStyle]
+) -> pd.DataFrame:
+    """Return the rows of the study's first gated method."""
+    return answer_rows(tracked(cells, files, styles))
+
+
+def answer_rows(frame: pd.DataFrame, n_draws: int = 500) -> pd.DataFrame:
+    """Return the rows of one method's unsteered answers (`numbers.with_verdicts`)."""
+    made: list[Row] = []
+    for about, part in by_group(frame):
+        about |= {"method": part["method"].iloc[0], "answers": len(part), "over": "questions"}
+        question = part.groupby(["model", "dataset", "question"], sort=False).ngroup().to_numpy()
+        wrong = ~part[TRUE.name].to_numpy(bool)
+        states = [np.asarray(p, dtype=np.float64) for p in part["p"]]
+        for order, (written, at) in enumerate(_places(states)):
+            if len(at) < ENOUGH:
+                continue
+            p = np.array([states[i][-1 if written == END else int(written)] for i in at])
+            found = drawn(auc(p, wrong[at], question_weights(question[at], n_draws)))
+            made.append(about | {"written": written, "order": order, "n": len(at)} | found)
+    return pd.DataFrame(made)
+
+
+def _places(states: Sequence[np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
+    """Each number of tokens with the answers that are longer; last, all at their end."""
+    length = np.array([len(p) - 1 for p in states])
+    for n in WRITTEN:
+        yield str(n), np.flatnonzero(length > n)
+    yield END, np.arange(len(states))
+
+
+def caption(rows: pd.DataFrame) -> str:
+    """Return what is known before the answer and at its end."""
+    if rows.empty:
+        return "No tracked answers in this study."
+    told = []
+    for model, part in rows.groupby("model", sort=False):
+        value = part.set_index(part["written"].astype(str))["value"]
+        known = [value.get(written, np.nan) for written in ("0", END)]
+        told.append(f"{model}: {known[0]:.2f} before the answer, {known[1]:.2f} at its end")
+    return (
+        f"How well p of {rows['label'].iloc[0]}'s tracker tells unsteered test answers that the "
+        f"judge finds false from others, by the tokens that are written (AUC; {'; '.join(told)}). "
+        "Before the end only answers that go on are counted: the places differ in their answers. "
+        f"{sizes(rows)} {bars(rows)}"
+    )
+
+
+def draw(rows: pd.DataFrame) -> Figure:
+    """Return one line for each comparison."""
+    found = groups(rows)
+    if not found:
+        return empty("no tracked answers")
+    places = rows.drop_duplicates("order").sort_values("order")["written"].astype(str).tolist()
+    with mpl.rc_context(fname=STYLE):
+        figure, ((axis,),) = panels(2.2, 1, 1, 3.6)
+        for i, (title, part) in enumerate(found):
+            colour, part = COLOURS[i % len(COLOURS)], part.sort_values("order")
+            x = part["written"].astype(str).map(places.index)
+            axis.fill_between(x, part["low"], part["high"], color=colour, alpha=0.15, linewidth=0)
+            line = {"marker": MARKERS[i % len(MARKERS)], "linestyle": DASHES[i % len(DASHES)]}
+            axis.plot(x, part["value"], color=colour, label=title, markersize=3.5, **line)
+        axis.axhline(0.5, color="#999999", linewidth=0.5, zorder=0)
+        axis.set_xticks(range(len(places)), places)
+        axis.set(ylim=(0.3, 1.02), xlabel="tokens of the answer", ylabel="AUC")
+        if len(found) > 1:
+            key = axis.legend(fontsize=7, frameon=False, loc="lower right")
+            for i, text in enumerate(key.get_texts()):
+                text.set_color(readable(COLOURS[i % len(COLOURS)]))
+    return figure
