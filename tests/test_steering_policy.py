@@ -179,9 +179,9 @@ def test_rows_without_tokens_never_fire():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"s": 0}, r"policy\.s: 0.*set s to 1 or more"),
+        ({"s": 0}, r"policy\.s: 0.*set s between 1 and"),
         ({"beta": 1.5}, r"policy\.beta: 1\.5.*between 0 and 1"),
-        ({"alpha": float("nan")}, r"policy\.alpha: nan.*finite"),
+        ({"alpha": float("nan")}, r"policy\.alpha: nan.*between"),
     ],
 )
 def test_impossible_policies_are_refused(changes, message):

@@ -14,6 +14,8 @@ from fasb.errors import ConfigError
 from fasb.steering.trace import OPEN, Decision, Trace
 
 When = Literal["never", "always", "prompt", "token"]
+STRONGEST, MOST_TOKENS, MOST_BACKTRACKS = 10**6, 10**6, 1000
+"""What a policy takes at most; each step back costs a forward pass over what it dropped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +48,24 @@ class Policy:
     release: float | None = None
 
     def __post_init__(self) -> None:
-        if self.s < 1:
+        if not 1 <= self.s <= MOST_TOKENS:
             raise ConfigError(
-                f"policy.s: {self.s}, but at least one token must be dropped; set s to 1 or more"
+                f"policy.s: {self.s}, but at least one token must be dropped; set s between 1 and "
+                f"{MOST_TOKENS:,}"
             )
         if not 0 <= self.beta <= 1:
             raise ConfigError(
                 f"policy.beta: {self.beta} is not a probability; set it between 0 and 1"
             )
-        if not np.isfinite(self.alpha):
-            raise ConfigError(f"policy.alpha: {self.alpha} is not a number; give a finite strength")
-        if self.backtracks < 1:
+        if not abs(self.alpha) <= STRONGEST:
             raise ConfigError(
-                f"policy.backtracks: {self.backtracks}; set 1 or more, or `when` to 'never'"
+                f"policy.alpha: {self.alpha} is no strength; set it between -{STRONGEST:,} and "
+                f"{STRONGEST:,}"
+            )
+        if not 1 <= self.backtracks <= MOST_BACKTRACKS:
+            raise ConfigError(
+                f"policy.backtracks: {self.backtracks}; set it between 1 and {MOST_BACKTRACKS:,}, "
+                "or `when` to 'never'"
             )
         for key, most in (("safe", self.beta), ("release", 1)):
             value = getattr(self, key)
