@@ -17,9 +17,20 @@ import pandas as pd
 
 from fasb.errors import ArtifactError
 from fasb.hdf5files import hdf5_stamp, reading_hdf5
-from fasb.provenance import KEY, content_hash, is_checked, remember, require_match, stamp_for
+from fasb.provenance import (
+    KEY,
+    checked_stamp,
+    content_hash,
+    is_checked,
+    remember,
+    require_match,
+    stamp_for,
+)
 from fasb.textfiles import parse_json, read_text
 from fasb.wholefiles import existing, naming, writing
+
+MOST_VALUES, LARGEST_GROUP = 2**28, 2**32
+"""Values of a Parquet file, and bytes of a group of its rows, that are read at all."""
 
 
 def write_json(path: Path, payload: Any, made_by: dict[str, Any] | None = None) -> None:
@@ -42,9 +53,8 @@ def _read_document(path: Path) -> dict[str, Any]:
     text = read_text(existing(path), ArtifactError)
     document = parse_json(text, str(path), ArtifactError, "make it again")
     with naming(path):
+        checked_stamp(document)
         require_match(path, document["digest"], _json_digest(document["payload"]))
-        if not isinstance(document["provenance"], dict):
-            raise ValueError("no provenance")
     return dict(document)
 
 
@@ -73,9 +83,10 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
     import pyarrow.parquet as pq
 
     with naming(existing(path)):
+        check_parquet_size(path)
         table = pq.read_table(path, page_checksum_verification=True)
         if not is_checked(path):
-            stamp = json.loads((table.schema.metadata or {})[KEY.encode()])
+            stamp = checked_stamp(json.loads((table.schema.metadata or {})[KEY.encode()]))
             require_match(path, stamp["digest"], _table_digest(table))
             remember(path)
         missing = set(columns or ()) - set(table.column_names)
@@ -86,6 +97,22 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
             )
         frame: pd.DataFrame = table.select(columns or table.column_names).to_pandas()
     return frame
+
+
+def check_parquet_size(path: Path) -> None:
+    """Refuse a file that claims more values than could be held; reads its last bytes alone.
+
+    Raises:
+        ValueError: it does.
+    """
+    import pyarrow.parquet as pq
+
+    about = pq.read_metadata(path)
+    n_values = about.num_rows * max(about.num_columns, 1)
+    sizes = [about.row_group(i).total_byte_size for i in range(about.num_row_groups)]
+    largest = max(sizes, default=0)
+    if not 0 <= n_values <= MOST_VALUES or not 0 <= largest <= LARGEST_GROUP:
+        raise ValueError(f"it claims {n_values:,} values, {largest:,} bytes in one group")
 
 
 def _table_digest(table: Any) -> str:
@@ -126,7 +153,7 @@ def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], Any, dict[str, Any]
     with naming(existing(path)), safe_open(path, framework="numpy") as file:
         meta = file.metadata() or {}
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        stamp, about = json.loads(meta[KEY]), json.loads(meta["about"])
+        stamp, about = checked_stamp(json.loads(meta[KEY])), json.loads(meta["about"])
         require_match(path, stamp["digest"], _tensor_digest(tensors, about))
         provenance = stamp["provenance"]
     return tensors, about, provenance

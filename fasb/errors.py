@@ -1,6 +1,7 @@
 """Errors a user can mend. One line each: `<file or key>: <what is wrong>; <what to do>`.
 
-The command line prints the line and exits 2; no traceback unless `--debug` is given.
+The command line prints the line and exits 2 (`fasb/cli/border.py`); no traceback unless `--debug`
+is given.
 """
 
 import difflib

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fasb.errors import ArtifactError
-from fasb.provenance import KEY, is_checked, remember, require_match, stamp_for
+from fasb.provenance import KEY, checked_stamp, is_checked, remember, require_match, stamp_for
 from fasb.wholefiles import existing, naming, writing
 
 SEAL = b"FASBSEAL"
@@ -162,6 +162,13 @@ def _check_datasets(file: Any, path: Path) -> None:
                 "another; make the file again"
             )
 
+    def check_link(name: str, link: Any) -> None:
+        import h5py
+
+        if not isinstance(link, h5py.HardLink):
+            raise ArtifactError(f"{path}: {name} is a link elsewhere; make the file again")
+
+    file.visititems_links(check_link)
     file.visititems(check)
 
 
@@ -173,8 +180,7 @@ def hdf5_stamp(file: Any, path: Path) -> dict[str, Any]:
     """
     if KEY not in file.attrs:
         raise ArtifactError(f"{path}: not a finished file of this library; make it again")
-    stamp: dict[str, Any] = json.loads(file.attrs[KEY])
-    return stamp
+    return checked_stamp(json.loads(file.attrs[KEY]))
 
 
 def _hdf5_digest(file: Any) -> str:

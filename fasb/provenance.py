@@ -119,6 +119,19 @@ def stamp_for(digest: str, made_by: dict[str, Any] | None) -> dict[str, Any]:
     }
 
 
+def checked_stamp(stamp: Any) -> dict[str, Any]:
+    """Return the stamp that a file holds, if it is one.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if not isinstance(stamp, dict) or not isinstance(stamp.get("digest"), str):
+        raise ValueError("its stamp holds no digest")
+    if not isinstance(stamp.get("provenance"), dict):
+        raise ValueError("its stamp holds no provenance")
+    return stamp
+
+
 def require_match(path: Path, recorded: str, found: str) -> None:
     """Raise ArtifactError, naming the file, where two digests differ."""
     if recorded != found:

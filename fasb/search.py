@@ -28,6 +28,9 @@ Point = dict[str, Any]
 NOT_STEERING: Point = {"when": "never"}
 """What a point of a grid says that leaves the model as it is."""
 
+MOST_POINTS = 100_000
+"""Points of a grid that are listed at all."""
+
 DIGITS = 9
 """Values that agree to so many digits are equal: products of equal shares may differ there."""
 
@@ -42,7 +45,16 @@ class Tried:
 
 
 def grid_points(grid: Mapping[str, Sequence[Any]]) -> list[Point]:
-    """Return all values crossed, the last key varying fastest; of an empty grid one empty point."""
+    """Return all values crossed, the last key varying fastest; of an empty grid one empty point.
+
+    Raises:
+        ConfigError: there are too many to list.
+    """
+    n_points = math.prod(len(values) for values in grid.values())
+    if n_points > MOST_POINTS:
+        raise ConfigError(
+            f"grid: {n_points:,} settings, more than {MOST_POINTS:,}; remove values or keys"
+        )
     crossed = itertools.product(*grid.values())
     return [dict(zip(grid, values, strict=True)) for values in crossed]
 
@@ -150,7 +162,11 @@ class Method(Section):
                 raise ConfigError(
                     f"{where}.grid.{key}: empty; give at least one value, or remove the key"
                 )
-        for point in self.points():
+        try:
+            points = self.points()
+        except ConfigError as error:
+            raise ConfigError(f"{where}.{error}") from None
+        for point in points:
             try:
                 settings = {**self.settings, **point}
                 Recipe.of(self.use, self.gate, settings, sections, f"{where}.grid")

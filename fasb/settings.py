@@ -7,7 +7,7 @@ differences of the presets `paper` and `reference`; a study's YAML holds only it
 import os
 import re
 from string import Formatter
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -16,6 +16,10 @@ SiteName = Literal["head", "attention", "mlp", "residual"]
 """Where activations are read and edited (`fasb/model/layout.py`)."""
 Positions = Literal["from_answer", "all", "prompt_end"]
 """At which tokens an edit is active (`fasb/steering/edit.py`)."""
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""What every generator takes."""
+BatchSize = Annotated[int, Field(ge=1, le=65_536)]
+"""Rows of a forward pass."""
 
 
 def template_places(template: str) -> list[tuple[str, str | None]]:
@@ -66,9 +70,23 @@ PLACES = {
 
 
 class Section(BaseModel):
-    """A group of settings: frozen, unknown keys refused."""
+    """A group of settings: frozen; unknown keys, NaN, infinity and switches for numbers refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_switch_for_a_number(cls, value: Any, info: Any) -> Any:
+        """Refuse true and false, which pydantic takes for 1 and 0, where no switch is asked for."""
+        values = value if isinstance(value, list | tuple) else (value,)
+        switches = any(isinstance(one, bool) for one in values)
+        if switches and not _takes_switch(cls.model_fields[info.field_name].annotation):
+            raise PydanticCustomError("switch", "a switch is no number and no text; correct it")
+        return value
+
+
+def _takes_switch(annotation: Any) -> bool:
+    return annotation in (bool, Any) or any(_takes_switch(part) for part in get_args(annotation))
 
 
 class ModelSettings(Section):
@@ -195,7 +213,7 @@ class PromptSettings(Section):
 class SplitSettings(Section):
     """Folds and validation share (Q2, Q3)."""
 
-    folds: int = Field(2, ge=2)
+    folds: int = Field(2, ge=2, le=1000)
     validation: float = Field(
         0.2, gt=0, lt=1, description="Share of a fold's development groups kept for tuning"
     )
@@ -208,14 +226,14 @@ class ActivationSettings(Section):
     """The banks of head outputs (A2)."""
 
     dtype: Literal["float32", "float16"] = "float32"
-    batch: int = Field(64, ge=1, description="Texts in one forward pass")
-    seed: int = Field(0, description="Draws the random next question of the sigma bank (A4)")
+    batch: BatchSize = Field(64, description="Texts in one forward pass")
+    seed: Seed = Field(0, description="Draws the random next question of the sigma bank (A4)")
 
 
 class ProbeSettings(Section):
     """Logistic probes, one per head (P1)."""
 
-    C: float = Field(1.0, gt=0, description="Inverse L2 penalty, scikit-learn's meaning")
+    C: float = Field(1.0, ge=1e-8, le=1e8, description="Inverse L2 penalty, scikit-learn's meaning")
     bias: bool = True
 
 
@@ -239,18 +257,26 @@ class TrackerSettings(Section):
 class DecodingSettings(Section):
     """Generation (G1-G9)."""
 
-    tokens: int = Field(50, ge=1, description="N, the most tokens of an answer")
-    batch: int = Field(64, ge=1, description="Rows decoded together")
+    tokens: int = Field(50, ge=1, le=100_000, description="N, the most tokens of an answer")
+    batch: BatchSize = Field(64, description="Rows decoded together")
     edit: Literal["persistent", "transient"] = "persistent"
     temperature: float = Field(
-        0.0, ge=0, description="0: the likeliest token; else tokens are drawn"
+        0.0, ge=0, le=100, description="0: the likeliest token; from 0.01 on tokens are drawn"
     )
     top_p: float = Field(
         1.0, gt=0, le=1, description="Drawn from the fewest tokens that hold this much probability"
     )
-    seed: int = Field(
-        0, ge=0, description="Of what is drawn; a row's draws depend on it and on the prompt alone"
+    seed: Seed = Field(
+        0, description="Of what is drawn; a row's draws depend on it and on the prompt alone"
     )
+
+    @field_validator("temperature")
+    @classmethod
+    def _divides(cls, temperature: float) -> float:
+        """Refuse what logits divided by would overflow."""
+        if 0 < temperature < 0.01:
+            raise PydanticCustomError("temperature", "input should be 0, or at least 0.01")
+        return temperature
 
 
 class ScoringSettings(Section):
@@ -262,7 +288,7 @@ class ScoringSettings(Section):
     span: Literal["offsets", "released"] = Field(
         "offsets", description="Scored tokens: by offsets, or all after 3 (M3)"
     )
-    batch: int = Field(64, ge=1, description="Answers in one forward pass")
+    batch: BatchSize = Field(64, description="Answers in one forward pass")
 
 
 class StageSettings(Section):

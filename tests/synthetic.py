@@ -1,6 +1,7 @@
 """A study's results as the stages would leave them: no model, every number is drawn, seeded."""
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import h5py
@@ -10,6 +11,7 @@ import pandas as pd
 from fasb.artifacts import write_json, write_parquet
 from fasb.data.protocol import Question, write_questions
 from fasb.hdf5files import writing_hdf5
+from fasb.steering.fingerprint import Fingerprint
 from fasb.study.metrics import question_metrics, summary
 from fasb.study.styles import MethodStyle
 
@@ -253,7 +255,8 @@ def _grid(rng: np.random.Generator) -> pd.DataFrame:
                     )
                     - off
                 )
-                info = 0.99 - 0.35 * x**2 * (1.0 if method == "iti" else 0.6) + rng.normal(0, 0.005)
+                cost = 0.35 * x**2 * (1.0 if method == "iti" else 0.6)
+                info = min(0.99 - cost + rng.normal(0, 0.005), 1.0)
                 rows.append(
                     {"fold": fold, "method": method, "setting": setting}
                     | {key: at.get(key, np.nan) for key in ("k", "alpha", "beta", "s")}
@@ -338,7 +341,10 @@ def _effects(rng: np.random.Generator) -> pd.DataFrame:
 
 
 def _anchors(file: h5py.File, rng: np.random.Generator) -> None:
+    model = Fingerprint("synthetic", 4, 8, 16, "vocabulary")
+    file.attrs["fingerprint"] = json.dumps(asdict(model))
     for fold in (0, 1):
+        file[f"fold{fold}/train"], file[f"fold{fold}/validation"] = ["e0-r0"], ["e0-r1"]
         for kind in ("logistic", "cosine"):
             group = file.create_group(f"fold{fold}/{kind}")
             file[f"fold{fold}"].attrs["pairs"] = 72

@@ -326,7 +326,7 @@ def test_foreign_unfinished_and_stale_files_are_refused(tmp_path):
         del file["label"]
         file["label"] = np.zeros(3, dtype=np.int8)
     seal(path)
-    with pytest.raises(ArtifactError, match="80 activations, 3 labels"):
+    with pytest.raises(ArtifactError, match="columns of 3, 80 answers"):
         Bank.open(path)
 
 
@@ -335,7 +335,12 @@ def test_memory_does_not_grow_with_the_answers(model, tmp_path, monkeypatch):
 
     Only the outputs are made up, reading and writing are not.
     """
-    large = replace(model, layout=replace(model.layout, n_heads=64, head_dim=64))
+    heads = {"n_heads": 64, "head_dim": 64}
+    large = replace(
+        model,
+        layout=replace(model.layout, **heads),
+        fingerprint=replace(model.fingerprint, **heads),
+    )
     shape = (model.layout.n_layers, 64, 64)
     monkeypatch.setattr(fasb.fitting.bank, "BLOCK", 50)
     monkeypatch.setattr(fasb.fitting.bank, "CHUNK", 25)

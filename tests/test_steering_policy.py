@@ -191,12 +191,12 @@ def test_rows_without_tokens_never_fire():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"s": 0}, r"policy\.s: 0.*set s to 1 or more"),
+        ({"s": 0}, r"policy\.s: 0.*set s between 1 and"),
         ({"beta": 1.5}, r"policy\.beta: 1\.5.*between 0 and 1"),
-        ({"alpha": float("nan")}, r"policy\.alpha: nan.*finite"),
-        ({"after": -1, "when": "always"}, r"policy\.after: -1; set it to 0 or more"),
+        ({"after": -1, "when": "always"}, r"policy\.after: -1; set it between 0 and"),
         ({"after": 1}, r"policy\.after: is for what steers always"),
         ({"after": 1, "when": "always", "release": 0.1}, r"policy\.after: is for what"),
+        ({"alpha": float("nan")}, r"policy\.alpha: nan.*between"),
     ],
 )
 def test_impossible_policies_are_refused(changes, message):

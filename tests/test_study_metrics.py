@@ -5,7 +5,7 @@ from synthetic import METHODS, _answers, _questions
 
 from fasb.errors import DataError
 from fasb.metrics.answers import true_info
-from fasb.study.metrics import exact_match, question_metrics, summary
+from fasb.study.metrics import exact_match, generation_metrics, question_metrics, summary
 
 QUESTIONS = _questions(3)
 
@@ -48,7 +48,7 @@ def test_the_unsteered_model_harms_and_helps_nobody(frame):
 
 
 def test_harmed_counts_good_answers_that_steering_spoilt(answers):
-    generations, judged, scores = answers
+    generations, judged, _ = answers
     one = (
         generations[(generations["method"] == "iti") & (generations["question"] == "e0-r0")]
         .iloc[:1]
@@ -58,9 +58,8 @@ def test_harmed_counts_good_answers_that_steering_spoilt(answers):
     judged = pd.DataFrame(
         {"question": "e0-r0", "answer": ["good", "bad"], "true": [0.9, 0.6], "info": [0.5, 0.4]},
     )
-    row = question_metrics(QUESTIONS, one, judged, scores.iloc[:0]).iloc[0]
+    row = generation_metrics(one, judged).iloc[0]
     assert (row["true"], row["info"], row["harmed"], row["helped"]) == (1.0, 0.0, 1.0, 0.0)
-    assert np.isnan(row["mc1"])
 
 
 def test_a_judge_of_truth_alone_leaves_info_unknown(answers):

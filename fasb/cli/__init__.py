@@ -5,11 +5,10 @@ Commands are imported when they are called, so that `fasb --help` needs no torch
 
 import importlib
 import sys
-from typing import Any
 
 import click
 
-from fasb.errors import FasbError, did_you_mean
+from fasb.errors import did_you_mean
 
 COMMANDS = {
     "fasb.cli.user": ("fit", "steer", "evaluate", "show", "verify", "export"),
@@ -49,12 +48,8 @@ def group(debug: bool) -> None:
     """Flexible activation steering with backtracking."""
 
 
-def main() -> Any:
-    """Run the command line; a `FasbError` is one line on stderr and exit code 2."""
-    try:
-        return group(standalone_mode=True)
-    except FasbError as error:
-        if "--debug" in sys.argv:
-            raise
-        click.echo(str(error), err=True)
-        sys.exit(2)
+def main() -> None:
+    """Run the command line; what goes wrong is one line on stderr (see `border.py`)."""
+    from fasb.cli.border import guarded
+
+    sys.exit(guarded(lambda: group(standalone_mode=False), "--debug" in sys.argv))

@@ -18,8 +18,9 @@ TITLES = {
 HEAD = """# Commands
 
 `fasb --help` lists them, `fasb COMMAND --help` is what stands here. An error is one line and exit
-code 2; `fasb --debug COMMAND` shows the traceback. Data goes to standard output, progress to
-standard error.
+code 2; of a fault of the program itself (exit code 1) the line names the log with the traceback.
+`fasb --debug COMMAND` shows it instead. Ctrl-C is exit code 130. Data goes to standard output,
+progress to standard error.
 """
 
 STAGES = """\

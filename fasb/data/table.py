@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import Field
 
+from fasb.artifacts import check_parquet_size
 from fasb.data.protocol import Question, check_questions, plain_text
 from fasb.errors import DataError, did_you_mean
 from fasb.settings import Section
@@ -218,6 +219,7 @@ def parquet_rows(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise DataError(f"{path}: no such file; correct the path")
     try:
+        check_parquet_size(path)
         rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
     except Exception as error:  # each part of the reader has kinds of its own
         reason = (str(error).splitlines() or [type(error).__name__])[0]

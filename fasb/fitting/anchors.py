@@ -1,12 +1,82 @@
 """Heads anchoring: which heads know truth.
 
 In: validation accuracy of every unit of a site. Out: the k best, best first. Knows no activations.
+`read_anchors` is the one reader of `anchors.h5`, which `fold.py` writes.
 """
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from fasb.errors import ConfigError
+from fasb.errors import ArtifactError, ConfigError
+from fasb.hdf5files import reading_hdf5
+from fasb.steering.fingerprint import Fingerprint
+
+CLASSIFIERS = ("logistic", "cosine")
+"""Kinds of classifiers whose accuracy is known; of all heads."""
+
+
+@dataclass(frozen=True, slots=True)
+class RankedFold:
+    """What `anchors.h5` holds of a fold; accuracies are [layer, head], by kind of classifier.
+
+    pairs: how many answers were fitted on. train, validation: ids of questions.
+    """
+
+    accuracy: dict[str, Float[np.ndarray, "layer head"]]
+    pairs: int
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+
+
+def read_anchors(path: Path) -> tuple[Fingerprint, list[RankedFold]]:
+    """Return the model and the folds of a file that `rank_anchors` made.
+
+    Raises:
+        ArtifactError: the file is missing or damaged, or holds what no ranking gives.
+    """
+    with reading_hdf5(path) as file:
+        try:
+            model = Fingerprint.read(json.loads(file.attrs["fingerprint"]), str(path))
+            if sorted(file) != sorted(f"fold{i}" for i in range(len(file))) or not len(file):
+                raise ValueError(f"folds {', '.join(file)}")
+            folds = [_read_fold(file[f"fold{i}"], model) for i in range(len(file))]
+        except (KeyError, ValueError, TypeError, AttributeError, OSError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ArtifactError(
+                f"{path}: not what 'fasb run anchors' writes ({reason}); run it again"
+            ) from None
+    return model, folds
+
+
+def _read_fold(group: Any, model: Fingerprint) -> RankedFold:
+    """Return a fold of the file.
+
+    Raises:
+        KeyError: something is missing.
+        ValueError: something is of another shape, type or range.
+    """
+    shape, found = (model.n_layers, model.n_heads), {}
+    for kind in CLASSIFIERS:
+        for name in ("accuracy", "accuracy_test"):
+            values = group[kind][name][:]
+            if values.shape != shape or values.dtype.kind != "f":
+                raise ValueError(f"{kind}/{name} is of shape {values.shape}, not {shape}")
+            # test answers may be of questions that nobody has, in a fold that tests none
+            shares = (values >= 0) & (values <= 1)
+            if not (shares | (np.isnan(values) & (name == "accuracy_test"))).all():
+                raise ValueError(f"{kind}/{name} holds what is no share")
+        found[kind] = group[kind]["accuracy"][:].astype(np.float64)
+    parts = {name: tuple(group[name].asstr()[:]) for name in ("train", "validation")}
+    every = [*parts["train"], *parts["validation"]]
+    pairs = int(group.attrs["pairs"])
+    if len(set(every)) < len(every) or not parts["train"] or pairs < 1:
+        raise ValueError(f"{pairs} answers fitted on, of questions that are there twice or not")
+    return RankedFold(found, pairs, **parts)
 
 
 def rank_units(accuracy: Float[np.ndarray, "layer unit"]) -> Int[np.ndarray, "rank 2"]:

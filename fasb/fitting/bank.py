@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import h5py
 import numpy as np
@@ -190,16 +190,17 @@ class Bank:
                     f"{path}: not a bank of format {FORMAT}; run the study or 'fasb run "
                     "activations' again"
                 )
-            n_answers, n_layers, n_units, width = file["activations"].shape
-            label, site = file["label"][:], cast(SiteName, str(file.attrs["site"]))
-            question, drawn = (
-                np.array(file[name].asstr()[:], dtype=str) for name in ("question", "drawn")
-            )
-            if not n_answers == len(label) == len(question) == len(drawn):
-                raise ArtifactError(
-                    f"{path}: {n_answers} activations, {len(label)} labels; make it again"
-                )
             fingerprint = Fingerprint.read(json.loads(file.attrs["fingerprint"]), str(path))
+            label, site = file["label"][:], cast(SiteName, str(file.attrs["site"]))
+            texts = {name: file[name].asstr()[:] for name in ("question", "answer", "drawn")}
+            n_answers, n_layers, n_units, width = _checked_shape(file, site, fingerprint)
+            lengths = {len(label), *map(len, texts.values())}
+            if label.dtype != np.int8 or not np.isin(label, (0, 1)).all():
+                raise ValueError("labels other than 0 and 1")
+            if lengths != {n_answers} or not n_answers:
+                found = ", ".join(map(str, sorted({n_answers, *lengths})))
+                raise ValueError(f"columns of {found} answers")
+            question, drawn = (np.array(texts[name], dtype=str) for name in ("question", "drawn"))
         return cls(path, label, question, drawn, site, n_layers, n_units, width, fingerprint)
 
     def layer(self, layer: int) -> Float32[np.ndarray, "answer unit width"]:
@@ -210,6 +211,8 @@ class Bank:
         """
         with _opened(self.path) as file:
             x: np.ndarray = file["activations"][:, layer]
+            if not np.isfinite(x).all():
+                raise ValueError(f"layer {layer} holds values that are not finite")
         return x.astype(np.float32, copy=False)
 
     def rows(self, questions: Sequence[str]) -> Bool[np.ndarray, " answer"]:
@@ -226,6 +229,24 @@ class Bank:
             )
         given = np.array(list(questions), dtype=str)
         return np.isin(self.question, given) & np.isin(self.drawn, given)
+
+
+def _checked_shape(file: h5py.File, site: str, model: Fingerprint) -> tuple[int, int, int, int]:
+    """Return the activations' shape, if the model of the fingerprint gives such ones.
+
+    Raises:
+        ValueError: it does not.
+    """
+    x = file["activations"]
+    if x.ndim != 4 or x.dtype not in (np.float16, np.float32) or site not in get_args(SiteName):
+        raise ValueError(f"activations of site {site!r}, type {x.dtype} and {x.ndim} dimensions")
+    n_answers, n_layers, n_units, width = x.shape
+    own = (model.n_layers, model.n_heads, model.head_dim)
+    if site != "head":
+        own = (model.n_layers, 1, model.hidden or width)  # unknown where 0
+    if (n_layers, n_units, width) != own:
+        raise ValueError(f"shape {x.shape[1:]}, but its model gives {own}")
+    return n_answers, n_layers, n_units, width
 
 
 def _read_block(
@@ -289,7 +310,10 @@ def _finished(parts: Path, first: int) -> bool:
 def _progress(path: Path) -> str:
     """How far an unfinished bank has come."""
     for count in _parts(path).glob("*/n_answers"):
-        n_answers = int(count.read_text())
+        text = count.read_text()
+        if not text.isdigit():  # the run was killed while it wrote this
+            continue
+        n_answers = int(text)
         done = min(len(list(count.parent.glob("*.safetensors"))) * BLOCK, n_answers)
         return f"{done:,} of {n_answers:,} answers written"
     return "no such file"
@@ -304,8 +328,9 @@ def _opened(path: Path) -> Iterator[h5py.File]:
     try:
         with reading_hdf5(path) as file:
             yield file
-    except (OSError, KeyError, ValueError) as error:
-        reason = str(error).splitlines()[0].strip("'\"")
+    except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0].strip("'\"")
+        what = "cannot be read" if isinstance(error, OSError) else "holds what no bank does"
         raise ArtifactError(
-            f"{path}: cannot be read ({reason}); run 'fasb run activations' again"
+            f"{path}: {what} ({reason}); run 'fasb run activations' again"
         ) from error

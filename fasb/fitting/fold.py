@@ -24,11 +24,12 @@ import torch
 from fasb.artifacts import read_tensors, write_tensors
 from fasb.data.protocol import Split
 from fasb.errors import ArtifactError
+from fasb.fitting.anchors import read_anchors
 from fasb.fitting.bank import Bank
 from fasb.fitting.probes import ClassifierKind, Classifiers, accuracy, fit_classifiers
 from fasb.fitting.recipe import Recipe
 from fasb.fitting.training import HEADS, Training
-from fasb.hdf5files import reading_hdf5, writing_hdf5
+from fasb.hdf5files import writing_hdf5
 from fasb.provenance import content_hash
 from fasb.settings import ProbeSettings, StageSettings
 from fasb.steering.bundle import Bundle
@@ -178,13 +179,11 @@ def read_folds(anchors: Path, vectors: Path, sections: StageSettings) -> list[Fi
     arrays, layouts, _ = read_tensors(vectors)
     tensors = {name: torch.from_numpy(value) for name, value in arrays.items()}
     found = []
-    with reading_hdf5(anchors) as file:
-        fingerprint = Fingerprint.read(json.loads(file.attrs["fingerprint"]), str(anchors))
-        for i in range(len(file)):
-            edits, trackers = _parts_of_fold(f"fold{i}.", layouts, tensors, vectors)
-            group = file[f"fold{i}"]
-            seen = (*group["train"].asstr()[:], *group["validation"].asstr()[:])
-            found.append(FittedFold(i, edits, trackers, fingerprint, seen, sections))
+    fingerprint, ranked = read_anchors(anchors)
+    for i, fold in enumerate(ranked):
+        edits, trackers = _parts_of_fold(f"fold{i}.", layouts, tensors, vectors)
+        seen = (*fold.train, *fold.validation)
+        found.append(FittedFold(i, edits, trackers, fingerprint, seen, sections))
     if unknown := {name.partition(".")[0] for name in layouts} - {f"fold{f.fold}" for f in found}:
         raise ArtifactError(
             f"{vectors}: has {min(unknown)}, which {anchors} has not; make both from the same "
@@ -199,10 +198,9 @@ def know_fitted(training: Training, trackers: Path, anchors: Path | None = None)
     for kind in KINDS:
         training.know(("classifiers", HEADS, kind), fitted[kind])
     if anchors is not None:
-        with reading_hdf5(anchors) as file:
-            for kind in KINDS:
-                found = file[f"fold{training.fold}/{kind}/accuracy"][:]
-                training.know(("accuracy", HEADS, kind), found)
+        accuracy = read_anchors(anchors)[1][training.fold].accuracy
+        for kind in KINDS:
+            training.know(("accuracy", HEADS, kind), accuracy[kind])
 
 
 def read_classifiers(
@@ -232,9 +230,25 @@ def read_classifiers(
                 raise ArtifactError(
                     f"{trackers}: lacks {error}; run 'fasb run trackers' again"
                 ) from None
-            fold[kind] = Classifiers("head", weight, bias, arrays.get(f"{name}.centre"))
+            centre = arrays.get(f"{name}.centre")
+            if not _are_classifiers(weight, bias, centre):
+                raise ArtifactError(
+                    f"{trackers}: {name} is of another shape or type, or not finite; run 'fasb run "
+                    "trackers' again"
+                )
+            fold[kind] = Classifiers("head", weight, bias, centre)
         folds.append(fold)
     return folds
+
+
+def _are_classifiers(weight: np.ndarray, bias: np.ndarray, centre: np.ndarray | None) -> bool:
+    """Return whether arrays are [layer, head, width], [layer, head] and like the first."""
+    if weight.ndim != 3 or bias.shape != weight.shape[:2]:
+        return False
+    if centre is not None and centre.shape != weight.shape:
+        return False
+    parts = [part for part in (weight, bias, centre) if part is not None]
+    return all(part.dtype == np.float64 and bool(np.isfinite(part).all()) for part in parts)
 
 
 def check_splits(anchors: Path, splits: Sequence[Split]) -> None:
@@ -243,8 +257,7 @@ def check_splits(anchors: Path, splits: Sequence[Split]) -> None:
     Raises:
         ArtifactError: naming the file.
     """
-    with reading_hdf5(anchors) as file:
-        found = [tuple(file[f"fold{i}/train"].asstr()[:]) for i in range(len(file))]
+    found = [fold.train for fold in read_anchors(anchors)[1]]
     if found != [split.train for split in splits]:
         raise ArtifactError(
             f"{anchors}: fitted on other folds than these; run 'fasb run anchors' again"

@@ -31,6 +31,7 @@ Point = dict[str, Any]
 """Values of an entry's settings at one point of its grid."""
 
 POLICY_KEYS = tuple(field.name for field in fields(Policy))
+SWITCHES = {field.name for field in fields(Policy) if field.type is bool}
 POLICY_TYPES: TypeAdapter[Policy] = TypeAdapter(Policy)
 
 
@@ -174,6 +175,9 @@ def _policy_of(
 
 
 def _validated_policy(given: dict[str, Any], where: str) -> Policy:
+    for key, value in given.items():
+        if isinstance(value, bool) and key not in SWITCHES:
+            raise ConfigError(f"{where}.{key}: a switch is no number, got {value}; correct it")
     try:
         return POLICY_TYPES.validate_python(given)
     except ValidationError as error:

@@ -14,6 +14,8 @@ from fasb.errors import ConfigError
 from fasb.steering.trace import OPEN, Decision, Trace
 
 When = Literal["never", "always", "prompt", "token"]
+STRONGEST, MOST_TOKENS, MOST_BACKTRACKS, MOST_ANSWERS = 10**6, 10**6, 1000, 1000
+"""What a policy takes at most; each step back costs a forward pass over what it dropped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +52,24 @@ class Policy:
     release: float | None = None
 
     def __post_init__(self) -> None:
-        if self.s < 1:
+        if not 1 <= self.s <= MOST_TOKENS:
             raise ConfigError(
-                f"policy.s: {self.s}, but at least one token must be dropped; set s to 1 or more"
+                f"policy.s: {self.s}, but at least one token must be dropped; set s between 1 and "
+                f"{MOST_TOKENS:,}"
             )
         if not 0 <= self.beta <= 1:
             raise ConfigError(
                 f"policy.beta: {self.beta} is not a probability; set it between 0 and 1"
             )
-        if not np.isfinite(self.alpha):
-            raise ConfigError(f"policy.alpha: {self.alpha} is not a number; give a finite strength")
-        if self.backtracks < 1:
+        if not abs(self.alpha) <= STRONGEST:
             raise ConfigError(
-                f"policy.backtracks: {self.backtracks}; set 1 or more, or `when` to 'never'"
+                f"policy.alpha: {self.alpha} is no strength; set it between -{STRONGEST:,} and "
+                f"{STRONGEST:,}"
+            )
+        if not 1 <= self.backtracks <= MOST_BACKTRACKS:
+            raise ConfigError(
+                f"policy.backtracks: {self.backtracks}; set it between 1 and {MOST_BACKTRACKS:,}, "
+                "or `when` to 'never'"
             )
         for key, most in (("safe", self.beta), ("release", 1)):
             value = getattr(self, key)
@@ -74,9 +81,10 @@ class Policy:
 
     def _check_once(self) -> None:
         """Refuse what is only for policies that look at the unsteered answer alone, or at none."""
-        for key, least in (("after", 0), ("best_of", 1)):
-            if getattr(self, key) < least:
-                raise ConfigError(f"policy.{key}: {getattr(self, key)}; set it to {least} or more")
+        for key, least, most in (("after", 0, MOST_TOKENS), ("best_of", 1, MOST_ANSWERS)):
+            value = getattr(self, key)
+            if not least <= value <= most:
+                raise ConfigError(f"policy.{key}: {value}; set it between {least} and {most:,}")
         if self.after and self.reads_p:
             raise ConfigError(
                 "policy.after: is for what steers always and looks at no p; set `when` to 'always' "

@@ -20,10 +20,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fasb.artifacts import read_parquet, stamp_of
+from fasb.artifacts import stamp_of
 from fasb.errors import DataError
 from fasb.metrics.answers import verdict
 from fasb.study.escaping import DASH, escape_latex, escape_markdown
+from fasb.study.frames import read_table
 from fasb.study.judging import named
 from fasb.study.measures import INFO, TRUE
 from fasb.study.panels import Cell, files_of, judge_note, titled
@@ -104,8 +105,8 @@ def latex(rows: pd.DataFrame) -> str:
 
 def _both(generations: Path, judged: Sequence[Path]) -> pd.DataFrame:
     """Test answers with the verdicts of both; what only one judge scores is left out."""
-    frame = read_parquet(generations, ["question", "method", "answer"])
-    verdicts = [read_parquet(path) for path in judged]
+    frame = read_table(generations)[["question", "method", "answer"]]
+    verdicts = [read_table(path) for path in judged]
     shared = [score for score in SCORES if all(score in found for found in verdicts)]
     for which, found in zip(("first", "second"), verdicts, strict=True):
         columns = {score: f"{score}_{which}" for score in shared}

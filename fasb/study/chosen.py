@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fasb.artifacts import read_json
 from fasb.study.escaping import DASH, MINUS, escape_latex, escape_markdown
+from fasb.study.frames import read_mapping
 from fasb.study.measures import MC2, MEASURES, shown_in
 from fasb.study.panels import HYPERPARAMETERS, Cell, files_of, titled
 from fasb.study.printing import latex_table, latex_tabular, markdown_table
@@ -47,11 +47,11 @@ def chosen_rows(
     tested: dict[tuple[str, str], dict[str, list[Chosen]]] = {}
     metrics = dict(files_of(cells, files, "metrics.json"))
     for cell, path in files_of(cells, files, "tuned.json"):
-        for chosen in read_json(path).values():
+        for chosen in read_mapping(path).values():
             for method, entry in chosen.items():
                 group = entries.setdefault(cell.group, {})
                 group.setdefault(method, []).append(entry)
-        for method, summary in read_json(metrics[cell]).items():
+        for method, summary in read_mapping(metrics[cell]).items():
             tested.setdefault(cell.group, {}).setdefault(method, []).append(summary)
     rows = []
     for (model, dataset), methods in entries.items():

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from fasb.settings import JudgeSettings, ModelSettings, Section, StageSettings
+from fasb.settings import JudgeSettings, ModelSettings, Section, Seed, StageSettings
 
 SLURM_NAME = r"^[\w.,-]+$"
 """Names of partitions, accounts and qualities of service: nothing that a shell would read."""
@@ -18,11 +18,16 @@ class JobSettings(Section):
     """What jobs that run a model ask of the machine or the cluster."""
 
     gpu: int | None = Field(
-        None, ge=0, description="GPUs of a job; unset: one where the model's device is not the CPU"
+        None,
+        ge=0,
+        le=64,
+        description="GPUs of a job; unset: one where the model's device is not the CPU",
     )
-    threads: int = Field(2, ge=1, description="CPU threads of a job")
-    mem_mb: int = Field(4000, ge=1, description="Memory of a job, in MB")
-    runtime: int = Field(60, ge=1, description="Time limit of a job's first attempt, in minutes")
+    threads: int = Field(2, ge=1, le=1024, description="CPU threads of a job")
+    mem_mb: int = Field(4000, ge=1, le=10**8, description="Memory of a job, in MB")
+    runtime: int = Field(
+        60, ge=1, le=10**6, description="Time limit of a job's first attempt, in minutes"
+    )
     partition: str | None = Field(
         None, pattern=SLURM_NAME, description="SLURM partition; unset: the profile's"
     )
@@ -155,7 +160,7 @@ class RunSettings(Section):
 
     name: str = "default"
     cells: tuple[CellEntry, ...] = Field(min_length=1)
-    seeds: tuple[int, ...] = Field((0, 1), min_length=1, description="Split seeds")
+    seeds: tuple[Seed, ...] = Field((0, 1), min_length=1, description="Split seeds")
     methods: tuple[str, ...] = Field(min_length=1)
 
 

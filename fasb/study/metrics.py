@@ -49,8 +49,12 @@ def question_metrics(
     `exact` asks for that column.
 
     Raises:
-        DataError: an answer was generated that nobody judged, though the dataset has a judge.
+        DataError: an answer was generated that nobody judged, though the dataset has a judge; or a
+            method lacks rows of a question, or has some of one that is not tested.
     """
+    _check_rows(generations, questions, ["fold", "method"], "generations")
+    choices = [question for question in questions if question.false]
+    _check_rows(scores, choices, ["fold", "method", "tuned_for"], "scores")
     if exact and len(generations):
         best = generations["question"].map({question.id: question.best for question in questions})
         right = map(exact_match, generations["answer"], best)
@@ -70,6 +74,35 @@ def question_metrics(
         group=frame["question"].map(groups), order=frame["question"].map(order)
     ).sort_values(["fold", "method", "order"], kind="stable", ignore_index=True)
     return frame[[*KEYS, "group", *COLUMNS]]
+
+
+def _check_rows(
+    frame: pd.DataFrame, questions: Sequence[Question], by: list[str], file: str
+) -> None:
+    """Refuse rows that are lost or of other questions: a mean over the rest would be another's.
+
+    Every method answers all phrasings of the same questions of a fold, and all folds together those
+    of all questions that are not for fitting.
+    """
+    if frame.empty:
+        return
+    expected = {q.id: len(q.phrasings) for q in questions if q.role != "fit"}
+    if other := set(frame["question"]) ^ set(expected):
+        raise DataError(
+            f"{file}.parquet: rows of question {min(other)!r} are missing, or it is not tested; "
+            "run the stage again"
+        )
+    of_fold: dict[int, set[str]] = {}
+    for cell, rows in frame.groupby(by, sort=False):
+        counts = rows.groupby("question").size()
+        asked = of_fold.setdefault(cell[0], set(counts.index))
+        wrong = asked ^ set(counts.index)
+        wrong |= {name for name, n in counts.items() if n != expected[name]}
+        if wrong:
+            raise DataError(
+                f"{file}.parquet: fold {cell[0]}, {cell[1]}: rows of question {min(wrong)!r} are "
+                "missing, or there twice; run the stage again"
+            )
 
 
 def generation_metrics(generations: pd.DataFrame, judged: pd.DataFrame) -> pd.DataFrame:

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fasb.artifacts import read_parquet, stamp_of
+from fasb.artifacts import stamp_of
 from fasb.errors import ArtifactError
 from fasb.metrics.statistics import Panel
+from fasb.study.frames import read_table
 from fasb.study.measures import MEASURES, columns_of
 
 HYPERPARAMETERS = ("k", "layer", "alpha", "beta", "s", "after", "vector")
@@ -106,7 +107,7 @@ def read_cells(cells: Sequence[Cell], files: Sequence[Path], name: str) -> pd.Da
     """Return the cells' Parquet files below one another, with model, dataset, seed, source."""
     frames = []
     for cell, file in files_of(cells, files, name):
-        frame = read_parquet(file)
+        frame = read_table(file)
         for i, key in enumerate(("model", "dataset", "seed", "source")):
             frame.insert(i, key, getattr(cell, key))
         frames.append(frame)

@@ -14,8 +14,8 @@ from typing import Any
 
 import pandas as pd
 
-from fasb.artifacts import read_json, read_parquet
 from fasb.provenance import content_hash
+from fasb.study.frames import read_mapping, read_table
 from fasb.study.panels import HYPERPARAMETERS, Cell, files_of, pooled
 from fasb.study.styles import MethodStyle, names_of
 from fasb.wholefiles import writing_folder
@@ -67,8 +67,8 @@ def runs(study: Study, files: Sequence[Path]) -> Iterator[Run]:
     tuned_files = dict(files_of(study.cells, files, "tuned.json"))
     methods = names_of(study.methods)
     for cell, grid_file in files_of(study.cells, files, "grid.parquet"):
-        metrics, tuned = read_json(metrics_files[cell]), read_json(tuned_files[cell])
-        grid = read_parquet(grid_file)
+        metrics, tuned = read_mapping(metrics_files[cell]), read_mapping(tuned_files[cell])
+        grid = read_table(grid_file)
         for method in methods:
             about, name = _about(study, cell, method), _name(cell, method)
             of_method = grid[grid["method"] == method]

@@ -35,7 +35,14 @@ from fasb.model.chat import render_of, settled
 from fasb.model.load import LoadedModel
 from fasb.provenance import content_hash, weights_of
 from fasb.search import Method, Tried, at_edge, best_of, grid_points
-from fasb.settings import JudgeSettings, PromptSettings, Section, SplitSettings, StageSettings
+from fasb.settings import (
+    JudgeSettings,
+    PromptSettings,
+    Section,
+    Seed,
+    SplitSettings,
+    StageSettings,
+)
 from fasb.steering.bundle import Bundle
 from fasb.steering.tracker import Cosine, Tracker
 from fasb.user import steering
@@ -83,7 +90,7 @@ class FitSettings(StageSettings):
         description="One of `folds` parts is held out; `validation` is the share of the rest that "
         "tunes",
     )
-    seed: int = Field(0, description="Of the split")
+    seed: Seed = Field(0, description="Of the split")
     separator: str | None = Field(
         "", description="Between the answers of a table's field; null: a field is one answer"
     )

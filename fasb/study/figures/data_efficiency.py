@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fasb.data.published import beside
-from fasb.hdf5files import reading_hdf5
+from fasb.fitting.anchors import read_anchors
 from fasb.metrics.statistics import intervals, resample
 from fasb.study.figures.drawing import STYLE, Keywords, Look, empty, groups, looks, panels
 from fasb.study.figures.numbers import Row, bars, scaled, sizes
@@ -65,8 +65,7 @@ def _variant(cell: Cell) -> str:
 def _pairs(cells: Sequence[Cell], files: Sequence[Path]) -> Iterator[tuple[Cell, float]]:
     """Pairs that each cell's probes were fitted on, averaged over folds."""
     for cell, path in files_of(cells, files, "anchors.h5"):
-        with reading_hdf5(path) as file:
-            yield cell, float(np.mean([fold.attrs["pairs"] for fold in file.values()]))
+        yield cell, float(np.mean([fold.pairs for fold in read_anchors(path)[1]]))
 
 
 def caption(rows: pd.DataFrame) -> str:

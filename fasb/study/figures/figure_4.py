@@ -13,7 +13,7 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
 
-from fasb.hdf5files import reading_hdf5
+from fasb.fitting.anchors import read_anchors
 from fasb.study.figures.drawing import STYLE, WIDTH, Keywords, empty, groups, panels, side_label
 from fasb.study.panels import Cell, files_of, pooled
 from fasb.study.styles import MethodStyle
@@ -34,13 +34,10 @@ def rows(
 
 
 def _accuracies(cells: Sequence[Cell], files: Sequence[Path]) -> Iterator[Accuracy]:
-
     for cell, path in files_of(cells, files, "anchors.h5"):
-        with reading_hdf5(path) as file:
-            for fold in file.values():
-                for kind in fold.keys() & KINDS:
-                    accuracy = fold[kind]["accuracy"][:].astype(np.float64)
-                    yield cell.model, cell.dataset, kind, accuracy
+        for fold in read_anchors(path)[1]:
+            for kind, accuracy in fold.accuracy.items():
+                yield cell.model, cell.dataset, kind, accuracy
 
 
 def head_rows(heads: Sequence[Accuracy]) -> pd.DataFrame:

@@ -91,12 +91,13 @@ def _folds(cell: Cell, questions: list[Question], paths: Paths) -> list[Split]:
 )
 def generate(study: Study, cell: Cell, paths: Paths) -> None:
     """Answer each fold's test questions with the tuned bundles, and unsteered."""
-    from fasb.artifacts import read_parquet, write_parquet
+    from fasb.artifacts import write_parquet
     from fasb.data.protocol import read_questions
     from fasb.study.evaluate import generate
+    from fasb.study.frames import read_table
 
     questions, trace = read_questions(paths["questions"]), paths.get("trace")
-    traces = None if trace is None else read_parquet(trace)
+    traces = None if trace is None else read_table(trace)
     folds, bundles = _folds(cell, questions, paths), _bundles(study, cell, paths)
     batch = study.sections(cell.dataset).decoding.batch
     found = generate(_runner(study, cell), folds, questions, traces, bundles, batch)
@@ -178,10 +179,11 @@ def _side_effects_settings(study: Study, cell: Cell) -> dict[str, Any]:
 )
 def side_effects(study: Study, cell: Cell, paths: Paths) -> None:
     """Measure what the tuned bundles do to plain texts, and to answers to unrelated questions."""
-    from fasb.artifacts import read_json, write_parquet
+    from fasb.artifacts import write_parquet
     from fasb.data.protocol import read_questions
     from fasb.data.sources import origin
     from fasb.study.evaluate import Unrelated, measure_side_effects
+    from fasb.study.frames import read_mapping
 
     effects, where = _side_effects(study, cell), f"datasets.{cell.dataset}.side_effects.settings"
     own = settings_of("data", effects.load, effects.settings, where)
@@ -197,7 +199,7 @@ def side_effects(study: Study, cell: Cell, paths: Paths) -> None:
         sections.prompt,
         sections.scoring,
     )
-    n_folds, bundles = len(read_json(paths["chosen"])), _bundles(study, cell, paths)
+    n_folds, bundles = len(read_mapping(paths["chosen"])), _bundles(study, cell, paths)
     found = measure_side_effects(_runner(study, cell), n_folds, bundles, measured)
     write_parquet(paths["effects"], found, paths.made_by(source=origin(module, own)))
 
@@ -224,16 +226,17 @@ def _metrics_settings(study: Study, cell: Cell) -> dict[str, Any]:
 )
 def metrics(study: Study, cell: Cell, paths: Paths) -> None:
     """Write one row of metrics per test question, and the means of each method."""
-    from fasb.artifacts import read_parquet, stamp_of, write_json, write_parquet
+    from fasb.artifacts import stamp_of, write_json, write_parquet
     from fasb.data.protocol import read_questions
+    from fasb.study.frames import read_table
     from fasb.study.judging import named
     from fasb.study.metrics import question_metrics, summary
 
     frame = question_metrics(
         read_questions(paths["questions"]),
-        read_parquet(paths["generations"]),
-        read_parquet(paths["judged"]),
-        read_parquet(paths["scores"]),
+        read_table(paths["generations"]),
+        read_table(paths["judged"]),
+        read_table(paths["scores"]),
         study.datasets[cell.dataset].exact,
     )
     judge = named(stamp_of(paths["judged"])["provenance"])

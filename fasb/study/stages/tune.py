@@ -110,10 +110,11 @@ def check_judges(study: Study, dataset: str, paths: Paths) -> None:
 )
 def sweep(study: Study, cell: Cell, paths: Paths) -> None:
     """Run every method's grid on the validation questions."""
-    from fasb.artifacts import read_parquet, write_parquet
+    from fasb.artifacts import write_parquet
     from fasb.data.protocol import read_questions
     from fasb.data.splits import read_splits
     from fasb.fitting.fold import check_splits
+    from fasb.study.frames import read_table
     from fasb.study.run import Runner, check_traced_by
     from fasb.study.sweep import sweep_methods
 
@@ -123,7 +124,7 @@ def sweep(study: Study, cell: Cell, paths: Paths) -> None:
     traces = None
     if study.datasets[cell.dataset].judge is not None:
         check_traced_by(fitted[0].fingerprint, paths["trace"])
-        traces = read_parquet(paths["trace"])
+        traces = read_table(paths["trace"])
     folds = list(zip(fitted, splits, strict=True))
     runner = Runner.of(model_settings(study, cell.model), STORE)
     asked = read_questions(paths["questions"])
@@ -137,15 +138,16 @@ def write_verdicts(judge: JudgeEntry | None, paths: Paths) -> None:
     """Judge each distinct answer of `answers` once; without a judge nothing is judged."""
     import pandas as pd
 
-    from fasb.artifacts import Store, read_parquet, write_parquet
+    from fasb.artifacts import Store, write_parquet
     from fasb.data.protocol import read_questions
+    from fasb.study.frames import read_table
     from fasb.study.judging import distinct, judge_pairs, provenance
 
     if judge is None:
         nothing = pd.DataFrame(columns=["question", "answer"])
         write_parquet(paths["judged"], nothing, paths.made_by(judged_by={}))
         return
-    pairs = distinct(read_questions(paths["questions"]), [read_parquet(paths["answers"])])
+    pairs = distinct(read_questions(paths["questions"]), [read_table(paths["answers"])])
     found = judge_pairs(judge, pairs, Store(STORE))
     write_parquet(paths["judged"], found, paths.made_by(judged_by=provenance(judge)))
 
@@ -182,11 +184,12 @@ def judge_sweep(study: Study, cell: Cell, paths: Paths) -> None:
 )
 def tune(study: Study, cell: Cell, paths: Paths) -> None:
     """Choose each method's setting in each fold, from its results on validation questions."""
-    from fasb.artifacts import read_parquet, write_json, write_parquet
+    from fasb.artifacts import write_json, write_parquet
     from fasb.data.protocol import read_questions
+    from fasb.study.frames import read_table
     from fasb.study.tune import tune
 
-    frames = [read_parquet(path) for path in paths.every("sweep", "sweep_mc", "sweep_judged")]
+    frames = [read_table(path) for path in paths.every("sweep", "sweep_mc", "sweep_judged")]
     folds = read_fitted(study, cell, paths.every(*FITTED))
     tuned = tune(folds, study.chosen_methods, read_questions(paths["questions"]), *frames)
     made_by = paths.made_by()

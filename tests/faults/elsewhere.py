@@ -1,0 +1,60 @@
+"""What is out of reach, and what goes wrong within the program itself."""
+
+import contextlib
+import io
+import tempfile
+
+from registry import fault, said
+
+from fasb.cli.border import guarded
+
+
+@fault("a model of the hub, and no network")
+def hub(folder):
+    from huggingface_hub import errors
+
+    from fasb.model.access import explained
+    from fasb.settings import ModelSettings
+
+    def call():
+        with explained(ModelSettings(path="some/model")):
+            raise errors.OfflineModeIsEnabled("out of reach")
+
+    return said(call).partition(", or unset")[0]
+
+
+def border(folder, error):
+    def command():
+        raise error
+
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
+    shown = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(shown), contextlib.chdir(folder):
+            guarded(command, debug=False)
+    finally:
+        tempfile.tempdir = before
+    logs = list(folder.glob("fasb-*.log"))
+    assert len(logs) == isinstance(error, KeyError)
+    assert all("Traceback" in log.read_text() for log in logs)
+    return shown.getvalue().strip()
+
+
+@fault("an error that nobody foresaw", "the traceback, in the log")
+def unforeseen(folder):
+    return border(folder, KeyError("odd"))
+
+
+@fault("Ctrl-C", "finished parts; the same command goes on")
+def interrupted(folder):
+    return border(folder, KeyboardInterrupt())
+
+
+@fault("no memory left", "finished parts; the same command goes on")
+def memory(folder):
+    return border(folder, MemoryError())
+
+
+@fault("a full disk where a file is not the program's own", "finished parts")
+def full(folder):
+    return border(folder, OSError(28, "No space left on device", "a.log"))

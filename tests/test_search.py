@@ -1,0 +1,33 @@
+"""Grids: what is listed, and what is refused before it is."""
+
+import pytest
+
+from fasb.errors import ConfigError
+from fasb.search import MOST_POINTS, Method, grid_points
+from fasb.settings import StageSettings
+
+
+def test_a_grid_of_too_many_settings_is_refused_before_it_is_listed():
+    values = tuple(range(1, 1001))
+    with pytest.raises(ConfigError, match=r"grid: 1,000,000,000 settings, more than 100,000"):
+        grid_points({"a": values, "b": values, "c": values})
+    method = Method(use="head_vectors", grid={"k": values, "alpha": values})
+    with pytest.raises(ConfigError, match=r"^methods\.m\.grid: 1,000,000 settings"):
+        method.check(StageSettings(), "methods.m")
+    assert len(grid_points({"a": range(MOST_POINTS)})) == MOST_POINTS
+
+
+def test_a_switch_in_a_grid_of_numbers_is_refused():
+    method = Method(use="head_vectors", gate="probe", grid={"s": (True,)})
+    with pytest.raises(ConfigError, match=r"methods\.m\.grid\.s: a switch is no number"):
+        method.check(StageSettings(), "methods.m")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("alpha", 1e39), ("alpha", float("nan")), ("s", 2**70), ("backtracks", 10**9)],
+)
+def test_a_policy_has_ranges(key, value):
+    method = Method(use="head_vectors", gate="probe", settings={key: value})
+    with pytest.raises(ConfigError, match=rf"methods\.m\.settings\.{key}: "):
+        method.check(StageSettings(), "methods.m")
