@@ -192,11 +192,11 @@ class PromptSettings(Section):
         unused = {"on": PLAIN, "off": CHAT}.get(self.chat, ())
         for name in unused:
             if getattr(self, name) != type(self).model_fields[name].default:
-                told = "{name} is not used where chat is {chat}; leave it out, or set chat to {way}"
+                told = "{name} is not used where chat is {chat}; set it to {own}, or chat to {way}"
                 way = "off" if self.chat == "on" else "on"
-                raise PydanticCustomError(
-                    "chat", told, {"name": name, "chat": self.chat, "way": way}
-                )
+                own = repr(type(self).model_fields[name].default)
+                context = {"name": name, "chat": self.chat, "own": own, "way": way}
+                raise PydanticCustomError("chat", told, context)
         roles = [turn.role for turn in self.turns]
         if roles != ["user", "assistant"] * (len(roles) // 2):
             told = "turns are of user and assistant in turn, and end with the assistant"

@@ -100,6 +100,12 @@ def test_what_was_rewritten_stands_apart_from_what_was_dropped():
     assert page.rich().plain == "oak slate"
 
 
+def test_a_thought_is_shown_before_the_answer_that_it_may_hold():
+    texts = ("<think>", "oak?", "</think>", "oak", ".", " Q:")
+    events = [Event("token", text, 0.2) for text in texts]
+    assert shown([*events, Event("done", "oak.")]).splitlines()[1] == "<think>oak?</think>oak."
+
+
 def test_a_picture_shows_question_answer_and_summary_and_needs_no_network():
     page = Page(0.5)
     for event in STEERED:

@@ -61,6 +61,7 @@ QWEN_3 = (
     "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}"
     "{% endif %}"
 )
+SMOL_3 = QWEN_3.replace("loop.last", "false")
 R1 = CHATML.replace("<|im_start|>assistant\n{%", "<|im_start|>assistant\n<think>\n{%")
 DATED = "{{ strftime_now('%d %b %Y') }}\n" + CHATML
 SPECIAL = ("<|im_start|>", "<|im_end|>", "[INST]", "[/INST]", "<|head|>", "<|/head|>", "<|eot|>")
@@ -75,6 +76,7 @@ ASKED = {
     "gemma": "<s><start_of_turn>user\nWhy?<end_of_turn>\n<start_of_turn>model\n",
     "qwen-3": "<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n",
 }
+ASKED["smol-3"] = ASKED["qwen-3"]
 """What each template makes of a question."""
 TEMPLATES = {
     "llama-2": LLAMA_2,
@@ -83,6 +85,7 @@ TEMPLATES = {
     "smol": SMOL,
     "gemma": GEMMA,
     "qwen-3": QWEN_3,
+    "smol-3": SMOL_3,
 }
 LEAD = {"llama-2": " "}
 """What stands between a question and a given answer, beside what a model is asked with."""

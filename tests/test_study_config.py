@@ -106,6 +106,15 @@ def test_a_datasets_module_gives_its_prompt_and_the_config_may_override_it(mappi
     )
 
 
+def test_a_study_says_on_or_off_and_a_chat_uses_no_text_of_a_plain_prompt(mapping):
+    with pytest.raises(ConfigError, match=r"quiz.prompt.chat: auto; a study says on or off"):
+        load({**mapping, "prompt": {"chat": "auto"}}).sections("quiz")
+    with pytest.raises(ConfigError, match=r"prefix is not used where chat is on; set it to ''"):
+        load({**mapping, "prompt": {"chat": "on"}}).sections("quiz")
+    study = load(changed(mapping, "datasets.quiz.prompt", {"chat": "on", "prefix": ""}))
+    assert study.sections("quiz").prompt.chat == "on"
+
+
 def test_a_datasets_module_may_make_its_prompt_of_its_settings(mapping, tmp_path):
     more = "\n\ndef prompt(settings):\n    return {'prefix': f'{settings.k}:'}\n"
     (tmp_path / "own" / "extension.py").write_text(EXTENSION + more)

@@ -104,9 +104,8 @@ class Page:
 
     def _cut(self, answer: str) -> None:
         """Forget tokens behind the answer: a completed stop string, or another question."""
-        left = len(answer) + max(
-            "".join(s.text for s in self.spans if s.kind != "dropped").find(answer), 0
-        )
+        text = "".join(span.text for span in self.spans if span.kind != "dropped")
+        left = len(answer) + max(text.find(answer, max(text.rfind("</think>"), 0)), 0)
         spans = []
         for span in self.spans:
             if span.kind != "dropped":

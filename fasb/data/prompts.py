@@ -153,6 +153,10 @@ def _answered(prompt: PromptSettings, question: Asked, answer: str, render: Rend
 
     The template is given a stand-in, so that it is found again: it may also occur elsewhere.
     """
+    opened = render(conversation(prompt, question), True)
+    if opened.rstrip().endswith("</think>"):
+        # some templates leave out of a turn that was said what they begin it with
+        return opened + answer
     answered = {"role": "assistant", "content": ANSWER}
     text = render([*conversation(prompt, question), answered], False)
     return _before(text, ANSWER) + answer
