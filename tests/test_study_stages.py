@@ -276,3 +276,68 @@ def test_a_missing_file_is_one_line(tmp_path, monkeypatch, entries):
     write_study(load(entries))
     with pytest.raises(ArtifactError, match=r"d\.parquet: no such file"):
         run_job("splits", CELL)
+
+
+CONTROLS = {
+    "unsteered": {},
+    "fasb": METHODS["fasb"],
+    "after": {"use": "head_vectors", "settings": {"alpha": 60, "k": 2}, "grid": {"after": [1, 2]}},
+    "mean": {"use": "head_vectors", "like": "fasb", "mean_strength": True},
+    "chance": {"use": "head_vectors", "gate": "chance", "like": "fasb"},
+    "random": {
+        "use": "head_vectors",
+        "gate": "probe",
+        "settings": {"vector": "random", "s": 1000, "k": 2},
+        "grid": {"alpha": [20, 60]},
+        "crossed": ["Random", "Probe"],
+    },
+    "best": {
+        "gate": "probe",
+        "settings": {"when": "always", "best_of": 3},
+        "grid": {"k": [2, 3]},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def controlled(tmp_path_factory, entries):
+    """The folder of a study of controls, and its generations and metrics."""
+    folder = tmp_path_factory.mktemp("controls")
+    run = {**entries["run"], "methods": [*CONTROLS]}
+    roles = {"unsteered": "main", "fasb": "main"}
+    named = {}
+    for name, entry in CONTROLS.items():
+        named[name] = {"role": roles.get(name, "control"), **entry}
+    study = load({**entries, "methods": named, "run": run})
+    cell = run_study(folder, study)
+    with contextlib.chdir(folder):
+        run_stages(study, ("table", "figure", "report"))
+    return folder / "results", read_parquet(cell / "generations.parquet"), cell
+
+
+def test_controls_are_swept_tuned_tested_and_shown(controlled):
+    results, generations, cell = controlled
+    unsteered = generations[generations["method"] == "unsteered"].set_index("question")
+    tuned = read_json(cell / "tuned.json")
+    for name in CONTROLS:
+        rows = generations[generations["method"] == name].set_index("question")
+        assert len(rows) == len(unsteered)
+        for fold, of_fold in rows.groupby("fold"):
+            if not tuned[f"fold{fold}"][name].get("steers", {}).get("generation"):
+                assert (of_fold["answer"] == unsteered["answer"][of_fold.index]).all()
+                assert (of_fold["strength"] == 0).all()
+    text = (results / "tables" / "crossing.md").read_text()
+    assert "Random, Probe" in text
+    assert "Random, Probe" not in (results / "tables" / "ablation.md").read_text()
+
+
+def test_best_of_n_counts_all_that_it_draws_and_edits_nothing(controlled):
+    _, generations, cell = controlled
+    tuned = read_json(cell / "tuned.json")
+    rows = generations[generations["method"] == "best"]
+    drawn = rows[[tuned[f"fold{fold}"]["best"]["steers"]["generation"] for fold in rows["fold"]]]
+    assert (drawn["strength"] == 0).all()
+    assert (drawn["decoded"] >= drawn["n_tokens"] + 2).all()
+    assert (drawn["passes"] == drawn["decoded"] + 3).all()
+    scores = read_parquet(cell / "scores.parquet")
+    assert not scores[scores["method"] == "best"]["fired"].any()

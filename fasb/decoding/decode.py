@@ -58,7 +58,7 @@ def decode(model: LoadedModel, prompts: Prompts, bundle: Bundle) -> Answers:
     Raises:
         BundleError: the policy needs a tracker or an edit that the bundle does not have.
     """
-    if bundle.policy.best_of > 1:
+    if bundle.policy.draws_several:
         return answer(model, prompts, bundle)  # each draw is a whole answer: nothing is live
     sequences, batch, controller = begin(model, prompts, bundle)
     with batch.hooked():
@@ -76,7 +76,7 @@ def begin(
         BundleError: the policy needs a tracker or an edit that the bundle does not have.
     """
     bundle.require()
-    if bundle.policy.best_of > 1:
+    if bundle.policy.draws_several:
         raise BundleError(
             "bundle: best_of answers are written before one is kept; use `decode`, or set best_of "
             "to 1"
@@ -171,7 +171,7 @@ def sweep(
     for bundle in bundles:
         bundle.require()
     before = _tracked(model, prompts, trace, bundles)
-    several = [i for i, bundle in enumerate(bundles) if bundle.policy.best_of > 1]
+    several = [i for i, bundle in enumerate(bundles) if bundle.policy.draws_several]
     once = [i for i, bundle in enumerate(bundles) if bundle.policy.once and i not in several]
     decisions = [decide(before[i], bundles[i].policy) for i in once]
     after = _regenerate(model, prompts, trace, decisions, [bundles[i] for i in once])

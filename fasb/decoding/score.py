@@ -237,7 +237,7 @@ def _score_block(
     plain = _PlainPass(choices, texts, seen)
     found = []
     for bundle, number in zip(grid.bundles, grid.tracker_of, strict=True):
-        if bundle.policy.best_of > 1 and number is not None:
+        if bundle.policy.draws_several and number is not None:
             found.append(_ranked(plain.states(number)))
             continue
         decision = _decide(choices, bundle, None if number is None else plain.states(number))

@@ -108,8 +108,13 @@ class Policy:
     def reads_p(self) -> bool:
         """Whether it looks at p at all."""
         if self.when == "always":
-            return not self.once or self.best_of > 1
+            return not self.once or self.draws_several
         return self.when in ("token", "prompt")
+
+    @property
+    def draws_several(self) -> bool:
+        """Whether one of several draws is kept."""
+        return self.best_of > 1 and self.when != "never"
 
     @property
     def steers_from_start(self) -> bool:

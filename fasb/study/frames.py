@@ -138,6 +138,7 @@ class Chosen(Section):
     setting: dict[str, Value]
     for_mc2: dict[str, Value]
     validation: dict[str, float]
+    steers: dict[str, bool]
     edge: list[str]
     edge_mc2: list[str]
     like: str | None = None
