@@ -1,4 +1,4 @@
-"""The `fasb` command: `fit`, `steer`, `evaluate`, `verify`, and `run` for the stages of a study.
+"""The `fasb` command: one's own model, files, and `run` for the stages of a study.
 
 Commands are imported when they are called, so that `fasb --help` needs no torch.
 """
@@ -11,8 +11,9 @@ import click
 from fasb.errors import did_you_mean
 
 COMMANDS = {
-    "fasb.cli.user": ("fit", "steer", "evaluate", "verify"),
+    "fasb.cli.user": ("fit", "steer", "evaluate"),
     "fasb.cli.get": ("get",),
+    "fasb.cli.verify": ("verify", "explain"),
     "fasb.cli.run": ("run",),
     "fasb.cli.study": ("plan", "study", "schema"),
 }

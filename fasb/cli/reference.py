@@ -10,6 +10,7 @@ from fasb.cli import COMMANDS, group
 TITLES = {
     "fasb.cli.user": "Your own model",
     "fasb.cli.get": "A model to try things on",
+    "fasb.cli.verify": "Files",
     "fasb.cli.run": "Stages of a study",
     "fasb.cli.study": "Studies and their configuration",
 }
