@@ -1,4 +1,4 @@
-"""The `fasb` command: one's own model, and `run` for the stages of a study.
+"""The `fasb` command: one's own model, files, and `run` for the stages of a study.
 
 Commands are imported when they are called, so that `fasb --help` needs no torch.
 """
@@ -11,9 +11,10 @@ import click
 from fasb.errors import did_you_mean
 
 COMMANDS = {
-    "fasb.cli.user": ("fit", "steer", "evaluate", "show", "verify", "export"),
+    "fasb.cli.user": ("fit", "steer", "evaluate", "show", "export"),
     "fasb.cli.chat": ("chat",),
     "fasb.cli.get": ("get",),
+    "fasb.cli.verify": ("verify", "explain"),
     "fasb.cli.run": ("run",),
     "fasb.cli.study": ("plan", "study", "schema"),
 }

@@ -11,6 +11,7 @@ TITLES = {
     "fasb.cli.user": "Your own model",
     "fasb.cli.chat": "A conversation",
     "fasb.cli.get": "A model to try things on",
+    "fasb.cli.verify": "Files",
     "fasb.cli.run": "Stages of a study",
     "fasb.cli.study": "Studies and their configuration",
 }

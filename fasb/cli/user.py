@@ -1,8 +1,7 @@
-"""Commands for one's own model and questions: fit, steer, evaluate, show, verify."""
+"""Commands for one's own model and questions: fit, steer, evaluate, show, export."""
 
 import json
 import math
-import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import click
 
 from fasb.cli.options import read_settings
-from fasb.errors import ArtifactError, BundleError, ConfigError
+from fasb.errors import BundleError, ConfigError
 
 
 def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -82,7 +81,8 @@ def fit_command(
     questions = questions_of(data, checked.separator)  # before a model is loaded
     work = out.with_name(out.name + ".work")
     bundle = fit(load_named(model, settings), questions, checked, work, _progress)
-    bundle.save(out, {"data": str(data)})
+    given_settings = checked.model_dump(mode="json", exclude_unset=True)
+    bundle.save(out, {"data": str(data), "model": model, "settings": given_settings})
     click.echo(report(bundle))
     click.echo(f"{out}: written; {work} may be deleted", err=True)
 
@@ -198,52 +198,6 @@ def export_command(bundle: Path, file: Path) -> None:
     check_out(file)
     export(Bundle.load(bundle), file)
     click.echo(f"{file}: written; tracker and policy stay behind", err=True)
-
-
-@click.command(
-    "verify", epilog="Example: fasb verify my.bundle results/tradeoff-s2/tradeoff-s2/seed0/*"
-)
-@click.argument(
-    "files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE..."
-)
-def verify_command(files: tuple[Path, ...]) -> None:
-    """Check files against their own checksums and say what made them, one line each."""
-    from fasb.artifacts import stamp_of
-
-    wrong = 0
-    for file in files:
-        try:
-            stamp = stamp_of(file)
-        except ArtifactError as error:
-            wrong += 1
-            click.echo(str(error), err=True)
-        else:
-            click.echo(f"{file}: ok, {stamp['digest'][:12]}, {_provenance(stamp['provenance'])}")
-    if wrong:
-        sys.exit(2)
-
-
-def _provenance(made_by: dict[str, Any]) -> str:
-    """Version, commit, hardware, then what the maker added, in one line."""
-    from fasb.provenance import content_hash
-
-    versions = made_by.get("versions", {})
-    commit = made_by.get("commit") or "no commit"
-    hardware = made_by.get("hardware", {})
-    parts = [f"fasb {versions.get('fasb')} ({commit[:12]}{'+' if commit.endswith('+') else ''})"]
-    parts += [f"torch {versions['torch']}"] if versions.get("torch") else []
-    parts.append(str(hardware.get("gpu") or f"{hardware.get('cpus')} CPUs"))
-    own = {
-        key: value
-        for key, value in made_by.items()
-        if key not in ("versions", "commit", "hardware")
-    }
-    # settings and inputs are whole mappings: their hash tells whether two files agree in them
-    short = {
-        key: content_hash(value)[:8] if isinstance(value, dict) else value
-        for key, value in own.items()
-    }
-    return ", ".join(parts + [f"{key} {value}" for key, value in sorted(short.items())])
 
 
 def _merged(settings: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:

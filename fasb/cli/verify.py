@@ -1,0 +1,115 @@
+"""Commands about files: whether they are whole and fresh, and what makes them again."""
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fasb.errors import ArtifactError, ConfigError
+
+
+@click.command(
+    "verify", epilog="Example: fasb verify my.bundle results/tradeoff-s2/tradeoff-s2/seed0/*"
+)
+@click.argument(
+    "files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE..."
+)
+def verify_command(files: tuple[Path, ...]) -> None:
+    """Check files against their own checksums and say what made them, one line each.
+
+    Of a folder `results/`, check every file of its study too: inputs, settings, code and schema;
+    one line for each that is damaged, stale or missing. Exit code 2 if any is.
+    """
+    wrong = 0
+    for file in files:
+        wrong += _verify_folder(file) if file.is_dir() else _verify_file(file)
+    if wrong:
+        sys.exit(2)
+
+
+def _verify_file(file: Path) -> int:
+    from fasb.artifacts import stamp_of
+
+    try:
+        stamp = stamp_of(file)
+    except ArtifactError as error:
+        click.echo(str(error), err=True)
+        return 1
+    click.echo(f"{file}: ok, {stamp['digest'][:12]}, {_provenance(stamp['provenance'])}")
+    return 0
+
+
+def _verify_folder(root: Path) -> int:
+    from fasb.study.verify import verify_folder
+
+    found = list(verify_folder(root))
+    for one in found:
+        click.echo(f"{one.path}: {one.told}", err=one.wrong)
+    wrong = len({one.path for one in found if one.wrong})
+    said = f"{wrong} files are damaged, stale or missing" if wrong else "every file is ok"
+    click.echo(f"{root}: {said}")
+    return wrong
+
+
+@click.command("explain", epilog="Example: fasb explain results/tables/main.csv")
+@click.argument("file", type=click.Path(path_type=Path))
+def explain_command(file: Path) -> None:
+    """Print the inputs that made FILE, and the commands that make it again from nothing.
+
+    What is no command stands behind `#`, so that the output is a script. A file of a study is named
+    from where `./study` runs; a bundle of 'fasb fit' may lie anywhere.
+    """
+    made_by: dict[str, Any] = {}
+    if file.suffix in (".bundle", ".json", ".parquet", ".safetensors", ".h5"):
+        from fasb.artifacts import stamp_of
+
+        stamp = stamp_of(file)
+        made_by = stamp["provenance"]
+        click.echo(f"# {file}: {stamp['digest'][:12]}, {_provenance(made_by)}")
+    for line in _fit_lines(file, made_by) if "model" in made_by else _study_lines(file, made_by):
+        click.echo(line)
+
+
+def _fit_lines(file: Path, made_by: dict[str, Any]) -> list[str]:
+    """The command of a bundle that `fasb fit` wrote."""
+    command = ["fasb", "fit", "--model", made_by["model"], "--data", made_by["data"]]
+    settings = made_by.get("settings") or {}
+    more = ["--settings", json.dumps(settings, sort_keys=True)] if settings else []
+    return [shlex.join([*command, "--out", str(file), *more])]
+
+
+def _study_lines(file: Path, made_by: dict[str, Any]) -> list[str]:
+    from fasb.study.jobs import read_study
+    from fasb.study.verify import RESULTS, chain, command, inputs_of
+
+    lines = [f"#   {name} {told or 'as it was'}" for name, told in inputs_of(RESULTS, made_by)]
+    if not file.resolve().is_relative_to(Path.cwd()):
+        raise ConfigError(f"{file}: not in this folder; change to where ./study runs")
+    name = str(file.resolve().relative_to(Path.cwd()))
+    return lines + [command(one) for one in chain(read_study(), name)]
+
+
+def _provenance(made_by: dict[str, Any]) -> str:
+    """Version, commit, hardware, then what the maker added, in one line."""
+    from fasb.provenance import content_hash
+
+    versions = made_by.get("versions", {})
+    commit = made_by.get("commit") or "no commit"
+    hardware = made_by.get("hardware", {})
+    parts = [f"fasb {versions.get('fasb')} ({commit[:12]}{'+' if commit.endswith('+') else ''})"]
+    parts += [f"torch {versions['torch']}"] if versions.get("torch") else []
+    parts.append(str(hardware.get("gpu") or f"{hardware.get('cpus')} CPUs"))
+    own = {
+        key: value
+        for key, value in made_by.items()
+        if key not in ("versions", "commit", "hardware")
+    }
+    # settings and inputs are whole mappings: their hash tells whether two files agree in them
+    short = {
+        key: content_hash(value)[:8] if isinstance(value, dict) else value
+        for key, value in own.items()
+    }
+    return ", ".join(parts + [f"{key} {value}" for key, value in sorted(short.items())])

@@ -1,0 +1,169 @@
+"""Whether the files of a study are whole, and still those that the study asks for.
+
+In: the folder `results/` of a study, or one of its files. Out: a finding for each file that is
+damaged, stale or missing; the commands that make a file again. All of it follows from what files
+carry: checksum, settings with the hashes of code, digests of inputs, versions.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fasb.artifacts import stamp_of
+from fasb.errors import ArtifactError, ConfigError, FasbError
+from fasb.provenance import surroundings
+from fasb.study.config import Study
+from fasb.study.frames import MAPPINGS, read_mapping, read_table, table_of
+from fasb.study.jobs import STAGES, Job, job, read_study
+
+KINDS = (".json", ".parquet", ".safetensors", ".h5")
+"""Suffixes of files that carry a checksum."""
+RESULTS = Path("results")
+"""What the paths begin with that a study and its files know."""
+ASIDE = ("models", "wandb", "timing", ".store")
+"""Folders whose files others wrote, or that cost time only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What is found of a file. wrong: it must not be used as it is; else it is worth knowing."""
+
+    path: Path
+    told: str
+    wrong: bool = True
+
+
+def verify_folder(root: Path) -> Iterator[Finding]:
+    """Yield what is wrong with a study's files; a file without a finding of its own is well.
+
+    Raises:
+        ArtifactError: the folder has no `study.json`, or a damaged one.
+    """
+    study = read_study(root / "study.json")
+    made = makers(study)
+    for path in _sealed(root):
+        name = str(RESULTS / path.relative_to(root))
+        maker = made.get(name) or made.get(str(Path(name).parent))
+        yield from _of_file(root, path, maker)
+    for name, maker in made.items():
+        path = root / Path(name).relative_to(RESULTS)
+        if not path.exists():
+            yield Finding(path, f"missing; run '{command(maker)}'")
+
+
+def _sealed(root: Path) -> list[Path]:
+    found = []
+    for path in sorted(root.rglob("*")):
+        inside = path.relative_to(root).parts
+        aside = inside[0] in ASIDE or any(part.startswith(".") for part in inside)
+        if path.suffix in KINDS and path.is_file() and not aside:
+            found.append(path)
+    return found
+
+
+def _of_file(root: Path, path: Path, maker: Job | None) -> Iterator[Finding]:
+    again = "make it again" if maker is None else f"run '{command(maker)}' again"
+    try:
+        made_by = stamp_of(path)["provenance"]
+        _check_content(path)
+    except FasbError as error:
+        yield Finding(path, f"damaged: {str(error).removeprefix(f'{path}: ')}")
+        return
+    if path == root / "study.json":
+        return
+    if maker is None:
+        yield Finding(path, "not of the study in study.json, perhaps of one before it", False)
+    else:
+        asked = maker.stage.settings(maker.study, maker.names)
+        changed = differences(made_by.get("settings", {}), asked)
+        if changed:
+            yield Finding(path, f"stale: {', '.join(changed[:3])} changed; {again}")
+    for name, told in inputs_of(root, made_by):
+        if told:
+            yield Finding(path, f"stale: {name} {told}; {again}")
+    if others := _other_versions(made_by):
+        yield Finding(path, f"made with {', '.join(others)}", False)
+
+
+def _check_content(path: Path) -> None:
+    """Ask the schema of a file that has one by its name."""
+    if table_of(path) is not None:
+        read_table(path)
+    elif path.name in MAPPINGS:
+        read_mapping(path)
+
+
+def inputs_of(root: Path, made_by: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield each recorded input, and what is wrong with it; empty where it is as it was."""
+    for name, digest in made_by.get("inputs", {}).items():
+        path = root / Path(name).relative_to(RESULTS) if Path(name).parts[0] == "results" else name
+        try:
+            now = str(stamp_of(Path(path))["digest"])[:16]
+        except ArtifactError:
+            yield name, "is gone or damaged"
+            continue
+        yield name, "" if now == digest else "is another than it was made of"
+
+
+def differences(before: Any, now: Any, key: str = "") -> list[str]:
+    """Return the keys, dots between them, under which two nested mappings differ."""
+    if not isinstance(before, dict) or not isinstance(now, dict):
+        return [] if before == now else [key or "settings"]
+    found = []
+    for name in sorted(before.keys() | now.keys()):
+        way = f"{key}.{name}" if key else name
+        found += differences(before.get(name), now.get(name), way)
+    return found
+
+
+def _other_versions(made_by: dict[str, Any]) -> list[str]:
+    here = surroundings()
+    found = []
+    for name, version in made_by.get("versions", {}).items():
+        if here["versions"].get(name) != version:
+            found.append(f"{name} {version}, here {here['versions'].get(name)}")
+    return found
+
+
+def makers(study: Study) -> dict[str, Job]:
+    """Return the job of every file and folder that a study makes."""
+    found = {}
+    for stage in STAGES.values():
+        for target in stage.scope.targets(study):
+            one = job(study, stage.name, target)
+            for path in one.paths.outputs.values():
+                found[path] = one
+    return found
+
+
+def command(one: Job) -> str:
+    """Return the command that runs a job."""
+    return f"fasb run {one.stage.command} {one.target}".rstrip()
+
+
+def chain(study: Study, name: str) -> list[Job]:
+    """Return the jobs that make a file from nothing, in an order in which they can run.
+
+    Raises:
+        ConfigError: no job of the study makes it.
+    """
+    made = makers(study)
+    last = made.get(name) or made.get(str(Path(name).parent))
+    if last is None:
+        raise ConfigError(f"{name}: no job of the study in results/study.json makes it")
+    order: dict[str, Job] = {}
+
+    def visit(one: Job) -> None:
+        for path in _flat(one.inputs.values()):
+            before = made.get(path)
+            if before is not None and command(before) not in order:
+                visit(before)
+        order[command(one)] = one
+
+    visit(last)
+    return list(order.values())
+
+
+def _flat(groups: Iterable[list[str]]) -> list[str]:
+    return [path for group in groups for path in group]

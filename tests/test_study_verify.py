@@ -1,0 +1,133 @@
+"""`fasb verify results/` finds damaged, stale and missing files; `fasb explain` remakes them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from fasb.artifacts import write_json, write_tensors
+from fasb.cli import group
+from fasb.study import config
+from fasb.study.jobs import run_job, write_study
+from fasb.study.verify import differences, verify_folder
+
+MAPPING = {
+    "models": {"llama": {"path": "some/llama"}},
+    "datasets": {"own": {"load": "table", "settings": {"path": "my.csv"}}},
+    "methods": {"unsteered": {}, "iti": {"use": "head_vectors", "settings": {"k": 2}}},
+    "run": {
+        "cells": [{"model": "llama", "dataset": "own"}],
+        "seeds": [0],
+        "methods": ["unsteered", "iti"],
+    },
+    "wandb": {"mode": "disabled"},
+}
+SPLITS = "results/llama/own/seed0/splits.json"
+QUESTIONS = "results/questions/own.parquet"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A study of which questions and splits are made."""
+    monkeypatch.chdir(tmp_path)
+    write_table(tmp_path)
+    write_study(config.load(MAPPING))
+    run_job("questions", "own")
+    run_job("splits", "llama/own/seed0")
+    return tmp_path
+
+
+def write_table(folder, first="Who?"):
+    rows = [first, *(f"What is {i}?" for i in range(20))]
+    text = "\n".join(["question,true,false", *(f"{row},this,that" for row in rows)])
+    (folder / "my.csv").write_text(text + "\n")
+
+
+def fasb(*arguments):
+    run = CliRunner().invoke(group, arguments, catch_exceptions=False)
+    return run.exit_code, run.stdout, run.stderr
+
+
+def found_of(name):
+    return [one for one in verify_folder(Path("results")) if str(one.path) == name]
+
+
+def test_whole_and_fresh_files_have_no_finding_and_unmade_ones_are_missing(folder):
+    assert found_of(SPLITS) == found_of(QUESTIONS) == []
+    (one,) = found_of("results/llama/own/seed0/metrics.json")
+    assert (one.told, one.wrong) == ("missing; run 'fasb run metrics llama/own/seed0'", True)
+    code, stdout, stderr = fasb("verify", "results")
+    assert code == 2
+    assert stdout.endswith("files are damaged, stale or missing\n")
+    assert all(": missing; run " in line for line in stderr.splitlines())
+
+
+def test_a_changed_setting_makes_stale_what_depends_on_it(folder):
+    write_study(config.load({**MAPPING, "split": {"validation": 0.5}}))
+    (one,) = found_of(SPLITS)
+    assert one.told == (
+        "stale: split.validation changed; run 'fasb run splits llama/own/seed0' again"
+    )
+    assert found_of(QUESTIONS) == []
+
+
+def test_a_changed_input_makes_stale_what_was_made_of_it(folder):
+    write_table(folder, "Whose?")
+    run_job("questions", "own")
+    (one,) = found_of(SPLITS)
+    assert one.told.startswith(f"stale: {QUESTIONS} is another than it was made of; run ")
+
+
+def test_a_damaged_file_and_one_that_breaks_its_schema_are_named(folder):
+    path = folder / SPLITS
+    path.write_text(path.read_text().replace('"1"', '"7"', 1))
+    write_json(folder / "results/llama/own/seed0/metrics.json", {"iti": {"true": [1]}})
+    assert found_of(SPLITS)[0].told.startswith("damaged: content does not match its checksum")
+    found = found_of("results/llama/own/seed0/metrics.json")
+    assert "damaged: iti.true" in found[0].told
+
+
+def test_a_file_of_another_version_or_study_is_worth_knowing(folder):
+    path = folder / SPLITS
+    document = json.loads(path.read_text())
+    document["provenance"]["versions"]["numpy"] = "1.0"
+    path.write_text(json.dumps(document))
+    (one,) = found_of(SPLITS)
+    assert one.told.startswith("made with numpy 1.0, here ")
+    assert not one.wrong
+    write_json(folder / "results/llama/old/seed0/splits.json", {})
+    (other,) = found_of("results/llama/old/seed0/splits.json")
+    assert other.told.startswith("not of the study")
+    assert not other.wrong
+
+
+def test_explain_prints_the_commands_from_nothing_and_the_inputs(folder):
+    code, stdout, _ = fasb("explain", SPLITS)
+    lines = stdout.splitlines()
+    assert code == 0
+    assert lines[0].startswith(f"# {SPLITS}: ")
+    assert lines[1] == f"#   {QUESTIONS} as it was"
+    assert lines[2:] == ["fasb run questions own", "fasb run splits llama/own/seed0"]
+    commands = fasb("explain", "results/report.html")[1].splitlines()
+    assert commands[-1] == "fasb run report"
+    assert commands.index("fasb run generate llama/own/seed0") < commands.index(
+        "fasb run metrics llama/own/seed0"
+    )
+    assert len(set(commands)) == len(commands)
+
+
+def test_explain_prints_the_command_of_a_bundle_of_ones_own(tmp_path):
+    made_by = {"model": "some/llama", "data": "my data.csv", "settings": {"seed": 3}}
+    write_tensors(tmp_path / "my.bundle", {"x": np.ones(1)}, made_by)
+    _, stdout, _ = fasb("explain", str(tmp_path / "my.bundle"))
+    assert stdout.splitlines()[1] == (
+        f"fasb fit --model some/llama --data 'my data.csv' --out {tmp_path}/my.bundle "
+        "--settings '{\"seed\": 3}'"
+    )
+
+
+def test_keys_that_differ_are_named_by_their_way():
+    before, now = {"a": {"b": 1, "c": [1]}, "d": 2}, {"a": {"b": 2, "c": [1]}, "e": 3}
+    assert differences(before, now) == ["a.b", "d", "e"]
