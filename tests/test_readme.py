@@ -59,8 +59,8 @@ def test_what_troubleshooting_looks_at_is_there(folder, capsys):
 @pytest.mark.parametrize(
     ("page", "expected"),
     [
-        ("README.md", ["fit", "steer", "evaluate", "verify"]),
-        ("docs/steer.md", ["fit", "steer", "evaluate", "verify"]),
+        ("README.md", ["fit", "steer", "evaluate", "show"]),
+        ("docs/steer.md", ["fit", "steer", "evaluate", "show", "verify"]),
     ],
 )
 def test_the_commands_run(page, expected, folder):
