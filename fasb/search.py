@@ -134,6 +134,11 @@ class Method(Section):
         return self.use is not None or self.settings.get("when", "never") != "never"
 
     @property
+    def asks_judge(self) -> bool:
+        """Whether it sees the judge's verdicts on unsteered answers, those of the test too."""
+        return self.settings.get("when") == "oracle"
+
+    @property
     def gated(self) -> bool:
         """Whether p decides when this method steers: a later token, or the prompt's end."""
         when = self.settings.get("when", "token" if self.gate is not None else "always")

@@ -159,6 +159,10 @@ def test_what_cannot_be_drawn_is_refused(model):
     bundle = some_bundle(model, best_of=2)
     with pytest.raises(BundleError, match="best_of answers are written before one is kept"):
         begin(model, PROMPTS, bundle)
+    oracle = bundle.with_policy(when="oracle", best_of=1)
+    for run in (begin, decode, answer):
+        with pytest.raises(BundleError, match="'oracle' needs a judge's verdicts"):
+            run(model, PROMPTS, oracle)
     with pytest.raises(ConfigError, match=r"policy\.best_of: 0; set it to 1"):
         Policy(best_of=0)
     with pytest.raises(ConfigError, match=r"policy\.best_of: is for what fires once"):

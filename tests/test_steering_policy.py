@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -157,6 +159,21 @@ def test_after_steers_always_from_a_token_on_without_p():
     assert found.fired.tolist() == [True, True, True, False]
 
 
+def test_an_oracle_takes_back_what_a_judge_found_not_true():
+    trace = Trace.of([[1, 2, 3], [1, 2, 3], [4]], [EOS, EOS, EOS])
+    trace = replace(trace, wrong=np.array([True, False, True]))
+    for s, kept in ((1000, [0, 3, 0]), (2, [1, 3, 0])):
+        found = decide(trace, Policy(alpha=2.0, when="oracle", s=s))
+        assert found.fired.tolist() == [True, False, True]
+        assert found.kept.tolist() == kept
+        assert found.fired_at.tolist() == [3, 3, 1]
+        assert found.strength.tolist() == [2.0, 0.0, 2.0]
+    assert not decide(trace, Policy(when="oracle", backtrack=False)).fired.any()
+    assert not decide_choice(trace, Policy(when="oracle")).fired.any()
+    with pytest.raises(ValueError, match="needs verdicts"):
+        decide(replace(trace, wrong=None), Policy(when="oracle"))
+
+
 def test_rows_are_decided_alone():
     generator = np.random.default_rng(0)
     length = generator.integers(1, 30, 200)
@@ -194,6 +211,7 @@ def test_rows_without_tokens_never_fire():
         ({"s": 0}, r"policy\.s: 0.*set s between 1 and"),
         ({"beta": 1.5}, r"policy\.beta: 1\.5.*between 0 and 1"),
         ({"after": -1, "when": "always"}, r"policy\.after: -1; set it between 0 and"),
+        ({"when": "oracle", "backtracks": 2}, r"policy\.when: 'oracle' knows verdicts"),
         ({"after": 1}, r"policy\.after: is for what steers always"),
         ({"after": 1, "when": "always", "release": 0.1}, r"policy\.after: is for what"),
         ({"alpha": float("nan")}, r"policy\.alpha: nan.*between"),

@@ -4,6 +4,7 @@ import contextlib
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from published_sets import write_lines
@@ -150,8 +151,10 @@ def test_results_say_what_made_them(cell):
 def test_tuned_bundles_can_be_loaded_and_name_their_method(cell):
     bundle = Bundle.load(cell / "bundles" / "same-fold1-mc2.safetensors")
     about = (bundle.about["method"], bundle.about["tuned_for"], bundle.policy.when)
-    assert about == ("same", "mc2", "prompt")
-    assert set(read_json(cell / "tuned.json")) == {"fold0", "fold1"}
+    tuned = read_json(cell / "tuned.json")
+    assert set(tuned) == {"fold0", "fold1"}
+    steers = tuned["fold1"]["same"]["steers"]["mc2"]
+    assert about == ("same", "mc2", "prompt" if steers else "never")
 
 
 def test_a_dataset_without_judge_is_tuned_and_tested_on_choices(tmp_path, model):
@@ -291,6 +294,11 @@ CONTROLS = {
         "grid": {"alpha": [20, 60]},
         "crossed": ["Random", "Probe"],
     },
+    "oracle": {
+        "use": "head_vectors",
+        "settings": {"vector": "prototype", "k": 2, "when": "oracle", "s": 1000},
+        "grid": {"alpha": [20, 60]},
+    },
     "best": {
         "gate": "probe",
         "settings": {"when": "always", "best_of": 3},
@@ -329,6 +337,21 @@ def test_controls_are_swept_tuned_tested_and_shown(controlled):
     text = (results / "tables" / "crossing.md").read_text()
     assert "Random, Probe" in text
     assert "Random, Probe" not in (results / "tables" / "ablation.md").read_text()
+
+
+def test_an_oracle_steers_exactly_what_the_judge_finds_not_true(controlled):
+    _, generations, cell = controlled
+    tuned = read_json(cell / "tuned.json")
+    rows = generations[generations["method"] == "oracle"]
+    steers = np.array(
+        [tuned[f"fold{fold}"]["oracle"]["steers"]["generation"] for fold in rows["fold"]]
+    )
+    # the judge of these tests finds answers of an odd length true
+    wrong = rows["trace_answer"].map(len) % 2 == 0
+    assert (rows["fired"] == (wrong & steers)).all()
+    assert (rows[rows["fired"]]["kept"] == 0).all()
+    sweep = read_parquet(cell / "sweep.parquet")
+    assert sweep[sweep["method"] == "oracle"]["fired"].any()
 
 
 def test_best_of_n_counts_all_that_it_draws_and_edits_nothing(controlled):

@@ -66,6 +66,11 @@ def test_a_policy_that_was_changed_claims_nothing(bundle):
     [
         ({"when": "never"}, "does not steer"),
         ({"when": "always"}, "always, alpha 2"),
+        ({"when": "always", "after": 3}, "always after 3 tokens, alpha 2"),
+        (
+            {"when": "oracle", "s": 9},
+            "finds the answer not true, its last 9 tokens: alpha 2",
+        ),
         ({"when": "prompt"}, "p > 0.5 after the question: alpha 2"),
     ],
 )

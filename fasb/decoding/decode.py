@@ -76,6 +76,8 @@ def begin(
         BundleError: the policy needs a tracker or an edit that the bundle does not have.
     """
     bundle.require()
+    if bundle.policy.when == "oracle":
+        raise _no_verdicts()
     if bundle.policy.draws_several:
         raise BundleError(
             "bundle: best_of answers are written before one is kept; use `decode`, or set best_of "
@@ -170,6 +172,8 @@ def sweep(
         return []
     for bundle in bundles:
         bundle.require()
+        if bundle.policy.when == "oracle" and trace.wrong is None:
+            raise _no_verdicts()
     before = _tracked(model, prompts, trace, bundles)
     several = [i for i, bundle in enumerate(bundles) if bundle.policy.draws_several]
     once = [i for i, bundle in enumerate(bundles) if bundle.policy.once and i not in several]
@@ -224,6 +228,13 @@ def check(model: LoadedModel, bundle: Bundle, siblings: bool = False) -> None:
         raise BundleError(
             "bundle: strength 10 changes no logit; its vectors are zero or its units are not used"
         )
+
+
+def _no_verdicts() -> BundleError:
+    return BundleError(
+        "bundle: when 'oracle' needs a judge's verdicts on unsteered answers, which only a study "
+        "has; set another `when`"
+    )
 
 
 def _observe(

@@ -41,7 +41,7 @@ def side_effects(
     """Return of each bundle: its alpha at every position, and its own policy position by position.
 
     `token` judges every position; `always` and `never` are what they say; what `prompt` does hangs
-    on the end of a question, which plain text does not have.
+    on the end of a question, and `oracle` on a verdict, which plain text does not have.
     """
     size = (len(bundles), 2, 3, len(texts))
     found = np.full(size, np.nan)
@@ -94,7 +94,7 @@ def _by_policy(
     real: Bool[Tensor, "row token"],
 ) -> Float[Tensor, "row token"] | None:
     policy = bundle.policy
-    if policy.when == "prompt":
+    if policy.when in ("prompt", "oracle"):
         return None
     if policy.when != "token" or bundle.tracker is None:
         left = torch.tensor([[len(text) - policy.after] for text in texts], device=real.device)

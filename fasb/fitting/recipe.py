@@ -162,7 +162,9 @@ def _policy_of(
     given = {key: getattr(checked, key) for key in given}
     when = checked.when
     defaults: dict[str, Any] = {"when": when}
-    if when == "token":
+    if when == "oracle":
+        defaults |= {"adaptive": False}
+    elif when == "token":
         defaults["judged"] = sections.trackers.judged if checked.once else "newest"
     else:
         # what such a policy does not look at is left at its default, so that equal ones are equal

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from fasb.errors import ConfigError
 from fasb.steering.trace import OPEN, Decision, Trace
 
-When = Literal["never", "always", "prompt", "token"]
+When = Literal["never", "always", "prompt", "token", "oracle"]
 STRONGEST, MOST_TOKENS, MOST_BACKTRACKS, MOST_ANSWERS = 10**6, 10**6, 1000, 1000
 """What a policy takes at most; each step back costs a forward pass over what it dropped."""
 
@@ -23,7 +23,8 @@ class Policy:
     """Thresholds and strength (docs/method.md T2-T4, G2-G4).
 
     when: `token` judges the text so far; `prompt` only the last token of the prompt (After
-    Question, CAST); `always` steers from the first token (ITI, All fixed); `never` does not steer.
+    Question, CAST); `always` steers from the first token (ITI, All fixed); `never` does not steer;
+    `oracle` steers whole answers that a judge found not true (a control that sees verdicts, C8).
     alpha: strength. beta: fires when p > beta, never at equality. s: tokens dropped on firing.
     adaptive: strength is p * alpha, else alpha. backtrack: drop s tokens, else keep all (w/o
     Backtracking). judged: after the n-th token, the state of that token (`newest`), or of the one
@@ -89,6 +90,11 @@ class Policy:
             raise ConfigError(
                 "policy.after: is for what steers always and looks at no p; set `when` to 'always' "
                 "without best_of, backtracks, reestimate or release, or leave it out"
+            )
+        if self.when == "oracle" and not (self.once and self.safe is None):
+            raise ConfigError(
+                "policy.when: 'oracle' knows verdicts and no p; leave out backtracks, safe, "
+                "reestimate and release"
             )
         if not self.once and self.best_of > 1:
             raise ConfigError(
@@ -186,6 +192,8 @@ def decide(trace: Trace, policy: Policy) -> Decision:
     Raises:
         ValueError: the policy needs p and the trace has none.
     """
+    if policy.when == "oracle":
+        return _judged(trace, policy)
     if policy.when in ("always", "never"):
         # the state of the token that ended an answer predicts nothing
         return _unread(trace, policy, trace.length - (trace.ended != OPEN))
@@ -203,7 +211,8 @@ def decide_choice(trace: Trace, policy: Policy) -> Decision:
     Raises:
         ValueError: the policy needs p and the trace has none.
     """
-    if policy.when in ("always", "never"):
+    if policy.when in ("always", "never", "oracle"):
+        # nobody judges a candidate answer, so an oracle steers none
         return _unread(trace, policy, trace.length)
     return _first_firing(trace, policy, first=0, behind=0)
 
@@ -216,6 +225,16 @@ def _unread(trace: Trace, policy: Policy, last: Int[np.ndarray, " row"]) -> Deci
     at = np.full(len(trace.length), policy.after)
     fired = (last >= at) & (policy.when == "always")
     return _decision(trace, fired, at, at, np.where(fired, policy.alpha, 0.0))
+
+
+def _judged(trace: Trace, policy: Policy) -> Decision:
+    """Return what follows from the verdicts: answers that are not true go back s tokens."""
+    if trace.wrong is None:
+        raise ValueError("this policy needs verdicts on the unsteered answers")
+    nothing = np.zeros((len(trace.length), 1))
+    kept = policy.kept(nothing, trace.length, 0 * trace.length)
+    fired = trace.wrong & (kept < trace.length)
+    return _decision(trace, fired, trace.length, kept, np.where(fired, policy.alpha, 0.0))
 
 
 def _first_firing(trace: Trace, policy: Policy, first: int, behind: int) -> Decision:

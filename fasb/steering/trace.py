@@ -22,13 +22,15 @@ class Trace:
 
     `tokens` beyond `length` are 0 and mean nothing; the token that ended a row (end of sequence, or
     the one that completed a stop string) counts as one of its tokens. `p`, if observed, is the
-    deviation probability of every state; beyond `length` it is NaN.
+    deviation probability of every state; beyond `length` it is NaN. `wrong`, if a judge was asked,
+    says which answers are not true.
     """
 
     tokens: Int[np.ndarray, "row step"]
     length: Int[np.ndarray, " row"]
     ended: Int[np.ndarray, " row"]
     p: Float[np.ndarray, "row state"] | None = None
+    wrong: Bool[np.ndarray, " row"] | None = None
 
     def rows(self) -> list[list[int]]:
         """Return the tokens of each row, without padding."""

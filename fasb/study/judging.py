@@ -80,6 +80,18 @@ def judge_pairs(
     return pd.DataFrame(rows, columns=["question", "answer", *kinds])
 
 
+def with_wrong(
+    traces: pd.DataFrame, questions: Sequence[Question], judge: JudgeSettings, store: Store
+) -> pd.DataFrame:
+    """Return unsteered answers with the judge's verdict `wrong`: not true (C8)."""
+    asked = traces[["question", "text"]].rename(columns={"text": "answer"})
+    said = judge_pairs(judge, distinct(questions, [asked]), store)
+    if "true" not in said:
+        raise DataError("judge: an oracle asks what is true, which this judge does not say")
+    score = asked.merge(said, on=["question", "answer"], how="left")["true"]
+    return traces.assign(wrong=~verdict(score.to_numpy(dtype=float)))
+
+
 class Verdicts:
     """What a judge has said, by question and answer, and the store where it is kept."""
 

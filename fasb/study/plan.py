@@ -286,7 +286,8 @@ def _settings(pair: Pair) -> Iterator[int]:
             continue
         # whoever is steered from the question on is steered alike at every threshold
         unused = {"beta"} if method.settings.get("when") == "prompt" else set()
-        yield math.prod(len(values) for key, values in method.grid.items() if key not in unused)
+        points = math.prod(len(values) for key, values in method.grid.items() if key not in unused)
+        yield points * int(method.settings.get("best_of", 1))
 
 
 def _training(entry: ModelEntry) -> int:

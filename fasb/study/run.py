@@ -4,7 +4,8 @@ In: questions, the trace file's rows, bundles. Out: frames with a row per phrasi
 no grid and no verdict. A model is loaded when the first cell that is not in the store needs it.
 
     trace         question, phrasing (int), prompt, tokens (lists of ids), ended (0 limit, 1 eos,
-                  2 stop), text (the cleaned answer), pieces (what each token adds to the text)
+                  2 stop), text (the cleaned answer), pieces (what each token adds to the text);
+                  where an oracle asks, also wrong (the judge finds it not true)
     answers       setting (the bundle's number), question, phrasing, answer, n_tokens, decoded
                   (tokens traced and written anew), passes (forward passes of a live run: each reads
                   a prompt, a text that is taken up again, or one token), ended, fired, kept,
@@ -19,7 +20,7 @@ no grid and no verdict. A model is loaded when the first cell that is not in the
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -151,7 +152,10 @@ class Asked:
     def trace(self) -> Trace:
         """The unsteered answers."""
         tokens = [list(map(int, row)) for row in self.rows["tokens"]]
-        return Trace.of(tokens, self.rows["ended"].tolist())
+        found = Trace.of(tokens, self.rows["ended"].tolist())
+        if "wrong" not in self.rows:
+            return found
+        return replace(found, wrong=self.rows["wrong"].to_numpy(bool))
 
     @property
     def texts(self) -> list[str]:
@@ -162,6 +166,7 @@ class Asked:
         """Return a hash of all that answers depend on."""
         columns = [[*map(list, self.rows[name])] for name in ("prompt", "tokens")]
         columns += [self.rows[name].tolist() for name in ("question", "phrasing", "ended")]
+        columns += [self.rows["wrong"].tolist()] if "wrong" in self.rows else []
         return content_hash([columns, self.texts])
 
 

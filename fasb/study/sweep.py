@@ -37,7 +37,7 @@ def hyperparameters(bundle: Bundle) -> dict[str, Any]:
         "layer": settings.get("layer"),
         "alpha": policy.alpha if bundle.edit is not None else None,
         "beta": policy.beta if policy.checks_tokens or policy.when == "prompt" else None,
-        "s": policy.s if policy.checks_tokens else None,
+        "s": policy.s if policy.checks_tokens or policy.when == "oracle" else None,
         "after": policy.after or None,
         "vector": settings.get("vector"),
     }

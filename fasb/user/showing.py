@@ -111,11 +111,17 @@ def _tracker(tracker: dict[str, Any] | None, auc: float | None) -> str:
 
 def _policy(policy: dict[str, Any]) -> str:
     """Return when it steers and how strongly; of the rest only what counts then."""
-    strength = f"alpha {policy['alpha']:g}" + (" x p" if policy["adaptive"] else "")
+    in_proportion = policy["adaptive"] and policy["when"] in ("token", "prompt")
+    strength = f"alpha {policy['alpha']:g}" + (" x p" if in_proportion else "")
     if policy["when"] == "never":
         return "does not steer"
+    if policy["best_of"] > 1:
+        strength += f"; the best of {policy['best_of']} draws by p at their end"
     if policy["when"] == "always":
-        return f"always, alpha {policy['alpha']:g}"
+        later = f" after {policy['after']} tokens" if policy["after"] else ""
+        return f"always{later}, {strength}"
+    if policy["when"] == "oracle":
+        return f"where a judge finds the answer not true, its last {policy['s']} tokens: {strength}"
     if policy["when"] == "prompt":
         return f"where p > {policy['beta']:g} after the question: {strength}"
     back = f"{policy['s']} tokens back" if policy["backtrack"] else "none taken back"

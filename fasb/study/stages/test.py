@@ -18,7 +18,12 @@ from fasb.study.stage import (
     model_settings,
     stage,
 )
-from fasb.study.stages.tune import judge_settings, write_verdicts
+from fasb.study.stages.tune import (
+    judge_settings,
+    oracle_settings,
+    with_oracle,
+    write_verdicts,
+)
 
 if TYPE_CHECKING:
     import fasb.study.evaluate
@@ -87,6 +92,7 @@ def _folds(cell: Cell, questions: list[Question], paths: Paths) -> list[Split]:
         **_tested(study, cell),
         "judge": cells.answered(study, cell.dataset),
         "decoding": {"batch": study.sections(cell.dataset).decoding.batch},
+        **oracle_settings(study, cell),
     },
 )
 def generate(study: Study, cell: Cell, paths: Paths) -> None:
@@ -98,6 +104,7 @@ def generate(study: Study, cell: Cell, paths: Paths) -> None:
 
     questions, trace = read_questions(paths["questions"]), paths.get("trace")
     traces = None if trace is None else read_table(trace)
+    traces = with_oracle(study, cell, traces, questions)
     folds, bundles = _folds(cell, questions, paths), _bundles(study, cell, paths)
     batch = study.sections(cell.dataset).decoding.batch
     found = generate(_runner(study, cell), folds, questions, traces, bundles, batch)

@@ -19,7 +19,10 @@ from fasb.study.stage import (
 )
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     import fasb.fitting.fold
+    from fasb.data.protocol import Question
 
 FITTED = ("anchors", "vectors")
 
@@ -106,6 +109,7 @@ def check_judges(study: Study, dataset: str, paths: Paths) -> None:
     depends=lambda study, cell: {
         "model": model_settings(study, cell.model),
         **_tuning(study, cell),
+        **oracle_settings(study, cell),
     },
 )
 def sweep(study: Study, cell: Cell, paths: Paths) -> None:
@@ -128,10 +132,31 @@ def sweep(study: Study, cell: Cell, paths: Paths) -> None:
     folds = list(zip(fitted, splits, strict=True))
     runner = Runner.of(model_settings(study, cell.model), STORE)
     asked = read_questions(paths["questions"])
+    traces = with_oracle(study, cell, traces, asked)
     answers, scores = sweep_methods(runner, folds, asked, traces, study.chosen_methods)
     made_by = paths.made_by()
     write_parquet(paths["scores"], scores, made_by)
     write_parquet(paths["answers"], answers, made_by)
+
+
+def oracle_settings(study: Study, cell: Cell) -> dict[str, Any]:
+    """Return the judge whom a method of the run asks about unsteered answers, if one does."""
+    if not any(method.asks_judge for method in study.chosen_methods.values()):
+        return {}
+    return {"oracle": judge_settings(study.datasets[cell.dataset].judge)}
+
+
+def with_oracle(
+    study: Study, cell: Cell, traces: "pd.DataFrame | None", asked: "Sequence[Question]"
+) -> "pd.DataFrame | None":
+    """Return unsteered answers, with the judge's verdicts where a method asks for them."""
+    from fasb.artifacts import Store
+    from fasb.study.judging import with_wrong
+
+    judge = study.datasets[cell.dataset].judge
+    if traces is None or judge is None or not oracle_settings(study, cell):
+        return traces
+    return with_wrong(traces, asked, judge, Store(STORE))
 
 
 def write_verdicts(judge: JudgeEntry | None, paths: Paths) -> None:
