@@ -52,11 +52,12 @@ def fit(
 
     bank, model = training.bank(READ), training.model()
     layer = layer_at(settings.layer, bank.n_layers)
-    differences = question_differences(bank, training.train_rows(bank), layer)
+    rows = training.train_rows(bank)
+    differences = question_differences(bank, rows, layer)
     vector = torch.from_numpy(differences.mean(axis=0).astype(np.float32))
     edit = Edit.of("residual", whole_layers([layer]), Add(vector))
     prompts = training_prompts(training, model)
-    length = float(abs(bank.layer(layer)).mean() / vector.abs().mean())
+    length = float(abs(bank.layer(layer)[rows]).mean() / vector.abs().mean())
     curvature = training.once(
         ("curvature", layer), lambda: mean_variance(model, prompts, edit, STEP * length)
     )

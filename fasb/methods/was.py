@@ -46,10 +46,11 @@ def fit(
 
     model, bank = training.model(), training.bank(READ)
     pairs = answer_pairs(training, model)
-    raw = mean_difference(bank, training.train_rows(bank))[:, 0]
+    rows = training.train_rows(bank)
+    raw = mean_difference(bank, rows)[:, 0]
     vector = torch.from_numpy(raw).float().to(model.device)
     # a step of Adam is of one size, whatever the states' is: their mean square is taken out
-    squares = [(bank.layer(layer) ** 2).mean() for layer in range(bank.n_layers)]
+    squares = [(bank.layer(layer)[rows] ** 2).mean() for layer in range(bank.n_layers)]
     scale = torch.tensor(squares).to(vector).rsqrt()[:, None] / vector.shape[1] ** 0.5
     weight = torch.zeros_like(vector, requires_grad=True)
     bias = torch.full((len(vector),), START, device=model.device, requires_grad=True)
