@@ -43,6 +43,7 @@ class Fits:
     splits: list[Split]
     make: Callable[[Read], Bank]
     banks: dict[Read, Bank] = field(default_factory=dict)
+    questions: Sequence[Question] = ()
 
     def bank(self, read: Read) -> Bank:
         if read not in self.banks:
@@ -63,7 +64,9 @@ class Fits:
 
     def training(self, fold: int = 0, **sections) -> Training:
         """A fold that knows nothing yet."""
-        return Training(fold, self.splits[fold], self.bank, StageSettings(**sections))
+        own = {*self.splits[fold].train, *self.splits[fold].validation}
+        seen = tuple(question for question in self.questions if question.id in own)
+        return Training(fold, self.splits[fold], self.bank, StageSettings(**sections), seen)
 
     def fit(
         self, entries: Sequence[Method] | Mapping[str, Method] = (ENTRY,), **sections
@@ -123,7 +126,8 @@ def model_fits(folder: Path, model, questions: list[Question]) -> Fits:
         texts = texts_of(questions, read, PromptSettings())
         return collect(model, texts, ActivationSettings(), folder / f"{read.name}.h5", {})
 
-    return Fits(folder, split(questions, SplitSettings(validation=0.3), 0), make)
+    splits = split(questions, SplitSettings(validation=0.3), 0)
+    return Fits(folder, splits, make, questions=questions)
 
 
 def spoil(bank: Bank, questions: tuple[str, ...]) -> Bank:

@@ -1,5 +1,7 @@
 """Random edits, trackers and prompts for tiny models."""
 
+from dataclasses import fields
+
 import numpy as np
 import torch
 
@@ -7,7 +9,8 @@ from fasb.model.load import LoadedModel
 from fasb.settings import DecodingSettings, Positions, PromptSettings, SiteName
 from fasb.steering.bundle import Bundle
 from fasb.steering.edit import Change, Edit
-from fasb.steering.operations import OPERATIONS
+from fasb.steering.fields import move
+from fasb.steering.operations import OPERATIONS, Operation
 from fasb.steering.policy import Policy
 from fasb.steering.tracker import Cosine, Logistic, Tracker
 
@@ -33,12 +36,22 @@ def some_units(model: LoadedModel, site: SiteName, k: int, seed: int) -> torch.T
 def some_change(model: LoadedModel, site: SiteName, kind: str, k: int = 3, seed: int = 0) -> Change:
     """An operation as strong as the activations of tiny models, on random units."""
     at = some_units(model, site, k, seed)
-    generator = torch.Generator().manual_seed(seed)
-    size = (len(at), model.layout.site(site).width)
-    values = torch.randn(size, generator=generator, dtype=torch.float64)
+    operation = some_operation(kind, len(at), model.layout.site(site).width, seed)
+    return Change(site, at, move(operation, "cpu", model.model.dtype))
+
+
+def some_operation(kind: str, n: int, width: int, seed: int = 0) -> Operation:
+    """An operation of random tensors in float64, active wherever it is."""
+    generator, sizes = torch.Generator().manual_seed(seed), {"n": n, "width": width}
+    values = {}
+    for field in fields(OPERATIONS[kind]):
+        size = [sizes.get(name, 2) for name in field.type.dim_str.split()]
+        values[field.name] = torch.randn(size, generator=generator, dtype=torch.float64)
     if kind == "remove":
-        values = torch.nn.functional.normalize(values, dim=-1)
-    return Change(site, at, OPERATIONS[kind](values.to(model.model.dtype)))
+        values["direction"] = torch.nn.functional.normalize(values["direction"], dim=-1)
+    if kind == "to_boundary":  # a plane that nothing is beyond
+        values["bias"] -= 100
+    return OPERATIONS[kind](**values)
 
 
 def some_edit(

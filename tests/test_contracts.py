@@ -6,6 +6,7 @@ A file that needs other files to be tried gets them in `DATASETS` or `JUDGES` be
 import itertools
 import subprocess
 import sys
+import tempfile
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
@@ -24,6 +25,7 @@ from test_data_transfer_sets import CSV
 from test_data_truthfulqa import write as write_truthfulqa
 from tiny import tiny_checkpoint, tiny_model
 
+from fasb.artifacts import write_tensors
 from fasb.data.protocol import Question, check_questions, read_questions, write_questions
 from fasb.decoding.decode import answer, check, decode, observe, trace
 from fasb.decoding.observe import logits_of
@@ -178,14 +180,24 @@ POLICIES = {
 UNGATED = {"after": {"after": 2}}
 """What may be asked for without a gate."""
 
-ALONE = [(name, None, policy) for policy in (None, *UNGATED) for name in known("methods")]
-GATED = list(itertools.product(known("methods"), known("gates"), POLICIES))
-ONCE = ALONE + list(itertools.product(known("methods"), known("gates"), ["token"]))
+ALONE = [(name, None, None) for name in known("methods")]
+ALONE += [("head_vectors", None, policy) for policy in UNGATED]
+COMBINATIONS = list(itertools.product(known("gates"), POLICIES))
+# each method under one gate and policy, in turn: what they do is up to the operation and the policy
+GATED = [(name, *COMBINATIONS[i % len(COMBINATIONS)]) for i, name in enumerate(known("methods"))]
+ONCE = ALONE + [("head_vectors", name, "token") for name in known("gates")]
+SAE = Path(tempfile.mkdtemp()) / "sae.safetensors"
 
 
 def few(package, name):
     """Small settings of an extension: two units, where it counts them."""
-    return {"k": 2} if "k" in find(package, name).Settings.model_fields else {}
+    fields = find(package, name).Settings.model_fields
+    small = {key: 2 for key in ("k", "clusters") if key in fields}
+    if "sae" in fields and not SAE.exists():
+        rng = np.random.default_rng(0)
+        shapes = {"W_enc": (24, 40), "b_enc": 40, "W_dec": (40, 24), "b_dec": 24}
+        write_tensors(SAE, {key: rng.normal(size=size) for key, size in shapes.items()}, {})
+    return small | ({"sae": str(SAE), "density": 1.0} if "sae" in fields else {})
 
 
 def recipe_of(use, gate=None, policy=None, **settings):
@@ -300,7 +312,12 @@ def test_fitting_sees_no_test_question(pair, fits, model, tmp_path):
     # and what is fitted on is seen
     for read in recipe.reads():
         spoiled.banks[read] = spoil(spoiled.bank(read), spoiled.splits[0].train)
-    last = fit_bundle(training_of(spoiled, model), recipe, model.fingerprint, {})
+    training = training_of(spoiled, model)
+    turned = [
+        replace(one, text=one.text + " ?", true=one.false, false=one.true, best=one.false[0])
+        for one in training.questions
+    ]
+    last = fit_bundle(replace(training, questions=tuple(turned)), recipe, model.fingerprint, {})
     assert content_of(last) != content_of(mine)
 
 

@@ -12,10 +12,10 @@ import yaml
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("*.md"))]
 METHOD = (ROOT / "docs" / "method.md").read_text()
-POINTS = set(re.findall(r"\*\*([APTGMBQXC]\d+|\d\.\d)[* ]", METHOD)) | set(
+POINTS = set(re.findall(r"\*\*([APTGMBQXC]\d+|\d\.\d+)[* ]", METHOD)) | set(
     re.findall(r"^## (\d(?:\.\d)?) ", METHOD, re.M)
 )
-CITED = re.compile(r"docs/method\.md ((?:[A-Z]?\d+(?:\.\d)?(?:-[A-Z]?\d+)?(?:, )?)+)")
+CITED = re.compile(r"docs/method\.md ((?:[A-Z]?\d+(?:\.\d+)?(?:-[A-Z]?\d+)?(?:, )?)+)")
 
 
 def test_every_point_that_is_cited_exists():

@@ -88,6 +88,7 @@ ACROSS = {
     "decoding_finite": "what is not finite, in all of fasb/decoding/",
     "docs": "docs/",
     "equivalence": "tests/reference_loop.py",
+    "methods_published": "fasb/methods/, those of other papers",
     "model_placement": "several devices, in all of fasb/model/",
     "model_sites": "sites, in all of fasb/model/",
     "notebook": "notebooks/",

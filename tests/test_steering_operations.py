@@ -1,12 +1,26 @@
 """Operations: exactly nothing at strength 0, in proportion to the strength, unit by unit."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from steering import some_operation
 
 from fasb.steering.edit import Change, Edit
-from fasb.steering.operations import OPERATIONS, Add, Operation, Remove, Scale
+from fasb.steering.fields import move, tensors_of
+from fasb.steering.operations import (
+    OPERATIONS,
+    Add,
+    Affine,
+    ByClass,
+    ByProbe,
+    LowRank,
+    Operation,
+    Remove,
+    Scale,
+    ToBoundary,
+)
 
 SIZE = (2, 4, 3, 5)
 """Rows, tokens, units and width."""
@@ -17,11 +31,11 @@ def normal(*size, seed=0):
     return torch.randn(*size, generator=generator, dtype=torch.float64)
 
 
+PROPORTIONAL = [kind for kind in OPERATIONS if kind != "turn"]
+
+
 def some(kind, n=3, seed=0):
-    values = normal(n, SIZE[-1], seed=seed)
-    return OPERATIONS[kind](
-        torch.nn.functional.normalize(values, dim=-1) if kind == "remove" else values
-    )
+    return some_operation(kind, n, SIZE[-1], seed)
 
 
 def strengths(seed=1):
@@ -41,8 +55,7 @@ def test_at_strength_0_what_is_added_is_exactly_0(kind, dtype):
     """And only there, token by token; the activations come back to the bit."""
     x, strength = normal(*SIZE).to(dtype), strengths().to(dtype)
     strength[0, 1] = strength[1, 3] = 0
-    (parts,) = (getattr(some(kind), name) for name in type(some(kind)).__slots__)
-    delta = type(some(kind))(parts.to(dtype)).delta(x, strength)
+    delta = move(some(kind), "cpu", dtype).delta(x, strength)
     assert delta.dtype == dtype
     for row, token in ((0, 1), (1, 3)):
         assert not delta[row, token].any()
@@ -50,7 +63,7 @@ def test_at_strength_0_what_is_added_is_exactly_0(kind, dtype):
     assert (delta != 0).any(-1).sum() == (SIZE[0] * SIZE[1] - 2) * SIZE[2]
 
 
-@pytest.mark.parametrize("kind", OPERATIONS)
+@pytest.mark.parametrize("kind", PROPORTIONAL)
 def test_what_is_added_is_in_proportion_to_the_strength(kind):
     x, strength, operation = normal(*SIZE), strengths(), some(kind)
     one = operation.delta(x, torch.ones_like(strength))
@@ -64,9 +77,9 @@ def test_what_is_added_is_in_proportion_to_the_strength(kind):
 def test_units_and_tokens_are_operated_on_alone(kind):
     x, strength, operation = normal(*SIZE), strengths(), some(kind)
     together = operation.delta(x, strength)
-    (name,) = type(operation).__slots__
     for unit in range(SIZE[2]):
-        alone = type(operation)(getattr(operation, name)[unit : unit + 1])
+        own = {name: value[unit : unit + 1] for name, value in tensors_of(operation).items()}
+        alone = type(operation)(**own)
         for token in range(SIZE[1]):
             part = alone.delta(x[:, token : token + 1, [unit]], strength[:, token : token + 1])
             torch.testing.assert_close(part[:, 0, 0], together[:, token, unit])
@@ -105,6 +118,71 @@ def test_scale_scales_entry_by_entry():
     torch.testing.assert_close(
         x + Scale(factor).delta(x, strength), x * (1 + strength * factor), rtol=1e-12, atol=0
     )
+
+
+def ones():
+    return torch.ones(*SIZE[:2], 1, 1, dtype=torch.float64)
+
+
+def test_affine_at_1_gives_the_image():
+    x, weight, bias = normal(*SIZE), normal(3, 5, seed=2), normal(3, 5, seed=3)
+    torch.testing.assert_close(x + Affine(weight, bias).delta(x, ones()), weight * x + bias)
+    same = Affine(torch.ones_like(weight), torch.zeros_like(bias))
+    assert same.delta(x, strengths()).abs().max() < 1e-12
+
+
+def test_low_rank_at_1_sets_its_directions_and_leaves_what_is_across():
+    x, bias = normal(*SIZE), normal(3, 2, seed=3)
+    basis = torch.linalg.qr(normal(3, 5, 2, seed=1))[0].mT
+    weight = normal(3, 2, 5, seed=2)
+    after = x + LowRank(basis, weight, bias).delta(x, ones())
+    for unit in range(3):
+        wanted = x[:, :, unit] @ weight[unit].T + bias[unit]
+        torch.testing.assert_close(after[:, :, unit] @ basis[unit].T, wanted)
+        across = torch.eye(5, dtype=torch.float64) - basis[unit].T @ basis[unit]
+        torch.testing.assert_close(after[:, :, unit] @ across, x[:, :, unit] @ across)
+
+
+def test_by_probe_adds_nothing_where_the_probe_is_sure_of_true_and_all_where_of_false():
+    vector, weight = normal(3, 5), torch.zeros(3, 5, dtype=torch.float64)
+    for bias, share in ((800.0, 0.0), (0.0, 0.5), (-800.0, 1.0)):
+        operation = ByProbe(weight, torch.full((3,), bias, dtype=torch.float64), vector)
+        delta = operation.delta(normal(*SIZE), 2 * ones())
+        torch.testing.assert_close(delta, (2 * share * vector).expand(SIZE))
+
+
+@given(seed=st.integers(0, 10**6))
+@settings(max_examples=50, deadline=None)
+def test_to_boundary_ends_on_the_plane_by_the_shortest_way_or_stays(seed):
+    x, weight, bias = normal(*SIZE, seed=seed), normal(3, 5, seed=seed + 1), normal(3, seed=seed)
+    operation = ToBoundary(weight, bias)
+    delta = operation.delta(x, ones())
+    before, after = ((y * weight).sum(-1) + bias for y in (x, x + delta))
+    torch.testing.assert_close(after, before.clamp(min=0), rtol=0, atol=1e-9)
+    shortest = before.clamp(max=0).abs() / weight.norm(dim=-1)
+    torch.testing.assert_close(delta.norm(dim=-1), shortest)
+    again = operation.delta(x + delta, ones())
+    assert again.abs().max() < 1e-9
+
+
+def test_by_class_adds_the_vector_of_the_class_that_is_picked():
+    operation, x = some("by_class"), normal(*SIZE)
+    delta = operation.delta(x, ones())
+    for place in np.ndindex(*SIZE[:3]):
+        unit = place[2]
+        logits = operation.weight[unit] @ x[place] + operation.bias[unit]
+        torch.testing.assert_close(delta[place], operation.vector[unit][int(logits.argmax())])
+    assert isinstance(operation, ByClass)
+
+
+def test_turn_keeps_the_length_and_goes_towards_the_vector():
+    operation, x = some("turn"), normal(*SIZE)
+    after = x + operation.delta(x, ones())
+    torch.testing.assert_close(after.norm(dim=-1), x.norm(dim=-1))
+    cosine = torch.nn.functional.cosine_similarity
+    assert (cosine(after, operation.vector, -1) > cosine(x, operation.vector, -1)).all()
+    zero = torch.zeros_like(x)
+    assert torch.equal(operation.delta(zero, ones()), zero)
 
 
 # Edits

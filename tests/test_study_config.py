@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from fasb.errors import ConfigError, DataError
+from fasb.extensions import known
 from fasb.study import cells, jobs
 from fasb.study.config import (
     PRESETS,
@@ -359,7 +360,7 @@ def test_reading_a_config_module_needs_neither_torch_nor_pandas():
     assert run.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "evidence.yaml", "tasks.yaml"])
+@pytest.mark.parametrize("name", ["config.yaml", "evidence.yaml", "methods.yaml", "tasks.yaml"])
 def test_shipped_configs_are_valid_without_torch(name):
     program = (
         "import sys; from pathlib import Path; from fasb.study.config import load_study; from "
@@ -412,7 +413,13 @@ def grid_sizes(study):
 
 @pytest.mark.parametrize(
     ("name", "most"),
-    [("config.yaml", 54), ("crossing.yaml", 18), ("evidence.yaml", 90), ("tasks.yaml", 24)],
+    [
+        ("config.yaml", 54),
+        ("crossing.yaml", 18),
+        ("evidence.yaml", 90),
+        ("methods.yaml", 16),
+        ("tasks.yaml", 24),
+    ],
 )
 def test_every_tuned_method_of_a_shipped_config_has_an_equally_fine_grid(name, most, monkeypatch):
     monkeypatch.chdir(ROOT)
@@ -427,6 +434,18 @@ def test_every_tuned_method_of_a_shipped_config_has_an_equally_fine_grid(name, m
         if method.use is not None and method.like is None:
             tuned.add(name)
     assert set(sizes) == tuned
+
+
+def test_every_method_is_compared_in_a_config_of_its_own(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    study = load_study([Path("config/methods.yaml")])
+    assert {entry.use for entry in study.methods.values() if entry.use} >= set(known("methods"))
+    left_out = {entry.use for entry in study.methods.values() if entry.use}
+    left_out -= {entry.use for entry in study.chosen_methods.values()}
+    assert left_out <= {"fgaa"}  # it needs an autoencoder of the model
+    assert cells.fits_with_model(study, study.run.cells[0].dataset)
+    plain = load_study([Path("config/config.yaml")])
+    assert not cells.fits_with_model(plain, plain.run.cells[0].dataset)
 
 
 def test_every_study_sees_the_library_of_models_and_may_change_one(tmp_path, monkeypatch):

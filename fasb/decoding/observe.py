@@ -20,7 +20,7 @@ from fasb.model.layout import Layout
 from fasb.model.load import LoadedModel
 from fasb.settings import SiteName
 from fasb.steering.edit import Edit
-from fasb.steering.fields import tensors_of
+from fasb.steering.fields import width_of
 from fasb.steering.tracker import Tracker
 
 LOGITS_AT_ONCE = 2**24
@@ -174,13 +174,12 @@ def check_width(layout: Layout, tracker: Tracker) -> None:
     Raises:
         ModelError: its classifiers are of another width.
     """
-    width = layout.site(tracker.site).width
-    for value in tensors_of(tracker.score).values():
-        if value.ndim == 2 and value.shape[1] != width:
-            raise ModelError(
-                f"tracker: classifiers of {value.shape[1]} values, but this model's {tracker.site} "
-                f"activations have {width}; use a tracker that was fitted on this model"
-            )
+    width, own = layout.site(tracker.site).width, width_of(tracker.score)
+    if own != width:
+        raise ModelError(
+            f"tracker: classifiers of {own} values, but this model's {tracker.site} "
+            f"activations have {width}; use a tracker that was fitted on this model"
+        )
 
 
 def right_aligned(

@@ -1,7 +1,8 @@
 """Banks: activations at the end of question+answer texts, labelled true or false.
 
 In: questions, a model, what to read. Out: one HDF5 file per read, and `Bank`, which reads it layer
-by layer. Only the last token of each text is kept (docs/method.md A2). Knows no probe and no split.
+by layer. Only the last token of each text is kept (docs/method.md A2), or the mean of the last few.
+Knows no probe and no split.
 
     activations [answer, layer, unit, width]   float32 or float16, in chunks of one layer, each with
                                                a checksum; a unit is a head, or a whole layer
@@ -33,7 +34,7 @@ from fasb.artifacts import read_tensors, write_tensors
 from fasb.data.prompts import Render, probe_text
 from fasb.data.protocol import Question
 from fasb.errors import ArtifactError, DataError
-from fasb.fitting.reads import Read
+from fasb.fitting.reads import TAIL, Read
 from fasb.hdf5files import reading_hdf5, writing_hdf5
 from fasb.model.hooks import ActivationRecorder, recording
 from fasb.model.load import LoadedModel
@@ -140,7 +141,9 @@ def collect(
     with recording(model.layout, site) as recorder:
         for first in _blocks(len(texts)):
             if not _finished(parts, first):
-                block = _read_block(model, recorder, tokens[first : first + BLOCK], settings)
+                part = tokens[first : first + BLOCK]
+                n_last = TAIL if texts.read.position == "answer_tail" else 1
+                block = _read_block(model, recorder, part, settings, n_last)
                 _check_finite(block, texts.text[first : first + BLOCK], out)
                 write_tensors(_part(parts, first), {"activations": block}, {})
     with writing_hdf5(out, made_by) as file:
@@ -254,8 +257,9 @@ def _read_block(
     recorder: ActivationRecorder,
     tokens: Sequence[list[int]],
     settings: ActivationSettings,
+    n_last: int,
 ) -> Float[np.ndarray, "answer layer unit width"]:
-    """Return activations at the last token of each text, in the order of the texts."""
+    """Return the mean activations of each text's last tokens, in the order of the texts."""
     # here, as it takes transformers with it, which those who only read a bank do not need
     from fasb.model.batch import batch_of, forward, in_batches
 
@@ -263,10 +267,16 @@ def _read_block(
 
     def run(rows: list[int]) -> None:
         batch = batch_of(model, [tokens[i] for i in rows])
-        recorder.positions = torch.full((len(rows),), batch.width - 1, device=model.device)
+        # of a text shorter than that, all tokens but a possible start
+        back = [min(n_last, max(len(tokens[i]) - 1, 1)) for i in rows]
+        last = torch.arange(n_last, device=model.device)
+        used = last < torch.tensor(back, device=model.device)[:, None]
+        recorder.positions = (batch.width - 1 - last) * used + (batch.width - 1) * ~used
         forward(model, batch, keep=1)
         # float16 is reached from float32, so that what overflows becomes inf and is refused
-        taken = recorder.pop().to("cpu", torch.float32).to(getattr(torch, settings.dtype)).numpy()
+        seen = recorder.pop().to("cpu", torch.float32)  # [row, token, layer, unit, width]
+        weight = (used / used.sum(1, keepdim=True)).cpu()[:, :, None, None, None]
+        taken = (seen * weight).sum(1).to(getattr(torch, settings.dtype)).numpy()
         for i, x in zip(rows, taken, strict=True):
             found[i] = x
 

@@ -4,6 +4,7 @@ In: a bank and rows. Out: a raw vector per unit of each layer, made unit, and it
 model and no policy.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,23 +53,34 @@ def mean_difference(
     return found
 
 
+def paired_questions(bank: Bank, rows: Bool[np.ndarray, " answer"]) -> list[str]:
+    """Return the questions that have a true and a false answer among the rows, in their order.
+
+    Raises:
+        DataError: no question has both.
+    """
+    true = set(bank.question[rows & (bank.label == 1)].tolist())
+    false = set(bank.question[rows & (bank.label == 0)].tolist())
+    found = [one for one in dict.fromkeys(bank.question[rows].tolist()) if one in true & false]
+    if not found:
+        raise DataError(f"{bank.path}: no question has a true and a false answer; add both")
+    return found
+
+
 def question_differences(
     bank: Bank, rows: Bool[np.ndarray, " answer"], layer: int
 ) -> Float[np.ndarray, "question unit width"]:
-    """Return mean(true) - mean(false) of each question that has both, for one layer.
+    """Return mean(true) - mean(false) of each of `paired_questions`, for one layer.
 
     Raises:
         DataError: no question has both.
     """
     x, found = bank.layer(layer), []
-    for question in dict.fromkeys(bank.question[rows].tolist()):
+    for question in paired_questions(bank, rows):
         own = rows & (bank.question == question)
-        true, false = own & (bank.label == 1), own & (bank.label == 0)
-        if true.any() and false.any():
-            true_mean = x[true].mean(axis=0, dtype=np.float64)
-            found.append(true_mean - x[false].mean(axis=0, dtype=np.float64))
-    if not found:
-        raise DataError(f"{bank.path}: no question has a true and a false answer; add both")
+        true_mean = x[own & (bank.label == 1)].mean(axis=0, dtype=np.float64)
+        false_mean = x[own & (bank.label == 0)].mean(axis=0, dtype=np.float64)
+        found.append(true_mean - false_mean)
     return np.stack(found)
 
 
@@ -121,6 +133,17 @@ def principal_direction(
     component = np.linalg.svd(differences, full_matrices=False)[2][0]
     towards_true = float((differences @ component).mean())
     return unit(component if towards_true >= 0 else -component)
+
+
+def whole_layers(layers: Sequence[int]) -> Int[Tensor, "n 2"]:
+    """Return (layer, 0) of each layer: the units of a site that has one a layer."""
+    return torch.tensor([[layer, 0] for layer in layers])
+
+
+def layers_between(first: float, last: float, n_layers: int) -> list[int]:
+    """Return the layers from one share of the depth to another; at least one."""
+    begin = layer_at(first, n_layers)
+    return list(range(begin, max(begin, layer_at(last, n_layers)) + 1))
 
 
 def layer_at(depth: float, n_layers: int) -> int:

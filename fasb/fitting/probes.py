@@ -147,24 +147,32 @@ def unit(x: Float[np.ndarray, "*rest width"]) -> Float[np.ndarray, "*rest width"
     return x / np.where(length > 0, length, 1.0)
 
 
+def fit_probe(
+    x: Float[np.ndarray, "answer width"], label: Int[np.ndarray, " answer"], settings: ProbeSettings
+) -> tuple[Float[np.ndarray, " width"], float]:
+    """Return weight and bias of one logistic probe (P1)."""
+    from sklearn.linear_model import LogisticRegression
+
+    probe = LogisticRegression(
+        C=settings.C,
+        fit_intercept=settings.bias,
+        solver="newton-cholesky",
+        tol=TOLERANCE,
+        max_iter=1000,
+    ).fit(x.astype(np.float64), label)
+    return probe.coef_[0], float(np.ravel(probe.intercept_)[0])
+
+
 def _fit_layer(
     x: Float[np.ndarray, "answer unit width"],
     label: Int[np.ndarray, " answer"],
     settings: ProbeSettings,
 ) -> Sequence[tuple[Float[np.ndarray, " width"], float]]:
     """Fit one layer's probes in threads of one BLAS thread each: two make it many times slower."""
-    from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits
 
     def fit(i: int) -> tuple[Float[np.ndarray, " width"], float]:
-        probe = LogisticRegression(
-            C=settings.C,
-            fit_intercept=settings.bias,
-            solver="newton-cholesky",
-            tol=TOLERANCE,
-            max_iter=1000,
-        ).fit(x[:, i].astype(np.float64), label)
-        return probe.coef_[0], float(np.ravel(probe.intercept_)[0])
+        return fit_probe(x[:, i], label, settings)
 
     with threadpool_limits(1), ThreadPoolExecutor(torch.get_num_threads()) as threads:
         return list(threads.map(fit, range(x.shape[1])))

@@ -6,15 +6,17 @@ from typing import Literal, get_args
 from fasb.errors import ConfigError, did_you_mean
 from fasb.settings import SiteName
 
-Position = Literal["answer_end", "next_question_end"]
+Position = Literal["answer_end", "answer_tail", "next_question_end"]
+TAIL = 4
+"""Tokens that `answer_tail` is the mean of (docs/method.md 3.7)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Read:
     """What a method reads: the activations of a site at the last token of a kind of text.
 
-    position: `answer_end`, the probes' texts (A3); `next_question_end`, the same with a random
-    question behind, for sigma (A4).
+    position: `answer_end`, the probes' texts (A3); `answer_tail`, the mean over the last tokens of
+    the same; `next_question_end`, the same with a random question behind, for sigma (A4).
     """
 
     site: SiteName = "head"

@@ -18,7 +18,7 @@ from fasb.errors import ModelError
 from fasb.model.layout import Layout, Site
 from fasb.settings import SiteName
 from fasb.steering.edit import Change, Edit
-from fasb.steering.fields import move, tensors_of
+from fasb.steering.fields import move, tensors_of, width_of
 from fasb.steering.operations import Operation
 
 
@@ -79,7 +79,7 @@ def recording(
 
         def keep(x: Tensor) -> None:
             nonlocal index
-            x = x.detach().unflatten(-1, (where.units, where.width))
+            x = x.unflatten(-1, (where.units, where.width))
             if recorder.positions is not None:
                 x = _at_positions(x, recorder.positions.to(x.device))
             if index is not None:
@@ -198,12 +198,12 @@ def _units_by_layer(site: Site, at: Int[Tensor, "n 2"] | None) -> dict[int, Tens
 
 
 def _check_width(site: Site, change: Change) -> None:
-    for value in tensors_of(change.operation).values():
-        if value.shape[-1] != site.width:
-            raise ModelError(
-                f"edit: vectors of {value.shape[-1]} values, but this model's {change.site} "
-                f"activations have {site.width}; use an edit that was fitted on this model"
-            )
+    width = width_of(change.operation)
+    if width != site.width:
+        raise ModelError(
+            f"edit: vectors of {width} values, but this model's {change.site} "
+            f"activations have {site.width}; use an edit that was fitted on this model"
+        )
 
 
 def _rows_of(operation: Operation, rows: Int[Tensor, " some"]) -> Operation:

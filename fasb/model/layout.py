@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from fasb.errors import ModelError
 from fasb.settings import SiteName
@@ -132,6 +132,20 @@ def layout_of(model: nn.Module) -> Layout:
             "are not supported, choose another"
         )
     return Layout(layers, projections, n_heads, widths[0] // n_heads, config.hidden_size)
+
+
+def weight_of(module: nn.Module) -> Tensor:
+    """Return a linear module's weight as [output, input]; GPT-2's Conv1D keeps it the other way.
+
+    Raises:
+        ModelError: it is quantised, or no linear module.
+    """
+    weight = getattr(module, "weight", None)
+    if not isinstance(weight, Tensor) or weight.ndim != 2 or not weight.is_floating_point():
+        raise ModelError(
+            f"{type(module).__name__}: not a plain linear module; load the model unquantised"
+        )
+    return weight.T if hasattr(module, "nx") else weight
 
 
 def _text_config(model: Any) -> Any:

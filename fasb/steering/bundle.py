@@ -19,7 +19,7 @@ from fasb.extensions import validated
 from fasb.provenance import content_hash
 from fasb.settings import DecodingSettings, Positions, PromptSettings, ScoringSettings
 from fasb.steering.edit import Change, Edit
-from fasb.steering.fields import tensors_of
+from fasb.steering.fields import width_of
 from fasb.steering.fingerprint import Fingerprint
 from fasb.steering.policy import Policy
 from fasb.steering.serialize import (
@@ -181,8 +181,7 @@ def _check_units(bundle: Bundle) -> None:
         return
     parts: list[Change | Tracker] = [] if bundle.edit is None else [*bundle.edit.changes]
     for part in parts if bundle.tracker is None else [*parts, bundle.tracker]:
-        values = tensors_of(part.operation if isinstance(part, Change) else part.score)
-        width = max(value.shape[1] for value in values.values() if value.ndim == 2)
+        width = width_of(part.operation if isinstance(part, Change) else part.score)
         n_units, own = 1, shape.hidden or width  # unknown where 0
         if part.site == "head":
             n_units, own = shape.n_heads, shape.head_dim

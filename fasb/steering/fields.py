@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import fields, replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -17,6 +17,29 @@ def tensors_of(part: Any) -> dict[str, Tensor]:
     """
     values = {field.name: getattr(part, field.name) for field in fields(part)}
     return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+
+def sizes_of(kind: type, values: Mapping[str, Tensor]) -> dict[str, int]:
+    """Return the size of each dimension that a class names in its fields, such as `n` and `width`.
+
+    Raises:
+        ValueError: a tensor has another number of dimensions than it should, or two disagree.
+    """
+    sizes: dict[str, int] = {}
+    for field in fields(kind):
+        names = cast(Any, field.type).dim_str.split()
+        shape = tuple(values[field.name].shape)
+        if len(shape) != len(names):
+            raise ValueError(f"{field.name} is of shape {shape}, not of [{' '.join(names)}]")
+        for name, size in zip(names, shape, strict=True):
+            if sizes.setdefault(name, size) != size:
+                raise ValueError(f"{field.name} is of {name} {size}, not {sizes[name]}")
+    return sizes
+
+
+def width_of(part: Any) -> int:
+    """Return the width of the activations that an operation or a score takes."""
+    return sizes_of(type(part), tensors_of(part))["width"]
 
 
 def move(part: Part, device: torch.device | str, dtype: torch.dtype | None = None) -> Part:

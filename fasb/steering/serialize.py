@@ -5,14 +5,14 @@ Reading checks everything that a stranger's file may have wrong, so that nothing
 
 from collections.abc import Set as AbstractSet
 from dataclasses import fields
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 from fasb.settings import Positions, SiteName
 from fasb.steering.edit import Change, Edit
-from fasb.steering.fields import kind_of, tensors_of
+from fasb.steering.fields import kind_of, sizes_of, tensors_of
 from fasb.steering.operations import OPERATIONS
 from fasb.steering.tracker import SCORES, Tracker
 
@@ -107,19 +107,21 @@ def _read_units(site: Any, name: str, tensors: dict[str, Tensor]) -> tuple[SiteN
 
 def _read_part(kind: type[Any], name: str, tensors: dict[str, Tensor]) -> Any:
     """Return an operation or a score; its tensors must be finite and of one length."""
-    n_units = len(tensors[f"{name}.at"])
     found = {}
     for field in fields(kind):
-        value, annotation = tensors[f"{name}.{field.name}"], cast(Any, field.type)
-        shape, n_dims = tuple(value.shape), len(annotation.dim_str.split())
-        if not value.is_floating_point() or value.ndim != n_dims or shape[0] != n_units:
-            raise ValueError(f"{name}.{field.name} is of shape {shape} and type {value.dtype}")
+        value = tensors[f"{name}.{field.name}"]
+        if not value.is_floating_point():
+            raise ValueError(f"{name}.{field.name} is of type {value.dtype}")
         if not value.isfinite().all():
             raise ValueError(f"{name}.{field.name} is not finite")
         found[field.name] = value
-    widths = {value.shape[1] for value in found.values() if value.ndim == 2}
-    if len(widths) != 1 or widths == {0}:
-        raise ValueError(f"{name} holds vectors of widths {sorted(widths)}")
+    try:
+        sizes = sizes_of(kind, found)
+    except ValueError as error:
+        raise ValueError(f"{name}.{error}") from None
+    n_units = len(tensors[f"{name}.at"])
+    if sizes["n"] != n_units or 0 in sizes.values():
+        raise ValueError(f"{name} is of shape {sizes}, but has {n_units} units")
     return kind(**found)
 
 

@@ -193,6 +193,11 @@ def checked_judges(study: Study, dataset: str) -> list[str]:
     return [] if judge is None else [f"results/questions/{dataset}.judge.json"]
 
 
+def fits_with_model(study: Study, dataset: str) -> bool:
+    """Whether a method of the run needs the model when it is fitted."""
+    return any(recipe.needs_model for recipe in study.recipes(dataset))
+
+
 def reads(study: Study, dataset: str) -> list[str]:
     """Return the banks that the run's methods and gates ask for, heads at answers' ends first."""
     found = {Read().name: None}

@@ -86,3 +86,23 @@ CPU_JOB = {
     "mem_mb": lambda wildcards, attempt: 4000 * attempt,
     "runtime": lambda wildcards, attempt: 30 * attempt,
 }
+
+
+def fit_asks(key, of_cpu):
+    """What fitting a cell's methods asks for: as a job of its model, where a method runs it."""
+
+    def asked(wildcards):
+        if not cells.fits_with_model(study, wildcards.dataset):
+            return of_cpu
+        entry = study.models[wildcards.model]
+        return entry.gpu if key == "gpu" else getattr(entry.job, key)
+
+    return asked
+
+
+FIT_THREADS = fit_asks("threads", 1)
+FIT_JOB = {
+    "gpu": fit_asks("gpu", 0),
+    "mem_mb": lambda wildcards, attempt: attempt * fit_asks("mem_mb", 4000)(wildcards),
+    "runtime": lambda wildcards, attempt: attempt * fit_asks("runtime", 30)(wildcards),
+}

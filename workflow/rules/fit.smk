@@ -52,9 +52,9 @@ rule vectors:
         timing_file("vectors")
     conda:
         ENVIRONMENT
-    threads: 1
+    threads: FIT_THREADS
     resources:
-        **CPU_JOB,
+        **FIT_JOB,
     params:
         **job("vectors"),
     shell:

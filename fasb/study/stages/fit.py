@@ -1,5 +1,6 @@
 """What a cell fits in every fold: classifiers of all heads, their ranking, every method's edits."""
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 from fasb.study import cells
@@ -14,10 +15,11 @@ from fasb.study.stage import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import fasb.data.protocol
     import fasb.fitting.training
+    import fasb.model.load
 
 BANK = "results/activations/{0.model}/{0.dataset}/{1}.h5"
 
@@ -76,7 +78,7 @@ def _fits(study: Study, cell: Cell) -> dict[str, object]:
             if use is not None and settings is not None:
                 one = extension(package, use, settings.model_dump(mode="json"))
                 wanted[str(one)] = one
-    needs_model = any(recipe.needs_model for recipe in study.recipes(cell.dataset))
+    needs_model = cells.fits_with_model(study, cell.dataset)
     model = {"model": model_settings(study, cell.model)} if needs_model else {}
     return {
         "fits": [wanted[key] for key in sorted(wanted)],
@@ -108,8 +110,10 @@ def vectors(study: Study, cell: Cell, paths: Paths) -> None:
     check_splits(paths["anchors"], folds)
     questions = read_questions(paths["questions"])
     trainings = []
+    # loaded when a method asks for it, once for all folds
+    model = cache(lambda: _load_model(study, cell))
     for fold in range(len(folds)):
-        training = training_of(study, cell, paths, fold, questions)
+        training = training_of(study, cell, paths, fold, questions, model)
         know_fitted(training, paths["trackers"], paths["anchors"])
         trainings.append(training)
     fit_vectors(trainings, study.recipes(cell.dataset), paths["vectors"], paths.made_by())
@@ -121,15 +125,13 @@ def training_of(
     paths: Paths,
     fold: int,
     questions: "Sequence[fasb.data.protocol.Question]",
+    model: "Callable[[], fasb.model.load.LoadedModel]",
 ) -> "fasb.fitting.training.Training":
     """Return what methods may see of a fold."""
     from fasb.data.splits import read_splits
-    from fasb.extensions import validated
     from fasb.fitting.bank import Bank
     from fasb.fitting.reads import Read
     from fasb.fitting.training import Training
-    from fasb.model.load import LoadedModel, load_model
-    from fasb.settings import ModelSettings
 
     split = read_splits(paths["splits"])[fold]
     files = {path.stem: path for path in paths.every("banks")}
@@ -140,10 +142,15 @@ def training_of(
             banks[read.name] = Bank.open(files[read.name])
         return banks[read.name]
 
-    def model() -> LoadedModel:
-        settings = model_settings(study, cell.model)
-        return load_model(validated(ModelSettings, settings, f"models.{cell.model}"))
-
     seen = {*split.train, *split.validation}
     own = tuple(question for question in questions if question.id in seen)
     return Training(fold, split, bank, study.sections(cell.dataset), own, model, cell.seed)
+
+
+def _load_model(study: Study, cell: Cell) -> "fasb.model.load.LoadedModel":
+    from fasb.extensions import validated
+    from fasb.model.load import load_model
+    from fasb.settings import ModelSettings
+
+    settings = model_settings(study, cell.model)
+    return load_model(validated(ModelSettings, settings, f"models.{cell.model}"))

@@ -1,0 +1,141 @@
+"""Learning: what methods share that are fitted by running the model, perhaps with gradients.
+
+In: a fold's training questions and its model. Out: their texts as tokens, logits under an edit
+whose tensors may want gradients, gradient descent. Knows no method; test questions never come here.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fasb.data.prompts import choice_text, generation_prompt
+from fasb.errors import DataError
+from fasb.fitting.training import Training
+from fasb.model.batch import batch_of, forward, in_batches
+from fasb.model.hooks import editing, recording
+from fasb.model.load import LoadedModel
+from fasb.settings import SiteName
+from fasb.steering.edit import Edit
+
+BATCH = 64
+"""Texts in one pass without gradients."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerText:
+    """A question with one of its answers, as tokens; `start` is the first that is the answer's."""
+
+    tokens: tuple[int, ...]
+    start: int
+    true: bool
+    question: str
+
+
+def training_prompts(training: Training, model: LoadedModel) -> list[list[int]]:
+    """Return what the model is given to answer each training question.
+
+    Raises:
+        DataError: there is no training question.
+    """
+    wanted = set(training.split.train)
+    questions = [question for question in training.questions if question.id in wanted]
+    if not questions:
+        raise DataError("fit: no training questions; give the split more questions")
+    prompt = training.sections.prompt
+    return model.encode([generation_prompt(prompt, question.text) for question in questions])
+
+
+def answer_texts(training: Training, model: LoadedModel) -> list[AnswerText]:
+    """Return all reference answers of the training questions behind their questions."""
+    prompts, found = training_prompts(training, model), []
+    wanted, prompt = set(training.split.train), training.sections.prompt
+    questions = [question for question in training.questions if question.id in wanted]
+    for question, before in zip(questions, prompts, strict=True):
+        texts = [choice_text(prompt, question.text, one).text for one in question.references]
+        for i, tokens in enumerate(model.encode(texts)):
+            # the answer begins where its text leaves what the model is given; that may split a
+            # token, but a text always has one token of its own
+            shared = min(len(before), len(tokens) - 1)
+            start = next((j for j in range(shared) if before[j] != tokens[j]), shared)
+            found.append(AnswerText(tuple(tokens), start, i < len(question.true), question.id))
+    return found
+
+
+def answer_pairs(training: Training, model: LoadedModel) -> list[tuple[AnswerText, AnswerText]]:
+    """Return the first true and the first false answer of each training question that has both."""
+    first: dict[str, dict[bool, AnswerText]] = {}
+    for text in answer_texts(training, model):
+        first.setdefault(text.question, {}).setdefault(text.true, text)
+    return [(found[True], found[False]) for found in first.values() if len(found) == 2]
+
+
+def answer_log_probability(
+    model: LoadedModel, texts: Sequence[AnswerText], edit: Edit | None = None
+) -> Float[Tensor, " text"]:
+    """Return the summed log-probability of each answer under an edit at strength 1 (M9).
+
+    The edit is active from the token before the answer on. Gradients reach the edit's tensors.
+    """
+    batch = batch_of(model, [text.tokens for text in texts])
+    strength = torch.zeros(batch.ids.shape, dtype=torch.float64, device=model.device)
+    answer = torch.zeros(batch.ids.shape, dtype=torch.bool, device=model.device)
+    for row, text in enumerate(texts):
+        n_answer = len(text.tokens) - text.start
+        strength[row, -n_answer - 1 :] = 1.0
+        answer[row, -n_answer:] = True
+    with editing(model.layout, edit) as dial:
+        dial.strength = strength
+        logits = forward(model, batch)
+    logprob = logits[:, :-1].float().log_softmax(-1).gather(-1, batch.ids[:, 1:, None])[..., 0]
+    return (logprob * answer[:, 1:]).sum(-1)
+
+
+def last_states(
+    model: LoadedModel,
+    prompts: Sequence[Sequence[int]],
+    site: SiteName,
+    edit: Edit | None = None,
+    strength: float = 0.0,
+) -> tuple[Float[Tensor, "prompt layer unit width"], Float[Tensor, "prompt vocab"]]:
+    """Return a site's activations at each text's last token, and the logits of what follows.
+
+    An edit is active at the last token alone.
+    """
+    states: list[Tensor] = [torch.empty(0)] * len(prompts)
+    logits: list[Tensor] = [torch.empty(0)] * len(prompts)
+
+    def run(rows: list[int]) -> None:
+        batch = batch_of(model, [prompts[i] for i in rows])
+        recorder.positions = torch.full((len(rows),), batch.width - 1, device=model.device)
+        dial.strength = torch.zeros(batch.ids.shape, dtype=torch.float64, device=model.device)
+        dial.strength[:, -1] = strength
+        out = forward(model, batch, keep=1)[:, 0].float().cpu()
+        for i, x, y in zip(rows, recorder.pop().float().cpu(), out, strict=True):
+            states[i], logits[i] = x, y
+
+    hooks = recording(model.layout, site), editing(model.layout, edit)
+    with torch.no_grad(), hooks[0] as recorder, hooks[1] as dial:
+        in_batches([len(prompt) for prompt in prompts], BATCH, run)
+    return torch.stack(states), torch.stack(logits)
+
+
+def descend(
+    parameters: Sequence[Tensor],
+    loss: Callable[[list[int]], Tensor],
+    n: int,
+    steps: int,
+    rate: float,
+    seed: int,
+) -> None:
+    """Take steps of Adam on the loss of 16 of n rows each, drawn with the seed."""
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.Adam(list(parameters), lr=rate)
+    for _ in range(steps):
+        rows = torch.randperm(n, generator=generator)[:16].tolist()
+        optimizer.zero_grad()
+        with torch.enable_grad():
+            loss(rows).backward()
+        optimizer.step()

@@ -1,0 +1,88 @@
+"""Adaptive activation steering: directions of several clusters, each as strong as its probe says.
+
+Source: Wang et al., arXiv 2406.00034 (docs/method.md 3.5). Per head, the questions' differences
+mean(true) - mean(false) are cut into clusters by k-means; each cluster's answers give a probe, and
+the k heads whose probe is best of that cluster are edited: x <- x + alpha (1 - p(true | x)) sigma
+unit(weight), p anew at every token and head. Clusters follow each other, so that a head of several
+is read as the ones before have left it. p = 1 adds nothing.
+"""
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from fasb.errors import ConfigError
+from fasb.fitting.reads import HEAD_READS, Read
+from fasb.settings import Section
+
+if TYPE_CHECKING:
+    import fasb.fitting.training
+    import fasb.steering.edit
+
+
+LEAST = 5
+"""Validation questions that a cluster's accuracy needs; with fewer it counts as 0."""
+
+
+class Settings(Section):
+    """One setting; the defaults are the released program's, whose alpha is 12."""
+
+    k: int = Field(24, ge=1, description="Heads that are edited for each cluster")
+    clusters: int = Field(3, ge=1, description="Clusters of questions, in every head")
+
+
+def reads(settings: Settings) -> tuple[Read, ...]:
+    """Return the ends of answers, and for sigma those of a next question (A3, A4)."""
+    return HEAD_READS
+
+
+def fit(
+    training: "fasb.fitting.training.Training", settings: Settings
+) -> "fasb.steering.edit.Edit":
+    """Return the edit of k heads for each cluster.
+
+    Raises:
+        ConfigError: there are fewer questions than clusters.
+    """
+    import numpy as np
+    import torch
+
+    from fasb.fitting.anchors import best_units
+    from fasb.fitting.clusters import cluster_questions
+    from fasb.fitting.directions import directions_of, with_sigma
+    from fasb.fitting.probes import fit_probe
+    from fasb.steering.edit import Change, Edit
+    from fasb.steering.operations import ByProbe
+
+    bank, following = (training.bank(read) for read in HEAD_READS)
+    train, validation = training.train_rows(bank), bank.rows(training.split.validation)
+    if settings.clusters > len(training.split.train):
+        n = len(training.split.train)
+        raise ConfigError(f"clusters: {settings.clusters}, but {n} questions; lower it")
+    shape = settings.clusters, bank.n_layers, bank.n_units
+    weight, bias, accuracy = np.zeros((*shape, bank.width)), np.zeros(shape), np.zeros(shape)
+    for layer in range(bank.n_layers):
+        x = bank.layer(layer)
+        cluster = cluster_questions(bank, train, validation, layer, settings.clusters)
+        for unit in range(bank.n_units):
+            for c in range(settings.clusters):
+                own = cluster[:, unit] == c
+                probe = fit_probe(
+                    x[own & train, unit], bank.label[own & train], training.sections.probes
+                )
+                weight[c, layer, unit], bias[c, layer, unit] = probe
+                held = own & validation
+                says_true = x[held, unit] @ probe[0] + probe[1] > 0
+                if len(set(bank.question[held])) >= LEAST:
+                    right = says_true == (bank.label[held] == 1)
+                    accuracy[c, layer, unit] = right.mean()
+    changes = []
+    for c in range(settings.clusters):
+        heads = best_units(accuracy[c], settings.k)
+        scaled = directions_of(weight[c], "probe weight")
+        scaled = with_sigma(scaled, following, training.sigma_rows(following))
+        own_weight = torch.from_numpy(weight[c][tuple(heads.T)].astype(np.float32))
+        own_bias = torch.from_numpy(bias[c][tuple(heads.T)].astype(np.float32))
+        operation = ByProbe(own_weight, own_bias, scaled.vectors(heads))
+        changes.append(Change("head", torch.from_numpy(heads), operation))
+    return Edit(tuple(changes))

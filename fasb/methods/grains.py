@@ -1,0 +1,92 @@
+"""Gradient-based attribution, GrAInS: what the tokens that decide between answers do to states.
+
+Source: Nguyen et al., arXiv 2507.18043 (docs/method.md 3.17). Per training question, integrated
+gradients of log p(best true answer) - log p(first false answer) over the prompt's embeddings, from
+zero on, find the k tokens that speak most for and most against truth. A question's difference is
+the state at the prompt's end without the tokens against it, minus that without those for it (pad
+takes their place). Per layer, the first principal component of the differences is added, the
+state's length kept: x <- (x + alpha v) |x| / |x + alpha v|.
+"""
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from fasb.fitting.reads import Read
+from fasb.settings import Section
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+    import fasb.fitting.learning
+    import fasb.fitting.training
+    import fasb.model.load
+    import fasb.steering.edit
+
+
+NEEDS_MODEL = True
+STEPS, MOST = 5, 50  # points of the integral; questions
+
+
+class Settings(Section):
+    """One setting; alpha is in units of the residual stream."""
+
+    k: int = Field(3, ge=1, description="Tokens for truth, and tokens against it")
+
+
+def reads(settings: Settings) -> tuple[Read, ...]:
+    """Return nothing: prompts are run when it is fitted."""
+    return ()
+
+
+def fit(
+    training: "fasb.fitting.training.Training", settings: Settings
+) -> "fasb.steering.edit.Edit":
+    """Return the edit of all layers."""
+    import torch
+
+    from fasb.fitting.directions import principal_direction, whole_layers
+    from fasb.fitting.learning import answer_pairs, last_states
+    from fasb.steering.edit import Edit
+    from fasb.steering.operations import Turn
+
+    model = training.model()
+    without = []
+    for true, false in answer_pairs(training, model)[:MOST]:
+        prompt = list(true.tokens[: min(true.start, false.start)])
+        n = len(prompt)
+        score = attribution(model, true)[:n] - attribution(model, false)[:n]
+        order = score.argsort(descending=True, stable=True).tolist()
+        for left_out in (order[-settings.k :], order[: settings.k]):
+            without.append([model.pad if i in left_out else t for i, t in enumerate(prompt)])
+    states = last_states(model, without, "residual")[0][:, :, 0]
+    differences = (states[0::2] - states[1::2]).double().numpy()
+    layers = range(model.layout.n_layers)
+    vectors = [torch.from_numpy(principal_direction(differences[:, layer])) for layer in layers]
+    return Edit.of("residual", whole_layers(layers), Turn(torch.stack(vectors).float()))
+
+
+def attribution(
+    model: "fasb.model.load.LoadedModel", text: "fasb.fitting.learning.AnswerText"
+) -> "Float[Tensor, ' token']":
+    """Return what each token before the answer adds to its log-probability."""
+    import torch
+
+    from fasb.fitting.learning import answer_log_probability
+
+    shares, seen = (torch.arange(STEPS) + 0.5) / STEPS, []
+
+    def scale(_module: object, _inputs: object, embedded: "Tensor") -> "Tensor":
+        scaled = embedded.clone()
+        scaled[:, : text.start] *= shares.to(embedded)[:, None, None]
+        seen.extend([embedded, scaled.requires_grad_()])
+        return scaled
+
+    handle = model.model.get_input_embeddings().register_forward_hook(scale)
+    try:
+        total = answer_log_probability(model, [text] * STEPS).sum()
+    finally:
+        handle.remove()
+    (gradient,) = torch.autograd.grad(total, seen[1])
+    return (gradient.mean(0) * seen[0][0]).sum(-1)[: text.start].float().cpu()
