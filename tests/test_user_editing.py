@@ -42,7 +42,7 @@ def test_generate_writes_what_always_on_decoding_writes(model, positions):
 
 def test_an_edit_takes_a_strength_and_a_bundle_may(model):
     bundle = some_bundle(model, tokens=N, when="always", alpha=3.0)
-    with fasb.editing(model, bundle.edit, 3.0):
+    with fasb.editing(model, bundle.edit, 3):
         by_edit = written(model)
     with fasb.editing(model, replace(bundle, policy=replace(bundle.policy, alpha=1.0)), 3.0):
         by_bundle = written(model)

@@ -33,7 +33,7 @@ from fasb.steering.fingerprint import Fingerprint
 def editing(
     model: Any,
     bundle: Bundle | Edit | str | Path,
-    strength: float | None = None,
+    strength: float | int | None = None,
     siblings: bool = False,
 ) -> Iterator[Any]:
     """Edit every forward pass in the block; the hooks leave with it, also after an error.
@@ -66,7 +66,7 @@ def editing(
     with hooks.editing(layout, edit) as dial:
 
         def dial_pass(_: Any, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
-            dial.strength = _strengths(edit.positions, strength, inputs, named)
+            dial.strength = _strengths(edit.positions, float(strength), inputs, named)
 
         handle = part.register_forward_pre_hook(dial_pass, with_kwargs=True)
         try:
