@@ -1,4 +1,4 @@
-.PHONY: study test lint docs bench measure schema
+.PHONY: study test lint docs bench measure schema fuzz floors
 
 study: ; ./study
 test: ; ./study test
@@ -7,3 +7,5 @@ docs: ; .venv/bin/mkdocs build
 measure: ; .venv/bin/python benchmarks/shape.py
 bench: ; .venv/bin/python benchmarks/run.py
 schema: ; .venv/bin/fasb schema > config/schema.json
+fuzz: ; .venv/bin/python tests/faults/fuzz.py 100000
+floors: ; .ci/floors

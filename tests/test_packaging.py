@@ -187,3 +187,23 @@ def test_a_skip_without_a_reason_fails_the_check(tmp_path):
     silent = check("unconditional skip")
     assert silent.returncode == 1
     assert re.search(r"1 tests skipped without a reason; give pytest.skip a reason", silent.stderr)
+
+
+def test_containers_hold_the_pinned_versions_and_the_oldest_python():
+    """No container is built here, so what the two recipes say is compared with the pins."""
+    (torch,) = (pin for pin in pins() if pin.name == "torch")
+    for name in ("Dockerfile", "apptainer.def"):
+        text = (ROOT / name).read_text()
+        assert re.findall(r"(\w+)==(\S+)", text) == [("torch", str(torch.specifier)[2:])]
+        assert "-c constraints.txt -e ." in text
+        (python,) = re.findall(r"(?i)^from:? python:(\S+?)-", text, re.MULTILINE)
+        assert PROJECT["requires-python"] == f">={python}"
+
+
+def test_the_script_of_the_floors_runs_files_that_exist():
+    text = (ROOT / ".ci" / "floors").read_text()
+    assert "--resolution lowest-direct" in text
+    named = re.findall(r"tests/[\w./]+", text)
+    assert len(named) >= 6
+    assert all((ROOT / name).exists() for name in named)
+    subprocess.run(["bash", "-n", ".ci/floors"], cwd=ROOT, check=True)
