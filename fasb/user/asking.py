@@ -21,7 +21,7 @@ from fasb.user.steering import prompts_of, texts_of
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Answered:
     """Prompts as token ids, and the unsteered answers to them, as tokens and as cleaned texts."""
 
     prompts: list[list[int]]
@@ -29,14 +29,14 @@ class Asked:
     texts: list[str]
 
 
-def ask(model: LoadedModel, bundle: Bundle, questions: Sequence[str]) -> Asked:
+def ask(model: LoadedModel, bundle: Bundle, questions: Sequence[str]) -> Answered:
     """Return the unsteered answers under a bundle's prompt and decoding."""
     prompts = prompts_of(model, bundle, questions)
     before = trace(model, prompts, bundle.decoding, bundle.prompt.stop)
-    return Asked(prompts, before, texts_of(model, bundle, before.rows()))
+    return Answered(prompts, before, texts_of(model, bundle, before.rows()))
 
 
-def steered(model: LoadedModel, asked: Asked, bundles: Sequence[Bundle]) -> list[Answers]:
+def steered(model: LoadedModel, asked: Answered, bundles: Sequence[Bundle]) -> list[Answers]:
     """Return what each bundle makes of the answers."""
     return sweep(model, asked.prompts, asked.before, bundles)
 

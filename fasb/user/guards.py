@@ -20,7 +20,7 @@ from fasb.steering.bundle import Bundle
 from fasb.steering.policy import highest_judged
 from fasb.steering.trace import LIMIT, Trace
 from fasb.steering.tracker import Tracker
-from fasb.user.asking import Asked, encoded_choices, surprise
+from fasb.user.asking import Answered, encoded_choices, surprise
 from fasb.user.steering import texts_of
 
 REASONS = {
@@ -70,15 +70,15 @@ class Harm:
 def thresholds(
     model: LoadedModel,
     bundles: Sequence[Bundle],
-    controls: Asked,
+    controls: Answered,
     questions: Sequence[Question],
     touch: float,
 ) -> list[float]:
     """Return the lowest beta of each bundle that leaves enough answers alone (docs/method.md X7).
 
     Answers that should stay are the unsteered ones to control questions, and true reference answers
-    under the evaluation prompt; of either kind a new one fires at most `touch` often. Infinite
-    where there are too few answers to promise that.
+    under the evaluation prompt. A new control answer fires at most `touch` often, and so does a new
+    one of both kinds together. Infinite where there are too few answers to promise that.
     """
     trackers: dict[bytes, Tracker] = {}
     keys = []
@@ -92,12 +92,15 @@ def thresholds(
         kinds.append({key: (before, p) for key, p in zip(trackers, seen, strict=True)})
     found = []
     for bundle, key in zip(bundles, keys, strict=True):
-        lowest = -math.inf
+        highest = []
         for kind in kinds:
             before, p = kind[key]
             observed = Trace(before.tokens, before.length, before.ended, p)
-            highest = highest_judged(observed, bundle.policy)
-            lowest = max(lowest, conformal_threshold(highest.astype(np.float64), touch))
+            highest.append(highest_judged(observed, bundle.policy).astype(np.float64))
+        # the references are not bounded alone: of a small table there are too few for a promise
+        lowest = max(
+            conformal_threshold(some, touch) for some in (highest[0], np.concatenate(highest))
+        )
         # up, so that what lies at the threshold stays below it in batches of another size too
         found.append(math.ceil(1e4 * lowest) / 1e4 if lowest < 1 else lowest)
     return found
@@ -106,7 +109,7 @@ def thresholds(
 def harm(
     model: LoadedModel,
     bundle: Bundle,
-    asked: Asked,
+    asked: Answered,
     answers: Answers,
     control: Bool[np.ndarray, " answer"],
 ) -> Harm:

@@ -22,6 +22,8 @@ def report(bundle: Bundle) -> str:
     """Say in a few lines what `bundle.about` holds; the first says whether steering helps."""
     about = bundle.about or {}
     lines = [_verdict(bundle), *_tracker(about["tracker"]), *_setting(about)]
+    if not about["tuned"]["point"]:
+        return "\n".join(lines)
     for found in _measures(about):
         if found.name in SHOWN:
             shares = f"{100 * found.unsteered:5.1f} to {100 * found.steered:5.1f} %"

@@ -22,7 +22,7 @@ from fasb.model.load import LoadedModel
 from fasb.search import Tried, best_of
 from fasb.settings import JudgeSettings
 from fasb.steering.bundle import Bundle
-from fasb.user.asking import Asked, ask, mc2_as_generated, steered
+from fasb.user.asking import Answered, ask, mc2_as_generated, steered
 from fasb.user.guards import Harm, Limits, harm, thresholds
 from fasb.user.steering import texts_of
 
@@ -103,7 +103,7 @@ def best(found: Sequence[Candidate]) -> Candidate:
 def _bounded(
     model: LoadedModel,
     questions: Sequence[Question],
-    controls: Asked,
+    controls: Answered,
     candidates: Sequence[tuple[dict[str, Any], Bundle]],
     limits: Limits,
 ) -> tuple[list[tuple[dict[str, Any], Bundle]], list[Candidate]]:
@@ -165,8 +165,8 @@ def _true_info(
     ]
 
 
-def _head(asked: Asked, n: int) -> Asked:
+def _head(asked: Answered, n: int) -> Answered:
     """Return the first n prompts and answers."""
     before = asked.before
     rows = type(before)(before.tokens[:n], before.length[:n], before.ended[:n])
-    return Asked(asked.prompts[:n], rows, asked.texts[:n])
+    return Answered(asked.prompts[:n], rows, asked.texts[:n])
