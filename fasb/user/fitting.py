@@ -58,7 +58,7 @@ class Grid(Section):
     k: tuple[PositiveInt, ...] = Field(
         (4, 12, 24), min_length=1, description="Anchors; more than the model has heads: left out"
     )
-    alpha: tuple[FiniteFloat, ...] = Field((2, 5, 10, 20, 40), min_length=1)
+    alpha: tuple[FiniteFloat, ...] = Field((1, 2, 5, 10, 20), min_length=1)
     beta: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
         (), description="Empty: the lowest that `touch` allows; else lower ones are left out"
     )
@@ -169,6 +169,7 @@ def fit(
     about = {
         "tracker": quality,
         "tuned": _tuned(chosen, found, settings),
+        "tried": [one.row for one in found],
         "edge": at_edge(chosen.point, settings.grid.model_dump()) if chosen.steers else [],
         "questions": {**counts, "seen": seen},
     }

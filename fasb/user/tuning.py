@@ -8,7 +8,7 @@ answers.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,14 @@ class Candidate:
     def tried(self) -> Tried:
         """What decides which setting is best."""
         return Tried(self.value, self.steered, float(self.point.get("alpha", 0.0)))
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """What a bundle remembers of it; no figures where it was left out before it was tried."""
+        if self.harm is None:
+            return {"point": self.point, "out": self.out}
+        figures = {"value": self.value, "steered": self.steered, **asdict(self.harm)}
+        return {"point": self.point, "out": self.out, **figures}
 
     @property
     def steers(self) -> bool:
