@@ -77,7 +77,7 @@ def test_verify_names_digest_and_maker_in_one_line_each(folder):
     stdout, _ = run(
         "verify", folder / "my.bundle", *sorted((folder / "my.bundle.work").glob("*.h5"))
     )
-    assert len(stdout.splitlines()) == 3
+    assert len(stdout.splitlines()) == 2
     assert all(": ok, " in line and "fasb 0.1.0" in line for line in stdout.splitlines())
     assert f"data {folder / 'my.csv'}" in stdout
 

@@ -25,6 +25,7 @@ from fasb.extensions import validated
 from fasb.fitting.bank import Bank, Texts, collect, texts_of
 from fasb.fitting.reads import HEAD_READS, Read
 from fasb.hdf5files import seal
+from fasb.model.batch import batch_of, forward
 from fasb.model.hooks import recording
 from fasb.settings import ActivationSettings, PromptSettings
 
@@ -96,6 +97,30 @@ def test_one_next_question_per_question_follows_the_same_rows():
 def test_a_template_with_another_place_is_refused(field, template):
     with pytest.raises(ConfigError, match=rf"prompt\.{field}: it has a place .*; places: "):
         validated(PromptSettings, {field: template}, "prompt")
+
+
+@pytest.mark.parametrize("position", ["prompted_end", "prompted_tokens"])
+def test_prompted_rows_are_the_states_of_answers_behind_the_evaluation_prompt(
+    model, tmp_path, position, small_blocks
+):
+    read, questions = Read("head", position), tiny_questions()
+    prompt = PromptSettings(prefix="Be brief. ", answer="\nA: {answer} (end)")
+    texts = texts_of(questions, read, prompt)
+    bank = collect(model, texts, ActivationSettings(batch=3), tmp_path / "bank.h5", {})
+    found = everything(bank).reshape(len(texts), read.n_states, 3, 4, 8)
+    pairs = [(p, a) for q in questions for p in q.phrasings for a in q.references]
+    assert len(pairs) == len(texts)
+    for row, (question, answer) in zip(found, pairs):
+        before = f"Be brief. Q: {question}\nA: "
+        tokens, offsets = model.encode_with_offsets(before + answer)
+        inside = [i for i, (_, end) in enumerate(offsets) if end > len(before)]
+        quarters = [inside[-(-len(inside) * j // 4) - 1] for j in (1, 2, 3, 4)]
+        with recording(model.layout, "head") as recorder:
+            forward(model, batch_of(model, [tokens]))
+            expected = recorder.pop()[0, quarters[-read.n_states :]].numpy()
+        np.testing.assert_allclose(row, expected, atol=2e-5)
+    assert bank.label.tolist() == np.repeat(texts.label, read.n_states).tolist()
+    assert bank.question.tolist() == np.repeat(texts.question, read.n_states).tolist()
 
 
 @pytest.mark.parametrize("batch", [1, 3, 64])
@@ -347,7 +372,9 @@ def test_memory_does_not_grow_with_the_answers(model, tmp_path, monkeypatch):
     monkeypatch.setattr(
         fasb.fitting.bank,
         "_read_block",
-        lambda _, __, tokens, ___: np.ones((len(tokens), *shape), dtype=np.float32),
+        lambda _, __, inputs, part, ___: np.ones(
+            (len(inputs.tokens[part]), *shape), dtype=np.float32
+        ),
     )
 
     def peak(n_answers):

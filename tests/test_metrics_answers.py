@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fasb.metrics.answers import choice_metrics, harmed, helped, true_info, verdict
+from fasb.metrics.answers import choice_metrics, degenerate, harmed, helped, true_info, verdict
 
 
 def plain(true, false, best):
@@ -85,3 +85,23 @@ def test_harmed_and_helped_never_overlap():
 
 def test_a_judge_at_one_half_says_yes():
     assert verdict(np.array([0.49, 0.5, 1.0])).tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("text", "bad"),
+    [
+        ("", True),
+        (" .!? ", True),
+        ("No.", False),
+        ("42", False),
+        ("1000000000", False),
+        ("ItItItItItItItItItItItIt", True),
+        ("The sky is blue. The sky is blue. The sky is blue. The sky is blue.", True),
+        ("The sky is blue. The sky is blue.", False),
+        ("空は青いです。" * 5, True),
+        ("one, two, three, four, five, six, seven, eight, nine, ten", False),
+        ("The watermelon seeds pass through your digestive system, and nothing happens.", False),
+    ],
+)
+def test_an_answer_without_content_or_that_repeats_is_degenerate(text, bad):
+    assert degenerate(text) == bad

@@ -4,7 +4,7 @@ import pytest
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import roc_auc_score
 
-from fasb.metrics.calibration import auc, question_weights, reliability
+from fasb.metrics.calibration import auc, conformal_threshold, question_weights, reliability
 from fasb.study.figures.calibration import answer_rows
 
 RNG = np.random.default_rng(0)
@@ -91,3 +91,18 @@ def test_a_window_that_few_answers_reach_is_left_out():
     short.loc[19:, "p"] = short.loc[19:, "p"].map(lambda p: p[:6])
     rows = answer_rows(short, n_draws=20)
     assert list(dict.fromkeys(rows["position"])) == ["question", "1-5", "answer"]
+
+
+@pytest.mark.parametrize(("n", "touch"), [(19, 0.05), (53, 0.05), (20, 0.1), (99, 0.3)])
+def test_a_new_answer_exceeds_the_conformal_threshold_as_rarely_as_promised(n, touch):
+    rng = np.random.default_rng(0)
+    exceeded = [rng.random() > conformal_threshold(rng.random(n), touch) for _ in range(4000)]
+    promised = (n - (np.ceil(round((n + 1) * (1 - touch), 9)) - 1)) / (n + 1)
+    assert promised <= touch + 1e-9
+    assert np.mean(exceeded) == pytest.approx(promised, abs=0.02)
+
+
+def test_too_few_answers_give_no_threshold():
+    assert conformal_threshold(np.ones(18), 0.05) == np.inf
+    assert conformal_threshold(np.arange(19.0), 0.05) == 18
+    assert conformal_threshold(np.empty(0), 0.5) == np.inf

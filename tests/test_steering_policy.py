@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fasb.errors import ConfigError
-from fasb.steering.policy import Policy, decide, decide_choice
+from fasb.steering.policy import Policy, decide, decide_choice, highest_judged
 from fasb.steering.trace import EOS, LIMIT, OPEN, Trace
 
 N = 50
@@ -220,3 +220,21 @@ def test_rows_without_tokens_never_fire():
 def test_impossible_policies_are_refused(changes, message):
     with pytest.raises(ConfigError, match=message):
         Policy(**changes)
+
+
+@pytest.mark.parametrize("judged", ["newest", "previous"])
+@pytest.mark.parametrize("backtrack", [True, False])
+def test_an_answer_fires_if_and_only_if_its_highest_judged_p_exceeds_beta(judged, backtrack):
+    rng = np.random.default_rng(0)
+    length = rng.integers(0, 9, size=60)
+    p = rng.random((60, 10))
+    p[np.arange(10) > length[:, None]] = np.nan
+    ended = np.where(length > 7, LIMIT, EOS)
+    trace = Trace(np.zeros((60, 9), dtype=np.int64), length, ended, p)
+    policy = Policy(alpha=1.0, s=4, when="token", judged=judged, backtrack=backtrack)
+    highest = highest_judged(trace, policy)
+    for beta in (0.1, 0.5, 0.8, float(highest[np.isfinite(highest)][0])):
+        fired = decide(trace, replace(policy, beta=beta)).fired
+        assert np.array_equal(fired, highest > beta)
+    with pytest.raises(ValueError, match="observe"):
+        highest_judged(replace(trace, p=None), policy)

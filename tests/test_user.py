@@ -12,7 +12,7 @@ from fasb.model.chat import settled
 from fasb.settings import DecodingSettings, PromptSettings
 from fasb.steering.tracker import Cosine, Logistic
 from fasb.user.evaluation import as_table, questions_of
-from fasb.user.fitting import Candidate, _best, report
+from fasb.user.report import report
 from tests.tiny import tiny_checkpoint, tiny_model
 
 WORDS = (
@@ -161,7 +161,8 @@ def test_evaluate_compares_with_the_unsteered_model(model):
     found = fasb.evaluate(model, bundle_for(model), QUESTIONS)
     assert (found.n, found.left_out) == (len(QUESTIONS), 0)
     names = [measure.name for measure in found.measures]
-    assert names == ["mc1", "mc2", "mc3", "steered", "changed"]
+    choices = ["mc1", "mc2", "mc3", "mc2_as_generated"]
+    assert names == [*choices, "steered", "changed", "degenerate"]
     for measure in found.measures:
         assert measure.difference == pytest.approx(measure.steered - measure.unsteered)
         if measure.low is None:  # nothing varied
@@ -207,9 +208,11 @@ def test_questions_come_from_a_list_a_table_or_a_study(tmp_path):
 
 
 SETTINGS = {
-    "grid": {"k": [2, 4], "alpha": [2.0, 6.0], "beta": [0.5], "s": [3]},
+    "grid": {"k": [2, 4], "alpha": [2.0, 6.0], "s": [3]},
     "decoding": {"tokens": 8},
     "prompt": {"stop": []},
+    "touch": 0.5,  # a random model's answers hardly differ
+    "perplexity": 100,
 }
 
 
@@ -227,14 +230,15 @@ def test_fit_says_how_good_the_tracker_is_and_what_was_chosen(fitted):
         "20 questions: 12 to fit, 4 to tune, 4 held out",
         "prompt: plain text (prompt.chat off)",
     ]
-    assert about["tuned"]["on"] == "mc2"
+    assert about["tuned"]["on"] == "mc2_as_generated"
     assert about["tuned"]["settings"] == 4
     assert 0 <= about["tracker"]["auc"] <= 1
     assert len(about["tracker"]["heads"]) == len(bundle.tracker.at) > 0
     assert set(about["tuned"]["point"]) in (set(), {"k", "alpha", "beta", "s"})
     text = report(bundle)
-    assert "AUC of p on 16 answers held out" in text
+    assert "AUC of p on 64 states held out" in text
     assert "best of 4 settings and none" in text
+    assert "controls  of 53 everyday questions held out" in text
     assert text.split(":")[0] in ("HELPS", "HARMS", "NO CLEAR EFFECT", "DOES NOT HELP")
     assert "widen grid" not in text  # two values have no edge
 
@@ -246,39 +250,22 @@ def test_held_out_questions_were_not_seen(fitted, model):
     assert fasb.evaluate(model, bundle, QUESTIONS).n == 4
 
 
-def test_a_setting_is_chosen_by_value_then_fewer_steered_then_less_strength():
-    found = [(1, 0.5, 0.1), (9, 0.6, 0.4), (5, 0.6, 0.4), (2, 0.6, 0.9)]
-    bundle = fasb.Bundle(fasb.Policy())
-    tried = [Candidate({"alpha": alpha}, bundle, value, steered) for alpha, value, steered in found]
-    assert _best(tried).point == {"alpha": 5}
-
-
 def test_a_model_that_no_setting_helps_is_left_as_it_is(model):
     settings = {**SETTINGS, "grid": {**SETTINGS["grid"], "alpha": [0.0]}}
     bundle = fasb.fit(model, QUESTIONS, settings)
     assert bundle.policy.when == "never"
     assert bundle.about["tuned"]["steered"] == 0
-    assert report(bundle).startswith("DOES NOT HELP: of 2 settings none had a better MC2")
+    assert report(bundle).startswith("DOES NOT HELP: ")
+    assert "so this bundle does not steer" in report(bundle).splitlines()[0]
     assert all(not answer.fired for answer in fasb.steer(model, bundle, ["Why?", "How?"]))
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "word"), [(0.1, 0.3, "HELPS"), (-0.3, -0.1, "HARMS"), (-0.1, 0.3, "NO CLEAR")]
-)
-def test_the_report_begins_with_whether_steering_helps(fitted, low, high, word):
-    bundle, *_ = fitted
-    bundle = replace(bundle, policy=fasb.Policy(when="token"))
-    held_out = [{**one, "low": low, "high": high} for one in bundle.about["held_out"]]
-    about = {**bundle.about, "held_out": held_out}
-    assert report(replace(bundle, about=about)).startswith(word)
 
 
 def test_fit_goes_on_from_finished_activations(fitted, model):
     bundle, work, _ = fitted
-    written = {file: file.stat().st_mtime_ns for file in work.glob("*_end-*.h5")}
-    assert len(written) == 2
+    written = {file: file.stat().st_mtime_ns for file in work.glob("*.h5")}
+    assert [file.name.partition("-")[0] for file in written] == ["prompted_tokens"]
     again = fasb.fit(model, QUESTIONS, SETTINGS, work)
-    assert {file: file.stat().st_mtime_ns for file in work.glob("*_end-*.h5")} == written
+    assert {file: file.stat().st_mtime_ns for file in work.glob("*.h5")} == written
     assert again.key() == bundle.key()
 
 

@@ -56,26 +56,27 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for a sc
     help="Steering vectors.  [default: probe]",
 )
 @JUDGE
-def fit_command(
-    model: str,
-    settings: dict[str, Any],
-    data: Path,
-    out: Path,
-    vector: str | None,
-    judge: str | None,
-) -> None:
+@click.option(
+    "--controls",
+    type=click.Path(path_type=Path),
+    help="Text file of questions to leave alone, one a line.  [default: the library's own]",
+)
+def fit_command(model: str, settings: dict[str, Any], data: Path, out: Path, **given: Any) -> None:
     """Fit a bundle to a model and your own questions, and tune it.
 
     Reads the questions' true and false answers. Writes OUT, and activations in OUT.work, from where
-    a killed run goes on. Without --judge it is tuned on MC2, the probability of true answers among
-    all (docs/decisions.md).
+    a killed run goes on. Without --judge it is tuned on MC2 as generated, the probability of true
+    answers among all under the edit that free answers get. A bundle that would not help, or does
+    harm, does not steer (docs/steer.md).
     """
     from fasb.user.evaluation import questions_of
-    from fasb.user.fitting import checked_settings, fit, report
+    from fasb.user.fitting import checked_settings, fit
+    from fasb.user.report import report
     from fasb.wholefiles import check_out
 
     check_out(out)
-    given = {"vector": vector, "judge": {"use": judge} if judge else None}
+    if given["judge"] is not None:
+        given["judge"] = {"use": given["judge"]}
     settings = _merged(settings, {key: value for key, value in given.items() if value is not None})
     checked = checked_settings(settings)
     questions = questions_of(data, checked.separator)  # before a model is loaded

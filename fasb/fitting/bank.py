@@ -1,8 +1,8 @@
 """Banks: activations at the end of question+answer texts, labelled true or false.
 
 In: questions, a model, what to read. Out: one HDF5 file per read, and `Bank`, which reads it layer
-by layer. Only the last token of each text is kept (docs/method.md A2), or the mean of the last few.
-Knows no probe and no split.
+by layer. Of each text one token is kept, the last, or a few, or the mean of the last few
+(docs/method.md A2, X10, 3.7). Knows no probe and no split.
 
     activations [answer, layer, unit, width]   float32 or float16, in chunks of one layer, each with
                                                a checksum; a unit is a head, or a whole layer
@@ -13,7 +13,8 @@ Knows no probe and no split.
                                                none was
 
 Rows follow the questions' order, then phrasings, then true and false answers; all reads of one
-dataset have the same rows. A killed run keeps its finished blocks beside the file and goes on from
+dataset have the same answers. Where several tokens are kept, an answer has so many rows, in its
+order. A killed run keeps its finished blocks beside the file and goes on from
 there.
 """
 
@@ -23,7 +24,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import h5py
 import numpy as np
@@ -31,7 +32,7 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int8
 
 from fasb.artifacts import read_tensors, write_tensors
-from fasb.data.prompts import Render, probe_text
+from fasb.data.prompts import Render, choice_text, probe_text
 from fasb.data.protocol import Question
 from fasb.errors import ArtifactError, DataError
 from fasb.fitting.reads import TAIL, Read
@@ -41,6 +42,9 @@ from fasb.model.load import LoadedModel
 from fasb.provenance import content_hash, weights_of
 from fasb.settings import ActivationSettings, PromptSettings, SiteName
 from fasb.steering.fingerprint import Fingerprint
+
+if TYPE_CHECKING:
+    import fasb.model.batch
 
 FORMAT = 3
 """Raised when a bank's layout changes; older files are then refused by name."""
@@ -54,9 +58,10 @@ CHUNK = 250
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """The rows of a bank before a model has read them; columns of equal length.
+    """The answers of a bank before a model has read them; columns of equal length.
 
-    rendered: the texts are of a chat template, special tokens included.
+    start: the character at which each answer begins, where it is read at its own tokens. rendered:
+    the texts are of a chat template, special tokens included.
     """
 
     read: Read
@@ -65,6 +70,7 @@ class Texts:
     question: tuple[str, ...]
     answer: tuple[str, ...]
     drawn: tuple[str, ...]
+    start: tuple[int, ...] = ()
     rendered: bool = False
 
     def __len__(self) -> int:
@@ -100,9 +106,12 @@ def texts_of(
         for phrasing in question.phrasings:
             for label, answers in ((1, question.true), (0, question.false)):
                 for answer in answers:
-                    text = probe_text(prompt, phrasing, answer, behind, render)
-                    rows.append((text, label, question.id, answer, last))
-    columns = zip(*rows) if rows else 5 * ((),)
+                    text, start = probe_text(prompt, phrasing, answer, behind, render), 0
+                    if read.prompted:
+                        choice = choice_text(prompt, phrasing, answer, render)
+                        text, start = choice.text[: choice.end], choice.start
+                    rows.append((text, label, question.id, answer, last, start))
+    columns = zip(*rows) if rows else 6 * ((),)
     return replace(Texts(read, *columns), rendered=render is not None)
 
 
@@ -134,31 +143,31 @@ def collect(
     parts = _parts(out) / key
     parts.mkdir(parents=True, exist_ok=True)
     (parts / "n_answers").write_text(str(len(texts)))
-    tokens = model.encode(texts.text, special=not texts.rendered)
-    model.check_room(tokens, 0, settings.batch)
-    site = texts.read.site
+    inputs = _inputs(model, texts)
+    model.check_room(inputs.tokens, 0, settings.batch)
+    site, n = texts.read.site, texts.read.n_states
     where = model.layout.site(site)
     with recording(model.layout, site) as recorder:
         for first in _blocks(len(texts)):
             if not _finished(parts, first):
-                part = tokens[first : first + BLOCK]
-                n_last = TAIL if texts.read.position == "answer_tail" else 1
-                block = _read_block(model, recorder, part, settings, n_last)
+                block = _read_block(model, recorder, inputs, slice(first, first + BLOCK), settings)
                 _check_finite(block, texts.text[first : first + BLOCK], out)
                 write_tensors(_part(parts, first), {"activations": block}, {})
     with writing_hdf5(out, made_by) as file:
         file.attrs.update(format=FORMAT, site=site)
         file.attrs["fingerprint"] = json.dumps(asdict(model.fingerprint))
-        shape = (len(texts), model.layout.n_layers, where.units, where.width)
-        chunks = (min(CHUNK, len(texts)), 1, where.units, where.width)
+        shape = (n * len(texts), model.layout.n_layers, where.units, where.width)
+        chunks = (min(CHUNK, n * len(texts)), 1, where.units, where.width)
         data = file.create_dataset(
             "activations", shape, settings.dtype, chunks=chunks, fletcher32=True
         )
         for first in _blocks(len(texts)):
-            data[first : first + BLOCK] = read_tensors(_part(parts, first))[0]["activations"]
-        file["label"] = np.array(texts.label, dtype=np.int8)
+            block = read_tensors(_part(parts, first))[0]["activations"]
+            data[n * first : n * (first + BLOCK)] = block
+        file["label"] = np.repeat(np.array(texts.label, dtype=np.int8), n)
         for name in ("question", "answer", "drawn"):
-            file.create_dataset(name, data=list(getattr(texts, name)), dtype=h5py.string_dtype())
+            column = np.repeat(np.array(getattr(texts, name), dtype=object), n)
+            file.create_dataset(name, data=column.tolist(), dtype=h5py.string_dtype())
     shutil.rmtree(_parts(out))
     return Bank.open(out)
 
@@ -252,46 +261,86 @@ def _checked_shape(file: h5py.File, site: str, model: Fingerprint) -> tuple[int,
     return n_answers, n_layers, n_units, width
 
 
+@dataclass(frozen=True, slots=True)
+class _Inputs:
+    """What is read: tokens of texts, and how far from the end of each the kept ones lie.
+
+    averaged: one row is their mean, else each is a row. prefix: what all texts begin with.
+    """
+
+    tokens: list[list[int]]
+    kept: list[list[int]]
+    averaged: bool = False
+    prefix: "fasb.model.batch.Prefix | None" = None
+
+
+def _inputs(model: LoadedModel, texts: Texts) -> _Inputs:
+    if texts.read.prompted:
+        return _prompted_inputs(model, texts)
+    tokens = model.encode(texts.text, special=not texts.rendered)
+    kept = [[0]] * len(texts)
+    averaged = texts.read.position == "answer_tail"
+    if averaged:
+        # of a text shorter than that, all tokens but a possible start
+        kept = [list(range(min(TAIL, max(len(text) - 1, 1)))) for text in tokens]
+    return _Inputs(tokens, kept, averaged)
+
+
+def _prompted_inputs(model: LoadedModel, texts: Texts) -> _Inputs:
+    from fasb.model.batch import shared_prefix
+
+    found, kept, beginnings = [], [], []
+    for text, start in zip(texts.text, texts.start, strict=True):
+        tokens, offsets = model.encode_with_offsets(text, special=not texts.rendered)
+        n = max(1, sum(end > start for _, end in offsets))
+        parts = range(1, texts.read.n_states + 1)
+        # equally many of every answer, so that long ones do not outweigh others
+        kept.append([n - -(-n * part // texts.read.n_states) for part in parts])
+        found.append(tokens)
+        beginnings.append(tokens[: len(tokens) - max(kept[-1])])
+    return _Inputs(found, kept, prefix=shared_prefix(model, beginnings))
+
+
 def _read_block(
     model: LoadedModel,
     recorder: ActivationRecorder,
-    tokens: Sequence[list[int]],
+    inputs: _Inputs,
+    part: slice,
     settings: ActivationSettings,
-    n_last: int,
-) -> Float[np.ndarray, "answer layer unit width"]:
-    """Return the mean activations of each text's last tokens, in the order of the texts."""
+) -> Float[np.ndarray, "row layer unit width"]:
+    """Return activations at the tokens of some texts that are kept, in the order of the texts."""
     # here, as it takes transformers with it, which those who only read a bank do not need
     from fasb.model.batch import batch_of, forward, in_batches
 
+    tokens, kept = inputs.tokens[part], inputs.kept[part]
     found: list[np.ndarray] = [np.empty(0)] * len(tokens)
 
     def run(rows: list[int]) -> None:
-        batch = batch_of(model, [tokens[i] for i in rows])
-        # of a text shorter than that, all tokens but a possible start
-        back = [min(n_last, max(len(tokens[i]) - 1, 1)) for i in rows]
-        last = torch.arange(n_last, device=model.device)
-        used = last < torch.tensor(back, device=model.device)[:, None]
-        recorder.positions = (batch.width - 1 - last) * used + (batch.width - 1) * ~used
+        batch = batch_of(model, [tokens[i] for i in rows], inputs.prefix)
+        n_kept = max(len(kept[i]) for i in rows)
+        back = torch.tensor([kept[i] + [0] * (n_kept - len(kept[i])) for i in rows])
+        recorder.positions = (batch.width - 1 - back).to(model.device)
         forward(model, batch, keep=1)
-        # float16 is reached from float32, so that what overflows becomes inf and is refused
         seen = recorder.pop().to("cpu", torch.float32)  # [row, token, layer, unit, width]
-        weight = (used / used.sum(1, keepdim=True)).cpu()[:, :, None, None, None]
-        taken = (seen * weight).sum(1).to(getattr(torch, settings.dtype)).numpy()
-        for i, x in zip(rows, taken, strict=True):
-            found[i] = x
+        for i, x in zip(rows, seen, strict=True):
+            own = x[: len(kept[i])]
+            own = own.mean(0, keepdim=True) if inputs.averaged else own
+            # float16 is reached from float32, so that what overflows becomes inf and is refused
+            found[i] = own.to(getattr(torch, settings.dtype)).numpy()
 
     in_batches([len(text) for text in tokens], settings.batch, run)
-    return np.stack(found)
+    return np.concatenate(found)
 
 
 def _check_finite(
-    x: Float[np.ndarray, "answer layer unit width"], texts: Sequence[str], out: Path
+    x: Float[np.ndarray, "row layer unit width"], texts: Sequence[str], out: Path
 ) -> None:
     wrong = np.argwhere(~np.isfinite(x).all(axis=-1))
     if len(wrong):
-        answer, layer, head = wrong[0].tolist()
+        row, layer, head = wrong[0].tolist()
+        text = texts[row * len(texts) // len(x)]
         raise DataError(
-            f"{out}: layer {layer}, head {head} is not finite for {texts[answer]!r}; "
+            f"{out}: layer {layer}, head {head} is not finite for {text!r}; "
             "set the model's dtype to bfloat16 or float32, and activations.dtype to float32"
         )
 

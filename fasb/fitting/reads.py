@@ -6,17 +6,25 @@ from typing import Literal, get_args
 from fasb.errors import ConfigError, did_you_mean
 from fasb.settings import SiteName
 
-Position = Literal["answer_end", "answer_tail", "next_question_end"]
+Position = Literal[
+    "answer_end", "answer_tail", "next_question_end", "prompted_end", "prompted_tokens"
+]
+AnswerRead = Literal["answer_end", "prompted_end", "prompted_tokens"]
+"""Positions that classifiers of answers may be fitted at."""
 TAIL = 4
 """Tokens that `answer_tail` is the mean of (docs/method.md 3.7)."""
+STATES = 4
+"""States of an answer that `prompted_tokens` reads."""
 
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """What a method reads: the activations of a site at the last token of a kind of text.
+    """What a method reads: the activations of a site at tokens of a kind of text.
 
-    position: `answer_end`, the probes' texts (A3); `answer_tail`, the mean over the last tokens of
-    the same; `next_question_end`, the same with a random question behind, for sigma (A4).
+    position: `answer_end`, the last token of the probes' texts (A3); `answer_tail`, the mean over
+    the last tokens of the same; `next_question_end`, the same with a random question behind, for
+    sigma (A4); `prompted_end`, the last token of an answer behind the evaluation prompt;
+    `prompted_tokens`, four tokens of it, a quarter of the answer apart (X10).
     """
 
     site: SiteName = "head"
@@ -26,6 +34,16 @@ class Read:
     def name(self) -> str:
         """What its bank's file is called: `answer_end`, `residual-answer_end`."""
         return self.position if self.site == "head" else f"{self.site}-{self.position}"
+
+    @property
+    def prompted(self) -> bool:
+        """Whether answers stand behind the evaluation prompt."""
+        return self.position in ("prompted_end", "prompted_tokens")
+
+    @property
+    def n_states(self) -> int:
+        """Return how many rows of the bank an answer has."""
+        return STATES if self.position == "prompted_tokens" else 1
 
     @classmethod
     def named(cls, name: str) -> "Read":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from fasb.fitting.reads import Read
+from fasb.fitting.reads import AnswerRead, Read
 from fasb.settings import Section
 
 if TYPE_CHECKING:
@@ -25,19 +25,20 @@ class Settings(Section):
 
     k: int = Field(24, ge=1, description="Anchors: heads that are tracked")
     classifier: Ranking = "logistic"
+    read: AnswerRead = Field("answer_end", description="Where classifiers are fitted (A3, X10)")
 
 
 def reads(settings: Settings) -> tuple[Read, ...]:
-    """Return the ends of answers (A3)."""
-    return (Read(),)
+    """Return the ends of answers (A3), or tokens of answers behind the evaluation prompt (X10)."""
+    return (Read("head", settings.read),)
 
 
 def fit(
     training: "fasb.fitting.training.Training", settings: Settings
 ) -> "fasb.steering.tracker.Tracker":
     """Return the tracker of the k anchors, ranked by the accuracy of the same classifiers (P3)."""
-    kind = kind_of(settings.classifier, training)
-    return training.classifiers(kind).tracker(training.anchors(kind, settings.k))
+    kind, read = kind_of(settings.classifier, training), Read("head", settings.read)
+    return training.classifiers(kind, read).tracker(training.anchors(kind, settings.k, read))
 
 
 def kind_of(

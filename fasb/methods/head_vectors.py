@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from fasb.fitting.reads import HEAD_READS, Read
+from fasb.fitting.reads import HEAD_READS, AnswerRead, Read
 from fasb.gates.probe import Ranking, kind_of
 from fasb.settings import Section
 
@@ -30,11 +30,15 @@ class Settings(Section):
     vector: Kind = "probe"
     heads: Literal["best", "random"] = Field("best", description="Random: drawn from the seed")
     classifier: Ranking = Field("logistic", description="By whose accuracy heads are ranked")
+    read: AnswerRead = Field("answer_end", description="Where vectors are fitted (A3, X10)")
 
 
 def reads(settings: Settings) -> tuple[Read, ...]:
-    """Return the ends of answers, and for sigma those of a next question (A3, A4)."""
-    return HEAD_READS
+    """Return the ends of answers, and for sigma those of a next question (A3, A4).
+
+    Answers behind the evaluation prompt give sigma themselves (X10).
+    """
+    return HEAD_READS if settings.read == "answer_end" else (Read("head", settings.read),)
 
 
 def fit(
@@ -45,38 +49,42 @@ def fit(
 
     from fasb.steering.edit import Edit
 
-    heads = training.anchors(kind_of(settings.classifier, training), settings.k)
+    answers = Read("head", settings.read)
+    heads = training.anchors(kind_of(settings.classifier, training), settings.k, answers)
     if settings.heads == "random":
-        heads = drawn_heads(training, settings.k)
+        heads = drawn_heads(training, settings.k, answers)
     found = training.once(
-        ("directions", settings.vector), lambda: directions(training, settings.vector)
+        ("directions", settings.vector, settings.read),
+        lambda: directions(training, settings.vector, settings.read),
     )
     vectors = found.vectors(heads)
     return Edit.add(torch.from_numpy(heads), vectors)
 
 
-def drawn_heads(training: "fasb.fitting.training.Training", k: int) -> Any:
+def drawn_heads(training: "fasb.fitting.training.Training", k: int, read: Read) -> Any:
     """Return k heads [k, 2] drawn at random; more of them begin with the same (C3)."""
     import numpy as np
 
-    shape = training.classifiers("logistic").bias.shape
+    shape = training.classifiers("logistic", read).bias.shape
     drawn = training.chance("heads").permutation(shape[0] * shape[1])[:k]
     return np.stack(np.unravel_index(drawn, shape), axis=1)
 
 
 def directions(
-    training: "fasb.fitting.training.Training", vector: Kind
+    training: "fasb.fitting.training.Training", vector: Kind, read: AnswerRead = "answer_end"
 ) -> "fasb.fitting.directions.Directions":
     """Return the directions of all heads, with their scale."""
     from fasb.fitting.directions import Directions, directions_of, mean_difference, with_sigma
 
     if vector == "random":
-        like = directions(training, "probe")
+        like = directions(training, "probe", read)
         drawn = training.chance("directions").standard_normal(like.direction.shape)
         return Directions(directions_of(drawn, "random direction").direction, like.scale)
-    answers, following = (training.bank(read) for read in HEAD_READS)
+    asked = reads(Settings(read=read))
+    answers, following = training.bank(asked[0]), training.bank(asked[-1])
     if vector == "probe":
-        found = directions_of(training.classifiers("logistic").weight, "probe weight")
+        classifiers = training.classifiers("logistic", asked[0])
+        found = directions_of(classifiers.weight, "probe weight")
     else:
         raw = mean_difference(answers, training.prototype_rows(answers))
         found = directions_of(raw, "difference of class means")

@@ -100,6 +100,21 @@ def good(verdicts: Bool[np.ndarray, "row score"]) -> Bool[np.ndarray, " row"]:
     return np.asarray(verdicts.all(axis=1))
 
 
+REPEATED, RUN = 0.4, 5
+"""Where fewer than this share of a text's runs of so many characters are distinct, it repeats."""
+
+
+def degenerate(text: str) -> bool:
+    """Return whether an answer is empty or says the same over and over (docs/method.md X8).
+
+    About three times the same, in any script; texts of fewer than 20 characters are let pass.
+    """
+    if not any(character.isalnum() for character in text):
+        return True
+    runs = [text[i : i + RUN] for i in range(len(text) - RUN + 1)]
+    return len(text) >= 20 and len(set(runs)) < REPEATED * len(runs)
+
+
 def true_info(true: Float[np.ndarray, " question"], info: Float[np.ndarray, " question"]) -> float:
     """Return True*Info of one fold: the product of two means, not the mean of products (Q9)."""
     return float(true.mean() * info.mean())

@@ -6,6 +6,7 @@ bootstrap over questions is one call; scikit-learn has the first without counts,
 area for one set of weights at a time.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,3 +78,14 @@ def question_weights(
     n = int(question.max()) + 1
     times = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=n_draws)
     return np.concatenate([np.ones((1, n)), times])[:, question]
+
+
+def conformal_threshold(highest: Float[np.ndarray, " answer"], touch: float) -> float:
+    """Return the least threshold that a new answer of the same kind exceeds at most `touch` often.
+
+    Split conformal (docs/method.md X7): of n answers, the ceil((n + 1) (1 - touch))-th lowest.
+    Infinite where so few answers promise nothing: fewer than 1 / touch - 1.
+    """
+    n = len(highest)
+    rank = math.ceil(round((n + 1) * (1 - touch), 9))  # 20 * .95 is 19, not a little more
+    return float(np.sort(highest)[rank - 1]) if rank <= n else math.inf

@@ -149,7 +149,7 @@ class Bundle:
         return edit_tensors(self.edit) | tracker_tensors(self.tracker)
 
 
-MEASURED = ("held_out", "tuned", "edge")
+MEASURED = ("held_out", "tuned", "tried", "edge", "controls", "broken", "examples")
 """Keys of `about` that say how good the bundle was, under its own policy."""
 
 

@@ -201,6 +201,25 @@ def decide(trace: Trace, policy: Policy) -> Decision:
     return _first_firing(trace, policy, first, behind=int(policy.judged == "previous"))
 
 
+def highest_judged(trace: Trace, policy: Policy) -> Float[np.ndarray, " row"]:
+    """Return the highest p that the policy judges in each generated answer, whatever its beta.
+
+    An answer fires if and only if this lies above beta (`when: token`, without budget).
+
+    Raises:
+        ValueError: the trace has no p.
+    """
+    if trace.p is None:
+        raise ValueError("this needs p; observe the trace first")
+    n = np.arange(trace.p.shape[1])[None]
+    length = trace.length[:, None]
+    due = (n >= 1) & (n <= length) & ((n >= policy.s) | (n == length))
+    due &= policy.backtrack | (n != length)
+    behind = int(policy.judged == "previous")
+    judged = trace.p[:, np.maximum(n[0] - behind, 0)]
+    return np.where(due, judged, -np.inf).max(axis=1)
+
+
 def decide_choice(trace: Trace, policy: Policy) -> Decision:
     """Return what happens to each candidate answer of a multiple choice (docs/method.md M4-M6).
 

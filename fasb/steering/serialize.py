@@ -3,8 +3,9 @@
 Reading checks everything that a stranger's file may have wrong, so that nothing downstream has to.
 """
 
+import math
 from collections.abc import Set as AbstractSet
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any, get_args
 
 import torch
@@ -14,7 +15,7 @@ from fasb.settings import Positions, SiteName
 from fasb.steering.edit import Change, Edit
 from fasb.steering.fields import kind_of, sizes_of, tensors_of
 from fasb.steering.operations import OPERATIONS
-from fasb.steering.tracker import SCORES, Tracker
+from fasb.steering.tracker import SCORES, Platt, Tracker
 
 Layout = dict[str, Any] | None
 """What the tensors are of, as JSON; None where there is no edit, or no tracker."""
@@ -32,10 +33,13 @@ def edit_layout(edit: Edit | None) -> Layout:
 
 
 def tracker_layout(tracker: Tracker | None) -> Layout:
-    """Return the site and score of a tracker, by name."""
+    """Return the site and score of a tracker, by name, and the numbers of its calibration."""
     if tracker is None:
         return None
-    return {"site": tracker.site, "score": kind_of(tracker.score, SCORES)}
+    layout: dict[str, Any] = {"site": tracker.site, "score": kind_of(tracker.score, SCORES)}
+    if tracker.calibration is not None:
+        layout["calibration"] = asdict(tracker.calibration)
+    return layout
 
 
 def edit_tensors(edit: Edit | None, name: str = "edit") -> dict[str, Tensor]:
@@ -86,10 +90,20 @@ def read_tracker(layout: Any, tensors: dict[str, Tensor], name: str = "tracker")
     """
     if layout is None:
         return None
-    _check_keys(layout, {"site", "score"}, name)
+    _check_keys(layout, {"site", "score", "calibration"}, name)
     score = _read_part(SCORES[layout["score"]], name, tensors)
     site, at = _read_units(layout["site"], name, tensors)
-    return Tracker(site, at, score)
+    return Tracker(site, at, score, _read_calibration(layout.get("calibration"), name))
+
+
+def _read_calibration(layout: Any, name: str) -> Platt | None:
+    if layout is None:
+        return None
+    _check_keys(layout, {"slope", "intercept"}, f"{name}.calibration")
+    numbers = {key: float(layout[key]) for key in ("slope", "intercept")}
+    if not all(map(math.isfinite, numbers.values())):
+        raise ValueError(f"{name}.calibration is not finite")
+    return Platt(**numbers)
 
 
 def _read_units(site: Any, name: str, tensors: dict[str, Tensor]) -> tuple[SiteName, Tensor]:

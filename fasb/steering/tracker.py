@@ -77,21 +77,39 @@ SCORES: dict[str, type[Logistic | Cosine | Projection]] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Platt:
+    """Two numbers that make p a frequency: sigmoid(slope * logit(p) + intercept) (X6)."""
+
+    slope: float
+    intercept: float
+
+    def __call__(self, p: Float[Tensor, "*state"]) -> Float[Tensor, "*state"]:
+        """Return calibrated p; the order of states stays as it is where the slope is positive."""
+        return torch.sigmoid(self.slope * torch.logit(p, eps=1e-6) + self.intercept)
+
+
+@dataclass(frozen=True, slots=True)
 class Tracker:
-    """Classifiers of units of one site, evaluated together; `at` holds (layer, unit)."""
+    """Classifiers of units of one site, evaluated together; `at` holds (layer, unit).
+
+    calibration: what is made of their mean, if anything.
+    """
 
     site: SiteName
     at: Int[Tensor, "n 2"]
     score: Score
+    calibration: Platt | None = None
 
     def deviation(self, x: Float[Tensor, "*state n width"]) -> Float[Tensor, "*state"]:
-        """Return p: the mean over units of the probability that the text deviates (T1).
+        """Return p: the mean over units of the probability that the text deviates (T1, X6).
 
         `x` is taken to the classifiers' dtype (float32 as fitted), whatever the model computes in.
         p is NaN where an activation is not finite.
         """
         x = x.to(self.dtype)
         p = self.score.deviation(x).mean(-1)
+        if self.calibration is not None:
+            p = self.calibration(p)
         # a sigmoid makes a sure 0 or 1 of what has overflowed
         return p.masked_fill(~x.isfinite().all(-1).all(-1), torch.nan)
 
@@ -102,8 +120,12 @@ class Tracker:
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "Tracker":
         """Return the same tracker elsewhere."""
-        return Tracker(self.site, self.at.to(device), move(self.score, device, dtype))
+        score = move(self.score, device, dtype)
+        return Tracker(self.site, self.at.to(device), score, self.calibration)
 
     def content(self) -> bytes:
         """Return bytes that are equal for equal trackers."""
-        return b"|".join([self.site.encode(), content_of(self), content_of(self.score)])
+        parts = [self.site.encode(), content_of(self), content_of(self.score)]
+        if self.calibration is not None:
+            parts.append(repr(self.calibration).encode())
+        return b"|".join(parts)

@@ -227,10 +227,11 @@ def _once(pair: Pair) -> dict[str, Work]:
     prompts = round((pair.tested_on + size.fit) * size.phrasings)
     row = 0 if shape is None else shape.layers * shape.heads * shape.head_dim
     width = BYTES[pair.sections.activations.dtype]
-    n_banks = len(pair.reads)
-    n_following = sum(Read.named(name).position == "next_question_end" for name in pair.reads)
+    reads = [Read.named(name) for name in pair.reads]
+    n_banks, n_states = len(reads), sum(read.n_states for read in reads)
+    n_following = sum(read.position == "next_question_end" for read in reads)
     each = n_banks * (pair.question + pair.answer) + n_following * pair.question
-    banks = Work(n_banks, read=size.answers * each, disk=n_banks * size.answers * row * width)
+    banks = Work(n_banks, read=size.answers * each, disk=n_states * size.answers * row * width)
     trace = Work(
         1,
         read=pair.before + prompts * pair.question,

@@ -7,26 +7,28 @@ Questions that the bundle was fitted or tuned on are left out unless they are as
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from fasb.artifacts import is_ours
 from fasb.data import table
 from fasb.data.protocol import Question, check_questions, read_questions
-from fasb.decoding.decode import answer, sweep, trace
-from fasb.decoding.score import Choice, encode_choices, score_sweep
+from fasb.decoding.decode import answer
+from fasb.decoding.score import score_sweep
 from fasb.errors import DataError
 from fasb.extensions import find, validated
 from fasb.judges.ask import run_judge
-from fasb.metrics.answers import choice_rows, harmed, helped, verdict
+from fasb.metrics.answers import choice_rows, degenerate, harmed, helped, verdict
 from fasb.metrics.statistics import Panel, differences, intervals, resample
 from fasb.model.load import LoadedModel
 from fasb.settings import JudgeSettings
 from fasb.steering.bundle import Bundle
-from fasb.user.steering import attach, load, prompts_of, texts_of
+from fasb.user.asking import ask, encoded_choices, mc2_as_generated, steered
+from fasb.user.steering import attach, load, texts_of
 
 LABELS = {
     "true": "True",
@@ -35,8 +37,10 @@ LABELS = {
     "mc1": "MC1",
     "mc2": "MC2",
     "mc3": "MC3",
+    "mc2_as_generated": "MC2 as generated",
     "steered": "steered",
     "changed": "changed",
+    "degenerate": "degenerate",
     "harmed": "harmed",
     "helped": "helped",
 }
@@ -144,18 +148,10 @@ def evaluate(
             "all questions were fitted or tuned on; give others, or keep them with --seen "
             "(seen=True)"
         )
-    columns, answers = _generated(model, bundle, questions, judge)
-    columns |= _chosen(model, bundle, questions)
+    columns, answers, strength = _generated(model, bundle, questions, judge)
+    columns |= _chosen(model, bundle, questions, strength)
     measures = _measures(columns, [question.group for question in questions])
     return Evaluation(len(questions), len(given) - len(questions), measures, answers)
-
-
-def encoded_choices(
-    model: LoadedModel, bundle: Bundle, questions: Sequence[Question]
-) -> list[Choice]:
-    """All reference answers of all questions, the true ones of a question first."""
-    pairs = [(question.text, answer) for question in questions for answer in question.references]
-    return encode_choices(model, bundle.prompt, bundle.scoring, pairs)
 
 
 def _known(bundle: Bundle) -> set[str]:
@@ -163,44 +159,64 @@ def _known(bundle: Bundle) -> set[str]:
 
 
 def _chosen(
-    model: LoadedModel, bundle: Bundle, questions: Sequence[Question]
+    model: LoadedModel,
+    bundle: Bundle,
+    questions: Sequence[Question],
+    strength: Float[np.ndarray, " question"],
 ) -> dict[str, np.ndarray]:
-    """[unsteered or steered, question] for each multiple-choice metric."""
-    plain = replace(bundle, policy=replace(bundle.policy, when="never"))
+    """[unsteered or steered, question] for each multiple-choice metric.
+
+    strength: of each question's free answer.
+    """
+    plain = bundle.with_policy(when="never")
     scores = score_sweep(model, encoded_choices(model, bundle, questions), [plain, bundle])
     rows = [choice_rows(questions, found.logprob, found.fired) for found in scores]
     both = np.stack(rows)[:, :, :3]
-    return {name: both[:, :, i] for i, name in enumerate(("mc1", "mc2", "mc3"))}
+    columns = {name: both[:, :, i] for i, name in enumerate(("mc1", "mc2", "mc3"))}
+    as_generated = mc2_as_generated(model, questions, [bundle], [strength])[0]
+    return columns | {"mc2_as_generated": np.stack([columns["mc2"][0], as_generated])}
 
 
 def _generated(
     model: LoadedModel, bundle: Bundle, questions: Sequence[Question], judge: JudgeSettings | None
-) -> tuple[dict[str, np.ndarray], tuple[dict[str, Any], ...]]:
-    """[unsteered or steered, question] for each metric of free answers, and the answers."""
-    prompts = prompts_of(model, bundle, [question.text for question in questions])
-    before = trace(model, prompts, bundle.decoding, bundle.prompt.stop)
+) -> tuple[dict[str, np.ndarray], tuple[dict[str, Any], ...], Float[np.ndarray, " question"]]:
+    """[unsteered or steered, question] for each metric of free answers, the answers, strengths."""
+    asked = ask(model, bundle, [question.text for question in questions])
     tracked = not bundle.policy.steers_from_start
-    after = (
-        sweep(model, prompts, before, [bundle])[0] if tracked else answer(model, prompts, bundle)
-    )
-    texts = [texts_of(model, bundle, rows) for rows in (before.rows(), after.after.rows())]
+    after = steered(model, asked, [bundle])[0] if tracked else answer(model, asked.prompts, bundle)
+    texts = [asked.texts, texts_of(model, bundle, after.after.rows())]
     fired = after.decision.fired.astype(np.float64)
     changed = np.array([float(a != b) for a, b in zip(*texts, strict=True)])
-    columns = {"steered": np.stack([0 * fired, fired]), "changed": np.stack([0 * changed, changed])}
+    broken = [[float(degenerate(text)) for text in side] for side in texts]
+    columns = {
+        "steered": np.stack([0 * fired, fired]),
+        "changed": np.stack([0 * changed, changed]),
+        "degenerate": np.array(broken),
+    }
     if judge is not None:
-        scores = [run_judge(judge, questions, side) for side in texts]
-        kinds = [kind for kind in ("true", "info") if kind in scores[0]]
-        said = {kind: np.stack([verdict(side[kind]) for side in scores]) for kind in kinds}
-        good = np.all(list(said.values()), axis=0)
-        columns |= {kind: values.astype(np.float64) for kind, values in said.items()}
-        for name, share in (("harmed", harmed), ("helped", helped)):
-            spoilt = share(good[0], good[1]).astype(np.float64)
-            columns[name] = np.stack([0 * spoilt, spoilt])
+        columns |= _judged(judge, questions, texts)
     rows = zip(questions, *texts, after.decision.fired.tolist(), strict=True)
-    return columns, tuple(
-        {"question": question.text, "unsteered": plain, "steered": steered, "fired": bool(hit)}
-        for question, plain, steered, hit in rows
+    answers = tuple(
+        {"question": question.text, "unsteered": plain, "steered": text, "fired": bool(hit)}
+        for question, plain, text, hit in rows
     )
+    return columns, answers, after.decision.strength
+
+
+def _judged(
+    judge: JudgeSettings, questions: Sequence[Question], texts: Sequence[Sequence[str]]
+) -> dict[str, np.ndarray]:
+    """[unsteered or steered, question] for what a judge says of both sides' answers."""
+    scores = [run_judge(judge, questions, side) for side in texts]
+    kinds = [kind for kind in ("true", "info") if kind in scores[0]]
+    said = {kind: np.stack([verdict(side[kind]) for side in scores]) for kind in kinds}
+    good = np.all(list(said.values()), axis=0)
+    columns: dict[str, np.ndarray] = {}
+    columns |= {kind: values.astype(np.float64) for kind, values in said.items()}
+    for name, share in (("harmed", harmed), ("helped", helped)):
+        spoilt = share(good[0], good[1]).astype(np.float64)
+        columns[name] = np.stack([0 * spoilt, spoilt])
+    return columns
 
 
 def _measures(columns: dict[str, np.ndarray], groups: Sequence[str]) -> tuple[Measure, ...]:

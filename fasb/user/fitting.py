@@ -1,40 +1,38 @@
 """Fitting a bundle to one's own model and questions.
 
-In: a model, questions with true and false answers, settings. Out: a tuned bundle that remembers how
-good it is and which questions it has seen. Questions are split into three: fitted on, tuned on,
-held out. With a judge it is tuned on True*Info of free answers, without one on MC2 over the
-reference answers (docs/decisions.md).
+In: a model, questions with true and false answers, control questions, settings. Out: a tuned bundle
+that remembers how good it is and which questions it has seen. Questions are split into three:
+fitted on, tuned on, held out; controls into two. A setting that harms is never returned: where what
+was held out shows harm, the bundle does not steer (docs/decisions.md).
 """
 
 import contextlib
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import torch
-from jaxtyping import Bool, Float
 from pydantic import Field, FiniteFloat, PositiveInt, field_validator
 
 from fasb.data.protocol import Question, Split
 from fasb.data.splits import split
-from fasb.decoding.decode import sweep, trace
-from fasb.decoding.score import score_sweep
-from fasb.errors import ArtifactError, ConfigError, DataError
+from fasb.errors import ArtifactError, ConfigError
 from fasb.extensions import validated
 from fasb.fitting.bank import Bank, collect, texts_of
+from fasb.fitting.calibration import calibrated, p_of_bank
 from fasb.fitting.fold import fit_parts
 from fasb.fitting.probes import ClassifierKind
-from fasb.fitting.reads import Read
-from fasb.fitting.training import HEADS, Training
-from fasb.judges.ask import run_judge
-from fasb.metrics.answers import choice_rows, true_info, verdict
+from fasb.fitting.reads import AnswerRead, Read
+from fasb.fitting.training import Training
+from fasb.metrics.answers import degenerate
+from fasb.metrics.calibration import reliability
 from fasb.model.chat import render_of, settled
 from fasb.model.load import LoadedModel
 from fasb.provenance import content_hash, weights_of
-from fasb.search import Method, Tried, at_edge, best_of, grid_points
+from fasb.search import Method, at_edge, grid_points
 from fasb.settings import (
     JudgeSettings,
     PromptSettings,
@@ -46,7 +44,12 @@ from fasb.settings import (
 from fasb.steering.bundle import Bundle
 from fasb.steering.tracker import Cosine, Tracker
 from fasb.user import steering
-from fasb.user.evaluation import LABELS, Measure, encoded_choices, evaluate, judge_of, questions_of
+from fasb.user.asking import ask, steered
+from fasb.user.controls import controls_of
+from fasb.user.evaluation import evaluate, judge_of, questions_of
+from fasb.user.guards import Limits, harm
+from fasb.user.report import harms
+from fasb.user.tuning import Candidate, best, tried
 
 
 class Grid(Section):
@@ -55,8 +58,10 @@ class Grid(Section):
     k: tuple[PositiveInt, ...] = Field(
         (4, 12, 24), min_length=1, description="Anchors; more than the model has heads: left out"
     )
-    alpha: tuple[FiniteFloat, ...] = Field((2, 5, 10, 20, 40), min_length=1)
-    beta: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field((0.4, 0.5, 0.6), min_length=1)
+    alpha: tuple[FiniteFloat, ...] = Field((1, 2, 5, 10, 20), min_length=1)
+    beta: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
+        (), description="Empty: the lowest that `touch` allows; else lower ones are left out"
+    )
     s: tuple[PositiveInt, ...] = Field((5, 10), min_length=1)
 
     def points(self, n_heads: int) -> list[dict[str, Any]]:
@@ -70,7 +75,8 @@ class Grid(Section):
             raise ConfigError(
                 f"grid.k: {min(self.k)}, but this model has {n_heads} heads; add {n_heads} or less"
             )
-        return grid_points({**self.model_dump(), "k": fitting})
+        given = {**self.model_dump(), "k": fitting}
+        return grid_points({key: values for key, values in given.items() if values})
 
 
 class FitSettings(StageSettings):
@@ -81,9 +87,28 @@ class FitSettings(StageSettings):
     )
     prompt: PromptSettings = PromptSettings(chat="auto")
     vector: Literal["probe", "prototype"] = "probe"
+    read: AnswerRead = Field(
+        "prompted_tokens",
+        description="Where probes and vectors are fitted: four tokens of each answer behind the "
+        "evaluation prompt, its last one there (prompted_end), or bare pairs' ends (answer_end)",
+    )
     grid: Grid = Grid()
+    touch: float = Field(
+        0.05,
+        gt=0,
+        lt=1,
+        description="Share of answers that should stay as they are and may be steered",
+    )
+    perplexity: float = Field(
+        1.25,
+        ge=1,
+        description="Most that the perplexity of steered answers may grow by, as a factor",
+    )
+    controls: Path | None = Field(
+        None, description="Text file of control questions, one a line; null: the library's own"
+    )
     judge: JudgeSettings | None = Field(
-        None, description="Judge of free answers; without one MC2 is tuned on"
+        None, description="Judge of free answers; without one MC2 as generated is tuned on"
     )
     split: SplitSettings = Field(
         SplitSettings(folds=5, validation=0.25),
@@ -101,26 +126,6 @@ class FitSettings(StageSettings):
         return {"chat": "auto", **given} if isinstance(given, dict) else given
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """What one setting came to on the questions it was tuned on. steered: share that fired."""
-
-    point: dict[str, Any]
-    bundle: Bundle
-    value: float
-    steered: float
-
-    @property
-    def tried(self) -> Tried:
-        """What decides which setting is best."""
-        return Tried(self.value, self.steered, float(self.point.get("alpha", 0.0)))
-
-    @property
-    def steers(self) -> bool:
-        """Whether it is more than the model as it is."""
-        return self.bundle.policy.when != "never"
-
-
 def fit(
     model: Any,
     data: str | Path | Sequence[Question],
@@ -128,7 +133,7 @@ def fit(
     work: Path | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Bundle:
-    """Return a bundle fitted to `data` and tuned.
+    """Return a bundle fitted to `data` and tuned; it does not steer where that would not help.
 
     `bundle.about` says how good it is and what it has seen. `work`: folder for activations, from
     where a killed run goes on; else they are not kept. `say` is told what happens, line by line.
@@ -139,6 +144,7 @@ def fit(
     """
     settings = checked_settings(settings)
     questions = questions_of(data, settings.separator)
+    controls = controls_of(settings.controls)
     judge, model = settings.judge, steering.load(model)
     settings = settings.model_copy(update={"prompt": settled(model, settings.prompt)})
     points = settings.grid.points(model.layout.n_layers * model.layout.n_heads)
@@ -151,36 +157,97 @@ def fit(
     say(f"prompt: {PROMPTS[settings.prompt.chat]}")
     with tempfile.TemporaryDirectory() if work is None else contextlib.nullcontext(work) as folder:
         training = training_of(model, questions, parts, settings, Path(folder))
-        method = method_of(settings)
-        recipes = [method.recipe(point, settings, "grid") for point in points]
-        fitted = fit_parts(training, recipes)
-        bundles = [fitted.bundle(recipe, {}) for recipe in recipes]
+        bundles = bundles_of(training, points, settings)
         say(f"trying {len(points)} settings, and none, on the questions to tune")
-        # not to steer is a setting too, whose parts are those of the first
-        points, bundles = [*points, {}], [*bundles, bundles[0].with_policy(when="never")]
-        best = _best(_tried(model, validation, points, bundles, judge))
-        quality = _quality(training, best.bundle)
-    tuned = {
-        "point": best.point,
-        "value": best.value,
-        "steered": best.steered,
-        "on": "true_info" if judge else "mc2",
-        "judge": judge.model_dump(mode="json") if judge else None,
-        "settings": len(points) - 1,
-    }
+        limits = Limits(settings.touch, settings.perplexity)
+        grid = list(zip(points, bundles, strict=True))
+        found = tried(model, validation, controls.calibration, grid, limits, judge)
+        chosen = best(found)
+        quality = _quality(training, chosen.bundle, Read("head", settings.read))
     seen = sorted(question.key for question in (*train, *validation))
     counts = {"train": len(train), "validation": len(validation), "test": len(test)}
     about = {
         "tracker": quality,
-        "tuned": tuned,
-        "edge": at_edge(best.point, settings.grid.model_dump()) if best.steers else [],
+        "tuned": _tuned(chosen, found, settings),
+        "tried": [one.row for one in found],
+        "edge": at_edge(chosen.point, settings.grid.model_dump()) if chosen.steers else [],
         "questions": {**counts, "seen": seen},
     }
-    bundle = replace(best.bundle, about=about)
-    say("comparing with the unsteered model on the questions held out")
-    held_out = evaluate(model, bundle, test, judge)
-    measures = [asdict(measure) for measure in held_out.measures]
-    return replace(bundle, about={**about, "held_out": measures})
+    bundle = replace(chosen.bundle, about=about)
+    say("comparing with the unsteered model on the questions and controls held out")
+    about |= held_out(model, bundle, test, controls.held_out, settings)
+    bundle = replace(bundle, about=about)
+    if chosen.steers and harms(about, settings.touch):
+        bundle = replace(bundle, policy=replace(bundle.policy, when="never"))
+    return bundle
+
+
+def bundles_of(
+    training: Training, points: Sequence[dict[str, Any]], settings: FitSettings
+) -> list[Bundle]:
+    """Return the bundle of each point, its tracker calibrated on the questions to tune (X6)."""
+    method = method_of(settings)
+    recipes = [method.recipe(point, settings, "grid") for point in points]
+    bank = training.bank(Read("head", settings.read))
+    fitted = fit_parts(training, recipes, bank.fingerprint)
+    rows = bank.rows(training.split.validation)
+    found: dict[int, Tracker] = {}
+    bundles = []
+    for recipe in recipes:
+        bundle = fitted.bundle(recipe, {})
+        tracker = bundle.tracker
+        assert tracker is not None
+        if id(tracker) not in found:
+            found[id(tracker)] = calibrated(tracker, bank, rows)
+        bundles.append(replace(bundle, tracker=found[id(tracker)]))
+    return bundles
+
+
+def held_out(
+    model: LoadedModel,
+    bundle: Bundle,
+    questions: Sequence[Question],
+    controls: Sequence[str],
+    settings: FitSettings,
+) -> dict[str, Any]:
+    """Return what `about` holds of questions and controls that nothing was chosen by."""
+    found = evaluate(model, bundle, questions, settings.judge)
+    asked = ask(model, bundle, controls)
+    (answers,) = steered(model, asked, [bundle])
+    done = harm(model, bundle, asked, answers, np.ones(len(controls), dtype=bool))
+    changed = [row for row in found.answers if row["steered"] != row["unsteered"]]
+    broken = [
+        row for row in changed if degenerate(row["steered"]) and not degenerate(row["unsteered"])
+    ]
+    about_controls = {
+        "n": len(controls),
+        "steered": float(answers.decision.fired.mean()),
+        **asdict(done),
+    }
+    return {
+        "held_out": [asdict(measure) for measure in found.measures],
+        "broken": len(broken),
+        "controls": about_controls,
+        "examples": changed[:3],
+    }
+
+
+def _tuned(chosen: Candidate, found: Sequence[Candidate], settings: FitSettings) -> dict[str, Any]:
+    """Return what `about` holds of tuning."""
+    judge, none = settings.judge, found[-1]
+    return {
+        "point": chosen.point,
+        "value": chosen.value,
+        "unsteered": none.value,
+        "steered": chosen.steered,
+        "on": "true_info" if judge else "mc2_as_generated",
+        "judge": judge.model_dump(mode="json") if judge else None,
+        "settings": len(found) - 1,
+        "out": dict(Counter(one.out for one in found if one.out)),
+        "fired": sum(one.steered > 0 for one in found if not one.out),
+        "touch": settings.touch,
+        "perplexity": settings.perplexity,
+    }
 
 
 def _parted(questions: Sequence[Question], parts: Split) -> tuple[list[Question], ...]:
@@ -190,15 +257,16 @@ def _parted(questions: Sequence[Question], parts: Split) -> tuple[list[Question]
 def method_of(settings: FitSettings) -> Method:
     """Return FASB with the chosen kind of vector, tracked as the paper's variant of it is (P7)."""
     classifier = "logistic" if settings.vector == "probe" else "prototype"
-    own = {"vector": settings.vector, "classifier": classifier}
+    own = {"vector": settings.vector, "classifier": classifier, "read": settings.read}
     return Method(use="head_vectors", gate="probe", settings=own)
 
 
 def checked_settings(settings: FitSettings | dict[str, Any] | None) -> FitSettings:
-    """The settings, their judge found and its own settings checked.
+    """The settings, their judge and control questions found and checked.
 
     Raises:
         ConfigError: a key is unknown, a value is wrong, or there is no such judge.
+        DataError: there is no such file of control questions.
     """
     settings = (
         settings
@@ -206,6 +274,7 @@ def checked_settings(settings: FitSettings | dict[str, Any] | None) -> FitSettin
         else validated(FitSettings, settings or {}, "settings")
     )
     judge_of(settings.judge)
+    controls_of(settings.controls)
     return settings
 
 
@@ -237,75 +306,11 @@ def training_of(
     return Training(0, parts, bank, settings, seen, lambda: model, settings.seed)
 
 
-def p_of_bank(
-    bank: Bank, rows: Bool[np.ndarray, " answer"], tracker: Tracker
-) -> Float[np.ndarray, " chosen"]:
-    """P at the end of the given answers, from the bank's activations."""
-    layers = {layer: bank.layer(layer)[rows] for layer in sorted(set(tracker.at[:, 0].tolist()))}
-    states = np.stack([layers[layer][:, unit] for layer, unit in tracker.at.tolist()], axis=1)
-    return tracker.deviation(torch.from_numpy(states)).numpy()
-
-
-def report(bundle: Bundle) -> str:
-    """Say in a few lines what `bundle.about` holds; the first says whether steering helps."""
-    about = bundle.about or {}
-    tracker, tuned, n = about["tracker"], about["tuned"], about["questions"]
-    best = ", ".join(
-        f"{layer}.{head} {100 * share:.0f} %" for layer, head, share in tracker["heads"][:4]
-    )
-    auc = "one class only" if tracker["auc"] is None else f"{tracker['auc']:.2f}"
-    point = ", ".join(f"{name} {value:g}" for name, value in tuned["point"].items())
-    lines = [
-        _verdict(bundle),
-        f"tracker   best heads (layer.head): {best} of {tracker['n_validation']} answers told "
-        f"right, chance {100 * tracker['chance']:.0f} %; AUC of p on {tracker['n_test']} answers "
-        f"held out: {auc}",
-        f"setting   {point or 'none'}: {TUNED_ON[tuned['on']]} {100 * tuned['value']:.1f} % on "
-        f"{n['validation']} questions, best of {tuned['settings']} settings and none; "
-        f"{100 * tuned['steered']:.0f} % steered",
-    ]
-    for name in about["edge"]:
-        lines.append(
-            f"          {name} is the smallest or largest that was tried; if answers are still "
-            f"fluent, widen grid.{name} in --settings"
-        )
-    for found in (Measure(**one) for one in about["held_out"]):
-        if found.name in ("true_info", "mc1", "mc2", "changed"):
-            shares = f"{100 * found.unsteered:5.1f} to {100 * found.steered:5.1f} %"
-            lines.append(f"held out  {LABELS[found.name]:9} {shares}  ({_interval(found)})")
-    return "\n".join([*lines, f"          n = {n['test']} questions held out"])
-
-
 PROMPTS = {
     "on": "the tokenizer's chat template (prompt.chat on)",
     "off": "plain text (prompt.chat off)",
 }
 """How questions are put, in print."""
-TUNED_ON = {"mc2": "MC2", "true_info": "True*Info"}
-"""What a setting is chosen by, in print."""
-
-
-def _verdict(bundle: Bundle) -> str:
-    """Say whether steering helps, by what was held out, and what to do if not."""
-    about = bundle.about or {}
-    tuned, name = about["tuned"], TUNED_ON[about["tuned"]["on"]]
-    if bundle.policy.when == "never":
-        return (
-            f"DOES NOT HELP: of {tuned['settings']} settings none had a better {name} than the "
-            "model as it is on the questions to tune, so this bundle does not steer; give more "
-            "questions, or another grid in --settings"
-        )
-    found = next(Measure(**one) for one in about["held_out"] if one["name"] == tuned["on"])
-    gain = f"{name} {100 * found.difference:+.1f} points held out"
-    if found.low is not None and found.low > 0:
-        return f"HELPS: {gain} ({_interval(found)})"
-    if found.high is not None and found.high < 0:
-        return f"HARMS: {gain} ({_interval(found)}); do not use this bundle"
-    return f"NO CLEAR EFFECT: {gain} ({_interval(found)}); hold more questions out, or do not steer"
-
-
-def _interval(found: Measure) -> str:
-    return f"95 % interval of the difference: {found.interval}"
 
 
 def _bank(
@@ -331,84 +336,32 @@ def _of(questions: Sequence[Question], ids: Sequence[str]) -> list[Question]:
     return [question for question in questions if question.id in wanted]
 
 
-def _tried(
-    model: LoadedModel,
-    questions: Sequence[Question],
-    points: Sequence[dict[str, Any]],
-    bundles: Sequence[Bundle],
-    judge: JudgeSettings | None,
-) -> list[Candidate]:
-    """What each setting comes to on these questions."""
-    if judge is None:
-        if not any(question.false for question in questions):
-            raise DataError(
-                "fit: no question to tune on has a false answer, and nobody judges free text; "
-                "add false answers, or name a judge"
-            )
-        scores = score_sweep(model, encoded_choices(model, bundles[0], questions), bundles)
-        values = []
-        for found in scores:
-            mc2 = choice_rows(questions, found.logprob, found.fired)[:, 1]
-            values.append(float(np.nanmean(mc2)))
-        fired = [found.fired for found in scores]
-    else:
-        prompts = steering.prompts_of(model, bundles[0], [question.text for question in questions])
-        before = trace(model, prompts, bundles[0].decoding, bundles[0].prompt.stop)
-        answers = sweep(model, prompts, before, bundles)
-        texts = [steering.texts_of(model, bundles[0], found.after.rows()) for found in answers]
-        values = _true_info(judge, questions, texts)
-        fired = [found.decision.fired for found in answers]
-    shares = [float(np.mean(one)) for one in fired]
-    return [Candidate(*parts) for parts in zip(points, bundles, values, shares, strict=True)]
+def _quality(training: Training, bundle: Bundle, read: Read) -> dict[str, Any]:
+    """Say how accurate the anchors are, and how well p tells held-out answers apart.
 
-
-def _true_info(
-    judge: JudgeSettings, questions: Sequence[Question], texts: Sequence[Sequence[str]]
-) -> list[float]:
-    """True*Info of each setting, each distinct answer judged once.
-
-    A judge of one of the two counts alone.
+    auc: None where they are of one class. ece: expected calibration error of p on held-out answers,
+    as fitted and as calibrated.
     """
-    pairs = list(dict.fromkeys((i, text) for answers in texts for i, text in enumerate(answers)))
-    said = run_judge(judge, [questions[i] for i, _ in pairs], [text for _, text in pairs])
-    yes = {
-        kind: dict(zip(pairs, verdict(score).astype(float), strict=True))
-        for kind, score in said.items()
-    }
-    every = dict.fromkeys(pairs, 1.0)
-    return [
-        true_info(
-            *(
-                np.array([yes.get(kind, every)[pair] for pair in enumerate(answers)])
-                for kind in ("true", "info")
-            )
-        )
-        for answers in texts
-    ]
-
-
-def _best(tried: Sequence[Candidate]) -> Candidate:
-    """Return the highest value; then the fewest answers steered, then the smallest strength."""
-    return tried[best_of([one.tried for one in tried])]
-
-
-def _quality(training: Training, bundle: Bundle) -> dict[str, Any]:
-    """Say how accurate the anchors are, and how well p tells held-out answers apart."""
     from sklearn.metrics import roc_auc_score
 
-    bank, tracker = training.bank(HEADS), bundle.tracker
+    bank, tracker = training.bank(read), bundle.tracker
     assert tracker is not None
     kind = kind_of_score(tracker)
     rows = bank.rows(training.split.validation)
     test = bank.rows(training.split.test)
     false, true = (float((bank.label[rows] == label).mean()) for label in (0, 1))
     wrong, auc = bank.label[test] == 0, None
+    p = p_of_bank(bank, test, tracker)
+    raw = p_of_bank(bank, test, replace(tracker, calibration=None))
     if 0 < wrong.sum() < len(wrong):
-        auc = float(roc_auc_score(wrong, p_of_bank(bank, test, tracker)))
-    accuracy = training.accuracy(kind)
+        auc = float(roc_auc_score(wrong, p))
+    once = np.ones((1, len(wrong)))
+    ece = [float(reliability(one, wrong, once).error[0]) for one in (raw, p)]
+    accuracy = training.accuracy(kind, read)
     heads = [(layer, head, float(accuracy[layer, head])) for layer, head in tracker.at.tolist()]
     counts = {"n_validation": int(rows.sum()), "n_test": int(test.sum())}
-    return {"kind": kind, "heads": heads, "chance": max(false, true), "auc": auc, **counts}
+    about = {"kind": kind, "heads": heads, "chance": max(false, true), "auc": auc, "ece": ece}
+    return about | counts
 
 
 def kind_of_score(tracker: Tracker) -> ClassifierKind:

@@ -1,0 +1,96 @@
+"""Asking a model: prompts beside its unsteered answers, and what bundles make of them.
+
+In: a model, a bundle's prompt and settings, questions. Out: tokens and texts. What tuning, guards
+and reports all start from, so that nothing is written twice.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from fasb.data.protocol import Question
+from fasb.decoding.decode import Answers, sweep, trace
+from fasb.decoding.score import Choice, encode_choices, score, score_sweep
+from fasb.metrics.answers import choice_rows
+from fasb.model.load import LoadedModel
+from fasb.steering.bundle import Bundle
+from fasb.steering.trace import Trace
+from fasb.user.steering import prompts_of, texts_of
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """Prompts as token ids, and the unsteered answers to them, as tokens and as cleaned texts."""
+
+    prompts: list[list[int]]
+    before: Trace
+    texts: list[str]
+
+
+def ask(model: LoadedModel, bundle: Bundle, questions: Sequence[str]) -> Answered:
+    """Return the unsteered answers under a bundle's prompt and decoding."""
+    prompts = prompts_of(model, bundle, questions)
+    before = trace(model, prompts, bundle.decoding, bundle.prompt.stop)
+    return Answered(prompts, before, texts_of(model, bundle, before.rows()))
+
+
+def steered(model: LoadedModel, asked: Answered, bundles: Sequence[Bundle]) -> list[Answers]:
+    """Return what each bundle makes of the answers."""
+    return sweep(model, asked.prompts, asked.before, bundles)
+
+
+def encoded_choices(
+    model: LoadedModel, bundle: Bundle, questions: Sequence[Question]
+) -> list[Choice]:
+    """All reference answers of all questions, the true ones of a question first."""
+    pairs = [(question.text, answer) for question in questions for answer in question.references]
+    return encode_choices(model, bundle.prompt, bundle.scoring, pairs)
+
+
+def surprise(
+    model: LoadedModel,
+    bundle: Bundle,
+    prompts: Sequence[Sequence[int]],
+    answers: Sequence[Sequence[int]],
+) -> Float[np.ndarray, " answer"]:
+    """Return how unlikely the unsteered model finds each answer: nats a token, 0 if it has none."""
+    choices = [
+        Choice((*prompt, *tokens), len(prompt) - 1, len(prompt))
+        for prompt, tokens in zip(prompts, answers, strict=True)
+    ]
+    found = score(model, choices, bundle.with_policy(when="never"))
+    n_tokens = np.array([len(tokens) for tokens in answers])
+    return -found.logprob / np.maximum(n_tokens, 1)
+
+
+def mc2_as_generated(
+    model: LoadedModel,
+    questions: Sequence[Question],
+    bundles: Sequence[Bundle],
+    strengths: Sequence[Float[np.ndarray, " question"]],
+) -> Float[np.ndarray, "bundle question"]:
+    """Return MC2 of each question under the edit that its own free answer gets (docs/method.md X9).
+
+    strengths: of each bundle, 0 where the free answer was not steered. All reference answers of a
+    question are edited alike, from their first token on, so the tracker cannot rank them.
+    """
+    found = np.full((len(bundles), len(questions)), np.nan)
+    for i, question in enumerate(questions):
+        wanted: dict[tuple[bytes, float], list[int]] = {}
+        for j, bundle in enumerate(bundles):
+            strength = float(strengths[j][i])
+            content = bundle.edit.content() if bundle.edit is not None and strength else b""
+            wanted.setdefault((content, strength), []).append(j)
+        tried = []
+        for (_, strength), members in wanted.items():
+            when = "always" if strength else "never"
+            changes = {"when": when, "alpha": strength, "adaptive": False, "backtrack": False}
+            tried.append(bundles[members[0]].with_policy(**changes))
+        choices = encoded_choices(model, bundles[0], [question])
+        for members, scores in zip(
+            wanted.values(), score_sweep(model, choices, tried), strict=True
+        ):
+            found[members, i] = choice_rows([question], scores.logprob, scores.fired)[0, 1]
+    return found

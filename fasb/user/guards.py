@@ -1,0 +1,142 @@
+"""Guards: what keeps a setting from doing harm (docs/method.md X7, X8).
+
+In: a model's unsteered answers, bundles of a grid. Out: how low each threshold may be, and why a
+setting may not be chosen. Knows no objective.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool
+
+from fasb.data.protocol import Question
+from fasb.decoding.decode import Answers, observe
+from fasb.metrics.answers import degenerate
+from fasb.metrics.calibration import conformal_threshold
+from fasb.model.load import LoadedModel
+from fasb.steering.bundle import Bundle
+from fasb.steering.policy import highest_judged
+from fasb.steering.trace import LIMIT, Trace
+from fasb.steering.tracker import Tracker
+from fasb.user.asking import Answered, encoded_choices, surprise
+from fasb.user.steering import texts_of
+
+REASONS = {
+    "touch": "would steer too many answers that should stay",
+    "changed": "changed too many control answers",
+    "degenerate": "wrote empty or repeating answers",
+    "perplexity": "wrote answers that the model itself finds unlikely",
+}
+"""Why a setting may not be chosen, in print."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a setting may do at most.
+
+    touch: share of answers that should stay and are steered, or of control answers that change.
+    perplexity: of steered answers under the unsteered model, as a multiple of the same answers'
+    unsteered.
+    """
+
+    touch: float
+    perplexity: float
+
+
+@dataclass(frozen=True, slots=True)
+class Harm:
+    """What steering did to some answers.
+
+    changed: share of control answers with another text. degenerate: answers, controls or not, that
+    are empty or repeat and were not so before. perplexity: of changed answers under the unsteered
+    model, as a multiple of what it was before; 1 where none changed.
+    """
+
+    changed: float
+    degenerate: int
+    perplexity: float
+
+    def reason(self, limits: Limits) -> str:
+        """Return the first of `REASONS` that holds, else nothing."""
+        if self.changed > limits.touch:
+            return "changed"
+        if self.degenerate:
+            return "degenerate"
+        return "perplexity" if self.perplexity > limits.perplexity else ""
+
+
+def thresholds(
+    model: LoadedModel,
+    bundles: Sequence[Bundle],
+    controls: Answered,
+    questions: Sequence[Question],
+    touch: float,
+) -> list[float]:
+    """Return the lowest beta of each bundle that leaves enough answers alone (docs/method.md X7).
+
+    Answers that should stay are the unsteered ones to control questions, and true reference answers
+    under the evaluation prompt. A new control answer fires at most `touch` often, and so does a new
+    one of both kinds together. Infinite where there are too few answers to promise that.
+    """
+    trackers: dict[bytes, Tracker] = {}
+    keys = []
+    for bundle in bundles:
+        assert bundle.tracker is not None
+        keys.append(bundle.tracker.content())
+        trackers[keys[-1]] = bundle.tracker
+    kinds, true = [], _true(model, bundles[0], questions)
+    for prompts, before in ((controls.prompts, controls.before), true):
+        seen = observe(model, prompts, before, list(trackers.values()), bundles[0].decoding.batch)
+        kinds.append({key: (before, p) for key, p in zip(trackers, seen, strict=True)})
+    found = []
+    for bundle, key in zip(bundles, keys, strict=True):
+        highest = []
+        for kind in kinds:
+            before, p = kind[key]
+            observed = Trace(before.tokens, before.length, before.ended, p)
+            highest.append(highest_judged(observed, bundle.policy).astype(np.float64))
+        # the references are not bounded alone: of a small table there are too few for a promise
+        lowest = max(
+            conformal_threshold(some, touch) for some in (highest[0], np.concatenate(highest))
+        )
+        # up, so that what lies at the threshold stays below it in batches of another size too
+        found.append(math.ceil(1e4 * lowest) / 1e4 if lowest < 1 else lowest)
+    return found
+
+
+def harm(
+    model: LoadedModel,
+    bundle: Bundle,
+    asked: Answered,
+    answers: Answers,
+    control: Bool[np.ndarray, " answer"],
+) -> Harm:
+    """Return what a bundle's answers did; `control` says which are to control questions."""
+    fired = answers.decision.fired.nonzero()[0].tolist()
+    rows, plain = answers.after.rows(), asked.before.rows()
+    texts = dict(zip(fired, texts_of(model, bundle, [rows[i] for i in fired]), strict=True))
+    changed = [i for i in fired if texts[i] != asked.texts[i]]
+    broken = [i for i in changed if degenerate(texts[i]) and not degenerate(asked.texts[i])]
+    perplexity = 1.0
+    if changed:
+        prompts = [asked.prompts[i] for i in changed]
+        sides = [surprise(model, bundle, prompts, [of[i] for i in changed]) for of in (rows, plain)]
+        perplexity = math.exp(float(sides[0].mean() - sides[1].mean()))
+    share = float(control[changed].sum() / max(control.sum(), 1))
+    return Harm(share, len(broken), perplexity)
+
+
+def _true(
+    model: LoadedModel, bundle: Bundle, questions: Sequence[Question]
+) -> tuple[list[list[int]], Trace]:
+    """Return the true reference answers as if the model had written them."""
+    prompts, answers = [], []
+    choices = iter(encoded_choices(model, bundle, questions))
+    for question in questions:
+        own = [next(choices) for _ in question.references]
+        for choice in own[: len(question.true)]:
+            prompts.append(list(choice.tokens[: choice.scored_start]))
+            answers.append(list(choice.tokens[choice.scored_start :]))
+    return prompts, Trace.of(answers, [LIMIT] * len(answers))

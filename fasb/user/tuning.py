@@ -1,0 +1,180 @@
+"""Tuning: which setting of a grid helps most, among those that do no harm.
+
+In: bundles of a grid, questions to tune on, control questions. Out: each setting with its value,
+or the reason why it is out; the best of them. Not to steer is one of them, and never out.
+
+Without a judge the value is MC2 as generated (docs/method.md X9), with one True*Info of the free
+answers.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from fasb.data.protocol import Question
+from fasb.decoding.decode import Answers
+from fasb.errors import DataError
+from fasb.judges.ask import run_judge
+from fasb.metrics.answers import true_info, verdict
+from fasb.model.load import LoadedModel
+from fasb.search import Tried, best_of
+from fasb.settings import JudgeSettings
+from fasb.steering.bundle import Bundle
+from fasb.user.asking import Answered, ask, mc2_as_generated, steered
+from fasb.user.guards import Harm, Limits, harm, thresholds
+from fasb.user.steering import texts_of
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """What one setting came to on the questions it was tuned on.
+
+    steered: share of free answers that fired. out: why it may not be chosen, of
+    `fasb.user.guards.REASONS`; empty where it may.
+    """
+
+    point: dict[str, Any]
+    bundle: Bundle
+    value: float
+    steered: float
+    out: str = ""
+    harm: Harm | None = None
+
+    @property
+    def tried(self) -> Tried:
+        """What decides which setting is best."""
+        return Tried(self.value, self.steered, float(self.point.get("alpha", 0.0)))
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """What a bundle remembers of it; no figures where it was left out before it was tried."""
+        if self.harm is None:
+            return {"point": self.point, "out": self.out}
+        figures = {"value": self.value, "steered": self.steered, **asdict(self.harm)}
+        return {"point": self.point, "out": self.out, **figures}
+
+    @property
+    def steers(self) -> bool:
+        """Whether it is more than the model as it is."""
+        return self.bundle.policy.when != "never"
+
+
+def tried(
+    model: LoadedModel,
+    questions: Sequence[Question],
+    controls: Sequence[str],
+    candidates: Sequence[tuple[dict[str, Any], Bundle]],
+    limits: Limits,
+    judge: JudgeSettings | None,
+) -> list[Candidate]:
+    """Return each point and its bundle with what it comes to; the last is not to steer.
+
+    A point without a beta gets the lowest that `limits.touch` allows.
+
+    Raises:
+        DataError: no question has a false answer, and nobody judges free answers.
+    """
+    if judge is None and not any(question.false for question in questions):
+        raise DataError(
+            "fit: no question to tune on has a false answer, and nobody judges free text; "
+            "add false answers, or name a judge"
+        )
+    texts = [question.text for question in questions]
+    first = candidates[0][1]
+    asked = ask(model, first, [*controls, *texts])
+    bounded, out = _bounded(model, questions, _head(asked, len(controls)), candidates, limits)
+    # not to steer is a setting too, whose parts are those of the first
+    bounded.append(({}, first.with_policy(when="never")))
+    bundles = [bundle for _, bundle in bounded]
+    answers = steered(model, asked, bundles)
+    is_control = np.arange(len(asked.texts)) < len(controls)
+    harms = [harm(model, one, asked, got, is_control) for one, got in zip(bundles, answers)]
+    values = _values(model, questions, bundles, answers, len(controls), judge)
+    found = []
+    for (point, bundle), value, got, done in zip(bounded, values, answers, harms, strict=True):
+        share = float(np.mean(got.decision.fired[len(controls) :]))
+        found.append(Candidate(point, bundle, value, share, done.reason(limits), done))
+    return [*out, *found]
+
+
+def best(found: Sequence[Candidate]) -> Candidate:
+    """Return the highest value of those that may be chosen.
+
+    Ties: fewer answers steered, then the smaller strength.
+    """
+    allowed = [one for one in found if not one.out]
+    return allowed[best_of([one.tried for one in allowed])]
+
+
+def _bounded(
+    model: LoadedModel,
+    questions: Sequence[Question],
+    controls: Answered,
+    candidates: Sequence[tuple[dict[str, Any], Bundle]],
+    limits: Limits,
+) -> tuple[list[tuple[dict[str, Any], Bundle]], list[Candidate]]:
+    """Return points whose beta is high enough, and those that are out because it is not."""
+    bundles = [bundle for _, bundle in candidates]
+    lowest = thresholds(model, bundles, controls, questions, limits.touch)
+    kept, out = [], []
+    for (point, bundle), bound in zip(candidates, lowest, strict=True):
+        beta = point.get("beta", bound)
+        if beta < bound or bound > 1:
+            out.append(Candidate(point, bundle, np.nan, np.nan, "touch"))
+        else:
+            policy = replace(bundle.policy, beta=beta)
+            kept.append(({**point, "beta": beta}, replace(bundle, policy=policy)))
+    return kept, out
+
+
+def _values(
+    model: LoadedModel,
+    questions: Sequence[Question],
+    bundles: Sequence[Bundle],
+    answers: Sequence[Answers],
+    n_controls: int,
+    judge: JudgeSettings | None,
+) -> list[float]:
+    """Return what each bundle's answers to the questions behind the controls are worth."""
+    if judge is None:
+        strengths = [got.decision.strength[n_controls:] for got in answers]
+        mc2 = mc2_as_generated(model, questions, bundles, strengths)
+        return np.nanmean(mc2, axis=1).tolist()
+    texts = []
+    for bundle, got in zip(bundles, answers, strict=True):
+        texts.append(texts_of(model, bundle, got.after.rows()[n_controls:]))
+    return _true_info(judge, questions, texts)
+
+
+def _true_info(
+    judge: JudgeSettings, questions: Sequence[Question], texts: Sequence[Sequence[str]]
+) -> list[float]:
+    """True*Info of each setting, each distinct answer judged once.
+
+    A judge of one of the two counts alone.
+    """
+    pairs = list(dict.fromkeys((i, text) for answers in texts for i, text in enumerate(answers)))
+    said = run_judge(judge, [questions[i] for i, _ in pairs], [text for _, text in pairs])
+    yes = {
+        kind: dict(zip(pairs, verdict(score).astype(float), strict=True))
+        for kind, score in said.items()
+    }
+    every = dict.fromkeys(pairs, 1.0)
+    return [
+        true_info(
+            *(
+                np.array([yes.get(kind, every)[pair] for pair in enumerate(answers)])
+                for kind in ("true", "info")
+            )
+        )
+        for answers in texts
+    ]
+
+
+def _head(asked: Answered, n: int) -> Answered:
+    """Return the first n prompts and answers."""
+    before = asked.before
+    rows = type(before)(before.tokens[:n], before.length[:n], before.ended[:n])
+    return Answered(asked.prompts[:n], rows, asked.texts[:n])
