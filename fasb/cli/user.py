@@ -201,7 +201,7 @@ def export_command(bundle: Path, file: Path) -> None:
 
 
 @click.command(
-    "verify", epilog="Example: fasb verify my.bundle results/tradeoff-s2/tradeoff-s2/seed0/*"
+    "verify", epilog="Example: fasb verify my.bundle results/middle-s2/middle-s2/seed0/*"
 )
 @click.argument(
     "files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE..."
