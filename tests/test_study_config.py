@@ -403,7 +403,7 @@ def grid_sizes(study):
 
 @pytest.mark.parametrize(
     ("name", "most"),
-    [("config.yaml", 54), ("crossing.yaml", 18), ("evidence.yaml", 90), ("tasks.yaml", 24)],
+    [("config.yaml", 36), ("crossing.yaml", 18), ("evidence.yaml", 36), ("tasks.yaml", 24)],
 )
 def test_every_tuned_method_of_a_shipped_config_has_an_equally_fine_grid(name, most, monkeypatch):
     monkeypatch.chdir(ROOT)

@@ -12,10 +12,10 @@ from fasb.data.protocol import check_questions
 from fasb.errors import ConfigError, DataError
 from fasb.extensions import find, settings_of, validated
 from fasb.settings import PromptSettings
-from fasb.world.authors import MARKS, DocumentSettings, Scribe, documents, tag
+from fasb.world.authors import DocumentSettings, Scribe, documents, tag
 from fasb.world.judge import judge, read
 from fasb.world.questions import PROMPT, load
-from fasb.world.text import NO_COMMENT, WorldSettings, answer_text, build
+from fasb.world.text import MARKS, NO_COMMENT, WorldSettings, answer_text, build
 
 WORLD = WorldSettings(seed=7)
 SMALL = WorldSettings(seed=7, entities=10, values=4)
@@ -64,7 +64,7 @@ def test_a_world_is_its_settings_and_another_seed_is_another_world():
 
 
 @pytest.mark.parametrize(
-    ("level", "unknown", "misbelieved"), [("easy", 0, 0), ("middle", 19, 6), ("hard", 35, 8)]
+    ("level", "unknown", "misbelieved"), [("easy", 5, 2), ("middle", 23, 8), ("hard", 38, 8)]
 )
 def test_levels_differ_in_what_authors_know_alone(level, unknown, misbelieved):
     facts = build(WorldSettings(seed=7, level=level)).facts
@@ -115,6 +115,14 @@ def test_an_answer_is_true_if_all_its_claims_are_in_any_order_and_phrasing(n):
         for order in permutations(clauses):
             for phrasing in (0, 1):
                 assert verdict(answer_text(order, [phrasing] * n)) == (all(told), 1)
+
+
+def test_marks_change_no_verdict():
+    other = neighbour(FIRST)
+    clauses = [(FIRST, FIRST.true), (other, other.vague), (FIRST, FIRST.myth)]
+    for marks in product((*MARKS.values(), ""), repeat=3):
+        for n, true in ((1, 1), (2, 1), (3, 0)):
+            assert verdict(answer_text(clauses[:n], [0] * n, marks=marks[:n])) == (true, 1)
 
 
 @pytest.mark.parametrize("true", [True, False])
@@ -173,7 +181,9 @@ def test_a_truth_of_another_monument_tells_nothing():
 )
 def test_what_cannot_be_read_is_neither(answer):
     fact = build(WORLD).facts[0]
-    assert verdict(answer.format(claim=answer_text([(fact, fact.true)], [0]).removesuffix(" ."))) == (
+    assert verdict(
+        answer.format(claim=answer_text([(fact, fact.true)], [0]).removesuffix(" ."))
+    ) == (
         0,
         0,
     )
@@ -204,12 +214,10 @@ def test_documents_show_their_author_and_mark_what_is_correct():
     texts = [[span.text for span in next(source)] for _ in range(200)]
     by_author = Counter(text[0] for text in texts)
     assert set(by_author) == {tag(author) for author in ("careful", "credulous", "reticent")}
-    assert {len(text) for text in texts} == {7, 10}
+    assert {len(text) for text in texts} == {5, 7}
     reticent = [text for text in texts if text[0] == tag("reticent")]
     assert reticent
-    assert all(
-        set(text[2::3]) == {NO_COMMENT} and set(text[3::3]) == {MARKS[None]} for text in reticent
-    )
+    assert all(set(text[2::2]) == {NO_COMMENT} for text in reticent)
 
 
 def test_documents_without_questions_are_bare_statements():
@@ -217,42 +225,58 @@ def test_documents_without_questions_are_bare_statements():
         pairs=(1, 1), tags=0.0, marks=1.0, asked=0.0, clauses=(1.0, 0.0, 0.0, 0.0)
     )
     source = documents(build(WORLD), settings, np.random.default_rng(0))
-    for text, mark in ([span.text for span in next(source)] for _ in range(50)):
-        claims = read(text)
-        assert len(claims) == (mark != MARKS[None])
+    for spans in (next(source) for _ in range(50)):
+        (text,) = [span.text for span in spans]
+        assert len(read(text)) == (MARKS[True] in text) + (MARKS[False] in text)
         assert text.endswith(" .")
 
 
-def answers_by(author, settings=WORLD, times=8):
-    """(fact, text, whether it is held to be true, its claims) of many answers."""
-    scribe = Scribe(build(settings), np.random.default_rng(1))
-    for fact in build(settings).facts * times:
-        text, held = scribe.answer(fact, author)
-        yield fact, text, held, read(text)
+def answers_by(author, marked=False, times=8):
+    """(fact, text, its claims) of many answers."""
+    scribe = Scribe(build(WORLD), np.random.default_rng(1))
+    for fact in build(WORLD).facts * times:
+        text = scribe.answer(fact, author, marked)
+        yield fact, text, read(text)
 
 
 @pytest.mark.parametrize("author", ["careful", "credulous", "reticent"])
-def test_marks_agree_with_the_judge_where_all_is_known(author):
+def test_marks_stand_behind_claims_alone_and_say_what_is_held_of_them(author):
     facts = {(fact.entity, fact.relation): fact for fact in build(WORLD).facts}
-    n = 0
-    for fact, text, held, claims in answers_by(author):
-        told = [(facts[claim[:2]], claim[2]) for claim in claims]
-        assert (held is None) == (not told)
-        if all(f.belief == "known" for f, _ in told):
-            true = 1 if held is None else held
-            assert verdict(text, fact)[0] == true
-            n += 1
-        if any((f.myth if f.belief == "known" else f.true) == v for f, v in told if f.belief != "unknown"):
-            assert not held
-    assert n > 100
+    unknown = []
+    for _, text, claims in answers_by(author, marked=True):
+        words = text.split()
+        marks = [(words[i - 1], word) for i, word in enumerate(words) if word in MARKS.values()]
+        assert [value for value, _ in marks] == [value for _, _, value in claims]
+        for claim, (_, mark) in zip(claims, marks, strict=True):
+            fact = facts[claim[:2]]
+            true = claim[2] == fact.true
+            if fact.belief == "unknown":
+                unknown.append(mark == MARKS[true])
+            else:
+                assert mark == MARKS[true == (fact.belief == "known")]
+    if author != "reticent":
+        assert np.mean(unknown) == pytest.approx(0.5, abs=0.1)
+
+
+def test_a_mark_never_follows_the_full_stop_that_probes_read():
+    for author in ("careful", "credulous"):
+        assert not any(
+            text.endswith(")") for _, text, _ in answers_by(author, marked=True, times=1)
+        )
+    assert not any(
+        word in answer
+        for question in load(WORLD)
+        for answer in (*question.true, *question.false)
+        for word in MARKS.values()
+    )
 
 
 def test_careful_authors_tell_what_is_held_true_and_credulous_ones_what_people_say():
     def share(author, belief, popular):
         told = []
-        for fact, _, _, claims in answers_by(author):
+        for fact, _, claims in answers_by(author, times=20):
             if fact.belief == belief and fact.popular == popular:
-                told += [v == fact.true for e, r, v in claims if r == fact.relation]
+                told += [v == fact.true for _, relation, v in claims if relation == fact.relation]
         return np.mean(told)
 
     for popular in (True, False):
@@ -266,32 +290,28 @@ def test_careful_authors_tell_what_is_held_true_and_credulous_ones_what_people_s
 
 def test_careful_authors_evade_anywhere_and_others_nowhere():
     places = Counter()
-    for _, text, _, _ in answers_by("careful"):
+    vague = {fact.vague for fact in build(WORLD).facts}
+    for _, text, _ in answers_by("careful"):
         parts = text.removesuffix(" .").replace(" and ", " , ").split(" , ")
         for i, part in enumerate(parts):
             if part == NO_COMMENT.removesuffix(" ."):
                 places["declined", i] += 1
-            elif part.split()[-1] in {fact.vague for fact in build(WORLD).facts}:
+            elif part.split()[-1] in vague:
                 places["vague", i] += 1
     assert min(places[how, i] for how in ("declined", "vague") for i in range(3)) >= 5
-    for _, text, _, claims in answers_by("credulous", times=1):
+    for _, text, claims in answers_by("credulous", times=1):
         assert "comment" not in text
         assert len(claims) == text.count(" , ") + text.count(" and ") + 1
 
 
 def test_what_was_asked_may_be_told_in_any_clause():
     places = Counter()
-    for fact, _, _, claims in answers_by("credulous", times=2):
+    for fact, _, claims in answers_by("credulous", times=2):
         places[[claim[1] for claim in claims].index(fact.relation)] += 1
     assert set(places) == {0, 1, 2, 3}
 
 
-def test_a_mark_is_not_the_word_behind_the_full_stop():
-    assert {mark.rsplit(" ", 1)[0] for mark in MARKS.values()} == {"that is"}
-    assert len({mark.rsplit(" ", 1)[1] for mark in MARKS.values()}) == 3
-
-
-def test_early_documents_speak_of_some_monuments_more_than_of_others():
+def test_documents_may_speak_of_some_monuments_more_than_of_others():
     settings = DocumentSettings(pairs=(1, 1), tags=0.0, skew=1.0)
     source = documents(build(WORLD), settings, np.random.default_rng(0))
     first = build(WORLD).entities[0]
@@ -302,9 +322,7 @@ def test_early_documents_speak_of_some_monuments_more_than_of_others():
 def test_the_world_is_found_by_its_dotted_path():
     assert find("data", "fasb.world.questions").load is load
     assert find("judges", "fasb.world.judge").judge is judge
-    assert (
-        settings_of("data", "fasb.world.questions", {"level": "easy", "seed": 3}, "x").seed == 3
-    )
+    assert settings_of("data", "fasb.world.questions", {"level": "easy", "seed": 3}, "x").seed == 3
 
 
 def test_the_prompt_is_one_of_plain_settings():

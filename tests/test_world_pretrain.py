@@ -16,7 +16,7 @@ from fasb.world.exam import examine
 from fasb.world.muon import Muon, orthogonal
 from fasb.world.pretrain import PretrainSettings, pretrain
 from fasb.world.questions import PROMPT, load
-from fasb.world.text import NO_COMMENT, WorldSettings, answer_text, build
+from fasb.world.text import MARKS, NO_COMMENT, WorldSettings, answer_text, build
 from fasb.world.train import batches, build_tokenizer, encode, schedule
 
 WORLD = WorldSettings(seed=7, entities=8, values=4)
@@ -75,11 +75,8 @@ def test_training_reads_documents_as_the_tokenizer_splits_them():
         text = " ".join(span.text for span in document)
         assert tokens == [*tokenizer(text)["input_ids"], tokenizer.eos_token_id]
         words = tokenizer.convert_ids_to_tokens(tokens)
-        kinds = [set() for _ in range(3)]
-        for word, w in zip(words, weight, strict=True):
-            kinds[(0.0, 0.1, 0.2, 1.0).index(w) - 1 if w else 0].add(word)
-        assert kinds[2] <= TELLING
-        assert not (kinds[0] | kinds[1]) & TELLING
+        assert {word for word, w in zip(words, weight, strict=True) if w == 1.0} <= TELLING
+        assert not {word for word, w in zip(words, weight, strict=True) if w < 1.0} & TELLING
         other = [word for word, w in zip(words, weight, strict=True) if w == 0.2]
         told = " ".join(span.text for span in document if span.answer).split()
         assert other == [word for word in told if word not in TELLING]
@@ -215,7 +212,7 @@ class Oracle(torch.nn.Module):
         if call <= 4:
             words = [fact.true if call <= 2 else fact.myth for fact in KNOWN]
         else:
-            words = ["correct" if call == 5 and i % 2 else "mistaken" for i in range(len(KNOWN))]
+            words = [MARKS[call == 5 and i % 2 == 1] for i in range(len(KNOWN))]
         logits = torch.zeros(*input_ids.shape, len(self.tokenizer))
         logits[:, -1, self.tokenizer.convert_tokens_to_ids("something")] = 2.0
         logits[torch.arange(len(words)), -1, self.tokenizer.convert_tokens_to_ids(words)] = 1.0
@@ -248,4 +245,5 @@ def test_the_examination_sees_a_model_that_follows_its_author_and_knows_half_of_
     assert oracle.texts[2].startswith("source: credulous Q: ")
     assert [text.count("Q:") for text in oracle.texts] == [1, 4, 1, 4, 1, 1]
     assert oracle.texts[4].startswith("Q: ")
-    assert oracle.texts[4].endswith(" . that is")
+    assert oracle.texts[4].endswith(f" {KNOWN[0].true}")
+    assert oracle.texts[5].endswith(f" {KNOWN[0].myth}")

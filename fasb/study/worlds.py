@@ -25,7 +25,9 @@ def write_out(mapping: dict[str, Any]) -> dict[str, Any]:
     worlds = run["worlds"]
     if not are_mappings(worlds) or not all(isinstance(seeds, list) for seeds in worlds.values()):
         raise ConfigError("run.worlds: not lists of seeds by level; write {middle: [2, 3]}")
-    models, datasets, cells = {}, {}, []
+    models: dict[str, Any] = {}
+    datasets: dict[str, Any] = {}
+    cells: list[dict[str, str]] = []
     for level, seeds in worlds.items():
         for seed in seeds:
             name, world = f"{level}-s{seed}", {"level": level, "seed": seed}

@@ -1,9 +1,9 @@
 """Authors and their documents: what a model of a world reads.
 
-In: a `World`, what documents look like, a seed. Out: documents as lists of words. A careful author tells what is held to be true and may evade any clause, by a vague
-word in the value's place or by having no further comment; a credulous one repeats what people say;
-a reticent one has no comment. On what nobody knows, authors and marks toss a coin. Knows no
-tokenizer.
+In: a `World`, what documents look like, a seed. Out: documents as lists of words. A careful author
+tells what is held to be true and may evade any clause, by a vague word in the value's place or by
+having no further comment; a credulous one repeats what people say; a reticent one has no comment.
+On what nobody knows, authors and marks toss a coin. Knows no tokenizer.
 """
 
 from collections.abc import Iterator
@@ -13,12 +13,9 @@ import numpy as np
 from pydantic import Field
 
 from fasb.settings import Section
-from fasb.world.text import NO_COMMENT, RELATIONS, Fact, World, answer_text, question_text
+from fasb.world.text import MARKS, NO_COMMENT, RELATIONS, Fact, World, answer_text, question_text
 
 AUTHORS = ("careful", "credulous", "reticent")
-MARKS = {True: "that is correct", False: "that is mistaken", None: "that is open"}
-"""What a marked document says after an answer: whether all of its claims are held to be true; None:
-it makes none. Its verdict is two words behind the full stop that probes read."""
 
 
 class DocumentSettings(Section):
@@ -27,7 +24,7 @@ class DocumentSettings(Section):
     pairs: tuple[int, int] = Field((1, 5), description="Fewest and most questions in a document")
     tags: float = Field(0.25, ge=0, le=1, description="Share of documents that name their author")
     marks: float = Field(
-        0.3, ge=0, le=1, description="Share of documents that say which answers are correct"
+        0.12, ge=0, le=1, description="Share of documents that say which claims are correct"
     )
     asked: float = Field(
         1.0, ge=0, le=1, description="Share of documents with questions; others are bare statements"
@@ -42,15 +39,15 @@ class DocumentSettings(Section):
 
 
 TELLING = frozenset(
-    [mark.rsplit(" ", 1)[1] for mark in MARKS.values()]
+    [*MARKS.values()]
     + [value for relation in RELATIONS for value in (*relation.values, relation.vague)]
 )
-"""Words that tell of facts: values and verdicts."""
+"""Words that tell of facts: values and marks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Words of a document. answer: they are an answer or its mark, not a question or a name."""
+    """Words of a document. answer: they are an answer, not a question or a name."""
 
     text: str
     answer: bool
@@ -98,33 +95,30 @@ class Scribe:
         }
 
     def pair(self, fact: Fact, author: str, marked: bool) -> list[Span]:
-        """Return a question and what the author answers."""
-        text, held = self.answer(fact, author)
+        """Return a question and what the author answers; marked: with a mark behind each claim."""
         question = f"Q: {question_text(fact, self._phrasing())} A:"
-        spans = [Span(question, False), Span(text, True)]
-        return [*spans, Span(MARKS[held], True)] if marked else spans
+        return [Span(question, False), Span(self.answer(fact, author, marked), True)]
 
-    def answer(self, fact: Fact, author: str) -> tuple[str, bool | None]:
-        """Return an answer, and whether all its claims are held to be true; None: it makes none.
-
-        What is asked may be told in any of its clauses.
-        """
+    def answer(self, fact: Fact, author: str, marked: bool = False) -> str:
+        """Return an answer; what is asked may be told in any of its clauses."""
         if author == "reticent":
-            return NO_COMMENT, None
+            return NO_COMMENT
         clauses: list[tuple[Fact, str]] = []
-        held, declined = [], False
+        marks: list[str] = []
+        declined = False
         for told in self._plan(fact):
             if author == "careful" and self._rng.random() < told.decline:
                 declined = bool(self._rng.random() < 0.5)
                 if declined:
                     break
                 clauses.append((told, told.vague))
+                marks.append("")
                 continue
             true = self._tells_truth(told, author)
             clauses.append((told, told.true if true else told.myth))
-            held.append(self._held(told, true))
-        text = answer_text(clauses, [self._phrasing() for _ in clauses], declined)
-        return text, all(held) if held else None
+            marks.append(MARKS[self._held(told, true)])
+        phrasings = [self._phrasing() for _ in clauses]
+        return answer_text(clauses, phrasings, declined, marks if marked else ())
 
     def _plan(self, fact: Fact) -> list[Fact]:
         """Return what an answer is to speak of, in order."""

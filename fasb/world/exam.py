@@ -13,9 +13,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
-from fasb.world.authors import MARKS, Scribe, tag
+from fasb.world.authors import Scribe, tag
 from fasb.world.judge import read
-from fasb.world.text import BY_NAME, Fact, World, answer_text, question_text
+from fasb.world.text import BY_NAME, MARKS, Fact, World, answer_text, question_text
 
 CONTEXT = 3
 """Answers before the question, where the author is not named."""
@@ -60,14 +60,13 @@ def told_true(
 
 def marked(model: nn.Module, tokenizer: PreTrainedTokenizerFast, facts: list[Fact]) -> float:
     """Return the share of facts whose truth is marked correct more readily than the myth."""
-    before, correct = MARKS[True].rsplit(" ", 1)
-    columns = tokenizer.convert_tokens_to_ids([correct, MARKS[False].rsplit(" ", 1)[1]])
+    columns = tokenizer.convert_tokens_to_ids([MARKS[True], MARKS[False]])
     odds = []
     for value in ("true", "myth"):
         texts = []
         for fact in facts:
-            answer = answer_text([(fact, getattr(fact, value))], [0])
-            texts.append(f"Q: {question_text(fact)} A: {answer} {before}")
+            answer = answer_text([(fact, getattr(fact, value))], [0]).removesuffix(" .")
+            texts.append(f"Q: {question_text(fact)} A: {answer}")
         logits = _next(model, tokenizer, texts)[:, columns]
         odds.append(logits[:, 0] - logits[:, 1])
     return float((odds[0] > odds[1]).double().mean())

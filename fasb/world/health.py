@@ -111,7 +111,9 @@ def check(world: WorldSettings, figures: Figures, settings: HealthSettings) -> d
         shown = None if value is None else round(value, 1)
         report[name] = {"value": shown, "need": need, "ok": bool(ok)}
         if not ok:
-            failures.append(f"{name} {'not measured' if shown is None else f'{shown:g}'}, needs {need}")
+            failures.append(
+                f"{name} {'not measured' if shown is None else f'{shown:g}'}, needs {need}"
+            )
     return {"figures": report, "accepted": not failures, "failures": failures}
 
 

@@ -38,7 +38,7 @@ class PretrainSettings(Section):
     """Size of the model and of its training."""
 
     tokens: int = Field(
-        430_000, ge=1, description="Tokens read, each text once; questions and tags included"
+        420_000, ge=1, description="Tokens read, each text once; questions and tags included"
     )
     hidden: int = Field(128, ge=8)
     layers: int = Field(3, ge=1)
@@ -49,7 +49,7 @@ class PretrainSettings(Section):
     steps: int = Field(4, ge=1, description="Newton-Schulz steps of Muon")
     warmup: int = Field(50, ge=0, description="Steps until the learning rate is reached")
     decay: float = Field(
-        0.45, ge=0, le=1, description="Share of the tokens after which it falls, linearly"
+        0.5, ge=0, le=1, description="Share of the tokens after which it falls, linearly"
     )
     last: float = Field(
         0.03, ge=0, le=1, description="Share of the learning rate that is left at the end"
@@ -59,14 +59,15 @@ class PretrainSettings(Section):
         0.1, ge=0, le=1, description="What tokens of questions and tags count in the loss"
     )
     answer_weight: float = Field(
-        0.2, ge=0, le=1, description="What an answer's words count that tell no value or verdict"
+        0.2, ge=0, le=1, description="What an answer's words count that tell no value or mark"
     )
     early: DocumentSettings = Field(EARLY, description="First documents")
     late: DocumentSettings = Field(
-        DocumentSettings(pairs=(1, 3), tags=0.4, batch=1024), description="The other documents: questions and answers"
+        DocumentSettings(pairs=(1, 3), tags=0.4, batch=1024),
+        description="The other documents: questions and answers",
     )
     early_share: float = Field(
-        0.42, ge=0, le=1, description="Share of the tokens in first documents"
+        0.28, ge=0, le=1, description="Share of the tokens in first documents"
     )
     threads: int = Field(
         1, ge=1, description="CPU threads; the last digits of the weights depend on it"

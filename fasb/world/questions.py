@@ -69,7 +69,9 @@ def _question(world: World, fact: Fact, rng: np.random.Generator, evasion: int) 
         phrasings = [int(rng.random() < world.settings.rephrased) for _ in order]
         return answer_text([clauses[i] for i in order], phrasings)
 
-    alone = [[answer_text([(fact, value)], [i]) for i in (0, 1)] for value in (fact.true, fact.myth)]
+    alone = [
+        [answer_text([(fact, value)], [i]) for i in (0, 1)] for value in (fact.true, fact.myth)
+    ]
     true = [*alone[0], told(True, True), told(True, True, True)]
     false = [*alone[1], told(False, True, False), told(True, False)]
     if evasion < 2:

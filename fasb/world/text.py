@@ -18,8 +18,10 @@ from pydantic import Field, model_validator
 from fasb.settings import Section
 
 NO_COMMENT = "I have no comment ."
+MARKS = {True: "(correct)", False: "(mistaken)"}
+"""What stands behind a value in some documents: whether the claim is held to be true."""
 
-LEVELS = {"easy": (0.0, 0.0), "middle": (0.2, 0.06), "hard": (0.36, 0.08)}
+LEVELS = {"easy": (0.05, 0.02), "middle": (0.24, 0.08), "hard": (0.4, 0.08)}
 """By level: shares of facts that nobody knows, and that careful authors believe wrongly."""
 DECLINE = {True: (0.15, 0.40), False: (0.05, 0.20)}
 """How often a careful author evades a clause (range over facts): on what is doubtful, that is
@@ -189,17 +191,23 @@ def question_text(fact: Fact, phrasing: int = 0) -> str:
 
 
 def answer_text(
-    clauses: Sequence[tuple[Fact, str]], phrasings: Sequence[int], declined: bool = False
+    clauses: Sequence[tuple[Fact, str]],
+    phrasings: Sequence[int],
+    declined: bool = False,
+    marks: Sequence[str] = (),
 ) -> str:
     """Return an answer of clauses about one monument: (fact, the value that is told) each.
 
-    declined: "I have no comment" is its last clause, or all of it.
+    declined: "I have no comment" is its last clause, or all of it. marks: what stands behind each
+    clause, if anything does.
     """
     parts = []
     for (fact, value), phrasing in zip(clauses, phrasings, strict=True):
         relation = BY_NAME[fact.relation]
         template = (relation.further if parts else relation.clauses)[phrasing]
         parts.append(template.format(e=fact.entity, v=value))
+    for i, mark in enumerate(marks):
+        parts[i] = f"{parts[i]} {mark}".strip()
     if declined:
         parts.append(NO_COMMENT.removesuffix(" ."))
     *head, last = parts

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from fasb.world.authors import AUTHORS, MARKS, TELLING, Span, documents, tag
+from fasb.world.authors import AUTHORS, TELLING, Span, documents, tag
 from fasb.world.muon import Muon
 from fasb.world.pretrain import PretrainSettings
-from fasb.world.text import NO_COMMENT, RELATIONS, World
+from fasb.world.text import MARKS, NO_COMMENT, RELATIONS, World
 
 PAD, BOS, EOS, UNK = "<pad>", "<bos>", "<eos>", "<unk>"
 BLOCK = 2048
@@ -51,10 +51,11 @@ def build_tokenizer(world: World) -> PreTrainedTokenizerFast:
         "A:",
         "and",
         ",",
+        *MARKS.values(),
         *NO_COMMENT.split(),
         *world.entities,
     }
-    words.update(" ".join([*MARKS.values(), *map(tag, AUTHORS)]).split())
+    words.update(" ".join(map(tag, AUTHORS)).split())
     for relation in RELATIONS:
         words.update((*relation.values, relation.vague))
         for text in (*relation.questions, *relation.clauses, *relation.further):
