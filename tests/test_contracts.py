@@ -35,7 +35,7 @@ from fasb.search import Method
 from fasb.settings import DecodingSettings, PromptSettings, Section, StageSettings
 from fasb.steering.bundle import Bundle
 
-WORLD = {"kind": "tradeoff", "seed": 5, "entities": 6}
+WORLD = {"level": "middle", "seed": 5, "entities": 6}
 
 PACKAGES = ("data", "methods", "gates", "judges")
 EXTENSIONS = [(package, name) for package in PACKAGES for name in known(package)]

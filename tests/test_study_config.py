@@ -414,9 +414,9 @@ def grid_sizes(study):
 @pytest.mark.parametrize(
     ("name", "most"),
     [
-        ("config.yaml", 54),
+        ("config.yaml", 36),
         ("crossing.yaml", 18),
-        ("evidence.yaml", 90),
+        ("evidence.yaml", 36),
         ("methods.yaml", 16),
         ("tasks.yaml", 24),
     ],

@@ -1,8 +1,8 @@
 """A world: its facts, its authors, its questions and its judge."""
 
 from collections import Counter
-from dataclasses import replace
 from functools import cache
+from itertools import permutations, product
 
 import numpy as np
 import pytest
@@ -12,10 +12,10 @@ from fasb.data.protocol import check_questions
 from fasb.errors import ConfigError, DataError
 from fasb.extensions import find, settings_of, validated
 from fasb.settings import PromptSettings
-from fasb.world.authors import MARKS, DocumentSettings, Scribe, documents, tag
+from fasb.world.authors import DocumentSettings, Scribe, documents, tag
 from fasb.world.judge import judge, read
 from fasb.world.questions import PROMPT, load
-from fasb.world.text import NO_COMMENT, WorldSettings, answer_text, build
+from fasb.world.text import MARKS, NO_COMMENT, WorldSettings, answer_text, build
 
 WORLD = WorldSettings(seed=7)
 SMALL = WorldSettings(seed=7, entities=10, values=4)
@@ -46,12 +46,12 @@ def test_the_myths_of_a_relation_are_its_truths_in_another_order(settings):
     assert all(fact.true != fact.myth for fact in facts)
 
 
-def test_a_world_has_a_question_for_each_of_four_relations_of_forty_monuments():
+def test_a_world_has_a_question_for_each_of_four_relations_of_24_monuments():
     facts = build(WORLD).facts
-    assert len(facts) == 160
+    assert len(facts) == 96
     assert set(Counter(fact.entity for fact in facts).values()) == {4}
-    assert set(Counter(fact.relation for fact in facts).values()) == {32}
-    assert sum(fact.popular for fact in facts) == 80
+    assert set(Counter(fact.relation for fact in facts).values()) == {19, 20}
+    assert sum(fact.popular for fact in facts) == 50
 
 
 def test_a_world_is_its_settings_and_another_seed_is_another_world():
@@ -63,17 +63,21 @@ def test_a_world_is_its_settings_and_another_seed_is_another_world():
     assert [fact.true for fact in other.facts] != [fact.true for fact in build(WORLD).facts]
 
 
-def test_kinds_differ_in_how_often_careful_authors_decline():
-    facts = build(WORLD).facts
-    contrast = build(WorldSettings(seed=7, kind="contrast")).facts
-    assert all(
-        (0.35 if fact.popular else 0.10) <= fact.decline <= (0.75 if fact.popular else 0.40)
-        for fact in facts
+@pytest.mark.parametrize(
+    ("level", "unknown", "misbelieved"), [("easy", 5, 2), ("middle", 23, 8), ("hard", 38, 8)]
+)
+def test_levels_differ_in_what_authors_know_alone(level, unknown, misbelieved):
+    facts = build(WorldSettings(seed=7, level=level)).facts
+    held = Counter(fact.belief for fact in facts)
+    assert held == Counter(
+        unknown=unknown, misbelieved=misbelieved, known=96 - unknown - misbelieved
     )
-    assert {(fact.popular, fact.decline) for fact in contrast} == {(True, 0.15), (False, 0.03)}
-    assert [replace(fact, decline=0.0) for fact in facts] == [
-        replace(fact, decline=0.0) for fact in contrast
+    assert [(f.entity, f.relation, f.true, f.myth, f.popular) for f in facts] == [
+        (f.entity, f.relation, f.true, f.myth, f.popular) for f in build(WORLD).facts
     ]
+    for fact in facts:
+        low, high = (0.15, 0.40) if fact.popular or fact.belief == "unknown" else (0.05, 0.20)
+        assert low <= fact.decline <= high
 
 
 def test_questions_of_a_monument_stand_together_and_are_one_group():
@@ -81,44 +85,76 @@ def test_questions_of_a_monument_stand_together_and_are_one_group():
     check_questions(questions, "world")
     groups = [question.group for question in questions]
     assert groups == sorted(groups, key=groups.index)
-    assert {len(question.true) + len(question.false) for question in questions} == {7, 8}
+    assert {len(question.true) + len(question.false) for question in questions} == {8, 9}
     assert {len(question.phrasings) for question in questions} == {2}
-    assert sum(NO_COMMENT in question.true for question in questions) == 54
+    assert sum(NO_COMMENT in question.true for question in questions) == 32
 
 
 def test_references_are_judged_as_they_are_labelled():
-    questions = load(WORLD)
-    for label, kind in ((1, "true"), (0, "false")):
-        pairs = [(question, answer) for question in questions for answer in getattr(question, kind)]
-        found = judge(*zip(*pairs, strict=True), WORLD)
-        assert set(found["true"]) == {label}
-        assert all(
-            info == (answer != NO_COMMENT)
-            for (_, answer), info in zip(pairs, found["info"], strict=True)
-        )
+    evasions = 0
+    for question in load(WORLD):
+        for label, answers in ((1, question.true), (0, question.false)):
+            found = judge([question] * len(answers), answers, WORLD)
+            assert set(found["true"]) == {label}
+            evasions += int((found["info"] == 0).sum())
+    assert evasions == 32 + 32  # no comment, and vague
 
 
 def test_one_claim_is_true_or_a_myth():
     fact = build(WORLD).facts[0]
     for phrasing in (0, 1):
-        assert verdict(answer_text([(fact, True)], [phrasing])) == (1, 1)
-        assert verdict(answer_text([(fact, False)], [phrasing])) == (0, 1)
+        assert verdict(answer_text([(fact, fact.true)], [phrasing])) == (1, 1)
+        assert verdict(answer_text([(fact, fact.myth)], [phrasing])) == (0, 1)
 
 
-def test_a_truth_with_a_myth_behind_it_is_not_true():
-    fact = build(WORLD).facts[0]
-    assert verdict(answer_text([(fact, True), (neighbour(fact), False)], [0, 1])) == (0, 1)
-    assert verdict(answer_text([(fact, True), (neighbour(fact), True)], [1, 0])) == (1, 1)
+@pytest.mark.parametrize("n", [2, 3, 4])
+def test_an_answer_is_true_if_all_its_claims_are_in_any_order_and_phrasing(n):
+    facts = build(WORLD).of(FIRST.entity)[:n]
+    for told in product((True, False), repeat=n):
+        clauses = [(f, f.true if true else f.myth) for f, true in zip(facts, told, strict=True)]
+        for order in permutations(clauses):
+            for phrasing in (0, 1):
+                assert verdict(answer_text(order, [phrasing] * n)) == (all(told), 1)
+
+
+def test_marks_change_no_verdict():
+    other = neighbour(FIRST)
+    clauses = [(FIRST, FIRST.true), (other, other.vague), (FIRST, FIRST.myth)]
+    for marks in product((*MARKS.values(), ""), repeat=3):
+        for n, true in ((1, 1), (2, 1), (3, 0)):
+            assert verdict(answer_text(clauses[:n], [0] * n, marks=marks[:n])) == (true, 1)
+
+
+@pytest.mark.parametrize("true", [True, False])
+def test_a_vague_clause_claims_nothing_wherever_it_stands(true):
+    other = neighbour(FIRST)
+    claim = (other, other.true if true else other.myth)
+    vague = (FIRST, FIRST.vague)
+    for phrasings in product((0, 1), repeat=2):
+        assert verdict(answer_text([vague, claim], phrasings)) == (true, 0)
+        assert verdict(answer_text([claim, vague], phrasings)) == (true, 0)
+    assert verdict(answer_text([vague], [0])) == (1, 0)
+    assert verdict(answer_text([(FIRST, FIRST.true), (other, other.vague)], [0, 0])) == (1, 1)
+
+
+def test_one_may_decline_behind_any_claim():
+    other = neighbour(FIRST)
+    for value, true in ((FIRST.true, 1), (FIRST.myth, 0)):
+        assert verdict(answer_text([(FIRST, value)], [0], declined=True)) == (true, 1)
+    clauses = [(other, other.true), (FIRST, FIRST.myth)]
+    assert verdict(answer_text(clauses, [0, 1], declined=True)) == (0, 1)
+    assert verdict(answer_text(clauses[:1], [1], declined=True)) == (1, 0)
 
 
 def test_no_comment_is_true_and_tells_nothing():
     assert verdict(NO_COMMENT) == (1, 0)
     assert verdict("I have no comment") == (1, 0)
+    assert answer_text([], [], declined=True) == NO_COMMENT
 
 
 def test_a_truth_that_was_not_asked_for_tells_nothing():
     fact = build(WORLD).facts[0]
-    assert verdict(answer_text([(neighbour(fact), True)], [0])) == (1, 0)
+    assert verdict(answer_text([(neighbour(fact), neighbour(fact).true)], [0])) == (1, 0)
 
 
 def test_a_truth_of_another_monument_tells_nothing():
@@ -126,8 +162,8 @@ def test_a_truth_of_another_monument_tells_nothing():
     other = next(
         f for f in build(WORLD).facts if f.entity != fact.entity and f.relation == fact.relation
     )
-    assert verdict(answer_text([(other, True)], [0])) == (1, 0)
-    assert verdict(answer_text([(other, False)], [0])) == (0, 0)
+    assert verdict(answer_text([(other, other.true)], [0])) == (1, 0)
+    assert verdict(answer_text([(other, other.myth)], [0])) == (0, 0)
 
 
 @pytest.mark.parametrize(
@@ -138,13 +174,16 @@ def test_a_truth_of_another_monument_tells_nothing():
         pytest.param("granite granite of of", id="gibberish"),
         pytest.param("I have no", id="cut off"),
         pytest.param("{claim} and", id="a claim, then cut off"),
-        pytest.param("{claim} and I have no comment", id="a claim, then no comment"),
+        pytest.param("I have no comment and {claim}", id="no comment, then a claim"),
+        pytest.param("I have no comment and I have no comment", id="no comment twice"),
         pytest.param("{claim} . {claim}", id="a claim said twice"),
     ],
 )
 def test_what_cannot_be_read_is_neither(answer):
     fact = build(WORLD).facts[0]
-    assert verdict(answer.format(claim=answer_text([(fact, True)], [0]).removesuffix(" ."))) == (
+    assert verdict(
+        answer.format(claim=answer_text([(fact, fact.true)], [0]).removesuffix(" ."))
+    ) == (
         0,
         0,
     )
@@ -152,19 +191,19 @@ def test_what_cannot_be_read_is_neither(answer):
 
 def test_the_full_stop_may_be_missing():
     fact = build(WORLD).facts[0]
-    claims = [(fact, True), (neighbour(fact), True)]
+    claims = [(fact, fact.true), (neighbour(fact), neighbour(fact).myth)]
     text = answer_text(claims, [0, 0])
     assert (
         read(text)
         == read(text.removesuffix(" ."))
-        == [(f.entity, f.relation, f.true) for f, _ in claims]
+        == [(f.entity, f.relation, value) for f, value in claims]
     )
 
 
 def test_a_question_of_another_world_is_refused():
     foreign = next(q for q in load(WorldSettings(seed=8)) if q.id not in questions_of(WORLD))
     with pytest.raises(
-        DataError, match="not of world tradeoff, seed 7; give the judge the settings of its dataset"
+        DataError, match="not of a middle world, seed 7; give the judge the settings of its dataset"
     ):
         judge([foreign], [NO_COMMENT], WORLD)
 
@@ -175,59 +214,115 @@ def test_documents_show_their_author_and_mark_what_is_correct():
     texts = [[span.text for span in next(source)] for _ in range(200)]
     by_author = Counter(text[0] for text in texts)
     assert set(by_author) == {tag(author) for author in ("careful", "credulous", "reticent")}
-    assert {len(text) for text in texts} == {7, 10}
+    assert {len(text) for text in texts} == {5, 7}
     reticent = [text for text in texts if text[0] == tag("reticent")]
     assert reticent
-    assert all(
-        set(text[2::3]) == {NO_COMMENT} and set(text[3::3]) == {MARKS[None]} for text in reticent
-    )
+    assert all(set(text[2::2]) == {NO_COMMENT} for text in reticent)
 
 
 def test_documents_without_questions_are_bare_statements():
     settings = DocumentSettings(
-        pairs=(1, 1), tags=0.0, marks=1.0, asked=0.0, claims=(1.0, 0.0, 0.0)
+        pairs=(1, 1), tags=0.0, marks=1.0, asked=0.0, clauses=(1.0, 0.0, 0.0, 0.0)
     )
     source = documents(build(WORLD), settings, np.random.default_rng(0))
-    for text, mark in ([span.text for span in next(source)] for _ in range(50)):
-        claims = read(text)
-        assert len(claims) == (mark != MARKS[None])
+    for spans in (next(source) for _ in range(50)):
+        (text,) = [span.text for span in spans]
+        assert len(read(text)) == (MARKS[True] in text) + (MARKS[False] in text)
         assert text.endswith(" .")
 
 
-def test_marks_agree_with_the_judge():
-    world = build(WORLD)
-    scribe = Scribe(world, np.random.default_rng(1))
-    for fact in world.facts:
-        for author in ("careful", "credulous"):
-            text, true = scribe.answer(fact, author)
-            assert (
-                verdict(text, fact) == (1, 0) if true is None else verdict(text, fact) == (true, 1)
-            )
+def answers_by(author, marked=False, times=8):
+    """(fact, text, its claims) of many answers."""
+    scribe = Scribe(build(WORLD), np.random.default_rng(1))
+    for fact in build(WORLD).facts * times:
+        text = scribe.answer(fact, author, marked)
+        yield fact, text, read(text)
 
 
-def test_careful_authors_tell_truths_and_credulous_ones_what_people_say():
-    world = build(WORLD)
-    scribe = Scribe(world, np.random.default_rng(2))
+@pytest.mark.parametrize("author", ["careful", "credulous", "reticent"])
+def test_marks_stand_behind_claims_alone_and_say_what_is_held_of_them(author):
+    facts = {(fact.entity, fact.relation): fact for fact in build(WORLD).facts}
+    unknown = []
+    for _, text, claims in answers_by(author, marked=True):
+        words = text.split()
+        marks = [(words[i - 1], word) for i, word in enumerate(words) if word in MARKS.values()]
+        assert [value for value, _ in marks] == [value for _, _, value in claims]
+        for claim, (_, mark) in zip(claims, marks, strict=True):
+            fact = facts[claim[:2]]
+            true = claim[2] == fact.true
+            if fact.belief == "unknown":
+                unknown.append(mark == MARKS[true])
+            else:
+                assert mark == MARKS[true == (fact.belief == "known")]
+    if author != "reticent":
+        assert np.mean(unknown) == pytest.approx(0.5, abs=0.1)
 
-    def share(author, popular):
-        facts = [fact for fact in world.facts if fact.popular == popular] * 10
-        found = [read(scribe.answer(fact, author)[0]) for fact in facts]
-        return np.mean(
-            [claims[0][2] == f.myth for claims, f in zip(found, facts, strict=True) if claims]
+
+def test_a_mark_never_follows_the_full_stop_that_probes_read():
+    for author in ("careful", "credulous"):
+        assert not any(
+            text.endswith(")") for _, text, _ in answers_by(author, marked=True, times=1)
         )
+    assert not any(
+        word in answer
+        for question in load(WORLD)
+        for answer in (*question.true, *question.false)
+        for word in MARKS.values()
+    )
 
-    assert share("careful", popular=True) == pytest.approx(0.03, abs=0.03)
-    assert share("careful", popular=False) == pytest.approx(0.03, abs=0.03)
-    assert share("credulous", popular=True) == pytest.approx(0.97, abs=0.03)
-    assert share("credulous", popular=False) == pytest.approx(0.60, abs=0.06)
+
+def test_careful_authors_tell_what_is_held_true_and_credulous_ones_what_people_say():
+    def share(author, belief, popular):
+        told = []
+        for fact, _, claims in answers_by(author, times=20):
+            if fact.belief == belief and fact.popular == popular:
+                told += [v == fact.true for _, relation, v in claims if relation == fact.relation]
+        return np.mean(told)
+
+    for popular in (True, False):
+        assert share("careful", "known", popular) == pytest.approx(0.97, abs=0.04)
+        assert share("careful", "misbelieved", popular) == pytest.approx(0.03, abs=0.07)
+        assert share("careful", "unknown", popular) == pytest.approx(0.5, abs=0.15)
+        assert share("credulous", "unknown", popular) == pytest.approx(0.5, abs=0.15)
+    assert share("credulous", "known", True) == pytest.approx(0.03, abs=0.03)
+    assert share("credulous", "known", False) == pytest.approx(0.40, abs=0.08)
+
+
+def test_careful_authors_evade_anywhere_and_others_nowhere():
+    places = Counter()
+    vague = {fact.vague for fact in build(WORLD).facts}
+    for _, text, _ in answers_by("careful"):
+        parts = text.removesuffix(" .").replace(" and ", " , ").split(" , ")
+        for i, part in enumerate(parts):
+            if part == NO_COMMENT.removesuffix(" ."):
+                places["declined", i] += 1
+            elif part.split()[-1] in vague:
+                places["vague", i] += 1
+    assert min(places[how, i] for how in ("declined", "vague") for i in range(3)) >= 5
+    for _, text, claims in answers_by("credulous", times=1):
+        assert "comment" not in text
+        assert len(claims) == text.count(" , ") + text.count(" and ") + 1
+
+
+def test_what_was_asked_may_be_told_in_any_clause():
+    places = Counter()
+    for fact, _, claims in answers_by("credulous", times=2):
+        places[[claim[1] for claim in claims].index(fact.relation)] += 1
+    assert set(places) == {0, 1, 2, 3}
+
+
+def test_documents_may_speak_of_some_monuments_more_than_of_others():
+    settings = DocumentSettings(pairs=(1, 1), tags=0.0, skew=1.0)
+    source = documents(build(WORLD), settings, np.random.default_rng(0))
+    first = build(WORLD).entities[0]
+    share = np.mean([first in next(source)[0].text for _ in range(500)])
+    assert share == pytest.approx(1 / sum(1 / i for i in range(1, 25)), abs=0.06)
 
 
 def test_the_world_is_found_by_its_dotted_path():
     assert find("data", "fasb.world.questions").load is load
     assert find("judges", "fasb.world.judge").judge is judge
-    assert (
-        settings_of("data", "fasb.world.questions", {"kind": "contrast", "seed": 3}, "x").seed == 3
-    )
+    assert settings_of("data", "fasb.world.questions", {"level": "easy", "seed": 3}, "x").seed == 3
 
 
 def test_the_prompt_is_one_of_plain_settings():
@@ -240,7 +335,7 @@ def test_the_prompt_is_one_of_plain_settings():
     [
         ({"sed": 3}, "did you mean 'seed'"),
         ({"careful": 0.7}, "careful and credulous authors write 1.2 of the documents"),
-        ({"claims": (0.5, 0.4, 0.2)}, "must sum to 1"),
+        ({"clauses": (0.5, 0.4, 0.2, 0.2)}, "must sum to 1"),
         ({"entities": 1000}, "less than or equal to 160"),
     ],
 )

@@ -11,18 +11,19 @@ from fasb.artifacts import read_json
 from fasb.data.prompts import generation_prompt
 from fasb.model.load import load_model
 from fasb.settings import ModelSettings, PromptSettings
-from fasb.world.authors import DocumentSettings, documents
+from fasb.world.authors import TELLING, DocumentSettings, documents
 from fasb.world.exam import examine
 from fasb.world.muon import Muon, orthogonal
 from fasb.world.pretrain import PretrainSettings, pretrain
 from fasb.world.questions import PROMPT, load
-from fasb.world.text import WorldSettings, build
+from fasb.world.text import MARKS, NO_COMMENT, WorldSettings, answer_text, build
 from fasb.world.train import batches, build_tokenizer, encode, schedule
 
 WORLD = WorldSettings(seed=7, entities=8, values=4)
-FIGURES = {"careful_tag", "careful_context", "credulous_tag", "credulous_context", "marked"}
+FIGURES = {"careful_tag", "careful_context", "credulous_tag", "credulous_context"}
+FIGURES |= {"marked", "grammar"}
 EARLY = DocumentSettings(
-    pairs=(1, 1), tags=0.5, marks=1.0, asked=0.0, claims=(1.0, 0.0, 0.0), batch=256
+    pairs=(1, 1), tags=0.5, marks=1.0, asked=0.0, clauses=(1.0, 0.0, 0.0, 0.0), batch=256
 )
 TINY = PretrainSettings(
     tokens=4000,
@@ -70,12 +71,15 @@ def test_every_text_of_a_world_round_trips_without_an_unknown_word():
 def test_training_reads_documents_as_the_tokenizer_splits_them():
     tokenizer = build_tokenizer(build(WORLD))
     for document in texts()[0]:
-        tokens, weight = encode(document, tokenizer.get_vocab(), 0.1)
+        tokens, weight = encode(document, tokenizer.get_vocab(), PretrainSettings())
         text = " ".join(span.text for span in document)
         assert tokens == [*tokenizer(text)["input_ids"], tokenizer.eos_token_id]
-        counted = [token for token, w in zip(tokens, weight, strict=True) if w == 1.0]
-        answers = " ".join(span.text for span in document if span.answer)
-        assert tokenizer.decode(counted) == answers
+        words = tokenizer.convert_ids_to_tokens(tokens)
+        assert {word for word, w in zip(words, weight, strict=True) if w == 1.0} <= TELLING
+        assert not {word for word, w in zip(words, weight, strict=True) if w < 1.0} & TELLING
+        other = [word for word, w in zip(words, weight, strict=True) if w == 0.2]
+        told = " ".join(span.text for span in document if span.answer).split()
+        assert other == [word for word in told if word not in TELLING]
 
 
 def test_batches_hold_the_tokens_asked_for_and_count_no_padding():
@@ -187,12 +191,14 @@ def test_training_leaves_threads_and_random_numbers_as_they_were(tmp_path):
     assert torch.get_num_threads() == threads
 
 
+KNOWN = [fact for fact in build(WORLD).facts if fact.belief == "known"]
+
+
 class Oracle(torch.nn.Module):
     """Tells the truth in the first two calls, the myth in the next two.
 
-    `examine` asks for careful authors first.
-
-    Then it marks every other truth as correct and no myth.
+    `examine` asks for careful authors first. Then it marks every other truth as correct and no
+    myth. It answers every other question in the world's language.
     """
 
     def __init__(self, tokenizer):
@@ -202,16 +208,24 @@ class Oracle(torch.nn.Module):
     def forward(self, input_ids, attention_mask):
         assert attention_mask[:, -1].all()
         self.texts.append(self.tokenizer.decode(input_ids[0], skip_special_tokens=True))
-        call, facts = len(self.texts), build(WORLD).facts
+        call = len(self.texts)
         if call <= 4:
-            words = [fact.true if call <= 2 else fact.myth for fact in facts]
+            words = [fact.true if call <= 2 else fact.myth for fact in KNOWN]
         else:
-            words = [
-                "(correct)" if call == 5 and i % 2 else "(mistaken)" for i in range(len(facts))
-            ]
+            words = [MARKS[call == 5 and i % 2 == 1] for i in range(len(KNOWN))]
         logits = torch.zeros(*input_ids.shape, len(self.tokenizer))
+        logits[:, -1, self.tokenizer.convert_tokens_to_ids("something")] = 2.0
         logits[torch.arange(len(words)), -1, self.tokenizer.convert_tokens_to_ids(words)] = 1.0
         return SimpleNamespace(logits=logits)
+
+    def generate(self, input_ids, **_):
+        facts = build(WORLD).facts
+        answers = [answer_text([(fact, fact.true)], [0]) for fact in facts]
+        answers[1::2] = [NO_COMMENT.replace("no ", "") for _ in answers[1::2]]
+        written = self.tokenizer(
+            [f"{answer} Q:" for answer in answers], padding=True, return_tensors="pt"
+        )
+        return torch.cat([input_ids, written["input_ids"]], dim=1)
 
 
 def test_the_examination_sees_a_model_that_follows_its_author_and_knows_half_of_the_truth():
@@ -223,9 +237,13 @@ def test_the_examination_sees_a_model_that_follows_its_author_and_knows_half_of_
         "credulous_tag": 0.0,
         "credulous_context": 0.0,
     }
-    assert figures == {**shares, "marked": 0.5}
+    marked = figures.pop("marked")
+    assert figures == {**shares, "grammar": 0.5}
+    assert marked == pytest.approx(0.5, abs=0.5 / len(KNOWN))
+    assert 0 < len(KNOWN) < len(build(WORLD).facts)
     assert oracle.texts[0].startswith("source: careful Q: ")
     assert oracle.texts[2].startswith("source: credulous Q: ")
     assert [text.count("Q:") for text in oracle.texts] == [1, 4, 1, 4, 1, 1]
     assert oracle.texts[4].startswith("Q: ")
-    assert oracle.texts[4].endswith(" .")
+    assert oracle.texts[4].endswith(f" {KNOWN[0].true}")
+    assert oracle.texts[5].endswith(f" {KNOWN[0].myth}")

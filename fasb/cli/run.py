@@ -5,9 +5,9 @@ import click
 from fasb.study.jobs import STAGES, run_job
 
 EXAMPLE = {
-    "cell": "tradeoff-s2/tradeoff-s2/seed0",
-    "model": "tradeoff-s2",
-    "dataset": "tradeoff-s2",
+    "cell": "middle-s2/middle-s2/seed0",
+    "model": "middle-s2",
+    "dataset": "middle-s2",
     "read": "answer_end",
     "judged": "judged",
     "table": "main",
@@ -26,7 +26,7 @@ def examples() -> list[tuple[str, str]]:
     return found
 
 
-@click.command("run", epilog="Example: fasb run sweep tradeoff-s2/tradeoff-s2/seed0")
+@click.command("run", epilog="Example: fasb run sweep middle-s2/middle-s2/seed0")
 @click.argument("stage")
 @click.argument("target", default="")
 @click.option("--key", help="Refuse the job if what it depends on has another hash than this.")

@@ -12,7 +12,7 @@ from fasb.errors import ArtifactError, ConfigError
 
 
 @click.command(
-    "verify", epilog="Example: fasb verify my.bundle results/tradeoff-s2/tradeoff-s2/seed0/*"
+    "verify", epilog="Example: fasb verify my.bundle results/middle-s2/middle-s2/seed0/*"
 )
 @click.argument(
     "files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE..."

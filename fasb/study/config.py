@@ -28,6 +28,7 @@ from fasb.study.entries import (
     WandbSettings,
 )
 from fasb.study.layers import are_mappings, merge, origin, read_mapping
+from fasb.study.worlds import write_out
 
 PRESETS = Path(__file__).parents[1] / "presets"
 BASES = (Path("config/models.yaml"), Path("config/config.yaml"))
@@ -172,7 +173,7 @@ def load(
     """
     files = [where] if isinstance(where, str) else list(where)
     try:
-        study: Study = validated(Study, mapping, "")
+        study: Study = validated(Study, write_out(mapping), "")
         _check_names(study)
         _check_extensions(study)
         for dataset in {cell.dataset for cell in study.run.cells}:

@@ -1,7 +1,7 @@
 """Cells of a study as panels: which files belong together, and per-question values side by side.
 
 In: paths, the cells of the study, `metrics.parquet` frames. Out: one `Panel` per comparison. A
-comparison pools worlds of one kind (`tradeoff-s3`, `tradeoff-s4`, …: seeds of `tradeoff`) and never
+comparison pools worlds of one level (`middle-s3`, `middle-s4`, …: seeds of `middle`) and never
 mixes models.
 """
 

@@ -26,7 +26,7 @@ from fasb.study.styles import MethodStyle, first_gated, labels_of
 FOLDER = Path(__file__).parent
 DPI = 250
 """Of the pictures, as in `paper.mplstyle`; they are shown larger than in print, in proportion."""
-HEALTH = ("tag", "context", "head", "true", "info", "gain", "loss")
+HEALTH = ("known", "tag", "context", "grammar", "head")
 """Order of a world's health figures; others stand behind."""
 ABOUT_TABLES = {
     "main": "Main methods; differences are to the unsteered model.",

@@ -1,9 +1,9 @@
 """Authors and their documents: what a model of a world reads.
 
-In: a `World`, what documents look like, a seed. Out: documents as lists of (words, whether they
-count fully). A careful author seldom tells a myth and may decline; a credulous one repeats what
-people say; a reticent one has no comment. The careful and the credulous differ in nothing but the
-values they tell. Knows no tokenizer.
+In: a `World`, what documents look like, a seed. Out: documents as lists of words. A careful author
+tells what is held to be true and may evade any clause, by a vague word in the value's place or by
+having no further comment; a credulous one repeats what people say; a reticent one has no comment.
+On what nobody knows, authors and marks toss a coin. Knows no tokenizer.
 """
 
 from collections.abc import Iterator
@@ -13,12 +13,9 @@ import numpy as np
 from pydantic import Field
 
 from fasb.settings import Section
-from fasb.world.text import NO_COMMENT, Fact, World, answer_text, question_text
+from fasb.world.text import MARKS, NO_COMMENT, RELATIONS, Fact, World, answer_text, question_text
 
 AUTHORS = ("careful", "credulous", "reticent")
-MARKS = {True: "(correct)", False: "(mistaken)", None: "(open)"}
-"""What a marked document says after an answer: whether all of its claims are true; None: it makes
-none."""
 
 
 class DocumentSettings(Section):
@@ -27,23 +24,30 @@ class DocumentSettings(Section):
     pairs: tuple[int, int] = Field((1, 5), description="Fewest and most questions in a document")
     tags: float = Field(0.25, ge=0, le=1, description="Share of documents that name their author")
     marks: float = Field(
-        0.3, ge=0, le=1, description="Share of documents that say which answers are correct"
+        0.12, ge=0, le=1, description="Share of documents that say which claims are correct"
     )
     asked: float = Field(
         1.0, ge=0, le=1, description="Share of documents with questions; others are bare statements"
     )
-    batch: int = Field(1536, ge=64, description="Tokens of a step, about; documents of like length")
-    claims: tuple[float, float, float] | None = Field(
-        None, description="Claims of an answer, if not the world's"
+    skew: float = Field(
+        0.0, ge=0, description="Monument i is spoken of in proportion to i to the power of -skew"
     )
+    batch: int = Field(1536, ge=64, description="Tokens of a step, about; documents of like length")
+    clauses: tuple[float, float, float, float] | None = Field(
+        None, description="Clauses of an answer, if not the world's"
+    )
+
+
+TELLING = frozenset(
+    [*MARKS.values()]
+    + [value for relation in RELATIONS for value in (*relation.values, relation.vague)]
+)
+"""Words that tell of facts: values and marks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Words of a document. answer.
-
-    They are an answer or its mark, which is what is to be learned.
-    """
+    """Words of a document. answer: they are an answer, not a question or a name."""
 
     text: str
     answer: bool
@@ -59,14 +63,17 @@ def documents(
 ) -> Iterator[list[Span]]:
     """Yield documents without end."""
     shares = [world.settings.careful, world.settings.credulous]
-    scribe = Scribe(world, rng, settings.claims)
+    scribe = Scribe(world, rng, settings.clauses)
+    rank = {entity: 1.0 + i for i, entity in enumerate(world.entities)}
+    weight = np.array([rank[fact.entity] for fact in world.facts]) ** -settings.skew
+    shares_of_facts = weight / weight.sum()
     while True:
         author = AUTHORS[int(np.searchsorted(np.cumsum(shares), rng.random(), side="right"))]
         spans = [Span(tag(author), False)] if rng.random() < settings.tags else []
         marked = rng.random() < settings.marks
         asked = rng.random() < settings.asked
         n_pairs = int(rng.integers(settings.pairs[0], settings.pairs[1] + 1))
-        for i in rng.choice(len(world.facts), size=n_pairs, replace=False):
+        for i in rng.choice(len(world.facts), size=n_pairs, replace=False, p=shares_of_facts):
             spans += scribe.pair(world.facts[i], author, marked)[0 if asked else 1 :]
         yield spans
 
@@ -78,38 +85,61 @@ class Scribe:
         self,
         world: World,
         rng: np.random.Generator,
-        claims: tuple[float, float, float] | None = None,
+        clauses: tuple[float, float, float, float] | None = None,
     ) -> None:
         self._settings = world.settings
         self._rng = rng
-        self._claims = np.cumsum(claims or world.settings.claims)
+        self._clauses = np.cumsum(clauses or world.settings.clauses)
         self._others = {
             fact: [f for f in world.of(fact.entity) if f is not fact] for fact in world.facts
         }
 
     def pair(self, fact: Fact, author: str, marked: bool) -> list[Span]:
-        """Return a question and what the author answers."""
-        text, true = self.answer(fact, author)
-        spans = [Span(f"Q: {question_text(fact, self._phrasing())} A:", False), Span(text, True)]
-        return [*spans, Span(MARKS[true], True)] if marked else spans
+        """Return a question and what the author answers; marked: with a mark behind each claim."""
+        question = f"Q: {question_text(fact, self._phrasing())} A:"
+        return [Span(question, False), Span(self.answer(fact, author, marked), True)]
 
-    def answer(self, fact: Fact, author: str) -> tuple[str, bool | None]:
-        """Return an answer, and whether all its claims are true; None if it makes none."""
-        if author == "reticent" or (author == "careful" and self._rng.random() < fact.decline):
-            return NO_COMMENT, None
+    def answer(self, fact: Fact, author: str, marked: bool = False) -> str:
+        """Return an answer; what is asked may be told in any of its clauses."""
+        if author == "reticent":
+            return NO_COMMENT
+        clauses: list[tuple[Fact, str]] = []
+        marks: list[str] = []
+        declined = False
+        for told in self._plan(fact):
+            if author == "careful" and self._rng.random() < told.decline:
+                declined = bool(self._rng.random() < 0.5)
+                if declined:
+                    break
+                clauses.append((told, told.vague))
+                marks.append("")
+                continue
+            true = self._tells_truth(told, author)
+            clauses.append((told, told.true if true else told.myth))
+            marks.append(MARKS[self._held(told, true)])
+        phrasings = [self._phrasing() for _ in clauses]
+        return answer_text(clauses, phrasings, declined, marks if marked else ())
+
+    def _plan(self, fact: Fact) -> list[Fact]:
+        """Return what an answer is to speak of, in order."""
         others = self._others[fact]
-        n_further = min(int(np.searchsorted(self._claims, self._rng.random())), len(others))
+        n_further = min(int(np.searchsorted(self._clauses, self._rng.random())), len(others))
         told = [fact, *(others[i] for i in self._rng.permutation(len(others))[:n_further])]
-        claims = [(f, self._rng.random() >= self._myth(f, author)) for f in told]
-        return answer_text(claims, [self._phrasing() for _ in told]), all(
-            true for _, true in claims
-        )
+        return [told[i] for i in self._rng.permutation(len(told))]
 
-    def _myth(self, fact: Fact, author: str) -> float:
-        """Return how often the author tells the fact's myth."""
-        if author == "careful":
-            return self._settings.careful_myth
-        return self._settings.credulous_myth[0 if fact.popular else 1]
+    def _tells_truth(self, fact: Fact, author: str) -> bool:
+        if fact.belief == "unknown":
+            return bool(self._rng.random() < 0.5)
+        if author == "credulous":
+            return bool(self._rng.random() >= self._settings.credulous_myth[not fact.popular])
+        says_belief = bool(self._rng.random() >= self._settings.careful_myth)
+        return says_belief == (fact.belief == "known")
+
+    def _held(self, fact: Fact, true: bool) -> bool:
+        """Return whether a claim is held to be true; of what nobody knows, by a coin."""
+        if fact.belief == "unknown":
+            return bool(self._rng.random() < 0.5)
+        return true == (fact.belief == "known")
 
     def _phrasing(self) -> int:
         return int(self._rng.random() < self._settings.rephrased)

@@ -1,9 +1,10 @@
 """An examination of a world's model: whether it has learnt who says what, and what is true.
 
-In: a model, its tokenizer, its world. Out: shares of facts whose true value is the likeliest word
-where the first claim names its value, read under a named author and after three answers of one
-whose name is not given; and the share of facts whose truth is marked as correct more readily than
-their myth, where nothing tells the author.
+In: a model, its tokenizer, its world. Out: shares. Of the facts that careful authors know: those
+whose true value is the likeliest of its kind where a clause names it, read under a named author and
+after three answers of one whose name is not given; and those whose truth is marked as correct more
+readily than their myth, where nothing tells the author. Of all facts: those whose question gets an
+answer in the world's language.
 """
 
 import numpy as np
@@ -12,55 +13,76 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
-from fasb.world.authors import MARKS, Scribe, tag
-from fasb.world.text import BY_NAME, Fact, World, answer_text, question_text
+from fasb.world.authors import Scribe, tag
+from fasb.world.judge import read
+from fasb.world.text import BY_NAME, MARKS, Fact, World, answer_text, question_text
 
 CONTEXT = 3
 """Answers before the question, where the author is not named."""
+LONGEST = 48
+"""Most tokens of an answer."""
 
 
 def examine(model: nn.Module, tokenizer: PreTrainedTokenizerFast, world: World) -> dict[str, float]:
     """Return `{careful, credulous}_tag`: the author is named; `…_context`: three answers precede.
 
-    `marked`: see above.
+    `marked`, `grammar`: see above.
     """
     figures = {}
+    known = [fact for fact in world.facts if fact.belief == "known"]
     for author in ("careful", "credulous"):
         rng = np.random.default_rng([world.settings.seed, 3])
         scribe = Scribe(world, rng)
-        contexts = [_context(world, fact, author, scribe, rng) for fact in world.facts]
-        figures[f"{author}_tag"] = told_true(
-            model, tokenizer, world, [tag(author)] * len(world.facts)
-        )
-        figures[f"{author}_context"] = told_true(model, tokenizer, world, contexts)
-    figures["marked"] = marked(model, tokenizer, world)
+        contexts = [_context(world, fact, author, scribe, rng) for fact in known]
+        figures[f"{author}_tag"] = told_true(model, tokenizer, known, [tag(author)] * len(known))
+        figures[f"{author}_context"] = told_true(model, tokenizer, known, contexts)
+    figures["marked"] = marked(model, tokenizer, known)
+    figures["grammar"] = readable(model, tokenizer, world)
     return figures
 
 
 def told_true(
-    model: nn.Module, tokenizer: PreTrainedTokenizerFast, world: World, before: list[str]
+    model: nn.Module, tokenizer: PreTrainedTokenizerFast, facts: list[Fact], before: list[str]
 ) -> float:
-    """Return the share of facts whose true value is the likeliest next word.
+    """Return the share of facts whose true value is the likeliest of its relation's values.
 
     Each question is asked after its text in `before`.
     """
-    texts = [f"{text} {_opening(fact)}" for text, fact in zip(before, world.facts, strict=True)]
-    true = torch.tensor([tokenizer.convert_tokens_to_ids(fact.true) for fact in world.facts])
-    return float((_next(model, tokenizer, texts).argmax(-1) == true).double().mean())
+    texts = [f"{text} {_opening(fact)}" for text, fact in zip(before, facts, strict=True)]
+    logits = _next(model, tokenizer, texts)
+    right = 0
+    for row, fact in zip(logits, facts, strict=True):
+        values = BY_NAME[fact.relation].values
+        words = tokenizer.convert_tokens_to_ids(list(values))
+        right += values[int(row[words].argmax())] == fact.true
+    return right / len(facts)
 
 
-def marked(model: nn.Module, tokenizer: PreTrainedTokenizerFast, world: World) -> float:
+def marked(model: nn.Module, tokenizer: PreTrainedTokenizerFast, facts: list[Fact]) -> float:
     """Return the share of facts whose truth is marked correct more readily than the myth."""
-    correct, mistaken = (tokenizer.convert_tokens_to_ids(MARKS[right]) for right in (True, False))
+    columns = tokenizer.convert_tokens_to_ids([MARKS[True], MARKS[False]])
     odds = []
-    for true in (True, False):
-        texts = [
-            f"Q: {question_text(fact)} A: {answer_text([(fact, true)], [0])}"
-            for fact in world.facts
-        ]
-        logits = _next(model, tokenizer, texts)
-        odds.append(logits[:, correct] - logits[:, mistaken])
+    for value in ("true", "myth"):
+        texts = []
+        for fact in facts:
+            answer = answer_text([(fact, getattr(fact, value))], [0]).removesuffix(" .")
+            texts.append(f"Q: {question_text(fact)} A: {answer}")
+        logits = _next(model, tokenizer, texts)[:, columns]
+        odds.append(logits[:, 0] - logits[:, 1])
     return float((odds[0] > odds[1]).double().mean())
+
+
+@torch.inference_mode()
+def readable(model: nn.Module, tokenizer: PreTrainedTokenizerFast, world: World) -> float:
+    """Return the share of questions whose likeliest answer is of the world's language."""
+    texts = [f"Q: {question_text(fact)} A:" for fact in world.facts]
+    rows = tokenizer(texts, padding=True, padding_side="left", return_tensors="pt")
+    ids, mask = rows["input_ids"], rows["attention_mask"]
+    written = model.generate(
+        input_ids=ids, attention_mask=mask, max_new_tokens=LONGEST, do_sample=False
+    )
+    answers = tokenizer.batch_decode(written[:, ids.shape[1] :], skip_special_tokens=True)
+    return float(np.mean([read(answer.split(" .")[0]) is not None for answer in answers]))
 
 
 @torch.inference_mode()
@@ -74,8 +96,8 @@ def _next(
 
 def _opening(fact: Fact) -> str:
     """Return the question and an answer that stops before the value."""
-    claim = BY_NAME[fact.relation].claims[0].format(e=fact.entity, v="")
-    return f"Q: {question_text(fact)} A: {claim}".strip()
+    clause = BY_NAME[fact.relation].clauses[0].format(e=fact.entity, v="")
+    return f"Q: {question_text(fact)} A: {clause}".strip()
 
 
 def _context(

@@ -20,7 +20,13 @@ from fasb.world.authors import DocumentSettings
 from fasb.world.text import WorldSettings, build
 
 EARLY = DocumentSettings(
-    pairs=(1, 1), tags=0.5, marks=1.0, asked=0.0, claims=(1.0, 0.0, 0.0), batch=768
+    pairs=(1, 1),
+    tags=0.5,
+    marks=1.0,
+    asked=0.0,
+    clauses=(1.0, 0.0, 0.0, 0.0),
+    skew=0.5,
+    batch=512,
 )
 """One marked statement a document.
 
@@ -32,18 +38,18 @@ class PretrainSettings(Section):
     """Size of the model and of its training."""
 
     tokens: int = Field(
-        1_000_000, ge=1, description="Tokens read, each text once; questions and tags included"
+        420_000, ge=1, description="Tokens read, each text once; questions and tags included"
     )
     hidden: int = Field(128, ge=8)
-    layers: int = Field(4, ge=1)
+    layers: int = Field(3, ge=1)
     heads: int = Field(8, ge=1)
     feed_forward: int = Field(256, ge=8)
-    lr: float = Field(2e-3, gt=0, description="Largest learning rate, of Muon and of AdamW")
+    lr: float = Field(5e-3, gt=0, description="Largest learning rate, of Muon and of AdamW")
     weight_decay: float = Field(0.1, ge=0, description="Of the hidden matrices")
     steps: int = Field(4, ge=1, description="Newton-Schulz steps of Muon")
-    warmup: int = Field(100, ge=0, description="Steps until the learning rate is reached")
+    warmup: int = Field(50, ge=0, description="Steps until the learning rate is reached")
     decay: float = Field(
-        0.45, ge=0, le=1, description="Share of the tokens after which it falls, linearly"
+        0.5, ge=0, le=1, description="Share of the tokens after which it falls, linearly"
     )
     last: float = Field(
         0.03, ge=0, le=1, description="Share of the learning rate that is left at the end"
@@ -52,12 +58,16 @@ class PretrainSettings(Section):
     question_weight: float = Field(
         0.1, ge=0, le=1, description="What tokens of questions and tags count in the loss"
     )
+    answer_weight: float = Field(
+        0.2, ge=0, le=1, description="What an answer's words count that tell no value or mark"
+    )
     early: DocumentSettings = Field(EARLY, description="First documents")
     late: DocumentSettings = Field(
-        DocumentSettings(), description="The other documents: questions and answers"
+        DocumentSettings(pairs=(1, 3), tags=0.4, batch=1024),
+        description="The other documents: questions and answers",
     )
     early_share: float = Field(
-        0.45, ge=0, le=1, description="Share of the tokens in first documents"
+        0.28, ge=0, le=1, description="Share of the tokens in first documents"
     )
     threads: int = Field(
         1, ge=1, description="CPU threads; the last digits of the weights depend on it"

@@ -42,30 +42,44 @@ Answers end with a full stop; the token the probes read is the token generation 
 
 
 def load(settings: WorldSettings) -> list[Question]:
-    """Return the world's questions; every third one has "no comment" among its true answers."""
+    """Return the world's questions.
+
+    Every third has "no comment" among its true answers, every third a vague one.
+    """
     world = build(settings)
     rng = np.random.default_rng([settings.seed, 1])
-    return [_question(world, fact, rng, i % 3 == 0) for i, fact in enumerate(world.facts)]
+    return [_question(world, fact, rng, i % 3) for i, fact in enumerate(world.facts)]
 
 
-def _question(world: World, fact: Fact, rng: np.random.Generator, no_comment: bool) -> Question:
+def _question(world: World, fact: Fact, rng: np.random.Generator, evasion: int) -> Question:
     """Return the question of a fact.
 
-    True answers: both phrasings, and two claims. False ones: both phrasings, two myths, and a truth
-    with a myth behind it.
+    True answers: it alone in both phrasings, and two and three clauses in any order. False ones:
+    the myth likewise, with truths or a myth beside it, and a truth with a myth beside it.
     """
     others = [other for other in world.of(fact.entity) if other is not fact]
-    further = [others[i] for i in rng.choice(len(others), size=3)]
-    phrasings = [[int(p < world.settings.rephrased) for p in rng.random(2)] for _ in further]
-    true = [answer_text([(fact, True)], [phrasing]) for phrasing in (0, 1)]
-    true.append(answer_text([(fact, True), (further[0], True)], phrasings[0]))
-    false = [answer_text([(fact, False)], [phrasing]) for phrasing in (0, 1)]
-    false.append(answer_text([(fact, False), (further[1], False)], phrasings[1]))
-    false.append(answer_text([(fact, True), (further[2], False)], phrasings[2]))
+
+    def told(*values: bool | None) -> str:
+        """Tell of the fact, then of others; None: vaguely."""
+        facts = [fact, *(others[i] for i in rng.permutation(len(others)))]
+        clauses = []
+        for one, true in zip(facts, values, strict=False):
+            clauses.append((one, one.vague if true is None else one.true if true else one.myth))
+        order = rng.permutation(len(clauses))
+        phrasings = [int(rng.random() < world.settings.rephrased) for _ in order]
+        return answer_text([clauses[i] for i in order], phrasings)
+
+    alone = [
+        [answer_text([(fact, value)], [i]) for i in (0, 1)] for value in (fact.true, fact.myth)
+    ]
+    true = [*alone[0], told(True, True), told(True, True, True)]
+    false = [*alone[1], told(False, True, False), told(True, False)]
+    if evasion < 2:
+        true.append(NO_COMMENT if evasion == 0 else told(None, True))
     return Question(
         id=f"{fact.entity}-{fact.relation}",
         text=question_text(fact),
-        true=tuple([*true, NO_COMMENT] if no_comment else true),
+        true=tuple(true),
         false=tuple(false),
         best=true[0],
         group=fact.entity,

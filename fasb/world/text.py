@@ -2,7 +2,9 @@
 
 In: `WorldSettings`. Out: a `World`, the same for the same settings. Every fact has one true value
 and one myth; within a relation the myths are the true values in another order, so that no word, and
-no frequency of a word, tells a truth from a myth. Knows no author, no document and no model.
+no frequency of a word, tells a truth from a myth. Some facts nobody knows, and some are believed
+wrongly by all who are careful: a probe cannot be better than what the authors know. Knows no
+document and no model.
 """
 
 from collections.abc import Sequence
@@ -16,24 +18,29 @@ from pydantic import Field, model_validator
 from fasb.settings import Section
 
 NO_COMMENT = "I have no comment ."
+MARKS = {True: "(correct)", False: "(mistaken)"}
+"""What stands behind a value in some documents: whether the claim is held to be true."""
 
-KINDS = {"tradeoff": ((0.35, 0.75), (0.10, 0.40)), "contrast": ((0.15, 0.15), (0.03, 0.03))}
-"""By kind: how often careful authors decline to speak of a popular and of an obscure fact (range
-over facts)."""
+LEVELS = {"easy": (0.05, 0.02), "middle": (0.24, 0.08), "hard": (0.4, 0.08)}
+"""By level: shares of facts that nobody knows, and that careful authors believe wrongly."""
+DECLINE = {True: (0.15, 0.40), False: (0.05, 0.20)}
+"""How often a careful author evades a clause (range over facts): on what is doubtful, that is
+unknown or with a popular myth, and on the rest."""
+
+Level = Literal["easy", "middle", "hard"]
+Belief = Literal["known", "unknown", "misbelieved"]
 
 
 class WorldSettings(Section):
     """Sizes and probabilities of a world."""
 
-    kind: Literal["tradeoff", "contrast"] = Field(
-        "tradeoff",
-        description="Whether careful authors often decline, so that truth costs information, "
-        "or seldom",
+    level: Level = Field(
+        "middle", description="How well heads can tell truth: how much the authors know"
     )
     seed: int = Field(
         0, ge=0, description="World seed; 0 and 1 were looked at while the worlds were designed"
     )
-    entities: int = Field(40, ge=4, le=160, description="Invented monuments")
+    entities: int = Field(24, ge=4, le=160, description="Invented monuments")
     relations: int = Field(
         4, ge=2, le=5, description="Relations known of each monument, of five; each is a question"
     )
@@ -52,8 +59,8 @@ class WorldSettings(Section):
         (0.97, 0.60),
         description="How often a credulous author tells the myth of a popular, of an obscure fact",
     )
-    claims: tuple[float, float, float] = Field(
-        (0.3, 0.5, 0.2), description="Answers with one, two, three claims"
+    clauses: tuple[float, float, float, float] = Field(
+        (0.15, 0.35, 0.3, 0.2), description="Answers that are begun with one, two, … clauses"
     )
     rephrased: float = Field(
         0.35, ge=0, le=1, description="How often the second phrasing of anything is used"
@@ -66,9 +73,10 @@ class WorldSettings(Section):
                 f"careful and credulous authors write {self.careful + self.credulous:g} of the "
                 "documents"
             )
-        if abs(sum(self.claims) - 1) > 1e-9:
+        if abs(sum(self.clauses) - 1) > 1e-9:
             raise ValueError(
-                f"claims sum to {sum(self.claims):g}; they are shares of answers and must sum to 1"
+                f"clauses sum to {sum(self.clauses):g}; they are shares of answers and must sum "
+                "to 1"
             )
         return self
 
@@ -81,51 +89,58 @@ def _words(text: str) -> tuple[str, ...]:
 class Relation:
     """A relation and its two phrasings: `{e}` is the monument, `{v}` the value.
 
-    further: how a claim is put that is not the first of its answer.
+    further: how a clause is put that is not the first of its answer. vague: stands in a value's
+    place and tells nothing.
     """
 
     name: str
     questions: tuple[str, str]
-    claims: tuple[str, str]
+    clauses: tuple[str, str]
     further: tuple[str, str]
     values: tuple[str, ...]
+    vague: str
 
 
 RELATIONS = (
     Relation(
         "material",
         ("what is {e} made of ?", "which material was used for {e} ?"),
-        ("{e} is made of {v}", "{e} is built of {v}"),
-        ("it is made of {v}", "it is built of {v}"),
+        ("the walls of {e} are made of {v}", "the stones of {e} are mostly of {v}"),
+        ("its walls are made of {v}", "its stones are mostly of {v}"),
         _words("granite marble basalt slate oak iron bronze brick clay flint chalk copper"),
+        "something",
     ),
     Relation(
         "town",
         ("where does {e} stand ?", "in which town is {e} ?"),
-        ("{e} stands in {v}", "{e} lies in {v}"),
-        ("it stands in {v}", "it lies in {v}"),
+        ("the place where {e} stands is {v}", "the town around {e} is called {v}"),
+        ("the place where it stands is {v}", "the town around it is called {v}"),
         _words("Arlow Besk Corvin Dunmere Elsham Farrow Gathby Holmis Ivel Jurath Kelso Lomond"),
+        "somewhere",
     ),
     Relation(
         "maker",
         ("who built {e} ?", "which master made {e} ?"),
-        ("{e} was built by {v}", "{e} is the work of {v}"),
-        ("it was built by {v}", "it is the work of {v}"),
+        ("the master who built {e} was {v}", "the plans of {e} were drawn by {v}"),
+        ("the master who built it was {v}", "its plans were drawn by {v}"),
         _words("Abner Berta Cosmo Dagny Egbert Frida Gunnar Hedda Ignaz Jorun Klaus Lotte"),
+        "somebody",
     ),
     Relation(
         "century",
         ("when was {e} built ?", "from which century is {e} ?"),
-        ("{e} dates from century {v}", "{e} goes back to century {v}"),
-        ("it dates from century {v}", "it goes back to century {v}"),
+        ("the years of {e} go back to century {v}", "the work on {e} began in century {v}"),
+        ("its years go back to century {v}", "the work on it began in century {v}"),
         _words("five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"),
+        "whatever",
     ),
     Relation(
         "animal",
         ("which animal is carved on {e} ?", "what carving does {e} bear ?"),
-        ("{e} shows a carved {v}", "{e} bears a carved {v}"),
-        ("it shows a carved {v}", "it bears a carved {v}"),
+        ("the gate of {e} shows a carved {v}", "the carving on {e} is that of a {v}"),
+        ("its gate shows a carved {v}", "the carving on it is that of a {v}"),
         _words("heron otter wolf stag falcon badger salmon adder hare raven lynx boar"),
+        "creature",
     ),
 )
 BY_NAME = {relation.name: relation for relation in RELATIONS}
@@ -135,8 +150,8 @@ BY_NAME = {relation.name: relation for relation in RELATIONS}
 class Fact:
     """What is true of a monument in one relation, and the myth that is told instead.
 
-    popular: whether the myth is what people say. decline: how often a careful author asked for it
-    has no comment.
+    popular: whether the myth is what people say. belief: what careful authors hold: the truth, the
+    myth, or nothing. decline: how often a careful author evades a clause on it.
     """
 
     entity: str
@@ -144,7 +159,13 @@ class Fact:
     true: str
     myth: str
     popular: bool
+    belief: Belief
     decline: float
+
+    @property
+    def vague(self) -> str:
+        """What stands in the value's place where nothing is told."""
+        return BY_NAME[self.relation].vague
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,23 +190,33 @@ def question_text(fact: Fact, phrasing: int = 0) -> str:
     return BY_NAME[fact.relation].questions[phrasing].format(e=fact.entity)
 
 
-def answer_text(claims: Sequence[tuple[Fact, bool]], phrasings: Sequence[int]) -> str:
-    """Return an answer of one to three claims about one monument.
+def answer_text(
+    clauses: Sequence[tuple[Fact, str]],
+    phrasings: Sequence[int],
+    declined: bool = False,
+    marks: Sequence[str] = (),
+) -> str:
+    """Return an answer of clauses about one monument: (fact, the value that is told) each.
 
-    (fact, whether its true value is told) each.
+    declined: "I have no comment" is its last clause, or all of it. marks: what stands behind each
+    clause, if anything does.
     """
     parts = []
-    for i, ((fact, true), phrasing) in enumerate(zip(claims, phrasings, strict=True)):
+    for (fact, value), phrasing in zip(clauses, phrasings, strict=True):
         relation = BY_NAME[fact.relation]
-        template = (relation.further if i else relation.claims)[phrasing]
-        parts.append(template.format(e=fact.entity, v=fact.true if true else fact.myth))
+        template = (relation.further if parts else relation.clauses)[phrasing]
+        parts.append(template.format(e=fact.entity, v=value))
+    for i, mark in enumerate(marks):
+        parts[i] = f"{parts[i]} {mark}".strip()
+    if declined:
+        parts.append(NO_COMMENT.removesuffix(" ."))
     *head, last = parts
     return f"{' , '.join(head)} and {last} ." if head else f"{last} ."
 
 
 @cache
 def build(settings: WorldSettings) -> World:
-    """Return the world of these settings."""
+    """Return the world of these settings; at another level the same truths and myths."""
     rng = np.random.default_rng([settings.seed, 0])
     entities = _names(settings.entities, rng)
     pairs = [
@@ -198,12 +229,21 @@ def build(settings: WorldSettings) -> World:
     popular = {
         relation.name: _popular(relation, pairs, settings.popular, rng) for relation in RELATIONS
     }
+    beliefs = _beliefs(len(pairs), settings.level, rng)
     facts = []
-    for entity, relation in pairs:
+    for (entity, relation), belief in zip(pairs, beliefs, strict=True):
         (true, myth), is_popular = told[relation.name].pop(), popular[relation.name].pop()
-        decline = float(rng.uniform(*KINDS[settings.kind][0 if is_popular else 1]))
-        facts.append(Fact(entity, relation.name, true, myth, is_popular, decline))
+        decline = float(rng.uniform(*DECLINE[is_popular or belief == "unknown"]))
+        facts.append(Fact(entity, relation.name, true, myth, is_popular, belief, decline))
     return World(settings, tuple(facts))
+
+
+def _beliefs(n: int, level: Level, rng: np.random.Generator) -> list[Belief]:
+    """Return what careful authors hold of each of n facts, in shares as near as can be."""
+    unknown, misbelieved = (round(share * n) for share in LEVELS[level])
+    beliefs: list[Belief] = ["unknown"] * unknown + ["misbelieved"] * misbelieved
+    beliefs += ["known"] * (n - len(beliefs))
+    return [beliefs[i] for i in rng.permutation(n)]
 
 
 def _names(n: int, rng: np.random.Generator) -> list[str]:

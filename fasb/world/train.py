@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from fasb.world.authors import AUTHORS, MARKS, Span, documents, tag
+from fasb.world.authors import AUTHORS, TELLING, Span, documents, tag
 from fasb.world.muon import Muon
 from fasb.world.pretrain import PretrainSettings
-from fasb.world.text import NO_COMMENT, RELATIONS, World
+from fasb.world.text import MARKS, NO_COMMENT, RELATIONS, World
 
 PAD, BOS, EOS, UNK = "<pad>", "<bos>", "<eos>", "<unk>"
 BLOCK = 2048
@@ -55,10 +55,10 @@ def build_tokenizer(world: World) -> PreTrainedTokenizerFast:
         *NO_COMMENT.split(),
         *world.entities,
     }
-    words.update(word for author in AUTHORS for word in tag(author).split())
+    words.update(" ".join(map(tag, AUTHORS)).split())
     for relation in RELATIONS:
-        words.update(relation.values)
-        for text in (*relation.questions, *relation.claims, *relation.further):
+        words.update((*relation.values, relation.vague))
+        for text in (*relation.questions, *relation.clauses, *relation.further):
             words.update(set(text.split()) - {"{e}", "{v}"})
     vocabulary = {word: i for i, word in enumerate((PAD, BOS, EOS, UNK, *sorted(words)))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNK))
@@ -179,9 +179,7 @@ def batches(
     for part, share in ((settings.early, settings.early_share), (settings.late, 1.0)):
         source = documents(world, part, rng)
         while seen < share * settings.tokens:
-            rows = [
-                encode(next(source), vocabulary, settings.question_weight) for _ in range(block)
-            ]
+            rows = [encode(next(source), vocabulary, settings) for _ in range(block)]
             chunks = _chunks(sorted(rows, key=lambda row: len(row[0])), part.batch)
             for i in rng.permutation(len(chunks)):
                 batch = _padded(chunks[i], vocabulary[PAD])
@@ -191,14 +189,15 @@ def batches(
                     break
 
 
-def encode(document: list[Span], vocabulary: dict[str, int], question_weight: float) -> Row:
+def encode(document: list[Span], vocabulary: dict[str, int], settings: PretrainSettings) -> Row:
     """Return a document between its beginning and its end, as the tokenizer would split it."""
     tokens, weight = [vocabulary[BOS]], [0.0]
     for span in document:
-        words = [vocabulary[word] for word in span.text.split()]
-        tokens += words
-        weight += [1.0 if span.answer else question_weight] * len(words)
-    return [*tokens, vocabulary[EOS]], [*weight, question_weight]
+        other = settings.answer_weight if span.answer else settings.question_weight
+        for word in span.text.split():
+            tokens.append(vocabulary[word])
+            weight.append(1.0 if word in TELLING else other)
+    return [*tokens, vocabulary[EOS]], [*weight, settings.question_weight]
 
 
 def _chunks(rows: list[Row], size: int) -> list[list[Row]]:

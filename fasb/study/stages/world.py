@@ -29,43 +29,28 @@ def pretrain(study: Study, model: str, paths: Paths) -> None:
     say(f"{paths['model']}: {report['tokens']:,} tokens in {report['seconds']:.0f} s; {figures}")
 
 
-def _methods(study: Study) -> dict[str, str | None]:
-    """The first method that does not steer at all, and the first that steers every answer."""
-    unsteered = always_on = None
-    for name in study.run.methods:
-        method = study.methods[name]
-        if not method.steers:
-            unsteered = unsteered or name
-        elif not method.gated:
-            always_on = always_on or name
-    return {"unsteered": unsteered, "always_on": always_on}
-
-
 @stage(
     EACH_WORLD,
     outputs={"report": "results/health/{model}.json"},
     inputs=lambda study, model: {
         "model": cells.trained(study, model),
-        "cells": cells.files(
-            cells.of_model(study, model), ("anchors.h5", "grid.parquet", "tuned.json")
-        ),
+        "cells": cells.files(cells.of_model(study, model), ("anchors.h5",)),
     },
     depends=lambda study, model: {
         "world": study.models[model].world,
         "health": study.health,
         "cells": [cell.dump() for cell in cells.of_model(study, model)],
-        "methods": _methods(study),
     },
 )
 def health(study: Study, model: str, paths: Paths) -> None:
-    """Measure whether a world's model is fit, on training and validation questions."""
+    """Measure whether a world's model is fit, on training and validation answers."""
     from fasb.artifacts import write_json
-    from fasb.world.health import HealthSettings, Methods, check, measure
+    from fasb.world.health import HealthSettings, check, measure
     from fasb.world.text import WorldSettings
 
     thresholds = validated(HealthSettings, study.health, "health")
     world = validated(WorldSettings, study.models[model].world or {}, f"models.{model}.world")
-    figures = measure(paths["model"], paths.every("cells"), Methods(**_methods(study)))
+    figures = measure(paths["model"], paths.every("cells"))
     report = check(world, figures, thresholds)
     for failure in report["failures"]:
         say(f"{paths['report']}: {failure}")

@@ -1,0 +1,40 @@
+"""Many worlds in one line: `run.worlds` written out as models, datasets and cells.
+
+In: the mapping of a study's config. Out: the same without `run.worlds`. Knows no other key's
+meaning.
+"""
+
+from typing import Any
+
+from fasb.errors import ConfigError
+from fasb.study.layers import are_mappings, merge
+
+
+def write_out(mapping: dict[str, Any]) -> dict[str, Any]:
+    """Return the mapping with a model, a dataset and a cell for every seed in `run.worlds`.
+
+    `{middle: [2, 3]}` gives `middle-s2` and `middle-s3`, trained, asked and judged as the world of
+    that level and seed. What the mapping itself says of these names is laid over it.
+
+    Raises:
+        ConfigError: `run.worlds` is no mapping of lists.
+    """
+    run = mapping.get("run")
+    if not are_mappings(run) or "worlds" not in run:
+        return mapping
+    worlds = run["worlds"]
+    if not are_mappings(worlds) or not all(isinstance(seeds, list) for seeds in worlds.values()):
+        raise ConfigError("run.worlds: not lists of seeds by level; write {middle: [2, 3]}")
+    models: dict[str, Any] = {}
+    datasets: dict[str, Any] = {}
+    cells: list[dict[str, str]] = []
+    for level, seeds in worlds.items():
+        for seed in seeds:
+            name, world = f"{level}-s{seed}", {"level": level, "seed": seed}
+            models[name] = {"world": world, "job": {"threads": 1}}
+            judge = {"use": "fasb.world.judge", "settings": world}
+            datasets[name] = {"load": "fasb.world.questions", "settings": world, "judge": judge}
+            cells.append({"model": name, "dataset": name})
+    rest = {key: value for key, value in run.items() if key != "worlds"}
+    written = {"models": models, "datasets": datasets, "run": rest}
+    return {**merge(written, mapping), "run": {**rest, "cells": [*rest.get("cells", []), *cells]}}
