@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fasb.user.editing import editing as editing
     from fasb.user.evaluation import evaluate as evaluate
     from fasb.user.fitting import fit as fit
+    from fasb.user.publishing import push as push
     from fasb.user.steering import load as load
     from fasb.user.steering import steer as steer
 
@@ -30,6 +31,7 @@ _HOME = {
     "steer": "fasb.user.steering",
     "evaluate": "fasb.user.evaluation",
     "editing": "fasb.user.editing",
+    "push": "fasb.user.publishing",
     "Bundle": "fasb.steering.bundle",
     "Policy": "fasb.steering.policy",
     "Edit": "fasb.steering.edit",

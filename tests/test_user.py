@@ -90,7 +90,7 @@ def test_one_question_may_be_given_without_a_list(model):
     assert fasb.steer(model, bundle, QUESTIONS[0].text) == fasb.steer(
         model, bundle, [QUESTIONS[0].text]
     )
-    assert fasb.steer(model, bundle, []) == []
+    assert fasb.steer(model, bundle, []) == fasb.steer(model, bundle, ()) == []
 
 
 def test_the_newest_answer_of_a_conversation_is_steered(chatty):
@@ -325,6 +325,6 @@ def test_too_few_questions_are_refused(model):
 
 def test_public_names_are_those_of_the_readme():
     assert set(fasb.__all__) <= set(dir(fasb))
-    assert len(fasb.__all__) == 11
+    assert len(fasb.__all__) == 12
     with pytest.raises(AttributeError, match=r"no attribute 'fitt'; public names: load"):
         _ = fasb.fitt

@@ -113,10 +113,10 @@ def steer(
 
 def _each(questions: Asked | Sequence[Asked]) -> list[Asked]:
     """Return the questions; messages without a list around them are one conversation."""
-    given: Any = questions
-    if isinstance(given, str) or (given and isinstance(given[0], Mapping)):
-        given = [given]
-    return list(given)
+    if isinstance(questions, str):
+        return [questions]
+    given: list[Any] = list(questions)
+    return [given] if given and isinstance(given[0], Mapping) else given
 
 
 def prompts_of(model: LoadedModel, bundle: Bundle, questions: Sequence[Asked]) -> list[list[int]]:

@@ -1,0 +1,78 @@
+"""A bundle on the hub, with a card that says what was measured and what was not.
+
+In: a bundle and the name of a repository. Out: its address. Knows no model.
+"""
+
+import re
+import tempfile
+import textwrap
+from pathlib import Path
+
+from fasb.errors import ConfigError
+from fasb.model.access import explained
+from fasb.settings import ModelSettings
+from fasb.steering.bundle import Bundle
+from fasb.user.showing import as_text
+
+NAME = "fasb.bundle"
+"""What the file is called in its repository."""
+REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def push(bundle: Bundle, repo: str, private: bool = False) -> str:
+    """Upload a bundle with its card; the repository is made where there is none.
+
+    Return its address. The file names the questions it has seen by hashes only.
+
+    Raises:
+        ConfigError: `repo` is not OWNER/NAME.
+        ModelError: the hub is out of reach, or refuses the token.
+    """
+    import huggingface_hub
+
+    if not REPOSITORY.fullmatch(repo):
+        raise ConfigError(f"repo: {repo!r}; give OWNER/NAME")
+    api = huggingface_hub.HfApi()
+    with tempfile.TemporaryDirectory() as scratch, explained(ModelSettings(path=repo)):
+        bundle.save(Path(scratch, NAME))
+        Path(scratch, "README.md").write_text(card(bundle, repo), "utf-8")
+        address = api.create_repo(repo, private=private, exist_ok=True)
+        api.upload_folder(repo_id=repo, folder_path=scratch)
+    return str(address)
+
+
+def card(bundle: Bundle, repo: str) -> str:
+    """Return the model card: what the bundle is, what was measured, how it is used."""
+    model = bundle.fingerprint.model if bundle.fingerprint is not None else ""
+    on_hub = REPOSITORY.fullmatch(model) is not None
+    base = f"base_model: {model}\n" if on_hub else ""
+    measured = (
+        "Measured on questions that it was neither fitted nor tuned on; the intervals are of the "
+        "difference."
+        if (bundle.about or {}).get("held_out")
+        else "Nothing was measured with this policy."
+    )
+    # indented, so that no text of a bundle can end the block
+    shown = textwrap.indent(as_text(bundle), "    ")
+    return f"""---
+library_name: fasb
+tags: [fasb, activation-steering]
+{base}---
+
+# A steering bundle
+
+It steers one model while that writes, and belongs to no other:
+
+{shown}
+
+{measured} What is not listed, such as fluency, other kinds of question and other languages, was not
+measured.
+
+```python
+import fasb
+from huggingface_hub import hf_hub_download
+
+model = fasb.load("{model if on_hub else "MODEL"}")
+print(fasb.steer(model, hf_hub_download("{repo}", "{NAME}"), ["Why?"])[0].text)
+```
+"""

@@ -1,0 +1,76 @@
+"""A bundle on the hub: what is uploaded, and what its card says."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+import yaml
+from steering import some_bundle
+from tiny import tiny_model
+
+import fasb
+from fasb.errors import ConfigError, ModelError
+from fasb.user.publishing import card
+
+MEASURE = {"name": "mc2", "unsteered": 0.3, "steered": 0.4, "difference": 0.1}
+ABOUT = {"held_out": [{**MEASURE, "low": -0.01, "high": 0.21}]}
+
+
+@pytest.fixture(scope="module")
+def bundle():
+    one = some_bundle(tiny_model())
+    return replace(one, about=ABOUT, fingerprint=replace(one.fingerprint, model="lab/small"))
+
+
+def test_bundle_and_card_are_uploaded(bundle, monkeypatch):
+    found = {}
+
+    class Api:
+        def create_repo(self, repo, private, exist_ok):
+            found.update(repo=repo, private=private)
+            return f"https://huggingface.co/{repo}"
+
+        def upload_folder(self, repo_id, folder_path):
+            found["files"] = {file.name for file in Path(folder_path).iterdir()}
+            found["key"] = fasb.Bundle.load(Path(folder_path, "fasb.bundle")).key()
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
+    assert fasb.push(bundle, "me/mine", private=True) == "https://huggingface.co/me/mine"
+    assert found == {
+        "repo": "me/mine",
+        "private": True,
+        "files": {"README.md", "fasb.bundle"},
+        "key": bundle.key(),
+    }
+
+
+def test_the_card_says_what_was_measured(bundle):
+    text = card(bundle, "me/mine")
+    head = yaml.safe_load(text.split("---")[1])
+    assert head["base_model"] == "lab/small"
+    assert "95 %: -1.0 to +21.0" in text
+    assert "neither fitted nor tuned on" in text
+    changed = card(bundle.with_policy(alpha=1.0), "me/mine")
+    assert "Nothing was measured with this policy." in changed
+    assert "95 %" not in changed
+
+
+def test_a_name_that_is_no_repository_of_the_hub_is_not_linked(bundle):
+    odd = replace(bundle, fingerprint=replace(bundle.fingerprint, model="x\nlicense: mit"))
+    text = card(odd, "me/mine")
+    assert "license" not in yaml.safe_load(text.split("---")[1])
+    assert 'fasb.load("MODEL")' in text
+
+
+def test_what_cannot_be_uploaded_is_one_line(bundle, monkeypatch):
+    with pytest.raises(ConfigError, match="give OWNER/NAME"):
+        fasb.push(bundle, "mine")
+
+    def refuse(*_, **__):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", refuse)
+    with pytest.raises(ModelError, match="me/mine: ") as caught:
+        fasb.push(bundle, "me/mine")
+    assert "\n" not in str(caught.value)
