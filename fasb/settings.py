@@ -167,6 +167,9 @@ class PromptSettings(Section):
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
         ("\n\n", "\nQ:"), description="An answer ends where one of these appears (G11)"
     )
+    abstention: str = Field(
+        "I have no comment.", min_length=1, description="What a policy that abstains says (C9)"
+    )
     question_mark: str = Field(
         "Q:", description="Marks a new question in a generated text; the answer ends before (Q6)"
     )

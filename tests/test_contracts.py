@@ -179,9 +179,12 @@ POLICIES = {
 """What a gate's p may be asked for."""
 UNGATED = {"after": {"after": 2}}
 """What may be asked for without a gate."""
+DRAWN = {"drawn": {"vector": "random", "heads": "random"}}
+"""What a method may draw from the seed."""
 
 ALONE = [(name, None, None) for name in known("methods")]
-ALONE += [("head_vectors", None, policy) for policy in UNGATED]
+# one method for each of the positions of an edit
+ALONE += list(itertools.product(("head_vectors", "ortho", "sadi"), [None], UNGATED))
 COMBINATIONS = list(itertools.product(known("gates"), POLICIES))
 # each method under one gate and policy, in turn: what they do is up to the operation and the policy
 GATED = [(name, *COMBINATIONS[i % len(COMBINATIONS)]) for i, name in enumerate(known("methods"))]
@@ -202,7 +205,7 @@ def few(package, name):
 
 def recipe_of(use, gate=None, policy=None, **settings):
     """The recipe of a method under a gate and a policy."""
-    settings |= few("methods", use) | ((POLICIES | UNGATED)[policy] if policy else {})
+    settings |= few("methods", use) | ((POLICIES | UNGATED | DRAWN)[policy] if policy else {})
     settings |= few("gates", gate) if gate else {}
     entry = Method(use=use, gate=gate, settings=settings)
     return entry.recipe({}, SECTIONS, "test")
@@ -277,6 +280,7 @@ def method(request):
 
 @pytest.fixture(
     params=[(name, None) for name in known("methods")]
+    + [("head_vectors", None, "drawn")]
     + [(known("methods")[0], name) for name in known("gates")],
     ids=lambda pair: "/".join(filter(None, pair)),
 )

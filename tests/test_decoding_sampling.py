@@ -10,7 +10,7 @@ from scipy.stats import chisquare
 from steering import some_bundle, some_prompts
 from tiny import tiny_model
 
-from fasb.decoding.decode import answer, begin, decode, sweep, trace
+from fasb.decoding.decode import answer, begin, decode, observe, sweep, trace
 from fasb.decoding.sampling import Sampler, seed_of
 from fasb.decoding.score import Choice, score
 from fasb.errors import BundleError, ConfigError
@@ -142,6 +142,31 @@ def test_more_draws_end_no_higher_and_the_seed_decides(model):
     assert (found[6].decoded > found[2].decoded).all()
 
 
+def test_what_fires_may_be_declined_instead_of_steered(model):
+    bundle = replace(some_bundle(model, tokens=6, s=3, abstain=True), edit=None)
+    before = trace(model, PROMPTS, bundle.decoding)
+    highest = np.nanmax(observe(model, PROMPTS, before, [bundle.tracker])[0][:, 3:], axis=1)
+    bundle = bundle.with_policy(beta=float(np.sort(highest)[-2]))  # so that one of them fires
+    fires = answer(model, PROMPTS, bundle.with_policy(alpha=0.0, abstain=False, best_of=2))
+    said = model.encode([" I have no comment."], special=False)[0]
+    for run in (answer, decode):
+        found = run(model, PROMPTS, bundle)
+        assert (found.decision.fired == fires.decision.fired).all()
+        assert found.decision.fired.sum() == 1
+        for row, tokens in enumerate(found.after.rows()):
+            fired = found.decision.fired[row]
+            assert tokens == (said if fired else before.rows()[row])
+            assert found.decoded[row] == found.decision.fired_at[row]
+    for i, prompt in enumerate(PROMPTS):
+        assert decode(model, [prompt], bundle).after.rows()[0] == found.after.rows()[i]
+    with pytest.raises(BundleError, match="abstain need whole answers"):
+        begin(model, PROMPTS, bundle)
+    choices = [Choice((*prompt, 20, 21), len(prompt) - 1, len(prompt)) for prompt in PROMPTS]
+    plain = score(model, choices, bundle.with_policy(when="never"))
+    assert (score(model, choices, bundle).logprob == plain.logprob).all()
+    assert not score(model, choices, bundle).fired.any()
+
+
 def test_candidate_answers_are_ranked_by_p_alone(model):
     bundle = some_bundle(model, when="always", best_of=4)
     choices, p = [], []
@@ -157,13 +182,13 @@ def test_candidate_answers_are_ranked_by_p_alone(model):
 
 def test_what_cannot_be_drawn_is_refused(model):
     bundle = some_bundle(model, best_of=2)
-    with pytest.raises(BundleError, match="best_of answers are written before one is kept"):
+    with pytest.raises(BundleError, match="best_of and abstain need whole answers"):
         begin(model, PROMPTS, bundle)
     oracle = bundle.with_policy(when="oracle", best_of=1)
     for run in (begin, decode, answer):
         with pytest.raises(BundleError, match="'oracle' needs a judge's verdicts"):
             run(model, PROMPTS, oracle)
-    with pytest.raises(ConfigError, match=r"policy\.best_of: 0; set it to 1"):
+    with pytest.raises(ConfigError, match=r"policy\.best_of: 0; set it between 1"):
         Policy(best_of=0)
     with pytest.raises(ConfigError, match=r"policy\.best_of: is for what fires once"):
         Policy(best_of=2, backtracks=2)

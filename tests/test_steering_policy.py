@@ -212,6 +212,7 @@ def test_rows_without_tokens_never_fire():
         ({"beta": 1.5}, r"policy\.beta: 1\.5.*between 0 and 1"),
         ({"after": -1, "when": "always"}, r"policy\.after: -1; set it between 0 and"),
         ({"when": "oracle", "backtracks": 2}, r"policy\.when: 'oracle' knows verdicts"),
+        ({"abstain": True, "best_of": 2}, r"policy\.abstain: nothing is written anew"),
         ({"after": 1}, r"policy\.after: is for what steers always"),
         ({"after": 1, "when": "always", "release": 0.1}, r"policy\.after: is for what"),
         ({"alpha": float("nan")}, r"policy\.alpha: nan.*between"),

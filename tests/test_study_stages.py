@@ -299,6 +299,11 @@ CONTROLS = {
         "settings": {"vector": "prototype", "k": 2, "when": "oracle", "s": 1000},
         "grid": {"alpha": [20, 60]},
     },
+    "abstain": {
+        "gate": "probe",
+        "settings": {"when": "token", "abstain": True, "k": 2, "s": 2},
+        "grid": {"beta": [0.3, 0.5]},
+    },
     "best": {
         "gate": "probe",
         "settings": {"when": "always", "best_of": 3},
@@ -337,6 +342,13 @@ def test_controls_are_swept_tuned_tested_and_shown(controlled):
     text = (results / "tables" / "crossing.md").read_text()
     assert "Random, Probe" in text
     assert "Random, Probe" not in (results / "tables" / "ablation.md").read_text()
+
+
+def test_a_method_that_abstains_declines_where_it_fires(controlled):
+    _, generations, _ = controlled
+    rows = generations[generations["method"] == "abstain"]
+    declined = rows["answer"] == "I have no comment."
+    assert (declined == rows["fired"]).all()
 
 
 def test_an_oracle_steers_exactly_what_the_judge_finds_not_true(controlled):

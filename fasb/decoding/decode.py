@@ -30,7 +30,7 @@ from fasb.settings import DecodingSettings
 from fasb.steering.bundle import Bundle
 from fasb.steering.edit import Edit
 from fasb.steering.policy import decide
-from fasb.steering.trace import OPEN, Answers, Decision, Trace
+from fasb.steering.trace import OPEN, STOP, Answers, Decision, Trace
 from fasb.steering.tracker import Tracker
 
 Prompts = Sequence[Sequence[int]]
@@ -58,8 +58,8 @@ def decode(model: LoadedModel, prompts: Prompts, bundle: Bundle) -> Answers:
     Raises:
         BundleError: the policy needs a tracker or an edit that the bundle does not have.
     """
-    if bundle.policy.draws_several:
-        return answer(model, prompts, bundle)  # each draw is a whole answer: nothing is live
+    if not bundle.policy.live:
+        return answer(model, prompts, bundle)
     sequences, batch, controller = begin(model, prompts, bundle)
     with batch.hooked():
         for _ in generate(sequences, batch, controller):
@@ -78,10 +78,10 @@ def begin(
     bundle.require()
     if bundle.policy.when == "oracle":
         raise _no_verdicts()
-    if bundle.policy.draws_several:
+    if not bundle.policy.live:
         raise BundleError(
-            "bundle: best_of answers are written before one is kept; use `decode`, or set best_of "
-            "to 1"
+            "bundle: best_of and abstain need whole answers before one is kept; use `decode`, or "
+            "leave them out"
         )
     policy, decoding = bundle.policy, bundle.decoding
     alpha = policy.alpha if policy.steers_from_start else 0.0
@@ -176,7 +176,9 @@ def sweep(
             raise _no_verdicts()
     before = _tracked(model, prompts, trace, bundles)
     several = [i for i, bundle in enumerate(bundles) if bundle.policy.draws_several]
-    once = [i for i, bundle in enumerate(bundles) if bundle.policy.once and i not in several]
+    declining = [i for i, bundle in enumerate(bundles) if bundle.policy.abstain]
+    apart = {*several, *declining}
+    once = [i for i, bundle in enumerate(bundles) if bundle.policy.once and i not in apart]
     decisions = [decide(before[i], bundles[i].policy) for i in once]
     after = _regenerate(model, prompts, trace, decisions, [bundles[i] for i in once])
     found: dict[int, Answers] = {}
@@ -184,6 +186,7 @@ def sweep(
         found[i] = Answers.once(before[i], decision, steered, bundles[i].positions)
     best = _best_of(model, prompts, [before[i] for i in several], [bundles[i] for i in several])
     found |= dict(zip(several, best, strict=True))
+    found |= {i: _abstained(model, before[i], bundles[i]) for i in declining}
     for i, bundle in enumerate(bundles):
         if i not in found:
             found[i] = replace(decode(model, prompts, bundle), before=before[i])
@@ -228,6 +231,19 @@ def check(model: LoadedModel, bundle: Bundle, siblings: bool = False) -> None:
         raise BundleError(
             "bundle: strength 10 changes no logit; its vectors are zero or its units are not used"
         )
+
+
+def _abstained(model: LoadedModel, before: Trace, bundle: Bundle) -> Answers:
+    """Return the answers with those that fire declined: nothing is written for it (C9)."""
+    decision = decide(before, bundle.policy)
+    nothing = np.where(decision.fired, 0, decision.kept)
+    decision = replace(decision, kept=nothing, strength=np.zeros(len(nothing)))
+    said = model.encode([" " + bundle.prompt.abstention], special=False)[0]
+    rows, ended = before.rows(), before.ended.copy()
+    for row in decision.fired.nonzero()[0]:
+        rows[row], ended[row] = list(said), STOP
+    answers = Answers.once(before, decision, Trace.of(rows, ended.tolist()), bundle.positions)
+    return replace(answers, decoded=np.where(decision.fired, decision.fired_at, before.length))
 
 
 def _no_verdicts() -> BundleError:

@@ -76,7 +76,8 @@ class Bundle:
             raise BundleError(
                 f"{what}: when {when!r} reads p, but there is no tracker; fit one, or use 'always'"
             )
-        if when != "never" and self.edit is None and self.policy.best_of == 1:
+        edits = self.policy.best_of == 1 and not self.policy.abstain
+        if when != "never" and self.edit is None and edits:
             raise BundleError(
                 f"{what}: when {when!r} may steer, but there is no edit; fit one, or use 'never'"
             )

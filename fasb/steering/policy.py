@@ -4,7 +4,7 @@
 and side effects all ask it. `decide` replays a whole trace through it.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -31,6 +31,7 @@ class Policy:
     before it (`previous`, the released program). after: with `always`, the first so many tokens of
     an answer are written unsteered (docs/method.md C1); an answer that ends with them stays.
     best_of: what is written anew is drawn so often; the draw with the lowest p at its end stays.
+    abstain: what fires is declined instead, with the prompt's `abstention` (C9).
 
     Beyond the paper (docs/method.md 6). backtracks: how often a row may fire; later checks begin s
     tokens after the place it went back to, and add their strength to the one in force there. safe:
@@ -47,6 +48,7 @@ class Policy:
     judged: Literal["newest", "previous"] = "newest"
     after: int = 0
     best_of: int = 1
+    abstain: bool = False
     backtracks: int = 1
     safe: float | None = None
     reestimate: bool = False
@@ -96,6 +98,11 @@ class Policy:
                 "policy.when: 'oracle' knows verdicts and no p; leave out backtracks, safe, "
                 "reestimate and release"
             )
+        if self.abstain and not (self.once and self.best_of == 1):
+            raise ConfigError(
+                "policy.abstain: nothing is written anew; leave out best_of, backtracks, "
+                "reestimate and release"
+            )
         if not self.once and self.best_of > 1:
             raise ConfigError(
                 "policy.best_of: is for what fires once; leave out backtracks, reestimate, release"
@@ -121,6 +128,11 @@ class Policy:
     def draws_several(self) -> bool:
         """Whether one of several draws is kept."""
         return self.best_of > 1 and self.when != "never"
+
+    @property
+    def live(self) -> bool:
+        """Whether answers can be shown while they are written: what fires is steered from there."""
+        return not self.draws_several and not self.abstain and self.when != "oracle"
 
     @property
     def steers_from_start(self) -> bool:
@@ -230,8 +242,9 @@ def decide_choice(trace: Trace, policy: Policy) -> Decision:
     Raises:
         ValueError: the policy needs p and the trace has none.
     """
-    if policy.when in ("always", "never", "oracle"):
-        # nobody judges a candidate answer, so an oracle steers none
+    if policy.abstain or policy.when in ("always", "never", "oracle"):
+        # nobody judges a candidate answer, so an oracle steers none; none can be declined
+        policy = replace(policy, when="never", abstain=False) if policy.abstain else policy
         return _unread(trace, policy, trace.length)
     return _first_firing(trace, policy, first=0, behind=0)
 

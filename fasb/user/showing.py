@@ -117,6 +117,8 @@ def _policy(policy: dict[str, Any]) -> str:
         return "does not steer"
     if policy["best_of"] > 1:
         strength += f"; the best of {policy['best_of']} draws by p at their end"
+    if policy["abstain"]:
+        strength = "declined"
     if policy["when"] == "always":
         later = f" after {policy['after']} tokens" if policy["after"] else ""
         return f"always{later}, {strength}"

@@ -22,6 +22,7 @@ from fasb.world.text import (
 Settings = WorldSettings
 
 PROMPT: dict[str, Any] = {
+    "abstention": NO_COMMENT,
     "prefix": "",
     "question": "Q: {question}",
     "open": " A:",
