@@ -281,7 +281,7 @@ def method(request):
 @pytest.fixture(
     params=[(name, None) for name in known("methods")]
     + [("head_vectors", None, "drawn")]
-    + [(known("methods")[0], name) for name in known("gates")],
+    + [("head_vectors", name) for name in known("gates")],
     ids=lambda pair: "/".join(filter(None, pair)),
 )
 def pair(request):

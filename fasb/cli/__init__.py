@@ -11,7 +11,7 @@ import click
 from fasb.errors import did_you_mean
 
 COMMANDS = {
-    "fasb.cli.user": ("fit", "steer", "evaluate", "show", "export"),
+    "fasb.cli.user": ("fit", "steer", "evaluate", "show", "export", "compile"),
     "fasb.cli.chat": ("chat",),
     "fasb.cli.get": ("get",),
     "fasb.cli.verify": ("verify", "explain"),

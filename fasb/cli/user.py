@@ -1,4 +1,4 @@
-"""Commands for one's own model and questions: fit, steer, evaluate, show, export."""
+"""Commands for one's own model and questions: fit, steer, evaluate, show, export, compile."""
 
 import json
 import math
@@ -199,6 +199,27 @@ def export_command(bundle: Path, file: Path) -> None:
     check_out(file)
     export(Bundle.load(bundle), file)
     click.echo(f"{file}: written; tracker and policy stay behind", err=True)
+
+
+@click.command(
+    "compile", epilog="Example: fasb compile my.bundle --model Qwen/Qwen2.5-0.5B --out steered"
+)
+@click.argument("bundle", type=click.Path(path_type=Path))
+@model_options
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write.")
+def compile_command(bundle: Path, model: str, settings: dict[str, Any], out: Path) -> None:
+    """Write a model with a bundle's edit in its weights.
+
+    Only for edits that are always on, the same at every token, prompt included, and affine. The
+    folder loads like any model, and answers as the bundle does.
+    """
+    from fasb.steering.bundle import Bundle
+    from fasb.user.compiling import compile_bundle, refuse_what_varies
+
+    known = Bundle.load(bundle)
+    refuse_what_varies(known)
+    compile_bundle(load_named(model, settings), known, out)
+    click.echo(f"{out}: written; no bundle is needed with it", err=True)
 
 
 def _merged(settings: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:

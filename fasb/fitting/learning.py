@@ -5,7 +5,8 @@ whose tensors may want gradients, gradient descent. Knows no method; test questi
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -19,6 +20,7 @@ from fasb.model.hooks import editing, recording
 from fasb.model.load import LoadedModel
 from fasb.settings import SiteName
 from fasb.steering.edit import Edit
+from fasb.steering.fields import tensors_of
 
 BATCH = 64
 """Texts in one pass without gradients."""
@@ -120,6 +122,16 @@ def last_states(
     with torch.no_grad(), hooks[0] as recorder, hooks[1] as dial:
         in_batches([len(prompt) for prompt in prompts], BATCH, run)
     return torch.stack(states), torch.stack(logits)
+
+
+def learned(edit: Edit) -> Edit:
+    """Return the edit as values alone, without gradients and on the CPU."""
+    changes = []
+    for change in edit.changes:
+        values = {name: x.detach().cpu() for name, x in tensors_of(change.operation).items()}
+        operation: Any = change.operation
+        changes.append(replace(change, operation=replace(operation, **values)))
+    return replace(edit, changes=tuple(changes))
 
 
 def descend(

@@ -83,10 +83,8 @@ def attribution(
         seen.extend([embedded, scaled.requires_grad_()])
         return scaled
 
-    handle = model.model.get_input_embeddings().register_forward_hook(scale)
-    try:
+    # the hook leaves with the block
+    with model.model.get_input_embeddings().register_forward_hook(scale):
         total = answer_log_probability(model, [text] * STEPS).sum()
-    finally:
-        handle.remove()
     (gradient,) = torch.autograd.grad(total, seen[1])
     return (gradient.mean(0) * seen[0][0]).sum(-1)[: text.start].float().cpu()

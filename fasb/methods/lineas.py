@@ -42,7 +42,7 @@ def fit(
     import torch
 
     from fasb.fitting.directions import whole_layers
-    from fasb.fitting.learning import answer_texts, last_states
+    from fasb.fitting.learning import answer_texts, last_states, learned
     from fasb.model.batch import batch_of, forward
     from fasb.model.hooks import editing, recording
     from fasb.steering.edit import Edit
@@ -85,5 +85,4 @@ def fit(
         with torch.no_grad():
             for part in (weight, bias):
                 part.copy_(part.sign() * (part.abs() - settings.sparsity).clamp(min=0))
-    learned = Affine((1 + weight).detach().cpu(), (bias * spread).detach().cpu())
-    return Edit.of("residual", at, learned)
+    return learned(edit())

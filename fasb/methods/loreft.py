@@ -47,7 +47,7 @@ def fit(
     import torch
 
     from fasb.fitting.directions import layer_at, whole_layers
-    from fasb.fitting.learning import answer_log_probability, answer_texts, descend
+    from fasb.fitting.learning import answer_log_probability, answer_texts, descend, learned
     from fasb.steering.edit import Edit
     from fasb.steering.operations import LowRank
 
@@ -75,5 +75,4 @@ def fit(
         return -answer_log_probability(model, chosen, edit()).sum() / n_tokens
 
     descend([free, weight, bias], loss, len(texts), STEPS, RATE, training.seed)
-    with torch.no_grad():
-        return edit().to("cpu")
+    return learned(edit())

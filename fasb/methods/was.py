@@ -40,7 +40,7 @@ def fit(
     import torch
 
     from fasb.fitting.directions import mean_difference, whole_layers
-    from fasb.fitting.learning import answer_log_probability, answer_pairs, descend
+    from fasb.fitting.learning import answer_log_probability, answer_pairs, descend, learned
     from fasb.steering.edit import Edit
     from fasb.steering.operations import ByProbe
 
@@ -66,5 +66,4 @@ def fit(
         return torch.nn.functional.softplus(logprob[:, 1] - logprob[:, 0]).mean()
 
     descend([weight, bias], loss, len(pairs), STEPS, RATE, training.seed)
-    with torch.no_grad():
-        return edit().to("cpu")
+    return learned(edit())

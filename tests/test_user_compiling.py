@@ -1,0 +1,92 @@
+"""A compiled model answers as its bundle does, and what varies is refused."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from click.testing import CliRunner
+from steering import some_change, some_edit, some_prompts
+from tiny import tiny_model
+
+from fasb.cli import group
+from fasb.decoding.decode import decode, trace
+from fasb.errors import BundleError
+from fasb.model.load import load_model
+from fasb.settings import DecodingSettings, ModelSettings, PromptSettings
+from fasb.steering.bundle import Bundle
+from fasb.steering.edit import Edit
+from fasb.steering.policy import Policy
+from fasb.user.compiling import compile_bundle
+
+PROMPTS = some_prompts(4, seed=2)
+
+
+def bundle_of(model, edit, **policy):
+    policy = Policy(**({"when": "always", "alpha": 0.7} | policy))
+    settings = PromptSettings(stop=()), DecodingSettings(tokens=6)
+    return Bundle(policy, edit, None, *settings, fingerprint=model.fingerprint)
+
+
+CASES = [
+    ("llama", "head", "remove"),
+    ("llama", "mlp", "scale"),
+    ("llama", "attention", "remove"),
+    ("gpt2", "head", "affine"),
+    ("gpt2", "attention", "low_rank"),
+    ("gpt2", "residual", "add"),
+]
+
+
+@pytest.mark.parametrize(("name", "site", "kind"), CASES)
+def test_the_compiled_model_answers_as_the_bundle(tmp_path, name, site, kind):
+    model = tiny_model(name)
+    bundle = bundle_of(model, some_edit(model, site=site, kind=kind, positions="all"))
+    wanted = decode(model, PROMPTS, bundle).after.rows()
+    plain = trace(model, PROMPTS, bundle.decoding).rows()
+    compile_bundle(model, bundle, tmp_path / "out")
+    settings = ModelSettings(path=str(tmp_path / "out"), dtype="float64")
+    found = trace(load_model(settings), PROMPTS, bundle.decoding).rows()
+    assert found == wanted != plain
+
+
+def test_edits_that_follow_each_other_at_one_unit_are_compiled_in_their_order(tmp_path):
+    model = tiny_model("gpt2")
+    for site in ("head", "mlp"):
+        changes = [some_change(model, site, kind, k=2) for kind in ("affine", "add", "remove")]
+        bundle = bundle_of(model, Edit(tuple(changes), "all"))
+        wanted = decode(model, PROMPTS, bundle).after.rows()
+        compile_bundle(model, replace(bundle, fingerprint=None), tmp_path / site)
+        assert trace(model, PROMPTS, bundle.decoding).rows() == wanted
+
+
+@pytest.mark.parametrize(
+    ("site", "kind", "positions", "policy", "message"),
+    [
+        ("head", "remove", "from_answer", {}, "depends on a token's place"),
+        ("head", "remove", "prompt_end", {}, "depends on a token's place"),
+        ("head", "remove", "all", {"when": "token"}, "weights know no p"),
+        ("head", "remove", "all", {"when": "never"}, "weights know no p"),
+        ("head", "turn", "all", {}, "depends on the activations"),
+        ("mlp", "by_probe", "all", {}, "depends on the activations"),
+        ("residual", "remove", "all", {}, "only what adds a constant to the residual stream"),
+        ("head", "add", "all", {}, "has no bias to hold what is added"),
+    ],
+)
+def test_what_weights_cannot_hold_is_refused(tmp_path, site, kind, positions, policy, message):
+    model = tiny_model()
+    edit = some_edit(model, site=site, kind=kind, positions=positions)
+    with pytest.raises(BundleError, match=message):
+        compile_bundle(model, bundle_of(model, edit, **policy), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_writes_the_folder(tmp_path):
+    model = tiny_model(dtype="float32")
+    model.model.save_pretrained(tmp_path / "model")
+    model.tokenizer.save_pretrained(tmp_path / "model")
+    edit = some_edit(model, kind="remove", positions="all")
+    bundle_of(model, edit.to("cpu", torch.float32)).save(tmp_path / "my.bundle")
+    asked = ["compile", str(tmp_path / "my.bundle"), "--model", str(tmp_path / "model")]
+    run = CliRunner().invoke(group, [*asked, "--out", str(tmp_path / "out")])
+    assert run.exit_code == 0, run.output
+    assert (tmp_path / "out" / "model.safetensors").exists()
