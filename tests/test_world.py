@@ -231,12 +231,15 @@ def test_documents_without_questions_are_bare_statements():
         assert text.endswith(" .")
 
 
+@cache
 def answers_by(author, marked=False, times=8):
     """(fact, text, its claims) of many answers."""
     scribe = Scribe(build(WORLD), np.random.default_rng(1))
+    answers = []
     for fact in build(WORLD).facts * times:
         text = scribe.answer(fact, author, marked)
-        yield fact, text, read(text)
+        answers.append((fact, text, read(text)))
+    return answers
 
 
 @pytest.mark.parametrize("author", ["careful", "credulous", "reticent"])
@@ -274,7 +277,7 @@ def test_a_mark_never_follows_the_full_stop_that_probes_read():
 def test_careful_authors_tell_what_is_held_true_and_credulous_ones_what_people_say():
     def share(author, belief, popular):
         told = []
-        for fact, _, claims in answers_by(author, times=20):
+        for fact, _, claims in answers_by(author):
             if fact.belief == belief and fact.popular == popular:
                 told += [v == fact.true for _, relation, v in claims if relation == fact.relation]
         return np.mean(told)
