@@ -12,7 +12,7 @@ from fasb.data.protocol import check_questions
 from fasb.errors import ConfigError, DataError
 from fasb.extensions import find, settings_of, validated
 from fasb.settings import PromptSettings
-from fasb.world.authors import DocumentSettings, Scribe, documents, tag
+from fasb.world.authors import REVIEWED, DocumentSettings, Scribe, documents, tag
 from fasb.world.judge import judge, read
 from fasb.world.questions import PROMPT, load
 from fasb.world.text import MARKS, NO_COMMENT, WorldSettings, answer_text, build
@@ -220,6 +220,17 @@ def test_documents_show_their_author_and_mark_what_is_correct():
     assert all(set(text[2::2]) == {NO_COMMENT} for text in reticent)
 
 
+def test_a_marked_document_says_so_first_where_not_all_are_marked():
+    source = documents(build(WORLD), DocumentSettings(marks=0.5), np.random.default_rng(0))
+    seen = set()
+    for spans in (next(source) for _ in range(100)):
+        marked = any(mark in span.text for span in spans for mark in MARKS.values())
+        assert not marked or spans[0].text == REVIEWED
+        assert REVIEWED not in {span.text for span in spans[1:]}
+        seen.add(marked)
+    assert seen == {True, False}
+
+
 def test_documents_without_questions_are_bare_statements():
     settings = DocumentSettings(
         pairs=(1, 1), tags=0.0, marks=1.0, asked=0.0, clauses=(1.0, 0.0, 0.0, 0.0)
@@ -315,7 +326,7 @@ def test_what_was_asked_may_be_told_in_any_clause():
 
 
 def test_documents_may_speak_of_some_monuments_more_than_of_others():
-    settings = DocumentSettings(pairs=(1, 1), tags=0.0, skew=1.0)
+    settings = DocumentSettings(pairs=(1, 1), tags=0.0, marks=0.0, skew=1.0)
     source = documents(build(WORLD), settings, np.random.default_rng(0))
     first = build(WORLD).entities[0]
     share = np.mean([first in next(source)[0].text for _ in range(500)])
