@@ -47,6 +47,11 @@ def test_other_than_lists_of_seeds_are_refused_in_one_line(worlds):
         write_out({"run": {"worlds": worlds}})
 
 
+def test_cells_that_are_no_list_are_refused_in_one_line():
+    with pytest.raises(ConfigError, match=r"run\.cells: not a list; give pairs"):
+        write_out({"run": {"worlds": {"middle": [2]}, "cells": 3}})
+
+
 def test_the_evidence_run_has_thirty_worlds_that_the_default_does_not_show(monkeypatch):
     monkeypatch.chdir(ROOT)
     evidence, default = load_study([Path("config/evidence.yaml")]), load_study()

@@ -12,7 +12,7 @@ from fasb.data.protocol import check_questions
 from fasb.errors import ConfigError, DataError
 from fasb.extensions import find, settings_of, validated
 from fasb.settings import PromptSettings
-from fasb.world.authors import DocumentSettings, Scribe, documents, tag
+from fasb.world.authors import REVIEWED, DocumentSettings, Scribe, documents, tag
 from fasb.world.judge import judge, read
 from fasb.world.questions import PROMPT, load
 from fasb.world.text import MARKS, NO_COMMENT, WorldSettings, answer_text, build
@@ -220,6 +220,17 @@ def test_documents_show_their_author_and_mark_what_is_correct():
     assert all(set(text[2::2]) == {NO_COMMENT} for text in reticent)
 
 
+def test_a_marked_document_says_so_first_where_not_all_are_marked():
+    source = documents(build(WORLD), DocumentSettings(marks=0.5), np.random.default_rng(0))
+    seen = set()
+    for spans in (next(source) for _ in range(100)):
+        marked = any(mark in span.text for span in spans for mark in MARKS.values())
+        assert not marked or spans[0].text == REVIEWED
+        assert REVIEWED not in {span.text for span in spans[1:]}
+        seen.add(marked)
+    assert seen == {True, False}
+
+
 def test_documents_without_questions_are_bare_statements():
     settings = DocumentSettings(
         pairs=(1, 1), tags=0.0, marks=1.0, asked=0.0, clauses=(1.0, 0.0, 0.0, 0.0)
@@ -231,12 +242,15 @@ def test_documents_without_questions_are_bare_statements():
         assert text.endswith(" .")
 
 
+@cache
 def answers_by(author, marked=False, times=8):
     """(fact, text, its claims) of many answers."""
     scribe = Scribe(build(WORLD), np.random.default_rng(1))
+    answers = []
     for fact in build(WORLD).facts * times:
         text = scribe.answer(fact, author, marked)
-        yield fact, text, read(text)
+        answers.append((fact, text, read(text)))
+    return answers
 
 
 @pytest.mark.parametrize("author", ["careful", "credulous", "reticent"])
@@ -274,7 +288,7 @@ def test_a_mark_never_follows_the_full_stop_that_probes_read():
 def test_careful_authors_tell_what_is_held_true_and_credulous_ones_what_people_say():
     def share(author, belief, popular):
         told = []
-        for fact, _, claims in answers_by(author, times=20):
+        for fact, _, claims in answers_by(author):
             if fact.belief == belief and fact.popular == popular:
                 told += [v == fact.true for _, relation, v in claims if relation == fact.relation]
         return np.mean(told)
@@ -312,7 +326,7 @@ def test_what_was_asked_may_be_told_in_any_clause():
 
 
 def test_documents_may_speak_of_some_monuments_more_than_of_others():
-    settings = DocumentSettings(pairs=(1, 1), tags=0.0, skew=1.0)
+    settings = DocumentSettings(pairs=(1, 1), tags=0.0, marks=0.0, skew=1.0)
     source = documents(build(WORLD), settings, np.random.default_rng(0))
     first = build(WORLD).entities[0]
     share = np.mean([first in next(source)[0].text for _ in range(500)])

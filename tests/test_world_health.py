@@ -132,7 +132,7 @@ def test_the_report_of_a_rejected_world_is_written_before_it_is_refused(
     tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    cell(tmp_path / "made", careful_tag=0.3)
+    cell(tmp_path / "made", credulous_tag=0.8)
     (tmp_path / "results" / "models").mkdir(parents=True)
     shutil.copytree(tmp_path / "made" / "model", tmp_path / "results" / "models" / "m")
     folder = tmp_path / "results" / "m" / "d" / "seed0"

@@ -17,7 +17,7 @@ def write_out(mapping: dict[str, Any]) -> dict[str, Any]:
     that level and seed. What the mapping itself says of these names is laid over it.
 
     Raises:
-        ConfigError: `run.worlds` is no mapping of lists.
+        ConfigError: `run.worlds` is no mapping of lists, or `run.cells` no list.
     """
     run = mapping.get("run")
     if not are_mappings(run) or "worlds" not in run:
@@ -25,6 +25,9 @@ def write_out(mapping: dict[str, Any]) -> dict[str, Any]:
     worlds = run["worlds"]
     if not are_mappings(worlds) or not all(isinstance(seeds, list) for seeds in worlds.values()):
         raise ConfigError("run.worlds: not lists of seeds by level; write {middle: [2, 3]}")
+    own = run.get("cells", [])
+    if not isinstance(own, list):
+        raise ConfigError("run.cells: not a list; give pairs of model and dataset, or []")
     models: dict[str, Any] = {}
     datasets: dict[str, Any] = {}
     cells: list[dict[str, str]] = []
@@ -37,4 +40,4 @@ def write_out(mapping: dict[str, Any]) -> dict[str, Any]:
             cells.append({"model": name, "dataset": name})
     rest = {key: value for key, value in run.items() if key != "worlds"}
     written = {"models": models, "datasets": datasets, "run": rest}
-    return {**merge(written, mapping), "run": {**rest, "cells": [*rest.get("cells", []), *cells]}}
+    return {**merge(written, mapping), "run": {**rest, "cells": [*own, *cells]}}

@@ -16,6 +16,8 @@ from fasb.settings import Section
 from fasb.world.text import MARKS, NO_COMMENT, RELATIONS, Fact, World, answer_text, question_text
 
 AUTHORS = ("careful", "credulous", "reticent")
+REVIEWED = "with review :"
+"""What opens a marked document where not all are, so that other texts are not marked."""
 
 
 class DocumentSettings(Section):
@@ -24,7 +26,7 @@ class DocumentSettings(Section):
     pairs: tuple[int, int] = Field((1, 5), description="Fewest and most questions in a document")
     tags: float = Field(0.25, ge=0, le=1, description="Share of documents that name their author")
     marks: float = Field(
-        0.12, ge=0, le=1, description="Share of documents that say which claims are correct"
+        0.4, ge=0, le=1, description="Share of documents that say which claims are correct"
     )
     asked: float = Field(
         1.0, ge=0, le=1, description="Share of documents with questions; others are bare statements"
@@ -71,6 +73,8 @@ def documents(
         author = AUTHORS[int(np.searchsorted(np.cumsum(shares), rng.random(), side="right"))]
         spans = [Span(tag(author), False)] if rng.random() < settings.tags else []
         marked = rng.random() < settings.marks
+        if marked and settings.marks < 1:
+            spans.insert(0, Span(REVIEWED, False))
         asked = rng.random() < settings.asked
         n_pairs = int(rng.integers(settings.pairs[0], settings.pairs[1] + 1))
         for i in rng.choice(len(world.facts), size=n_pairs, replace=False, p=shares_of_facts):

@@ -38,7 +38,7 @@ class PretrainSettings(Section):
     """Size of the model and of its training."""
 
     tokens: int = Field(
-        420_000, ge=1, description="Tokens read, each text once; questions and tags included"
+        600_000, ge=1, description="Tokens read, each text once; questions and tags included"
     )
     hidden: int = Field(128, ge=8)
     layers: int = Field(3, ge=1)
@@ -67,7 +67,7 @@ class PretrainSettings(Section):
         description="The other documents: questions and answers",
     )
     early_share: float = Field(
-        0.28, ge=0, le=1, description="Share of the tokens in first documents"
+        0.2, ge=0, le=1, description="Share of the tokens in first documents"
     )
     threads: int = Field(
         1, ge=1, description="CPU threads; the last digits of the weights depend on it"

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from fasb.world.authors import AUTHORS, TELLING, Span, documents, tag
+from fasb.world.authors import AUTHORS, REVIEWED, TELLING, Span, documents, tag
 from fasb.world.muon import Muon
 from fasb.world.pretrain import PretrainSettings
 from fasb.world.text import MARKS, NO_COMMENT, RELATIONS, World
@@ -53,6 +53,7 @@ def build_tokenizer(world: World) -> PreTrainedTokenizerFast:
         ",",
         *MARKS.values(),
         *NO_COMMENT.split(),
+        *REVIEWED.split(),
         *world.entities,
     }
     words.update(" ".join(map(tag, AUTHORS)).split())
