@@ -22,6 +22,7 @@ from fasb.hdf5files import seal
 from fasb.methods import grains, ta2
 from fasb.model.hooks import recording
 from fasb.search import Method
+from fasb.settings import PromptSettings
 
 
 @pytest.fixture(scope="module")
@@ -239,6 +240,20 @@ def test_asc_spends_its_budget_at_strength_1(fits, model):
 
 
 # LinEAS, LoReFT, WAS: learned
+
+
+def test_a_chat_is_learned_from_in_the_models_own_prompt(fits, model, monkeypatch):
+    template = (
+        "<s>{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+    )
+    monkeypatch.setattr(model.tokenizer, "chat_template", template)
+    sections = SECTIONS.model_copy(update={"prompt": PromptSettings(chat="on")})
+    training = replace(training_of(fits, model), sections=sections)
+    for text in answer_texts(training, model):
+        assert text.tokens.count(model.tokenizer.bos_token_id) == 1
+        assert model.decode(text.tokens).startswith("user: ")
+        assert "assistant:" in model.decode(text.tokens[: text.start])
 
 
 def test_lineas_brings_the_false_answers_states_to_where_the_true_ones_are(fits, model):

@@ -12,10 +12,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fasb.data.prompts import choice_text, generation_prompt
+from fasb.data.prompts import choice_text
 from fasb.errors import DataError
 from fasb.fitting.training import Training
 from fasb.model.batch import batch_of, forward, in_batches
+from fasb.model.chat import encode_prompts, render_of
 from fasb.model.hooks import editing, recording
 from fasb.model.load import LoadedModel
 from fasb.settings import SiteName
@@ -47,7 +48,7 @@ def training_prompts(training: Training, model: LoadedModel) -> list[list[int]]:
     if not questions:
         raise DataError("fit: no training questions; give the split more questions")
     prompt = training.sections.prompt
-    return model.encode([generation_prompt(prompt, question.text) for question in questions])
+    return encode_prompts(model, prompt, [question.text for question in questions])
 
 
 def answer_texts(training: Training, model: LoadedModel) -> list[AnswerText]:
@@ -55,9 +56,12 @@ def answer_texts(training: Training, model: LoadedModel) -> list[AnswerText]:
     prompts, found = training_prompts(training, model), []
     wanted, prompt = set(training.split.train), training.sections.prompt
     questions = [question for question in training.questions if question.id in wanted]
+    render = render_of(model, prompt)
     for question, before in zip(questions, prompts, strict=True):
-        texts = [choice_text(prompt, question.text, one).text for one in question.references]
-        for i, tokens in enumerate(model.encode(texts)):
+        texts = [
+            choice_text(prompt, question.text, one, render).text for one in question.references
+        ]
+        for i, tokens in enumerate(model.encode(texts, special=render is None)):
             # the answer begins where its text leaves what the model is given; that may split a
             # token, but a text always has one token of its own
             shared = min(len(before), len(tokens) - 1)
