@@ -95,9 +95,11 @@ def _check_column(values: pd.Series, column: Column, path: Path) -> None:
     if wrong.any():
         at = int(np.argmax(wrong))
         told = _range(column) if column.kind in ("whole", "number") else column.kind
-        found = str(values.iloc[at])[:60]
+        value = values.iloc[at]
+        # versions of pandas differ in what they make of a value that is missing
+        found = "nothing" if pd.isna(value) is True else repr(str(value)[:60])
         raise ArtifactError(
-            f"{where}, row {values.index[at] + 1}: {found!r} is no {told}; make it again"
+            f"{where}, row {values.index[at] + 1}: {found} is no {told}; make it again"
         )
 
 
