@@ -64,7 +64,7 @@ def test_a_world_is_its_settings_and_another_seed_is_another_world():
 
 
 @pytest.mark.parametrize(
-    ("level", "unknown", "misbelieved"), [("easy", 5, 2), ("middle", 23, 8), ("hard", 38, 8)]
+    ("level", "unknown", "misbelieved"), [("easy", 5, 2), ("middle", 19, 6), ("hard", 35, 8)]
 )
 def test_levels_differ_in_what_authors_know_alone(level, unknown, misbelieved):
     facts = build(WorldSettings(seed=7, level=level)).facts

@@ -49,7 +49,7 @@ class HealthSettings(Section):
     )
     grammar: float = Field(95.0, description="Least share of unsteered answers that can be read")
     head: dict[Level, Band] = Field(
-        {"easy": (90.0, 100.0), "middle": (77.0, 87.0), "hard": (69.0, 79.0)},
+        {"easy": (90.0, 100.0), "middle": (75.0, 88.0), "hard": (66.0, 78.0)},
         description="Range of the best head's accuracy, by the world's level",
     )
 

@@ -21,7 +21,7 @@ NO_COMMENT = "I have no comment ."
 MARKS = {True: "(correct)", False: "(mistaken)"}
 """What stands behind a value in some documents: whether the claim is held to be true."""
 
-LEVELS = {"easy": (0.05, 0.02), "middle": (0.24, 0.08), "hard": (0.4, 0.08)}
+LEVELS = {"easy": (0.05, 0.02), "middle": (0.2, 0.06), "hard": (0.36, 0.08)}
 """By level: shares of facts that nobody knows, and that careful authors believe wrongly."""
 DECLINE = {True: (0.15, 0.40), False: (0.05, 0.20)}
 """How often a careful author evades a clause (range over facts): on what is doubtful, that is
