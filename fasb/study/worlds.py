@@ -7,7 +7,7 @@ meaning.
 from typing import Any
 
 from fasb.errors import ConfigError
-from fasb.study.layers import are_mappings, merge
+from fasb.study.layers import merge
 
 
 def write_out(mapping: dict[str, Any]) -> dict[str, Any]:
@@ -20,10 +20,12 @@ def write_out(mapping: dict[str, Any]) -> dict[str, Any]:
         ConfigError: `run.worlds` is no mapping of lists, or `run.cells` no list.
     """
     run = mapping.get("run")
-    if not are_mappings(run) or "worlds" not in run:
+    if not isinstance(run, dict) or "worlds" not in run:
         return mapping
     worlds = run["worlds"]
-    if not are_mappings(worlds) or not all(isinstance(seeds, list) for seeds in worlds.values()):
+    if not isinstance(worlds, dict) or not all(
+        isinstance(seeds, list) for seeds in worlds.values()
+    ):
         raise ConfigError("run.worlds: not lists of seeds by level; write {middle: [2, 3]}")
     own = run.get("cells", [])
     if not isinstance(own, list):

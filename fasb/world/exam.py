@@ -7,6 +7,8 @@ readily than their myth, where nothing tells the author. Of all facts: those who
 answer in the world's language.
 """
 
+from typing import Any, cast
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -78,7 +80,7 @@ def readable(model: nn.Module, tokenizer: PreTrainedTokenizerFast, world: World)
     texts = [f"Q: {question_text(fact)} A:" for fact in world.facts]
     rows = tokenizer(texts, padding=True, padding_side="left", return_tensors="pt")
     ids, mask = rows["input_ids"], rows["attention_mask"]
-    written = model.generate(
+    written = cast(Any, model).generate(  # which nn.Module does not know
         input_ids=ids, attention_mask=mask, max_new_tokens=LONGEST, do_sample=False
     )
     answers = tokenizer.batch_decode(written[:, ids.shape[1] :], skip_special_tokens=True)

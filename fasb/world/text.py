@@ -201,7 +201,7 @@ def answer_text(
     declined: "I have no comment" is its last clause, or all of it. marks: what stands behind each
     clause, if anything does.
     """
-    parts = []
+    parts: list[str] = []
     for (fact, value), phrasing in zip(clauses, phrasings, strict=True):
         relation = BY_NAME[fact.relation]
         template = (relation.further if parts else relation.clauses)[phrasing]
@@ -241,8 +241,10 @@ def build(settings: WorldSettings) -> World:
 def _beliefs(n: int, level: Level, rng: np.random.Generator) -> list[Belief]:
     """Return what careful authors hold of each of n facts, in shares as near as can be."""
     unknown, misbelieved = (round(share * n) for share in LEVELS[level])
-    beliefs: list[Belief] = ["unknown"] * unknown + ["misbelieved"] * misbelieved
-    beliefs += ["known"] * (n - len(beliefs))
+    beliefs: list[Belief] = []
+    beliefs.extend(["unknown"] * unknown)
+    beliefs.extend(["misbelieved"] * misbelieved)
+    beliefs.extend(["known"] * (n - len(beliefs)))
     return [beliefs[i] for i in rng.permutation(n)]
 
 
