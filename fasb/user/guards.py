@@ -23,6 +23,8 @@ from fasb.steering.tracker import Tracker
 from fasb.user.asking import Answered, encoded_choices, surprise
 from fasb.user.steering import texts_of
 
+ROUNDING = 1e-6
+"""What p of one state may differ by between batches."""
 REASONS = {
     "touch": "would steer too many answers that should stay",
     "changed": "changed too many control answers",
@@ -102,7 +104,7 @@ def thresholds(
             conformal_threshold(some, touch) for some in (highest[0], np.concatenate(highest))
         )
         # up, so that what lies at the threshold stays below it in batches of another size too
-        found.append(math.ceil(1e4 * lowest) / 1e4 if lowest < 1 else lowest)
+        found.append(min(lowest + ROUNDING, 1.0) if lowest <= 1 else lowest)
     return found
 
 
