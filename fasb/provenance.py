@@ -91,6 +91,7 @@ def _commit() -> str | None:
     try:
         run = [
             "git",
+            "--no-optional-locks",  # killed at its time limit, it would leave a lock behind
             "-C",
             str(folder),
             "describe",

@@ -142,7 +142,11 @@ def test_what_a_model_wrote_is_text_and_never_markup(made):
     original = path.read_bytes()
     frame = read_parquet(path)
     frame["text"] = "<script>alert(1)</script>"
-    frame["trace_pieces"] = [['"><img src=x onerror=alert(1)>', "\x1b[2J\u202e"]] * len(frame)
+    told = ['"><img src=x onerror=alert(1)>', "\x1b[2J\u202e"]
+    # as many pieces as there are tokens, which is asked of such a file
+    frame["trace_pieces"] = [
+        (told * len(pieces))[: len(pieces)] for pieces in frame["trace_pieces"]
+    ]
     write_parquet(path, frame, {})
     try:
         text = render(
@@ -210,6 +214,7 @@ def chosen_row(folds, root):
 
     entry = {
         "setting": {"k": 4, "alpha": 16.0},
+        "for_mc2": {},
         "edge_mc2": ["k"],
         "validation": {"true_info": 0.9},
         "steers": {"generation": True, "mc2": True},

@@ -87,7 +87,7 @@ itself is one line with exit code 1 and leaves its traceback in a log. `fasb ver
 for damaged and stale files of a finished study.
 """
 TAIL = Path(__file__).with_name("fuzzed.md")
-"""What `make fuzz` found when it was last run in full; written by hand."""
+"""What mutations came to when they were last tried; written by hand."""
 
 
 def page(lines: dict[str, str]) -> str:
