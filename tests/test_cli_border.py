@@ -115,7 +115,9 @@ def test_a_pipe_that_is_closed_is_no_error():
 
 def test_ctrl_c_in_a_process_leaves_with_130(tmp_path):
     code = (
-        "import click, os, sys, time; import fasb.cli as cli\n"
+        "import click, signal, sys, time; import fasb.cli as cli\n"
+        # a shell lets what runs in the background ignore Ctrl-C, which is inherited
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "@click.command()\n"
         "def slow(): print('now', flush=True); time.sleep(60)\n"
         "cli.group.get_command = lambda *_: slow\n"
