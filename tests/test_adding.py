@@ -91,7 +91,7 @@ def test_the_mappings_are_a_study():
     study = load(config, "docs/adding.md")
     assert isinstance(study, Study)
     assert {"mine", "sums"} <= set(study.datasets)
-    assert study.methods["random-direction"].use == "my_lab.random_direction"
+    assert study.methods["my-direction"].use == "my_lab.random_direction"
     assert study.run.cells[0].model == "gemma2-2b"
 
 
