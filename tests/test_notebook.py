@@ -27,6 +27,6 @@ def test_it_runs_where_no_study_has_been_run(tmp_path):
     NotebookClient(found, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
     outputs = [out for cell in found.cells for out in cell.get("outputs", ())]
     printed = "".join(out.text for out in outputs if out.output_type == "stream")
-    assert "4 layers of 8 heads; 160 questions" in printed
+    assert "3 layers of 8 heads; 96 questions" in printed
     assert re.search(r"^(not )?steered", printed, re.M)
-    assert "n = 80 questions" in printed
+    assert "n = 48 questions" in printed
