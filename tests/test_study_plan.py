@@ -273,6 +273,6 @@ def test_a_check_asks_for_models_datasets_and_judges_without_weights(tmp_path, m
     assert mine.endswith("in float32, weights at hand")
     assert other.startswith("MISSING  model    other")
     assert "run 'hf download no/model'" in other
-    assert dataset.endswith(" 160 questions")
+    assert dataset.endswith(" 96 questions")
     assert judged.startswith("MISSING  judge")
     assert "no/judge: " in judged
