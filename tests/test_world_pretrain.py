@@ -1,5 +1,6 @@
 """Training of a world's model: tokenizer, batches, optimizer, and a model that others can load."""
 
+import itertools
 import math
 from types import SimpleNamespace
 
@@ -86,10 +87,10 @@ def test_batches_hold_the_tokens_asked_for_and_count_no_padding():
     tokenizer = build_tokenizer(build(WORLD))
     found = list(batches(build(WORLD), tokenizer, TINY))
     assert TINY.tokens <= sum(batch.n_tokens for batch in found) < TINY.tokens + TINY.late.batch
-    early = [batch for batch in found if batch.tokens.numel() <= EARLY.batch]
-    assert sum(batch.n_tokens for batch in early) == pytest.approx(
-        TINY.early_share * TINY.tokens, rel=0.2
-    )
+    # the last of the others may be as small as an early one
+    early = itertools.takewhile(lambda batch: batch.tokens.numel() <= EARLY.batch, found)
+    n_early, asked = sum(batch.n_tokens for batch in early), TINY.early_share * TINY.tokens
+    assert asked <= n_early < asked + EARLY.batch
     for batch in found:
         assert batch.tokens.numel() <= TINY.late.batch
         padding = batch.tokens == tokenizer.pad_token_id

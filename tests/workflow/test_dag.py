@@ -261,7 +261,7 @@ def test_a_rejected_world_stops_the_study_before_test_questions_and_keeps_its_fi
     assert run.returncode == 1
     assert "tiny: rejected, best head 60 below 72; see results/health/tiny.json" in run.stderr
     assert (tmp_path / "results" / "health" / "tiny.json").exists()
-    assert not re.search(r"^(generate|score) ", (tmp_path / "calls.txt").read_text(), re.M)
+    assert not re.search(r"^(sweep|generate|score) ", (tmp_path / "calls.txt").read_text(), re.M)
     assert counts(snakemake("-n"))["generate"] == 1
     assert "pretrain" not in counts(snakemake("-n"))
 

@@ -100,6 +100,8 @@ def check_judges(study: Study, dataset: str, paths: Paths) -> None:
     },
     inputs=lambda study, cell: {
         "model": cells.trained(study, cell.model),
+        # a world that is rejected has not cost its sweep
+        "accepted": cells.accepted(study, cell.model),
         "judge": cells.checked_judges(study, cell.dataset),
         "questions": cells.questions(cell.dataset),
         "splits": f"{cell.folder}/splits.json",
