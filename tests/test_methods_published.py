@@ -134,7 +134,7 @@ def test_g_act_adds_the_difference_of_the_kind_that_a_state_is_of(two_kinds, mod
 
 @pytest.mark.parametrize("use", ["act", "g_act"])
 def test_more_clusters_than_questions_are_refused(two_kinds, model, use):
-    with pytest.raises(ConfigError, match="clusters: 99, but .* questions; lower it"):
+    with pytest.raises(ConfigError, match="clusters: 99, but .* questions to fit .*; lower it"):
         bundle_of(two_kinds, model, use, clusters=99)
 
 
@@ -254,6 +254,15 @@ def test_a_chat_is_learned_from_in_the_models_own_prompt(fits, model, monkeypatc
         assert text.tokens.count(model.tokenizer.bos_token_id) == 1
         assert model.decode(text.tokens).startswith("user: ")
         assert "assistant:" in model.decode(text.tokens[: text.start])
+
+
+def test_what_a_template_puts_behind_an_answer_is_not_learned(fits, model):
+    prompt = PromptSettings(answer="\nA: {answer}\nQ: Next?")
+    training = training_of(fits, model)
+    cut = replace(training, sections=SECTIONS.model_copy(update={"prompt": prompt}))
+    found, plain = answer_texts(cut, model), answer_texts(training, model)
+    assert [text.tokens for text in found] == [text.tokens for text in plain]
+    assert [text.start for text in found] == [text.start for text in plain]
 
 
 def test_lineas_brings_the_false_answers_states_to_where_the_true_ones_are(fits, model):

@@ -10,7 +10,7 @@ from tiny import tiny_model
 
 from fasb.cli import group
 from fasb.decoding.decode import decode, trace
-from fasb.errors import BundleError
+from fasb.errors import ArtifactError, BundleError
 from fasb.model.load import load_model
 from fasb.settings import DecodingSettings, ModelSettings, PromptSettings
 from fasb.steering.bundle import Bundle
@@ -90,3 +90,7 @@ def test_the_command_writes_the_folder(tmp_path):
     run = CliRunner().invoke(group, [*asked, "--out", str(tmp_path / "out")])
     assert run.exit_code == 0, run.output
     assert (tmp_path / "out" / "model.safetensors").exists()
+    kept = tmp_path / "model"
+    again = CliRunner().invoke(group, [*asked, "--out", str(kept)])
+    assert isinstance(again.exception, ArtifactError)  # it would be replaced
+    assert (kept / "tokenizer.json").exists()

@@ -111,9 +111,11 @@ def steer_command(
     from fasb.decoding.stream import stream
     from fasb.steering.bundle import Bundle
     from fasb.user.steering import attach, prompts_of
-    from fasb.wholefiles import writing
+    from fasb.wholefiles import check_out, writing
 
     bundle = Bundle.load(options["bundle"])  # before a model is loaded
+    if options["svg"] is not None:
+        check_out(options["svg"])
     loaded = load_named(model, settings)
     attach(loaded, bundle, options["siblings"])
     beta, console, pages = bundle.policy.beta, Console(), []
@@ -206,7 +208,9 @@ def export_command(bundle: Path, file: Path) -> None:
 )
 @click.argument("bundle", type=click.Path(path_type=Path))
 @model_options
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write.")
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="Folder to write; a new one."
+)
 def compile_command(bundle: Path, model: str, settings: dict[str, Any], out: Path) -> None:
     """Write a model with a bundle's edit in its weights.
 
@@ -215,9 +219,11 @@ def compile_command(bundle: Path, model: str, settings: dict[str, Any], out: Pat
     """
     from fasb.steering.bundle import Bundle
     from fasb.user.compiling import compile_bundle, refuse_what_varies
+    from fasb.wholefiles import check_out
 
     known = Bundle.load(bundle)
     refuse_what_varies(known)
+    check_out(out)  # a folder that is there would be replaced
     compile_bundle(load_named(model, settings), known, out)
     click.echo(f"{out}: written; no bundle is needed with it", err=True)
 

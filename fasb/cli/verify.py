@@ -63,9 +63,10 @@ def explain_command(file: Path) -> None:
     from where `./study` runs; a bundle of 'fasb fit' may lie anywhere.
     """
     made_by: dict[str, Any] = {}
-    if file.suffix in (".bundle", ".json", ".parquet", ".safetensors", ".h5"):
-        from fasb.artifacts import stamp_of
+    from fasb.artifacts import stamp_of
+    from fasb.study.verify import KINDS
 
+    if file.suffix in (".bundle", *KINDS):
         stamp = stamp_of(file)
         made_by = stamp["provenance"]
         click.echo(f"# {file}: {stamp['digest'][:12]}, {_provenance(made_by)}")

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fasb.data.prompts import choice_text
+from fasb.data.protocol import Question
 from fasb.errors import DataError
 from fasb.fitting.training import Training
 from fasb.model.batch import batch_of, forward, in_batches
@@ -43,29 +44,38 @@ def training_prompts(training: Training, model: LoadedModel) -> list[list[int]]:
     Raises:
         DataError: there is no training question.
     """
+    prompt, questions = training.sections.prompt, training_questions(training)
+    return encode_prompts(model, prompt, [question.text for question in questions])
+
+
+def training_questions(training: Training) -> list[Question]:
+    """Return the questions that are fitted on.
+
+    Raises:
+        DataError: there is none.
+    """
     wanted = set(training.split.train)
     questions = [question for question in training.questions if question.id in wanted]
     if not questions:
         raise DataError("fit: no training questions; give the split more questions")
-    prompt = training.sections.prompt
-    return encode_prompts(model, prompt, [question.text for question in questions])
+    return questions
 
 
 def answer_texts(training: Training, model: LoadedModel) -> list[AnswerText]:
-    """Return all reference answers of the training questions behind their questions."""
-    prompts, found = training_prompts(training, model), []
-    wanted, prompt = set(training.split.train), training.sections.prompt
-    questions = [question for question in training.questions if question.id in wanted]
+    """Return all reference answers of the training questions behind their questions.
+
+    Spans are by offsets (M3): an answer begins with the first token that holds a character of it.
+    """
+    prompt, found = training.sections.prompt, []
     render = render_of(model, prompt)
-    for question, before in zip(questions, prompts, strict=True):
-        texts = [
-            choice_text(prompt, question.text, one, render).text for one in question.references
-        ]
-        for i, tokens in enumerate(model.encode(texts, special=render is None)):
-            # the answer begins where its text leaves what the model is given; that may split a
-            # token, but a text always has one token of its own
-            shared = min(len(before), len(tokens) - 1)
-            start = next((j for j in range(shared) if before[j] != tokens[j]), shared)
+    for question in training_questions(training):
+        for i, answer in enumerate(question.references):
+            choice = choice_text(prompt, question.text, answer, render)
+            tokens, offsets = model.encode_with_offsets(
+                choice.text[: choice.end], special=render is None
+            )
+            own = sum(end > choice.start for _, end in offsets)
+            start = len(tokens) - max(own, 1)
             found.append(AnswerText(tuple(tokens), start, i < len(question.true), question.id))
     return found
 

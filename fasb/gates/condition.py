@@ -40,12 +40,17 @@ def fit(
     import numpy as np
     import torch
 
-    from fasb.fitting.directions import layer_at, principal_direction, question_differences
+    from fasb.fitting.directions import (
+        layer_at,
+        principal_direction,
+        question_differences,
+        whole_layers,
+    )
     from fasb.steering.tracker import Projection, Tracker
 
     bank = training.bank(READ)
     layer = layer_at(settings.condition, bank.n_layers)
     differences = question_differences(bank, training.train_rows(bank), layer)[:, 0]
     condition = principal_direction(differences)[None].astype(np.float32)
-    at = torch.tensor([[layer, 0]])
-    return Tracker("residual", at, Projection(torch.from_numpy(condition)))
+    score = Projection(torch.from_numpy(condition))
+    return Tracker("residual", whole_layers([layer]), score)

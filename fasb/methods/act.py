@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from fasb.errors import ConfigError
 from fasb.fitting.reads import HEAD_READS, Read
 from fasb.settings import Section
 
@@ -56,14 +55,11 @@ def fit(
 
     bank, following = (training.bank(read) for read in HEAD_READS)
     train, validation = training.train_rows(bank), bank.rows(training.split.validation)
-    if settings.clusters > len(training.split.train):
-        n = len(training.split.train)
-        raise ConfigError(f"clusters: {settings.clusters}, but {n} questions; lower it")
     shape = settings.clusters, bank.n_layers, bank.n_units
     weight, bias, accuracy = np.zeros((*shape, bank.width)), np.zeros(shape), np.zeros(shape)
     for layer in range(bank.n_layers):
         x = bank.layer(layer)
-        cluster = cluster_questions(bank, train, validation, layer, settings.clusters)
+        cluster, _ = cluster_questions(bank, train, validation, layer, settings.clusters)
         for unit in range(bank.n_units):
             for c in range(settings.clusters):
                 own = cluster[:, unit] == c

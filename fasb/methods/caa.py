@@ -38,12 +38,12 @@ def fit(
     import numpy as np
     import torch
 
-    from fasb.fitting.directions import layer_at, question_differences
+    from fasb.fitting.directions import layer_at, question_differences, whole_layers
     from fasb.steering.edit import Edit
     from fasb.steering.operations import Add
 
     bank = training.bank(READ)
     layer = layer_at(settings.layer, bank.n_layers)
     vector = question_differences(bank, training.train_rows(bank), layer).mean(axis=0)
-    at = torch.tensor([[layer, 0]])
-    return Edit.of("residual", at, Add(torch.from_numpy(vector.astype(np.float32))))
+    added = Add(torch.from_numpy(vector.astype(np.float32)))
+    return Edit.of("residual", whole_layers([layer]), added)

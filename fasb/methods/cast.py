@@ -40,14 +40,18 @@ def fit(
     import numpy as np
     import torch
 
-    from fasb.fitting.directions import layer_at, principal_direction, question_differences
+    from fasb.fitting.directions import (
+        layers_between,
+        principal_direction,
+        question_differences,
+        whole_layers,
+    )
     from fasb.steering.edit import Edit
     from fasb.steering.operations import Add
 
     bank = training.bank(READ)
     rows = training.train_rows(bank)
-    first, last = (layer_at(depth, bank.n_layers) for depth in (settings.first, settings.last))
-    layers = list(range(first, max(first, last) + 1))
+    layers = layers_between(settings.first, settings.last, bank.n_layers)
     vectors = [principal_direction(question_differences(bank, rows, i)[:, 0]) for i in layers]
-    at = torch.tensor([[layer, 0] for layer in layers])
-    return Edit.of("residual", at, Add(torch.from_numpy(np.stack(vectors).astype(np.float32))))
+    added = Add(torch.from_numpy(np.stack(vectors).astype(np.float32)))
+    return Edit.of("residual", whole_layers(layers), added)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from fasb.errors import ConfigError
 from fasb.fitting.reads import Read
 from fasb.settings import Section
 
@@ -49,24 +48,20 @@ def fit(
     import numpy as np
     import torch
 
-    from fasb.fitting.clusters import cluster_centres, cluster_questions
-    from fasb.fitting.directions import layers_between, question_differences, whole_layers
+    from fasb.fitting.clusters import cluster_questions
+    from fasb.fitting.directions import layers_between, whole_layers
     from fasb.steering.edit import Edit
     from fasb.steering.operations import ByClass
 
     bank = training.bank(READ)
-    if settings.clusters > len(training.split.train):
-        n = len(training.split.train)
-        raise ConfigError(f"clusters: {settings.clusters}, but {n} questions; lower it")
     train, nothing = training.train_rows(bank), np.zeros(len(bank.label), dtype=bool)
     layers = layers_between(settings.first, settings.last, bank.n_layers)
     parts = []
     for layer in layers:
-        centres = cluster_centres(question_differences(bank, train, layer)[:, 0], settings.clusters)
-        cluster = cluster_questions(bank, train, nothing, layer, settings.clusters)[:, 0]
-        known = cluster >= 0
-        weight, bias = _classifier(bank.layer(layer)[known, 0], cluster[known], settings.clusters)
-        parts.append((weight, bias, centres))
+        cluster, centres = cluster_questions(bank, train, nothing, layer, settings.clusters)
+        known, own = cluster[:, 0] >= 0, cluster[:, 0]
+        weight, bias = _classifier(bank.layer(layer)[known, 0], own[known], settings.clusters)
+        parts.append((weight, bias, centres[0]))
     tensors = [torch.from_numpy(np.stack(part).astype(np.float32)) for part in zip(*parts)]
     return Edit.of("residual", whole_layers(layers), ByClass(*tensors))
 

@@ -41,7 +41,7 @@ def fit(
     import numpy as np
     import torch
 
-    from fasb.fitting.directions import layer_at, mean_difference
+    from fasb.fitting.directions import layer_at, mean_difference, whole_layers
     from fasb.fitting.probes import unit
     from fasb.steering.edit import Change, Edit
     from fasb.steering.operations import Remove
@@ -50,6 +50,6 @@ def fit(
     false_minus_true = -mean_difference(bank, training.train_rows(bank))
     direction = unit(false_minus_true[layer_at(settings.layer, bank.n_layers), 0])
     every = np.tile(direction.astype(np.float32), (bank.n_layers, 1))
-    at = torch.stack([torch.arange(bank.n_layers), torch.zeros(bank.n_layers, dtype=torch.long)], 1)
+    at = whole_layers(range(bank.n_layers))
     changes = [Change(site, at, Remove(torch.from_numpy(every))) for site in SITES]
     return Edit(tuple(changes), "all")

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from fasb.errors import ConfigError
 from fasb.fitting.reads import Read
 from fasb.settings import Section
 
@@ -47,6 +46,7 @@ def fit(
     import numpy as np
     import torch
 
+    from fasb.fitting.anchors import best_units
     from fasb.fitting.directions import mean_difference
     from fasb.fitting.probes import unit
     from fasb.model.layout import weight_of
@@ -54,9 +54,6 @@ def fit(
     from fasb.steering.operations import Remove
 
     heads, output, layout = training.bank(HEAD), training.bank(OUTPUT), training.model().layout
-    if settings.k > heads.n_layers * heads.n_units:
-        most = heads.n_layers * heads.n_units
-        raise ConfigError(f"k: {settings.k}, but there are {most}; set k to that or less")
     false = unit(-mean_difference(output, training.train_rows(output))[:, 0])
     rows = training.train_rows(heads) & (heads.label == 0)
     read = np.zeros((heads.n_layers, heads.n_units, heads.width))
@@ -67,7 +64,6 @@ def fit(
         read[layer] = (false[layer] @ weight).reshape(heads.n_units, heads.width)
         x = heads.layer(layer)[rows]
         written[layer] = np.einsum("nuw,uw->nu", x, read[layer]).mean(axis=0)
-    flat = np.argsort(-written.ravel(), kind="stable")[: settings.k]
-    at = np.stack(np.unravel_index(flat, written.shape), axis=1)
+    at = best_units(written, settings.k)
     direction = unit(read[at[:, 0], at[:, 1]]).astype(np.float32)
     return Edit.of("head", torch.from_numpy(at), Remove(torch.from_numpy(direction)), "all")

@@ -158,12 +158,18 @@ class Policy:
         """
         if self.when == "always" and self.after:
             return (n == self.after) & ~ended
+        return self.due(n, base, ended) & (p > self.beta)
+
+    def due(
+        self,
+        n: Int[np.ndarray, "*row"],
+        base: Int[np.ndarray, "*row"],
+        ended: Bool[np.ndarray, "*row"],
+    ) -> Bool[np.ndarray, "*row"]:
+        """Return which rows are judged at the check after n tokens (G3), as `fires` has it."""
         if self.when == "prompt":
-            due = n == 0
-        else:
-            due = (n - base >= self.s) | ended
-            due &= self.backtrack | ~ended
-        return due & (p > self.beta)
+            return n == 0
+        return ((n - base >= self.s) | ended) & (self.backtrack | ~ended)
 
     def strength(self, p: Float[np.ndarray, " row"]) -> Float[np.ndarray, " row"]:
         """Return what p at firing gives (T3); what reads no p is steered by alpha."""
@@ -223,10 +229,9 @@ def highest_judged(trace: Trace, policy: Policy) -> Float[np.ndarray, " row"]:
     """
     if trace.p is None:
         raise ValueError("this needs p; observe the trace first")
-    n = np.arange(trace.p.shape[1])[None]
     length = trace.length[:, None]
-    due = (n >= 1) & (n <= length) & ((n >= policy.s) | (n == length))
-    due &= policy.backtrack | (n != length)
+    n = np.broadcast_to(np.arange(trace.p.shape[1]), trace.p.shape)
+    due = (n >= 1) & (n <= length) & policy.due(n, np.zeros_like(n), n == length)
     behind = int(policy.judged == "previous")
     judged = trace.p[:, np.maximum(n[0] - behind, 0)]
     return np.where(due, judged, -np.inf).max(axis=1)
@@ -242,9 +247,10 @@ def decide_choice(trace: Trace, policy: Policy) -> Decision:
     Raises:
         ValueError: the policy needs p and the trace has none.
     """
-    if policy.abstain or policy.when in ("always", "never", "oracle"):
-        # nobody judges a candidate answer, so an oracle steers none; none can be declined
-        policy = replace(policy, when="never", abstain=False) if policy.abstain else policy
+    if policy.abstain:  # no candidate can be declined
+        policy = replace(policy, when="never", abstain=False)
+    if policy.when in ("always", "never", "oracle"):
+        # nobody judges a candidate answer, so an oracle steers none
         return _unread(trace, policy, trace.length)
     return _first_firing(trace, policy, first=0, behind=0)
 

@@ -176,17 +176,6 @@ def judge_job(study: Study, dataset: str, judged: str = "judged") -> JobSettings
     return JobSettings(gpu=0, threads=1) if judge is None else judge.job
 
 
-def judge_jobs(study: Study) -> list[JobSettings]:
-    """Return what the judges of the run's datasets ask for."""
-    found = []
-    for dataset in dict.fromkeys(cell.dataset for cell in study.run.cells):
-        entry = study.datasets[dataset]
-        for judge in (entry.judge, entry.second_judge):
-            if judge is not None:
-                found.append(judge.job)
-    return found
-
-
 def checked_judges(study: Study, dataset: str) -> list[str]:
     """Return the file without which nothing is swept, if the dataset's answers are judged."""
     judge = study.datasets[dataset].judge

@@ -14,7 +14,6 @@ from fasb.settings import ModelSettings
 from fasb.study.cells import asked
 from fasb.study.config import Study
 from fasb.study.entries import DatasetEntry, JudgeEntry, ModelEntry, SideEffectsEntry
-from fasb.study.plan import judges_of
 
 Need = tuple[str, str, str, bool]
 """Kind, name, what is said of it, and whether it can be had."""
@@ -31,11 +30,8 @@ def needs(study: Study) -> Iterator[Need]:
         if (effects := study.datasets[name].side_effects) is not None:
             yield _asked("texts", name, partial(_loaded, effects, "texts"))
     for name in datasets:
-        for key, judge in judges_of(study, name).items():
-            if judge is not None:
-                yield _asked(
-                    "judge", name, partial(_judge, judge, f"datasets.{name}.{key}.settings")
-                )
+        for key, judge in study.datasets[name].judges.items():
+            yield _asked("judge", name, partial(_judge, judge, f"datasets.{name}.{key}.settings"))
 
 
 def _asked(kind: str, name: str, ask: Callable[[], str]) -> Need:

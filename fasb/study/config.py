@@ -78,6 +78,20 @@ class Study(StageSettings):
             self._recipes[dataset] = found
         return self._recipes[dataset]
 
+    @property
+    def model_jobs(self) -> dict[str, JobSettings]:
+        """What jobs of the run's models ask for, by config key."""
+        return {f"models.{cell.model}": self.models[cell.model].job for cell in self.run.cells}
+
+    @property
+    def judge_jobs(self) -> dict[str, JobSettings]:
+        """What jobs of the judges of the run's datasets ask for, by config key."""
+        found = {}
+        for cell in self.run.cells:
+            for key, judge in self.datasets[cell.dataset].judges.items():
+                found[f"datasets.{cell.dataset}.{key}"] = judge.job
+        return found
+
     def do_without_missing_prompts(self) -> dict[str, str]:
         """Leave out prompts whose files cannot be had, to plan without network, not to run.
 
@@ -223,15 +237,8 @@ def _check_names(study: Study) -> None:
         if bool(model.path) == (model.world is not None):
             raise ConfigError(f"models.{name}: needs either path or world; give one of them")
     _check_run(study)
-    models = {f"models.{cell.model}": study.models[cell.model].job for cell in study.run.cells}
-    _check_slurm(models)
-    judges: dict[str, JobSettings] = {}
-    for cell in study.run.cells:
-        dataset = study.datasets[cell.dataset]
-        for key, judge in (("judge", dataset.judge), ("second_judge", dataset.second_judge)):
-            if judge is not None:
-                judges[f"datasets.{cell.dataset}.{key}"] = judge.job
-    _check_slurm(judges)
+    _check_slurm(study.model_jobs)
+    _check_slurm(study.judge_jobs)
 
 
 def _check_slurm(jobs: dict[str, JobSettings]) -> None:
@@ -300,9 +307,8 @@ def _check_extensions(study: Study) -> None:
         where = f"datasets.{name}"
         _check_extension("data", dataset.load, f"{where}.load", dataset.settings)
         _check_side_effects(study, name)
-        for key, judge in (("judge", dataset.judge), ("second_judge", dataset.second_judge)):
-            if judge is not None:
-                _check_extension("judges", judge.use, f"{where}.{key}.use", judge.settings)
+        for key, judge in dataset.judges.items():
+            _check_extension("judges", judge.use, f"{where}.{key}.use", judge.settings)
         if dataset.second_judge is not None and dataset.judge in (None, dataset.second_judge):
             raise ConfigError(
                 f"{where}.second_judge: needs another beside it; give `judge`, or remove it"

@@ -132,6 +132,12 @@ class DatasetEntry(StageSettings):
     )
     side_effects: SideEffectsEntry | None = Field(None, description="Unset: not measured")
 
+    @property
+    def judges(self) -> dict[str, JudgeEntry]:
+        """Its judges by key; the second one judges test answers only."""
+        both = {"judge": self.judge, "second_judge": self.second_judge}
+        return {key: judge for key, judge in both.items() if judge is not None}
+
 
 class Source(Section):
     """A cell of the run that fits and tunes."""

@@ -18,7 +18,7 @@ from fasb.search import Method
 from fasb.settings import StageSettings
 from fasb.study import cells
 from fasb.study.config import Study
-from fasb.study.entries import JudgeEntry, ModelEntry, ModelSize
+from fasb.study.entries import ModelEntry, ModelSize
 from fasb.study.jobs import count_jobs
 
 CHARACTERS = 4
@@ -153,12 +153,6 @@ def shape_of(entry: ModelEntry) -> ModelSize | None:
     return ModelSize(parameters=made.layers * layer / 1e9, **sizes)
 
 
-def judges_of(study: Study, dataset: str) -> dict[str, JudgeEntry | None]:
-    """The dataset's judges by key: the second one judges test answers only."""
-    entry = study.datasets[dataset]
-    return {"judge": entry.judge, "second_judge": entry.second_judge}
-
-
 def pairs(study: Study) -> dict[tuple[str, str], Pair]:
     """What each model is asked, by names of model and dataset."""
     sizes = {
@@ -172,7 +166,7 @@ def pairs(study: Study) -> dict[tuple[str, str], Pair]:
             sections=study.sections(cell.dataset),
             shape=shape_of(study.models[cell.model]),
             dtype=study.models[cell.model].dtype,
-            judges=sum(judge is not None for judge in judges_of(study, cell.dataset).values()),
+            judges=len(study.datasets[cell.dataset].judges),
             answered=cells.answered(study, cell.dataset),
             methods=methods,
             reads=tuple(cells.reads(study, cell.dataset)),

@@ -10,8 +10,6 @@ from fasb.steering.bundle import Bundle
 from fasb.user.evaluation import LABELS, Measure
 from fasb.user.guards import REASONS
 
-TUNED_ON = {"mc2_as_generated": "MC2 as generated", "true_info": "True*Info"}
-"""What a setting is chosen by, in print."""
 GOOD = ("true", "info", "true_info", "mc1", "mc2", "mc3", "mc2_as_generated")
 """Measures of which more is better."""
 SHOWN = ("true_info", "mc1", "mc2", "mc2_as_generated", "steered", "changed", "degenerate")
@@ -62,7 +60,7 @@ def harms(about: Mapping[str, Any], touch: float) -> list[str]:
 def _verdict(bundle: Bundle) -> str:
     """Say whether steering helps, by what was held out, and what to do if not."""
     about = bundle.about or {}
-    tuned, name = about["tuned"], TUNED_ON[about["tuned"]["on"]]
+    tuned, name = about["tuned"], LABELS[about["tuned"]["on"]]
     if not tuned["point"]:
         return f"DOES NOT HELP: {_why_none(tuned)}, so this bundle does not steer"
     if bad := harms(about, tuned["touch"]):
@@ -91,7 +89,7 @@ def _why_none(tuned: Mapping[str, Any]) -> str:
         )
     return (
         f"of {tuned['settings']} settings none that keeps within the guards had a better "
-        f"{TUNED_ON[tuned['on']]} than the model as it is on the questions to tune; give more "
+        f"{LABELS[tuned['on']]} than the model as it is on the questions to tune; give more "
         "questions, or another grid in --settings"
     )
 
@@ -113,7 +111,7 @@ def _setting(about: Mapping[str, Any]) -> list[str]:
     tuned = about["tuned"]
     point = ", ".join(f"{name} {value:g}" for name, value in tuned["point"].items()) or "none"
     lines = [
-        f"setting   {point}: {TUNED_ON[tuned['on']]} {100 * tuned['unsteered']:.1f} to "
+        f"setting   {point}: {LABELS[tuned['on']]} {100 * tuned['unsteered']:.1f} to "
         f"{100 * tuned['value']:.1f} % on {about['questions']['validation']} questions, best of "
         f"{tuned['settings']} settings and none; {_share(tuned['steered'])} of free answers steered"
     ]

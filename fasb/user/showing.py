@@ -17,7 +17,6 @@ from fasb.user.evaluation import LABELS
 NAMES = 9
 """Columns of the names at the left."""
 WIDTH = 40
-ON = {"mc2": "MC2", "true_info": "True*Info"}
 
 
 def described(bundle: Bundle) -> dict[str, Any]:
@@ -136,7 +135,7 @@ def _tuned(tuned: dict[str, Any] | None, n: dict[str, int] | None) -> str:
     judge = f" by {tuned['judge']['use']}" if tuned.get("judge") else ""
     of = f" of {n['validation']} questions" if n else ""
     fitted = f"; fitted on {n['train']}" if n else ""
-    return f"{ON.get(tuned['on'], tuned['on'])}{judge}{of}{fitted}"
+    return f"{LABELS.get(tuned['on'], tuned['on'])}{judge}{of}{fitted}"
 
 
 def _held_out(measures: list[dict[str, Any]] | None, n: dict[str, int] | None) -> list[str]:

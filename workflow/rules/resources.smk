@@ -42,14 +42,14 @@ def gpus_of_fit(wildcards):
     return study.models[wildcards.model].gpu if with_model else 0
 
 
-MODELS = [study.models[cell.model].job for cell in study.run.cells]
+MODELS = list(study.model_jobs.values())
 ALL_WITH_MODEL = all(cells.fits_with_model(study, cell.dataset) for cell in study.run.cells)
 
 MODEL_THREADS = lambda wildcards: model_job(wildcards).threads
 MODEL_JOB = asks(model_job, lambda wildcards: study.models[wildcards.model].gpu, MODELS)
 JUDGE_THREADS = lambda wildcards: judge_job(wildcards).threads
 JUDGE_JOB = asks(
-    judge_job, lambda wildcards: judge_job(wildcards).gpu or 0, cells.judge_jobs(study)
+    judge_job, lambda wildcards: judge_job(wildcards).gpu or 0, study.judge_jobs.values()
 )
 FIT_THREADS = lambda wildcards: fit_job(wildcards).threads
 FIT_JOB = asks(fit_job, gpus_of_fit, MODELS if ALL_WITH_MODEL else ())

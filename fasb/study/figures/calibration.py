@@ -29,8 +29,7 @@ from fasb.study.figures.drawing import (
     readable,
     side_label,
 )
-from fasb.study.figures.numbers import Row, bars, by_group, drawn, sizes, tracked
-from fasb.study.measures import TRUE
+from fasb.study.figures.numbers import Row, bars, drawn, sizes, tracked, tracked_answers
 from fasb.study.panels import Cell
 from fasb.study.styles import MethodStyle
 
@@ -61,19 +60,15 @@ def rows(
 def answer_rows(frame: pd.DataFrame, n_draws: int = 500) -> pd.DataFrame:
     """Return the rows of one method's unsteered answers (`numbers.with_verdicts`)."""
     made: list[Row] = []
-    for about, part in by_group(frame):
-        about |= {"method": part["method"].iloc[0], "answers": len(part), "over": "questions"}
-        question = part.groupby(["model", "dataset", "question"], sort=False).ngroup().to_numpy()
-        wrong = ~part[TRUE.name].to_numpy(bool)
-        answers = [np.asarray(p, dtype=np.float64) for p in part["p"]]
-        for order, (position, at, p) in enumerate(_positions(answers)):
+    for found in tracked_answers(frame):
+        for order, (position, at, p) in enumerate(_positions(found.p)):
             n = len(np.unique(at))
             # few answers are that long, and they are not like the others
             if n < ENOUGH and position not in ENDS:
                 continue
-            weights = question_weights(question[at], n_draws)
-            for row in _calibration(p, wrong[at], weights):
-                made.append(about | {"position": position, "order": order, "n": n} | row)
+            weights = question_weights(found.question[at], n_draws)
+            for row in _calibration(p, found.wrong[at], weights):
+                made.append(found.about | {"position": position, "order": order, "n": n} | row)
     return pd.DataFrame(made)
 
 

@@ -14,8 +14,7 @@ from matplotlib.figure import Figure
 
 from fasb.metrics.calibration import auc, question_weights
 from fasb.study.figures.drawing import DASHES, MARKERS, STYLE, empty, groups, panels, readable
-from fasb.study.figures.numbers import Row, bars, by_group, drawn, sizes, tracked
-from fasb.study.measures import TRUE
+from fasb.study.figures.numbers import Row, bars, drawn, sizes, tracked, tracked_answers
 from fasb.study.panels import Cell
 from fasb.study.styles import MethodStyle
 
@@ -37,17 +36,14 @@ def rows(
 def answer_rows(frame: pd.DataFrame, n_draws: int = 500) -> pd.DataFrame:
     """Return the rows of one method's unsteered answers (`numbers.with_verdicts`)."""
     made: list[Row] = []
-    for about, part in by_group(frame):
-        about |= {"method": part["method"].iloc[0], "answers": len(part), "over": "questions"}
-        question = part.groupby(["model", "dataset", "question"], sort=False).ngroup().to_numpy()
-        wrong = ~part[TRUE.name].to_numpy(bool)
-        states = [np.asarray(p, dtype=np.float64) for p in part["p"]]
-        for order, (written, at) in enumerate(_places(states)):
+    for found in tracked_answers(frame):
+        for order, (written, at) in enumerate(_places(found.p)):
             if len(at) < ENOUGH:
                 continue
-            p = np.array([states[i][-1 if written == END else int(written)] for i in at])
-            found = drawn(auc(p, wrong[at], question_weights(question[at], n_draws)))
-            made.append(about | {"written": written, "order": order, "n": len(at)} | found)
+            p = np.array([found.p[i][-1 if written == END else int(written)] for i in at])
+            weights = question_weights(found.question[at], n_draws)
+            estimate = drawn(auc(p, found.wrong[at], weights))
+            made.append(found.about | {"written": written, "order": order, "n": len(at)} | estimate)
     return pd.DataFrame(made)
 
 

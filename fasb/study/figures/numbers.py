@@ -1,12 +1,13 @@
 """What figures' numbers and captions share: grouping, sizes, intervals, tracked answers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 
 from fasb.metrics.answers import verdict
 from fasb.metrics.statistics import DEFINED, ENOUGH_WORLDS, Interval, t_interval
@@ -82,6 +83,26 @@ def tracked(
     """Return the unsteered test answers with p of the study's first gated method and verdicts."""
     generations = read_cells(cells, files, "generations.parquet")
     return with_verdicts(generations, read_cells(cells, files, "judged.parquet"), styles)
+
+
+@dataclass(frozen=True, slots=True)
+class TrackedAnswers:
+    """One comparison's unsteered answers: p of every state, whose question, whether it is false."""
+
+    about: Row
+    p: list[Float[np.ndarray, " _"]]
+    question: Int[np.ndarray, " answer"]
+    wrong: Bool[np.ndarray, " answer"]
+
+
+def tracked_answers(frame: pd.DataFrame) -> Iterator[TrackedAnswers]:
+    """Yield each comparison of one method's unsteered answers (`with_verdicts`)."""
+    for about, part in by_group(frame):
+        about |= {"method": part["method"].iloc[0], "answers": len(part), "over": "questions"}
+        question = part.groupby(["model", "dataset", "question"], sort=False).ngroup().to_numpy()
+        wrong = ~part[TRUE.name].to_numpy(bool)
+        p = [np.asarray(states, dtype=np.float64) for states in part["p"]]
+        yield TrackedAnswers(about, p, question, wrong)
 
 
 def with_verdicts(

@@ -68,17 +68,12 @@ def _each_judged(study: Study) -> list[dict[str, Any]]:
     return [{"dataset": name} for name in datasets if cells.checked_judges(study, name)]
 
 
-def _judges(study: Study, dataset: str) -> list[JudgeEntry]:
-    both = [cells.judge_entry(study, dataset, name) for name in ("judged", "judged_second")]
-    return [judge for judge in both if judge is not None]
-
-
 @stage(
     Scope("{dataset}", _each_judged),
     outputs={"said": "results/questions/{dataset}.judge.json"},
     inputs=lambda study, dataset: {"questions": cells.questions(dataset)},
     depends=lambda study, dataset: {
-        "judges": [judge_settings(judge) for judge in _judges(study, dataset)]
+        "judges": [judge_settings(judge) for judge in study.datasets[dataset].judges.values()]
     },
 )
 def check_judges(study: Study, dataset: str, paths: Paths) -> None:
@@ -88,7 +83,7 @@ def check_judges(study: Study, dataset: str, paths: Paths) -> None:
     from fasb.study.judging import check_judge
 
     asked = read_questions(paths["questions"])
-    said = [check_judge(judge, asked) for judge in _judges(study, dataset)]
+    said = [check_judge(judge, asked) for judge in study.datasets[dataset].judges.values()]
     write_json(paths["said"], said, paths.made_by())
 
 
