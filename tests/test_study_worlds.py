@@ -1,5 +1,6 @@
 """Many worlds in one line of a config."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -65,4 +66,12 @@ def test_the_evidence_run_has_thirty_worlds_that_the_default_does_not_show(monke
         *(model.world["seed"] for model in default.models.values() if model.world),
     }
     assert {evidence.models[name].world["level"] for name in names} == {"middle"}
-    assert evidence.chosen_methods == default.chosen_methods
+    grids = [
+        {name: {**vars(method), "grid": {}} for name, method in rows.items()}
+        for rows in (evidence.chosen_methods, default.chosen_methods)
+    ]
+    assert grids[0] == grids[1]
+    for name, method in evidence.chosen_methods.items():
+        usual = default.chosen_methods[name].grid
+        assert {**method.grid, "alpha": None} == {**usual, "alpha": None}, name
+        assert len(method.grid.get("alpha", ())) == len(usual.get("alpha", ())), name

@@ -22,7 +22,7 @@ TARGETS = ("results/tiny/tiny/seed0/tuned.json",)
 RULES = {
     "pretrain", "questions", "splits", "activations", "trace", "anchors", "vectors", "trackers",
     "sweep",
-    "check_judges", "judge_sweep", "tune",
+    "health", "check_judges", "judge_sweep", "tune",
 }  # fmt: skip
 ON_GPU = {"pretrain", "activations", "trace", "sweep"}
 PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"], "/usr/sbin"])
