@@ -21,7 +21,14 @@ CROSSED = (
     replace(STYLES[2], crossed=("Heads", "Probe, back")),
     replace(STYLES[3], crossed=("Random", "Always")),
 )
-FILES = ("generations.parquet", "judged.parquet", "anchors.h5", "grid.parquet", "metrics.parquet")
+FILES = (
+    "generations.parquet",
+    "judged.parquet",
+    "anchors.h5",
+    "grid.parquet",
+    "metrics.parquet",
+    "side_effects.parquet",
+)
 
 
 @pytest.fixture(scope="module")

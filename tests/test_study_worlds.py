@@ -1,6 +1,5 @@
 """Many worlds in one line of a config."""
 
-import dataclasses
 from pathlib import Path
 
 import pytest

@@ -237,6 +237,12 @@ def of_figure(study: Study, name: str) -> list[Cell]:
     return [cell for cell in fitting(study) if (cell.model, cell.dataset) in parts]
 
 
+def figure_inputs(study: Study, name: str) -> list[str]:
+    """Return the files that a figure is drawn from; costs count side effects where measured."""
+    found = files(of_figure(study, name), FIGURES[name])
+    return found + (files(measured(study), ("side_effects.parquet",)) if name == "costs" else [])
+
+
 def tables(study: Study) -> list[str]:
     """Return the tables that have rows."""
     return [name for name in TABLES if of_table(study, name)]

@@ -67,17 +67,19 @@ MC2 = Measure(
     "mc2", "MC2", shown=("choices", "differences", "tuning", "data_efficiency"), tested=True
 )
 MC3 = Measure("mc3", "MC3")
+HARMED = Measure("harmed", "Harmed", better="lower", shown=("answers",))
+DECODED = Measure("decoded", "Tokens", unit="count", better="lower", shown=("answers",))
 KL_GATED = Measure("kl_gated", "KL by gate", unit="nats", better="lower", shown=("texts",))
 
 ANSWER_MEASURES = (
     TRUE,
     INFO,
     TRUE_INFO,
-    Measure("harmed", "Harmed", better="lower", shown=("answers",)),
+    HARMED,
     Measure("helped", "Helped", shown=("answers",)),
     Measure("steered", "Steered", better="neither", shown=("answers",)),
     Measure("tokens", "Length", unit="count", better="neither"),
-    Measure("decoded", "Tokens", unit="count", better="lower", shown=("answers",)),
+    DECODED,
     Measure("passes", "Passes", unit="count", better="lower"),
     Measure("exact", "Exact", shown=("choices", "tasks")),
 )

@@ -24,7 +24,7 @@ RULES = {
     "sweep",
     "health", "check_judges", "judge_sweep", "tune",
 }  # fmt: skip
-ON_GPU = {"pretrain", "activations", "trace", "sweep"}
+ON_GPU = {"pretrain", "health", "activations", "trace", "sweep"}
 PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"], "/usr/sbin"])
 ENVIRONMENT = {**os.environ, "PATH": PATH}
 

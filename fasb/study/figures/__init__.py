@@ -29,6 +29,7 @@ FIGURES = {
     "lookahead": ("generations.parquet", "judged.parquet"),
     "figure_4": ("anchors.h5",),
     "tradeoff": ("grid.parquet", "metrics.parquet"),
+    "costs": ("metrics.parquet",),
     "data_efficiency": ("metrics.parquet", "anchors.h5"),
     "sensitivity": ("grid.parquet",),
     "crossing": ("metrics.parquet",),

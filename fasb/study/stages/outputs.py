@@ -98,9 +98,7 @@ def agreement(study: Study, paths: Paths) -> None:
 @stage(
     each("figure", cells.figures),
     outputs={suffix: f"results/figures/{{figure}}.{suffix}" for suffix in ("png", "pdf", "csv")},
-    inputs=lambda study, figure: {
-        "cells": cells.files(cells.of_figure(study, figure), cells.FIGURES[figure])
-    },
+    inputs=lambda study, figure: {"cells": cells.figure_inputs(study, figure)},
     depends=lambda study, figure: _shown(study, cells.of_figure(study, figure)),
 )
 def figure(study: Study, figure: str, paths: Paths) -> None:

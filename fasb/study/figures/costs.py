@@ -1,0 +1,164 @@
+"""Costs: what each method gains on test questions, against what it takes.
+
+cost                   what is on the x axis: `decoded`, `harmed`, `kl_gated`
+x, value, low, high    the cost; the gain over the unsteered model in points of the first measure
+                       that has values, paired
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from fasb.metrics.statistics import differences, estimate, resample
+from fasb.study.figures.drawing import STYLE, WIDTH, Look, empty, groups, looks, panels, side_label
+from fasb.study.figures.numbers import Row, bars, sizes
+from fasb.study.measures import DECODED, HARMED, HEADLINE, KL_GATED, MEASURES
+from fasb.study.panels import Cell, Comparison, comparisons, read_cells
+from fasb.study.styles import MethodStyle, names_of
+
+TITLE = "What a gain costs"
+COSTS = {
+    DECODED.name: "tokens decoded an answer",
+    HARMED.name: "answers harmed (%)",
+    KL_GATED.name: "KL on plain text (nats)",
+}
+EFFECTS = "side_effects.parquet"
+
+
+def rows(
+    cells: Sequence[Cell], files: Sequence[Path], styles: Sequence[MethodStyle]
+) -> pd.DataFrame:
+    """Return the rows of all methods; KL where side effects were measured."""
+    methods = names_of(styles)
+    plain = next((style.name for style in styles if not style.steers), None)
+    if plain is None or not cells:
+        return pd.DataFrame()
+    metrics = read_cells(cells, files, "metrics.parquet")
+    measured = {file.parent for file in files if file.name == EFFECTS}
+    with_effects = [cell for cell in cells if cell.folder in measured]
+    effects = {}
+    if with_effects:
+        texts = read_cells(with_effects, files, EFFECTS)
+        for one in comparisons(texts, methods, [KL_GATED.name]):
+            effects[one.model, one.dataset] = one
+    found: list[Row] = []
+    for comparison in comparisons(metrics, methods):
+        if plain in comparison.panel.methods:
+            measured_on = effects.get((comparison.model, comparison.dataset))
+            found += _of_comparison(comparison, measured_on, plain)
+    return pd.DataFrame(found)
+
+
+def _of_comparison(comparison: Comparison, texts: Comparison | None, plain: str) -> Iterator[Row]:
+    panel = comparison.panel
+    value = estimate(panel)
+    known = [one for one in HEADLINE if one.name in panel.columns]
+    measure = next(
+        (one for one in known if pd.notna(value[:, panel.columns.index(one.name)]).any()), None
+    )
+    if measure is None:
+        return
+    gain = differences(panel, resample(panel), plain)
+    at = panel.columns.index(measure.name)
+    over = panel.over
+    for cost in COSTS:
+        where = texts.panel if cost == KL_GATED.name and texts is not None else panel
+        if cost not in where.columns:
+            continue
+        x = estimate(where)[:, where.columns.index(cost)] * MEASURES[cost].scale
+        for i, method in enumerate(panel.methods):
+            if method == plain or method not in where.methods:
+                continue
+            row: Row = {"method": method, "metric": measure.name, "cost": cost, "over": over}
+            row["x"] = x[where.methods.index(method)]
+            for key in ("value", "low", "high"):
+                row[key] = measure.scale * getattr(gain, key)[i, at]
+            yield comparison.about | row
+
+
+def caption(rows: pd.DataFrame) -> str:
+    """Return how many tokens the best method decodes, and the cheapest that is near it."""
+    if rows.empty:
+        return "Nothing to weigh in this study."
+    told = []
+    for model, part in rows[rows["cost"] == rows["cost"].iloc[0]].groupby("model", sort=False):
+        best = part.loc[part["value"].idxmax()]
+        told.append(f"{model}: {best['label']} gains most, {best['value']:+.1f} points")
+    measure = MEASURES[rows["metric"].iloc[0]].title
+    return (
+        f"{'; '.join(told)}. Gain in {measure} over the unsteered model on test questions, "
+        f"against what it takes; numbers name the methods. {sizes(rows)} {bars(rows)}"
+    )
+
+
+def draw(rows: pd.DataFrame) -> Figure:
+    """Return a line of panels for each comparison, one for each cost, and a key of numbers."""
+    found = groups(rows)
+    if not found:
+        return empty("no gains")
+    methods = looks(rows)
+    costs = [cost for cost in COSTS if (rows["cost"] == cost).any()]
+    lines = -(-len(methods) // 3)
+    key = 0.2 + 0.13 * lines
+    with mpl.rc_context(fname=STYLE):
+        figure, grid = panels(1.75 * len(found) + key, len(found), len(costs), WIDTH, sharey="row")
+        for (title, part), axes in zip(found, grid, strict=True):
+            for cost, axis in zip(costs, axes, strict=True):
+                _draw_cost(axis, part[part["cost"] == cost], cost, methods)
+            measure = MEASURES[part["metric"].iloc[0]].title
+            axes[0].set_ylabel(side_label(title, f"gain in {measure}"))
+        for cost, axis in zip(costs, grid[-1], strict=True):
+            axis.set_xlabel(COSTS[cost])
+        _draw_key(figure, methods)
+    return figure
+
+
+def _draw_cost(axis: Axes, rows: pd.DataFrame, cost: str, methods: dict[str, Look]) -> None:
+    """One number a method, its interval behind it."""
+    if rows.empty:
+        axis.text(0.5, 0.5, "not measured", transform=axis.transAxes, ha="center", va="center")
+        axis.set_xticks([])
+        return
+    axis.axhline(0, color="#BBBBBB", linewidth=0.6, zorder=0)
+    if cost == DECODED.name:
+        axis.set_xscale("log", base=2)
+        axis.xaxis.set_major_formatter("{x:g}")
+    elif cost == KL_GATED.name:
+        # zero is a value here: a gate that never opens on plain text
+        axis.set_xscale("symlog", linthresh=1e-3)
+    numbers = {method: i + 1 for i, method in enumerate(methods)}
+    for row in rows.dropna(subset=["x", "value"]).to_dict("records"):
+        look = methods[row["method"]]
+        axis.vlines(row["x"], row["low"], row["high"], color=look.colour, lw=0.6, alpha=0.5)
+        axis.plot(row["x"], row["value"], ".", color=look.colour, markersize=3)
+        axis.annotate(
+            str(numbers[row["method"]]),
+            (row["x"], row["value"]),
+            (2.5, 1.5),
+            textcoords="offset points",
+            fontsize=6.5,
+            color=look.ink,
+        )
+    axis.margins(x=0.1)
+    if cost == KL_GATED.name:
+        axis.set_xlim(left=-2e-4)
+
+
+def _draw_key(figure: Figure, methods: dict[str, Look]) -> None:
+    """Numbers and names in three columns below the panels."""
+    names = [f"{i + 1} {look.label}" for i, look in enumerate(methods.values())]
+    figure.legend(
+        [Line2D([], []) for _ in names],
+        names,
+        loc="outside lower left",
+        ncols=3,
+        fontsize=7,
+        handlelength=0,
+        handletextpad=0,
+        labelcolor=[look.ink for look in methods.values()],
+    )
