@@ -9,7 +9,14 @@ import fasb
 from fasb.decoding.score import score
 from fasb.errors import DataError
 from fasb.metrics.answers import choice_rows
-from fasb.user.asking import ask, encoded_choices, mc2_as_generated, steered, surprise
+from fasb.user.asking import (
+    ask,
+    encoded_choices,
+    mc2_as_generated,
+    observed,
+    steered,
+    surprise,
+)
 from fasb.user.guards import Limits, harm, thresholds
 from fasb.user.tuning import Candidate, best, tried
 from tests.test_user import QUESTIONS, bundle_for
@@ -58,6 +65,19 @@ def test_a_threshold_lets_no_more_answers_fire_than_it_may(model, touch):
     # a lower one would let so many fire that no promise held
     alone, together = fired(beta - 0.01)
     assert alone.sum() >= touch * 20 - 1 or together.sum() >= touch * (len(together) + 1) - 1
+
+
+def test_answers_that_trackers_have_seen_are_not_looked_at_again(model, monkeypatch):
+    bundles = [bundle_for(model), bundle_for(model, alpha=9.0)]
+    asked = ask(model, bundles[0], CONTROLS)
+    expected = [one.after.rows() for one in steered(model, asked, bundles)]
+    known = observed(model, asked, bundles)
+    betas = thresholds(model, bundles, asked, QUESTIONS, 0.2)
+    assert thresholds(model, bundles, known, QUESTIONS, 0.2) == pytest.approx(betas)
+    monkeypatch.setattr("fasb.decoding.decode.observe", lambda *_: pytest.fail("looked again"))
+    assert [one.after.rows() for one in steered(model, known, bundles)] == expected
+    (some,) = steered(model, known.first(5), bundles[:1])
+    assert some.after.rows() == expected[0][:5]
 
 
 def test_too_few_controls_promise_nothing_and_nothing_is_steered(model):

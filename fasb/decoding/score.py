@@ -24,6 +24,8 @@ from fasb.steering.policy import decide_choice
 from fasb.steering.trace import LIMIT, Decision, Trace
 from fasb.steering.tracker import Tracker
 
+LOGITS = 2**26
+"""Logits of one pass on a host, where a batch that does not fit is no error that halves it."""
 RELEASED_SPAN, RELEASED_START = 3, 4
 """Tokens after the question's own at which the released program begins to score, and to edit (M2,
 M3)."""
@@ -46,6 +48,11 @@ class Choice:
     def seen_from(self) -> int:
         """The first position whose state or prediction matters."""
         return min(self.first_state, self.scored_start - 1)
+
+    @property
+    def n_states(self) -> int:
+        """How many of the last positions matter."""
+        return len(self.tokens) - self.seen_from
 
     def strengths(self, positions: Positions, kept: int, strength: float) -> list[float]:
         """Return what each token is edited with, where `kept` editable positions stay as they are.
@@ -132,6 +139,7 @@ def score_sweep(
     if not choices or not bundles:
         return found
     size = batch or bundles[0].scoring.batch
+    size = min(size, _most_tokens(model) // max(c.n_states for c in choices) or 1)
     grid = _Grid.of(model, bundles)
     beginnings = [choice.tokens[: choice.seen_from + 1] for choice in choices]
     prefix = shared_prefix(model, beginnings)
@@ -229,10 +237,7 @@ def _score_block(
     model: LoadedModel, choices: Sequence[Choice], grid: _Grid, prefix: Prefix | None
 ) -> list[Scores]:
     """Score the answers of one batch under every bundle."""
-    texts = [
-        TeacherForcedText(choice.tokens, len(choice.tokens) - choice.seen_from)
-        for choice in choices
-    ]
+    texts = [TeacherForcedText(choice.tokens, choice.n_states) for choice in choices]
     seen = score_batch(model, texts, prefix, grid.trackers)
     plain = _PlainPass(choices, texts, seen)
     found = []
@@ -245,6 +250,7 @@ def _score_block(
         found.append(Scores(logprob, decision.fired, decision.kept, decision.strength))
     known = prefix_of([choice.tokens for choice in choices], seen.batch)
     budget = len(choices) * max(len(choice.tokens) for choice in choices)
+    budget = min(budget, _most_tokens(model))
     for members in grid.sharing_edit:
         bundle = grid.bundles[members[0]]
         wanted: dict[Suffix, None] = {}
@@ -255,6 +261,11 @@ def _score_block(
             for suffix in _suffixes(found[i]):
                 found[i].logprob[suffix[0]] = steered[suffix]
     return found
+
+
+def _most_tokens(model: LoadedModel) -> int:
+    """Return of how many tokens a pass may give logits; a GPU's memory halves the batch itself."""
+    return max(1, LOGITS // model.vocab_size) if model.device.type == "cpu" else 2**62
 
 
 class _PlainPass:

@@ -22,7 +22,7 @@ from fasb.model.load import LoadedModel
 from fasb.search import Tried, best_of
 from fasb.settings import JudgeSettings
 from fasb.steering.bundle import Bundle
-from fasb.user.asking import Answered, ask, mc2_as_generated, steered
+from fasb.user.asking import Answered, ask, mc2_as_generated, observed, steered
 from fasb.user.guards import Harm, Limits, harm, thresholds
 from fasb.user.steering import texts_of
 
@@ -82,9 +82,10 @@ def tried(
             "add false answers, or name a judge"
         )
     texts = [question.text for question in questions]
-    first = candidates[0][1]
-    asked = ask(model, first, [*controls, *texts])
-    bounded, out = _bounded(model, questions, _head(asked, len(controls)), candidates, limits)
+    given = [bundle for _, bundle in candidates]
+    first = given[0]
+    asked = observed(model, ask(model, first, [*controls, *texts]), given)
+    bounded, out = _bounded(model, questions, asked.first(len(controls)), candidates, limits)
     # not to steer is a setting too, whose parts are those of the first
     bounded.append(({}, first.with_policy(when="never")))
     bundles = [bundle for _, bundle in bounded]
@@ -171,10 +172,3 @@ def _true_info(
         )
         for answers in texts
     ]
-
-
-def _head(asked: Answered, n: int) -> Answered:
-    """Return the first n prompts and answers."""
-    before = asked.before
-    rows = type(before)(before.tokens[:n], before.length[:n], before.ended[:n])
-    return Answered(asked.prompts[:n], rows, asked.texts[:n])
