@@ -7,8 +7,9 @@ import pytest
 
 import fasb
 from fasb.decoding.score import score
-from fasb.errors import DataError
+from fasb.errors import ConfigError, DataError
 from fasb.metrics.answers import choice_rows
+from fasb.settings import PromptSettings
 from fasb.user.asking import (
     ask,
     encoded_choices,
@@ -147,6 +148,18 @@ def test_mc2_as_generated_edits_all_answers_of_a_question_alike(model):
         scores = score(model, encoded_choices(model, bundle, [question]), one)
         expected = choice_rows([question], scores.logprob, scores.fired)[0, 1]
         assert found[i] == pytest.approx(expected, abs=1e-6)
+
+
+def test_thoughts_that_do_not_end_are_no_answers_to_tune_on(model):
+    thinking = PromptSettings(chat="on", thinks=True)
+    model.tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    grid = [({"alpha": 6.0}, replace(bundle_for(model), prompt=thinking))]
+    with pytest.raises(
+        ConfigError, match=r"decoding.tokens: after \d+, 39 of 39 answers are"
+    ) as it:
+        tried(model, QUESTIONS, CONTROLS, grid, ANY, None)
+    assert "\n" not in str(it.value)
+    model.tokenizer.chat_template = None
 
 
 def test_without_false_answers_and_judge_nothing_can_be_tuned(model):
