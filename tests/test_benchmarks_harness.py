@@ -16,8 +16,8 @@ from fasb.settings import PromptSettings
 
 PAIRS = [("Who lives in the old house?", "Nobody lives there."), ("Why?", "No.")]
 TEMPLATE = (
-    "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+    "<s>{% for m in messages %}{{ m['role'] + ':\n' + m['content'] + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'assistant:\n' }}{% endif %}"
 )
 
 pytestmark = [
