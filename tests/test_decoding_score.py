@@ -89,6 +89,21 @@ def test_choices_are_the_tokens_of_the_prompt_with_the_answer(name):
         assert list(choice.tokens) == model.encode([text])[0]
 
 
+def test_a_space_that_is_a_token_counts_with_the_answer():
+    model = with_tokenizer("llama2")
+    for answer in ("10 of us.", "Nobody.", "The sky."):
+        (choice,) = encode_choices(model, PROMPT, ScoringSettings(), [("Why?", answer)])
+        first = choice.tokens[choice.scored_start]
+        piece = model.tokenizer.convert_ids_to_tokens(first)
+        assert piece.startswith("\u2581")
+        assert piece == "\u2581" or not answer[0].isdigit()
+        assert model.decode(choice.tokens[choice.scored_start :]).strip() == answer
+        # as if the model had written it: nothing of "A:" and nothing between is left over
+        opened = model.encode([f"{PROMPT.prefix}Q: Why?\nA:"])[0]
+        assert choice.tokens[: choice.scored_start] == tuple(opened)
+        assert choice.first_state == len(opened) - 1
+
+
 def test_released_program_counts_from_the_questions_tokens(model):
     for choice, (question, answer) in zip(
         encode_choices(model, PROMPT, RELEASED, PAIRS), PAIRS, strict=True

@@ -84,9 +84,9 @@ def encode_choices(
 ) -> list[Choice]:
     """Tokens and spans of (question, answer) pairs (M2, M3); a question may be a conversation.
 
-    By offsets, the scored tokens are those that hold a character of the answer; what a template
-    puts behind it is cut off. As released, they are all but the first 3 after the question's L
-    tokens.
+    By offsets, the scored tokens are those that hold a character of the answer, and the space
+    before it; what a template puts behind it is cut off. As released, they are all but the first
+    3 after the question's L tokens.
 
     Raises:
         DataError: an answer without any token of its own.
@@ -197,6 +197,10 @@ def _choice(
             raise DataError(
                 f"answer {pair[1]!r} of {pair[0]!r}: no token of its own; remove it from the data"
             )
+        # where the space before an answer is a token, the model writes it too, behind "A:"
+        before = inside[0] - 1
+        if render is None and before >= 0 and text.text[slice(*offsets[before])] == " ":
+            inside.insert(0, before)
     else:
         tokens, inside = model.encode([text.text])[0], []
     n_before = 0
