@@ -48,9 +48,8 @@ def around(entry: ModelEntry, prompt: PromptSettings) -> Around:
     messages = [dict(message) for message in conversation(prompt, QUESTION)]
     written = _rendered(template_at_hand(entry), messages)
     if written is None:
-        earlier = messages[:-1]
-        before = sum(tokens_of(len(message["content"])) + MESSAGE for message in earlier)
-        return Around(before, 2 * MESSAGE, False)  # the question's own, and the answer's beginning
+        said = sum(tokens_of(len(message["content"])) + MESSAGE for message in messages[:-1])
+        return Around(said, 2 * MESSAGE, False)  # the question's own, and the answer's beginning
     before, _, behind = written.rpartition(QUESTION)
     return Around(_counted(before), _counted(behind), True)
 

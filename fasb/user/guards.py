@@ -19,7 +19,7 @@ from fasb.model.load import LoadedModel
 from fasb.steering.bundle import Bundle
 from fasb.steering.policy import highest_judged
 from fasb.steering.trace import LIMIT, Trace
-from fasb.user.asking import Answered, encoded_choices, observed, surprise
+from fasb.user.asking import Answered, encoded_choices, surprise
 from fasb.user.steering import texts_of
 
 ROUNDING = 1e-6
@@ -81,11 +81,12 @@ def thresholds(
     under the evaluation prompt. A new control answer fires at most `touch` often, and so does a new
     one of both kinds together. Infinite where there are too few answers to promise that.
     """
-    if controls.seen is None:
-        controls = observed(model, controls, bundles)
+    seen_controls = controls.seen
+    if seen_controls is None:
+        seen_controls = observe_all(model, controls.prompts, controls.before, bundles)
     prompts, true = _true(model, bundles[0], questions)
     kinds = (
-        (controls.before, controls.seen),
+        (controls.before, seen_controls),
         (true, observe_all(model, prompts, true, bundles)),
     )
     found = []
