@@ -24,7 +24,7 @@ from fasb.steering.policy import decide_choice
 from fasb.steering.trace import LIMIT, Decision, Trace
 from fasb.steering.tracker import Tracker
 
-LOGITS = 2**26
+LOGITS = 2**25
 """Logits of one pass on a host, where a batch that does not fit is no error that halves it."""
 RELEASED_SPAN, RELEASED_START = 3, 4
 """Tokens after the question's own at which the released program begins to score, and to edit (M2,
