@@ -19,6 +19,8 @@ from fasb.settings import Section
 
 FUNCTION = {"data": "load", "methods": "fit", "gates": "fit", "judges": "judge"}
 """The one function that a module of each package gives."""
+SHOWN = 80
+"""Characters of a wrong value that an error repeats: a primer is pages long."""
 
 
 def find(package: str, name: str) -> ModuleType:
@@ -85,7 +87,9 @@ def _line(model: type[Section], item: ErrorDetails, where: str) -> str:
     if item["type"] == "extra_forbidden":
         fields = _fields_at(model, item["loc"][:-1])
         return f"{key}: unknown key; {did_you_mean(str(item['loc'][-1]), fields)}"
-    return f"{key}: {item['msg'][0].lower()}{item['msg'][1:]}, got {item['input']!r}"
+    given = repr(item["input"])
+    given = given if len(given) <= SHOWN else f"{given[: SHOWN - 1]}…"
+    return f"{key}: {item['msg'][0].lower()}{item['msg'][1:]}, got {given}"
 
 
 def _fields_at(model: Any, loc: tuple[Any, ...]) -> list[str]:

@@ -135,7 +135,8 @@ class PromptSettings(Section):
     chat: Literal["auto", "on", "off"] = Field(
         "off",
         description="Whether the tokenizer's chat template puts the question, in place of the "
-        "texts below; auto, the default of 'fasb fit': where it has one (C1)",
+        "texts below, a dataset's own included; auto, the default of 'fasb fit': where it has one "
+        "(C1)",
     )
     system: str = Field("", description="System message of a chat (C3)")
     turns: tuple[Turn, ...] = Field(

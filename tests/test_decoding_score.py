@@ -7,6 +7,7 @@ import reference_loop
 from steering import some_bundle
 from tiny import TEXTS, tiny_model, tiny_tokenizer
 
+from fasb.decoding.observe import score_batch
 from fasb.decoding.score import Choice, encode_choices, score, score_sweep
 from fasb.errors import BundleError, DataError
 from fasb.model.load import wrap
@@ -86,6 +87,21 @@ def test_choices_are_the_tokens_of_the_prompt_with_the_answer(name):
     ):
         text = PROMPT.prefix + f"Q: {question}\nA: {answer}"
         assert list(choice.tokens) == model.encode([text])[0]
+
+
+def test_a_space_that_is_a_token_counts_with_the_answer():
+    model = with_tokenizer("llama2")
+    for answer in ("10 of us.", "Nobody.", "The sky."):
+        (choice,) = encode_choices(model, PROMPT, ScoringSettings(), [("Why?", answer)])
+        first = choice.tokens[choice.scored_start]
+        piece = model.tokenizer.convert_ids_to_tokens(first)
+        assert piece.startswith("\u2581")
+        assert piece == "\u2581" or not answer[0].isdigit()
+        assert model.decode(choice.tokens[choice.scored_start :]).strip() == answer
+        # as if the model had written it: nothing of "A:" and nothing between is left over
+        opened = model.encode([f"{PROMPT.prefix}Q: Why?\nA:"])[0]
+        assert choice.tokens[: choice.scored_start] == tuple(opened)
+        assert choice.first_state == len(opened) - 1
 
 
 def test_released_program_counts_from_the_questions_tokens(model):
@@ -220,3 +236,24 @@ def test_half_precision_scores_are_summed_in_float32():
     logprob = score(model, choices, some_bundle(model)).logprob
     assert logprob.dtype == np.float64
     assert np.isfinite(logprob).all()
+
+
+def test_a_host_holds_the_logits_of_few_tokens_at_once(monkeypatch):
+    model = tiny_model()
+    bundle = some_bundle(model, alpha=6.0)
+    choices = encode_choices(model, PROMPT, ScoringSettings(), PAIRS)
+    expected = score(model, choices, bundle)
+    assert expected.fired.any()
+    most = max(choice.n_states for choice in choices)
+    monkeypatch.setattr("fasb.decoding.score.LOGITS", 2 * most * model.vocab_size)
+    sizes = []
+
+    def counted(model, texts, *rest):
+        sizes.append(len(texts) * max(text.n_states for text in texts))
+        return score_batch(model, texts, *rest)
+
+    monkeypatch.setattr("fasb.decoding.score.score_batch", counted)
+    found = score(model, choices, bundle)
+    assert max(sizes) <= 2 * most
+    assert found.fired.tolist() == expected.fired.tolist()
+    np.testing.assert_allclose(found.logprob, expected.logprob, atol=1e-6)

@@ -4,6 +4,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from steering import some_bundle
 from tiny import tiny_model, tiny_questions
@@ -11,6 +12,7 @@ from tokenizers import AddedToken
 
 import fasb
 from fasb.data.prompts import choice_text, clean_answer, generation_prompt, probe_text
+from fasb.decoding.decode import sweep
 from fasb.decoding.score import encode_choices
 from fasb.errors import BundleError, ConfigError, DataError
 from fasb.extensions import validated
@@ -18,6 +20,8 @@ from fasb.fitting.bank import texts_of
 from fasb.fitting.reads import HEAD_READS
 from fasb.model.chat import encode_prompts, render_of, settled
 from fasb.settings import PromptSettings, ScoringSettings
+from fasb.steering.trace import LIMIT, Trace
+from fasb.user.steering import texts_of as texts_of_answers
 
 REFUSES_SYSTEM = (
     "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}"
@@ -241,6 +245,23 @@ def test_a_thought_that_the_template_begins_is_no_answer(chatty):
     assert prompt.thinks
     assert clean_answer("It may be so.\n</think>\n\nYes.", prompt) == "Yes."
     assert clean_answer("It may be so, or", prompt) == ""
+
+
+def test_a_tracker_sees_a_thought_and_the_answer_is_what_stands_behind_it(chatty):
+    chatty.tokenizer.chat_template = R1
+    prompt, _ = chat(chatty)
+    bundle = replace(some_bundle(chatty, s=2, beta=0.0), prompt=prompt)
+    prompts = encode_prompts(chatty, prompt, ["Why?", "Why?"])
+    thought = chatty.encode(["It may be so."], special=False)[0]
+    whole = chatty.encode(["It may be so.</think>Yes."], special=False)[0]
+    trace = Trace.of([thought, whole], [LIMIT, LIMIT])
+    (answers,) = sweep(chatty, prompts, trace, [bundle])
+    # p is there for every state, those of the thought too, and the first check may be within it
+    assert np.isfinite(answers.before.p[0, : len(thought) + 1]).all()
+    assert answers.decision.fired.all()
+    assert answers.decision.fired_at[1] < len(thought)
+    assert answers.decision.kept[1] < len(thought)
+    assert texts_of_answers(chatty, bundle, trace.rows()) == ["", "Yes."]
 
 
 @pytest.mark.parametrize(

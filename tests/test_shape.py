@@ -81,6 +81,7 @@ ACROSS = {
     "adding": "docs/adding.md",
     "benchmarks": "benchmarks/",
     "benchmarks_agreement": "benchmarks/agreement.py",
+    "benchmarks_harness": "benchmarks/harness.py",
     "checkpoints": "tests/checkpoints.py",
     "contracts": "every dataset, method, gate and judge",
     "data_choice_tasks": "six files of fasb/data/",

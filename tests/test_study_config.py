@@ -16,6 +16,7 @@ import yaml
 
 from fasb.errors import ConfigError, DataError
 from fasb.extensions import known
+from fasb.settings import PromptSettings
 from fasb.study import cells, jobs
 from fasb.study.config import (
     PRESETS,
@@ -110,10 +111,22 @@ def test_a_datasets_module_gives_its_prompt_and_the_config_may_override_it(mappi
 def test_a_study_says_on_or_off_and_a_chat_uses_no_text_of_a_plain_prompt(mapping):
     with pytest.raises(ConfigError, match=r"quiz.prompt.chat: auto; a study says on or off"):
         load({**mapping, "prompt": {"chat": "auto"}}).sections("quiz")
-    with pytest.raises(ConfigError, match=r"prefix is not used where chat is on; set it to ''"):
-        load({**mapping, "prompt": {"chat": "on"}}).sections("quiz")
-    study = load(changed(mapping, "datasets.quiz.prompt", {"chat": "on", "prefix": ""}))
-    assert study.sections("quiz").prompt.chat == "on"
+    long = "Answer in one sentence. " * 100
+    for path in ("prompt", "datasets.quiz.prompt"):
+        given = changed(mapping, path, {"chat": "on", "prefix": long})
+        with pytest.raises(ConfigError, match="prefix is not used where chat is on") as caught:
+            load(given)
+        assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("preset", ["default", "paper"])
+@pytest.mark.parametrize("own", [{}, {"prefix": ""}])
+def test_a_chat_leaves_out_the_plain_text_that_preset_and_dataset_bring(mapping, preset, own):
+    given = {**mapping, "preset": preset}
+    study = load(changed(given, "datasets.quiz.prompt", {"chat": "on", **own}))
+    assert study.sections("quiz").prompt == PromptSettings(chat="on")
+    everywhere = load({**given, "prompt": {"chat": "on"}})
+    assert everywhere.sections("quiz").prompt == PromptSettings(chat="on")
 
 
 def test_a_datasets_module_may_make_its_prompt_of_its_settings(mapping, tmp_path):

@@ -22,6 +22,7 @@ from fasb.settings import ActivationSettings, PromptSettings, SplitSettings
 from fasb.study import plan, rates
 from fasb.study.config import load, load_study
 from fasb.study.jobs import count_jobs
+from fasb.study.templates import MESSAGE, Around
 
 ROOT = Path(__file__).parents[1]
 GRID = {"k": [2, 4], "alpha": [1, 2, 3], "beta": [0.4, 0.6], "s": [2]}
@@ -198,6 +199,51 @@ def test_memory_is_weights_and_the_cache_of_the_largest_batch(tmp_path):
     weights, cache = plan.memory(pair)
     assert weights == 0.5e9 * 4
     assert cache == 3 * (pair.before + pair.question + 1000) * 2 * 3 * 2 * 8 * 4
+
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def chat_study(path, template, **prompt):
+    """A study that asks through the template of a model's folder; None: of one not at hand."""
+    models = {"m": {"path": "not/at-hand", "size": SHAPE}}
+    if template is not None:
+        (path / "model").mkdir(exist_ok=True)
+        (path / "model" / "tokenizer_config.json").write_text(json.dumps(template))
+        models["m"]["path"] = str(path / "model")
+    return study_of(path, models=models, prompt={"chat": "on", **prompt})
+
+
+@pytest.mark.parametrize(
+    "template",
+    [CHATML, [{"name": "tools", "template": ""}, {"name": "default", "template": CHATML}]],
+)
+def test_a_chat_counts_what_its_template_writes_around_a_question(tmp_path, template):
+    (plain,) = plan.pairs(study_of(tmp_path)).values()
+    study = chat_study(tmp_path, {"chat_template": template}, system="Be kind.")
+    (pair,) = plan.pairs(study).values()
+    # <|im_start|> system . . Be kind. <|im_end|> . <|im_start|> user .
+    assert pair.before == 3 + -(-len("system\nBe kind.\nuser\n") // 4)
+    # <|im_end|> . <|im_start|> assistant .
+    assert pair.question == -(-pair.size.question // 4) + 2 + -(-len("\nassistant\n") // 4)
+    assert pair.answer == -(-pair.size.answer // 4)
+    read = {
+        name: plan.works(one)["activations", "m", "d"].read
+        for name, one in (("plain", study_of(tmp_path)), ("chat", study))
+    }
+    n_texts = 2 * pair.size.answers
+    more = n_texts * (pair.before + pair.question + pair.answer - plain.question - plain.answer)
+    more += pair.size.answers * (pair.question - plain.question)
+    assert read["chat"] - read["plain"] == more
+
+
+@pytest.mark.parametrize("template", [None, {"chat_template": "{{ raise_exception('No.') }}"}, {}])
+def test_a_template_that_is_not_at_hand_is_reckoned_by_messages(tmp_path, template):
+    (pair,) = plan.pairs(chat_study(tmp_path, template, system="Be kind.")).values()
+    assert pair.around == Around(2 + MESSAGE, 2 * MESSAGE, known=False)
 
 
 HELD = rates.Held(7.0, "float16", "cuda", 64)

@@ -1,18 +1,41 @@
 """Control questions: the library's own, and those of a file."""
 
-import pytest
+import csv
+from pathlib import Path
 
+import pytest
+from published_sets import REAL, realdata
+
+from fasb.data.protocol import plain_text
 from fasb.errors import DataError
 from fasb.user.controls import controls_of
 
 
 def test_the_own_ones_are_two_halves_of_every_kind():
     own = controls_of()
-    assert len(own.calibration) == len(own.held_out) >= 50
+    assert len(own.calibration) == len(own.held_out) >= 100
     assert not set(own.calibration) & set(own.held_out)
     for half in (own.calibration, own.held_out):
-        for kind in ("capital of", "times", "poem|lines", "opposite", "Hello|Good morning"):
+        for kind in (
+            "capital of",
+            "times",
+            "poem|lines",
+            "opposite",
+            "Hello|Good morning",
+            "Python",
+        ):
             assert any(word in prompt for prompt in half for word in kind.split("|")), kind
+
+
+class TestOnRealData:
+    pytestmark = realdata
+
+    def test_the_own_ones_are_none_of_truthfulqa(self):
+        with Path(REAL, "TruthfulQA.csv").open(encoding="utf-8") as rows:
+            theirs = {plain_text(row["Question"]) for row in csv.DictReader(rows)}
+        own = controls_of()
+        assert len(theirs) > 700
+        assert not theirs & {plain_text(prompt) for prompt in (*own.calibration, *own.held_out)}
 
 
 def test_lines_of_a_file_are_asked_once_each(tmp_path):

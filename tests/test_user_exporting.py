@@ -14,7 +14,7 @@ from fasb.cli import group
 from fasb.decoding.decode import logits_of
 from fasb.errors import BundleError
 from fasb.steering.operations import Add, Remove
-from fasb.user.exporting import directions
+from fasb.user.exporting import directions, export
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +47,21 @@ def test_the_file_holds_a_vector_per_layer_at_the_bundles_alpha(model, tmp_path)
     for name, row in (("direction.2", 0), ("direction.1", 1)):
         assert found[name].dtype == np.float32
         np.testing.assert_allclose(found[name], 3.0 * vector[row].numpy(), rtol=1e-6)
+
+
+def test_repeng_reads_the_same_numbers(model, tmp_path, monkeypatch):
+    pytest.importorskip("gguf")
+    # repeng 0.4 names what NumPy 2 has no more
+    monkeypatch.setattr(np, "float_", np.float64, raising=False)
+    repeng = pytest.importorskip("repeng", reason="no repeng: pip install --no-deps repeng")
+    bundle = residual(model, [1, 2])
+    export(bundle, tmp_path / "my.gguf")
+    found = repeng.ControlVector.import_gguf(tmp_path / "my.gguf")
+    assert found.model_type == "tiny-llama"
+    assert list(found.directions) == [1, 2]
+    for layer, vector in directions(bundle).items():
+        assert found.directions[layer].dtype == np.float32
+        assert found.directions[layer].tobytes() == vector.tobytes()
 
 
 def test_adding_them_to_the_layers_outputs_is_the_edit(model):

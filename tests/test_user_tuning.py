@@ -7,9 +7,17 @@ import pytest
 
 import fasb
 from fasb.decoding.score import score
-from fasb.errors import DataError
+from fasb.errors import ConfigError, DataError
 from fasb.metrics.answers import choice_rows
-from fasb.user.asking import ask, encoded_choices, mc2_as_generated, steered, surprise
+from fasb.settings import PromptSettings
+from fasb.user.asking import (
+    ask,
+    encoded_choices,
+    mc2_as_generated,
+    observed,
+    steered,
+    surprise,
+)
 from fasb.user.guards import Limits, harm, thresholds
 from fasb.user.tuning import Candidate, best, tried
 from tests.test_user import QUESTIONS, bundle_for
@@ -58,6 +66,19 @@ def test_a_threshold_lets_no_more_answers_fire_than_it_may(model, touch):
     # a lower one would let so many fire that no promise held
     alone, together = fired(beta - 0.01)
     assert alone.sum() >= touch * 20 - 1 or together.sum() >= touch * (len(together) + 1) - 1
+
+
+def test_answers_that_trackers_have_seen_are_not_looked_at_again(model, monkeypatch):
+    bundles = [bundle_for(model), bundle_for(model, alpha=9.0)]
+    asked = ask(model, bundles[0], CONTROLS)
+    expected = [one.after.rows() for one in steered(model, asked, bundles)]
+    known = observed(model, asked, bundles)
+    betas = thresholds(model, bundles, asked, QUESTIONS, 0.2)
+    assert thresholds(model, bundles, known, QUESTIONS, 0.2) == pytest.approx(betas)
+    monkeypatch.setattr("fasb.decoding.decode.observe", lambda *_: pytest.fail("looked again"))
+    assert [one.after.rows() for one in steered(model, known, bundles)] == expected
+    (some,) = steered(model, known.first(5), bundles[:1])
+    assert some.after.rows() == expected[0][:5]
 
 
 def test_too_few_controls_promise_nothing_and_nothing_is_steered(model):
@@ -127,6 +148,18 @@ def test_mc2_as_generated_edits_all_answers_of_a_question_alike(model):
         scores = score(model, encoded_choices(model, bundle, [question]), one)
         expected = choice_rows([question], scores.logprob, scores.fired)[0, 1]
         assert found[i] == pytest.approx(expected, abs=1e-6)
+
+
+def test_thoughts_that_do_not_end_are_no_answers_to_tune_on(model):
+    thinking = PromptSettings(chat="on", thinks=True)
+    model.tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    grid = [({"alpha": 6.0}, replace(bundle_for(model), prompt=thinking))]
+    with pytest.raises(
+        ConfigError, match=r"decoding.tokens: after \d+, 39 of 39 answers are"
+    ) as it:
+        tried(model, QUESTIONS, CONTROLS, grid, ANY, None)
+    assert "\n" not in str(it.value)
+    model.tokenizer.chat_template = None
 
 
 def test_without_false_answers_and_judge_nothing_can_be_tuned(model):

@@ -179,6 +179,7 @@ def _models_table(study: Any, pairs: dict[Any, Any], rows: dict[Any, Any]) -> An
 
 def _notes(study: Any, pairs: dict[Any, Any], rows: dict[Any, Any]) -> Iterable[str]:
     from fasb.study.rates import MACHINES, MEASURED, TIMING, kind_of
+    from fasb.study.templates import MESSAGE
 
     yield (
         "\nTokens are characters over four; written tokens, judged answers and disk but for banks "
@@ -207,6 +208,12 @@ def _notes(study: Any, pairs: dict[Any, Any], rows: dict[Any, Any]) -> Iterable[
     if untold:
         named = ", ".join(untold)
         yield f"Without the texts of {named}, whose length is not known before they are loaded."
+    chats = {model for (model, _), pair in pairs.items() if pair.around and not pair.around.known}
+    if chats:
+        yield (
+            f"Without the chat template of {', '.join(sorted(chats))}, which is not at hand: "
+            f"{MESSAGE} tokens for each message."
+        )
     unsized = sorted({model for (model, _), pair in pairs.items() if pair.shape is None})
     if unsized:
         yield f"Without memory, banks and time of {', '.join(unsized)}: give models.NAME.size."

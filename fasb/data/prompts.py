@@ -181,7 +181,7 @@ def clean_answer(text: str, prompt: PromptSettings) -> str:
     answer. With `marks: anywhere` they count within words too, as in the released program. A
     thought, and one that does not end, is no part of the answer (C5).
     """
-    text = _without_thought(text, prompt.thinks).strip()
+    text = _without_thought(text, prompt).strip()
     for stop in prompt.stop:
         text = text.partition(stop)[0]
     text = _split(text, prompt.question_mark, prompt.marks)[0]
@@ -194,11 +194,13 @@ def clean_answer(text: str, prompt: PromptSettings) -> str:
     return next((part.strip() for part in parts if part.strip()), "")
 
 
-def _without_thought(text: str, begun: bool) -> str:
-    _, closed, rest = text.rpartition("</think>")
-    if closed:
-        return rest
-    return "" if begun or "<think>" in text else text
+def unended_thought(text: str, prompt: PromptSettings) -> bool:
+    """Whether a generated text is a thought that does not end, and so holds no answer (C5)."""
+    return "</think>" not in text and (prompt.thinks or "<think>" in text)
+
+
+def _without_thought(text: str, prompt: PromptSettings) -> str:
+    return "" if unended_thought(text, prompt) else text.rpartition("</think>")[2]
 
 
 def _split(text: str, mark: str, marks: str) -> list[str]:

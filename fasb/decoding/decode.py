@@ -10,7 +10,7 @@ every token. There are two ways, which give the same answers:
   trace and its distinct suffixes. Policies that judge steered states too are decoded.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -36,6 +36,8 @@ from fasb.steering.tracker import Tracker
 Prompts = Sequence[Sequence[int]]
 Suffix = tuple[int, int, float]
 """A row, the tokens of its answer that stay, and the strength of what follows."""
+Seen = Mapping[bytes, Float[np.ndarray, "row state"]]
+"""P of every state as each tracker sees it, by the tracker's content."""
 
 
 def trace(
@@ -111,6 +113,21 @@ def observe(
     return _observe(model, texts, trackers, batch)
 
 
+def observe_all(
+    model: LoadedModel, prompts: Prompts, trace: Trace, bundles: Sequence[Bundle]
+) -> Seen:
+    """Return `observe` for the trackers of all bundles that read p; equal trackers look once."""
+    trackers: dict[bytes, Tracker] = {}
+    for bundle in bundles:
+        key = _tracker_key(bundle)
+        if key is not None and bundle.tracker is not None:
+            trackers[key] = bundle.tracker
+    if not trackers:
+        return {}
+    seen = observe(model, prompts, trace, list(trackers.values()), bundles[0].decoding.batch)
+    return dict(zip(trackers, seen, strict=True))
+
+
 def observe_steered(
     model: LoadedModel,
     prompts: Prompts,
@@ -158,12 +175,17 @@ def answer(
 
 
 def sweep(
-    model: LoadedModel, prompts: Prompts, trace: Trace, bundles: Sequence[Bundle]
+    model: LoadedModel,
+    prompts: Prompts,
+    trace: Trace,
+    bundles: Sequence[Bundle],
+    seen: Seen | None = None,
 ) -> list[Answers]:
     """Return `answer` for each of many bundles.
 
     All trackers see the trace at once, and each distinct suffix is written once. Bundles whose
-    policy looks at steered states too share only the trace that they start from.
+    policy looks at steered states too share only the trace that they start from. seen: what
+    `observe_all` gave, where the trackers have looked already.
 
     Raises:
         BundleError: a policy needs a tracker or an edit that its bundle does not have.
@@ -174,7 +196,9 @@ def sweep(
         bundle.require()
         if bundle.policy.when == "oracle" and trace.wrong is None:
             raise _no_verdicts()
-    before = _tracked(model, prompts, trace, bundles)
+    seen = observe_all(model, prompts, trace, bundles) if seen is None else seen
+    keys = [_tracker_key(bundle) for bundle in bundles]
+    before = [replace(trace, p=None if key is None else seen[key]) for key in keys]
     several = [i for i, bundle in enumerate(bundles) if bundle.policy.draws_several]
     declining = [i for i, bundle in enumerate(bundles) if bundle.policy.abstain]
     apart = {*several, *declining}
@@ -281,22 +305,8 @@ def _observe(
     return found
 
 
-def _tracked(
-    model: LoadedModel, prompts: Prompts, trace: Trace, bundles: Sequence[Bundle]
-) -> list[Trace]:
-    """Return the trace as each bundle's tracker sees it; equal trackers look once."""
-    trackers: dict[bytes, Tracker] = {}
-    keys: list[bytes | None] = []
-    for bundle in bundles:
-        key = bundle.tracker.content() if bundle.tracker and bundle.reads_p else None
-        keys.append(key)
-        if key is not None and bundle.tracker is not None:
-            trackers[key] = bundle.tracker
-    if not trackers:
-        return [replace(trace, p=None)] * len(bundles)
-    seen = observe(model, prompts, trace, list(trackers.values()), bundles[0].decoding.batch)
-    p = dict(zip(trackers, seen, strict=True))
-    return [replace(trace, p=None if key is None else p[key]) for key in keys]
+def _tracker_key(bundle: Bundle) -> bytes | None:
+    return bundle.tracker.content() if bundle.tracker and bundle.reads_p else None
 
 
 def _regenerate(
@@ -350,10 +360,12 @@ def _best_of(
             drawn[i].append(found)
             alike.setdefault(found.tokens.tobytes(), []).append(i)
         for same in alike.values():
-            seen = _tracked(model, prompts, drawn[same[0]][draw], [bundles[i] for i in same])
-            for i, found in zip(same, seen, strict=True):
-                assert found.p is not None  # a policy with several draws reads p
-                ends[i].append(found.p[np.arange(len(prompts)), found.length])
+            one = drawn[same[0]][draw]
+            seen = observe_all(model, prompts, one, [bundles[i] for i in same])
+            for i in same:
+                key = _tracker_key(bundles[i])
+                assert key is not None  # a policy with several draws reads p
+                ends[i].append(seen[key][np.arange(len(prompts)), one.length])
     answers = []
     for i, bundle in enumerate(bundles):
         answers.append(_kept_draw(before[i], decisions[i], drawn[i], np.stack(ends[i]), bundle))

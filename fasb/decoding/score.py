@@ -24,6 +24,8 @@ from fasb.steering.policy import decide_choice
 from fasb.steering.trace import LIMIT, Decision, Trace
 from fasb.steering.tracker import Tracker
 
+LOGITS = 2**25
+"""Logits of one pass on a host, where a batch that does not fit is no error that halves it."""
 RELEASED_SPAN, RELEASED_START = 3, 4
 """Tokens after the question's own at which the released program begins to score, and to edit (M2,
 M3)."""
@@ -46,6 +48,11 @@ class Choice:
     def seen_from(self) -> int:
         """The first position whose state or prediction matters."""
         return min(self.first_state, self.scored_start - 1)
+
+    @property
+    def n_states(self) -> int:
+        """How many of the last positions matter."""
+        return len(self.tokens) - self.seen_from
 
     def strengths(self, positions: Positions, kept: int, strength: float) -> list[float]:
         """Return what each token is edited with, where `kept` editable positions stay as they are.
@@ -77,9 +84,9 @@ def encode_choices(
 ) -> list[Choice]:
     """Tokens and spans of (question, answer) pairs (M2, M3); a question may be a conversation.
 
-    By offsets, the scored tokens are those that hold a character of the answer; what a template
-    puts behind it is cut off. As released, they are all but the first 3 after the question's L
-    tokens.
+    By offsets, the scored tokens are those that hold a character of the answer, and the space
+    before it; what a template puts behind it is cut off. As released, they are all but the first
+    3 after the question's L tokens.
 
     Raises:
         DataError: an answer without any token of its own.
@@ -132,6 +139,7 @@ def score_sweep(
     if not choices or not bundles:
         return found
     size = batch or bundles[0].scoring.batch
+    size = min(size, _most_tokens(model) // max(c.n_states for c in choices) or 1)
     grid = _Grid.of(model, bundles)
     beginnings = [choice.tokens[: choice.seen_from + 1] for choice in choices]
     prefix = shared_prefix(model, beginnings)
@@ -189,6 +197,10 @@ def _choice(
             raise DataError(
                 f"answer {pair[1]!r} of {pair[0]!r}: no token of its own; remove it from the data"
             )
+        # where the space before an answer is a token, the model writes it too, behind "A:"
+        before = inside[0] - 1
+        if render is None and before >= 0 and text.text[slice(*offsets[before])] == " ":
+            inside.insert(0, before)
     else:
         tokens, inside = model.encode([text.text])[0], []
     n_before = 0
@@ -229,10 +241,7 @@ def _score_block(
     model: LoadedModel, choices: Sequence[Choice], grid: _Grid, prefix: Prefix | None
 ) -> list[Scores]:
     """Score the answers of one batch under every bundle."""
-    texts = [
-        TeacherForcedText(choice.tokens, len(choice.tokens) - choice.seen_from)
-        for choice in choices
-    ]
+    texts = [TeacherForcedText(choice.tokens, choice.n_states) for choice in choices]
     seen = score_batch(model, texts, prefix, grid.trackers)
     plain = _PlainPass(choices, texts, seen)
     found = []
@@ -245,6 +254,7 @@ def _score_block(
         found.append(Scores(logprob, decision.fired, decision.kept, decision.strength))
     known = prefix_of([choice.tokens for choice in choices], seen.batch)
     budget = len(choices) * max(len(choice.tokens) for choice in choices)
+    budget = min(budget, _most_tokens(model))
     for members in grid.sharing_edit:
         bundle = grid.bundles[members[0]]
         wanted: dict[Suffix, None] = {}
@@ -255,6 +265,11 @@ def _score_block(
             for suffix in _suffixes(found[i]):
                 found[i].logprob[suffix[0]] = steered[suffix]
     return found
+
+
+def _most_tokens(model: LoadedModel) -> int:
+    """Return of how many tokens a pass may give logits; a GPU's memory halves the batch itself."""
+    return max(1, LOGITS // model.vocab_size) if model.device.type == "cpu" else 2**62
 
 
 class _PlainPass:

@@ -18,7 +18,7 @@ from fasb.errors import ConfigError, DataError, did_you_mean
 from fasb.extensions import find, settings_of, validated
 from fasb.fitting.recipe import Recipe
 from fasb.search import Method, recipes_of
-from fasb.settings import StageSettings
+from fasb.settings import IN_A_CHAT, PLAIN, StageSettings
 from fasb.study.entries import (
     CellEntry,
     DatasetEntry,
@@ -110,6 +110,7 @@ class Study(StageSettings):
         """Return a dataset's settings, by stage.
 
         Later ones win: field default, preset, study, the set's own prompt, the dataset's keys.
+        Under `prompt.chat: on` the plain text of preset and set is left out (C1).
         own_prompt: whether the set's own prompt is asked for, whose files may have to be fetched.
 
         Raises:
@@ -118,12 +119,14 @@ class Study(StageSettings):
         """
         entry = self.datasets[dataset]
         own_prompt = own_prompt and dataset not in self._promptless
-        layers = [
-            read_preset(self.preset),
-            _given(self),
-            {"prompt": _own_prompt(entry) if own_prompt else {}},
-            _given(entry),
-        ]
+        preset, own = read_preset(self.preset), _own_prompt(entry) if own_prompt else {}
+        given = [_given(self), _given(entry)]
+        if _asks_by_chat(given):
+            preset, own = (
+                {**preset, "prompt": _for_a_chat(preset.get("prompt", {}))},
+                _for_a_chat(own),
+            )
+        layers = [preset, given[0], {"prompt": own}, given[1]]
         merged = {
             name: validated(
                 type(field.default),
@@ -145,6 +148,17 @@ def _own_prompt(entry: DatasetEntry) -> dict[str, Any]:
         made: dict[str, Any] = module.prompt(module.Settings(**entry.settings))
         return made
     return dict(getattr(module, "PROMPT", {}))
+
+
+def _asks_by_chat(given: Sequence[dict[str, dict[str, Any]]]) -> bool:
+    """Whether the last of the user's layers that says how to ask, says by the chat template."""
+    said = [layer["prompt"]["chat"] for layer in given if "chat" in layer.get("prompt", {})]
+    return bool(said) and said[-1] == "on"
+
+
+def _for_a_chat(prompt: dict[str, Any]) -> dict[str, Any]:
+    """Return a prompt that nobody wrote into the config without what is for plain text only."""
+    return {key: value for key, value in prompt.items() if key not in (*PLAIN, *IN_A_CHAT)}
 
 
 def _given(sections: StageSettings) -> dict[str, dict[str, Any]]:

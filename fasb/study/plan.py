@@ -1,7 +1,8 @@
 """What a study costs before it is run: the work of each rule, its disk, and the memory of its jobs.
 
 In: a `Study`. Out: tokens, answers and bytes per rule, model and dataset. Tokens of texts are
-reckoned as characters over four, of answers as the most that may be written. Knows no rate;
+reckoned as characters over four, of answers as the most that may be written; chat templates are
+rendered (`templates.py`). Knows no rate;
 `rates.py` makes hours of work. Imports no torch.
 """
 
@@ -20,9 +21,8 @@ from fasb.study import cells
 from fasb.study.config import Study
 from fasb.study.entries import ModelEntry, ModelSize
 from fasb.study.jobs import count_jobs
-
-CHARACTERS = 4
-"""Characters of a token: a usual figure for English, so that nothing has to be downloaded."""
+from fasb.study.templates import CHARACTERS, Around, around
+from fasb.study.templates import tokens_of as _tokens
 
 WHERE = {"path", "hub", "revision", "presets", "wording"}
 """Settings of a dataset that say where its rows are, not which."""
@@ -59,7 +59,8 @@ class Work:
 class Pair:
     """A model and a dataset, and what their work is reckoned from.
 
-    judges: how many judge its test answers. answered: whether there are any.
+    judges: how many judge its test answers. answered: whether there are any. around: what a chat
+    template writes around a question; None where the prompt is plain text.
     """
 
     size: Size
@@ -70,21 +71,33 @@ class Pair:
     answered: bool
     methods: tuple[Method, ...]
     reads: tuple[str, ...]
+    around: Around | None = None
 
     @property
     def before(self) -> int:
         """Tokens of instruction and primer; computed once for a batch, but held by every row."""
+        if self.around is not None:
+            return self.around.before
         return _tokens(len(self.sections.prompt.prefix))
+
+    @property
+    def probed(self) -> int:
+        """Tokens that a bank's texts begin with: of a chat's template, else none (A3, C2)."""
+        return 0 if self.around is None else self.around.before
 
     @property
     def question(self) -> int:
         """Tokens of a question with what stands around it."""
+        if self.around is not None:
+            return _tokens(self.size.question) + self.around.behind
         prompt = self.sections.prompt
         return _tokens(self.size.question + len(prompt.question + prompt.open) - len("{question}"))
 
     @property
     def answer(self) -> int:
         """Tokens of a reference answer with what introduces it."""
+        if self.around is not None:
+            return _tokens(self.size.answer)
         return _tokens(self.size.answer + len(self.sections.prompt.answer) - len("{answer}"))
 
     @property
@@ -160,19 +173,21 @@ def pairs(study: Study) -> dict[tuple[str, str], Pair]:
         for name in dict.fromkeys(cell.dataset for cell in study.run.cells)
     }
     methods = tuple(study.methods[name] for name in study.run.methods)
-    return {
-        (cell.model, cell.dataset): Pair(
+    found = {}
+    for cell in study.run.cells:
+        entry, sections = study.models[cell.model], study.sections(cell.dataset)
+        found[cell.model, cell.dataset] = Pair(
             size=sizes[cell.dataset],
-            sections=study.sections(cell.dataset),
-            shape=shape_of(study.models[cell.model]),
-            dtype=study.models[cell.model].dtype,
+            sections=sections,
+            shape=shape_of(entry),
+            dtype=entry.dtype,
             judges=len(study.datasets[cell.dataset].judges),
             answered=cells.answered(study, cell.dataset),
             methods=methods,
             reads=tuple(cells.reads(study, cell.dataset)),
+            around=around(entry, sections.prompt) if sections.prompt.chat == "on" else None,
         )
-        for cell in study.run.cells
-    }
+    return found
 
 
 def works(study: Study) -> dict[tuple[str, str, str], Work]:
@@ -209,7 +224,7 @@ def memory(pair: Pair) -> tuple[float, int | float]:
     rows = [
         (sections.decoding.batch, pair.before + pair.question + pair.written),
         (sections.scoring.batch, pair.before + pair.question + pair.answer),
-        (sections.activations.batch, 2 * pair.question + pair.answer),
+        (sections.activations.batch, pair.probed + 2 * pair.question + pair.answer),
     ]
     each = 2 * shape.layers * shape.kv_heads * shape.head_dim * BYTES[pair.dtype]
     return shape.parameters * 1e9 * BYTES[pair.dtype], max(n * tokens for n, tokens in rows) * each
@@ -224,7 +239,7 @@ def _once(pair: Pair) -> dict[str, Work]:
     reads = [Read.named(name) for name in pair.reads]
     n_banks, n_states = len(reads), sum(read.n_states for read in reads)
     n_following = sum(read.position == "next_question_end" for read in reads)
-    each = n_banks * (pair.question + pair.answer) + n_following * pair.question
+    each = n_banks * (pair.probed + pair.question + pair.answer) + n_following * pair.question
     banks = Work(n_banks, read=size.answers * each, disk=n_states * size.answers * row * width)
     trace = Work(
         1,
@@ -294,7 +309,3 @@ def _training(entry: ModelEntry) -> int:
 def _text(pair: Pair) -> int:
     """Bytes of a written answer's row."""
     return ROW + CHARACTERS * pair.written
-
-
-def _tokens(characters: int) -> int:
-    return math.ceil(characters / CHARACTERS)

@@ -5,13 +5,13 @@ and reports all start from, so that nothing is written twice.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
 
 from fasb.data.protocol import Question
-from fasb.decoding.decode import Answers, sweep, trace
+from fasb.decoding.decode import Answers, Seen, observe_all, sweep, trace
 from fasb.decoding.score import Choice, encode_choices, score, score_sweep
 from fasb.metrics.answers import choice_rows
 from fasb.model.load import LoadedModel
@@ -22,11 +22,21 @@ from fasb.user.steering import prompts_of, texts_of
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """Prompts as token ids, and the unsteered answers to them, as tokens and as cleaned texts."""
+    """Prompts as token ids, and the unsteered answers to them, as tokens and as cleaned texts.
+
+    seen: p of the answers' states by tracker; None where no tracker has looked yet.
+    """
 
     prompts: list[list[int]]
     before: Trace
     texts: list[str]
+    seen: Seen | None = None
+
+    def first(self, n: int) -> "Answered":
+        """Return the first n prompts and answers."""
+        before = Trace(self.before.tokens[:n], self.before.length[:n], self.before.ended[:n])
+        seen = None if self.seen is None else {key: p[:n] for key, p in self.seen.items()}
+        return Answered(self.prompts[:n], before, self.texts[:n], seen)
 
 
 def ask(model: LoadedModel, bundle: Bundle, questions: Sequence[str]) -> Answered:
@@ -36,9 +46,14 @@ def ask(model: LoadedModel, bundle: Bundle, questions: Sequence[str]) -> Answere
     return Answered(prompts, before, texts_of(model, bundle, before.rows()))
 
 
+def observed(model: LoadedModel, asked: Answered, bundles: Sequence[Bundle]) -> Answered:
+    """Return the answers with what the bundles' trackers see in them."""
+    return replace(asked, seen=observe_all(model, asked.prompts, asked.before, bundles))
+
+
 def steered(model: LoadedModel, asked: Answered, bundles: Sequence[Bundle]) -> list[Answers]:
     """Return what each bundle makes of the answers."""
-    return sweep(model, asked.prompts, asked.before, bundles)
+    return sweep(model, asked.prompts, asked.before, bundles, asked.seen)
 
 
 def encoded_choices(

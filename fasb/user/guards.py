@@ -6,20 +6,19 @@ setting may not be chosen. Knows no objective.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool
 
 from fasb.data.protocol import Question
-from fasb.decoding.decode import Answers, observe
+from fasb.decoding.decode import Answers, observe_all
 from fasb.metrics.answers import degenerate
 from fasb.metrics.calibration import conformal_threshold
 from fasb.model.load import LoadedModel
 from fasb.steering.bundle import Bundle
 from fasb.steering.policy import highest_judged
 from fasb.steering.trace import LIMIT, Trace
-from fasb.steering.tracker import Tracker
 from fasb.user.asking import Answered, encoded_choices, surprise
 from fasb.user.steering import texts_of
 
@@ -82,23 +81,21 @@ def thresholds(
     under the evaluation prompt. A new control answer fires at most `touch` often, and so does a new
     one of both kinds together. Infinite where there are too few answers to promise that.
     """
-    trackers: dict[bytes, Tracker] = {}
-    keys = []
+    seen_controls = controls.seen
+    if seen_controls is None:
+        seen_controls = observe_all(model, controls.prompts, controls.before, bundles)
+    prompts, true = _true(model, bundles[0], questions)
+    kinds = (
+        (controls.before, seen_controls),
+        (true, observe_all(model, prompts, true, bundles)),
+    )
+    found = []
     for bundle in bundles:
         assert bundle.tracker is not None
-        keys.append(bundle.tracker.content())
-        trackers[keys[-1]] = bundle.tracker
-    kinds, true = [], _true(model, bundles[0], questions)
-    for prompts, before in ((controls.prompts, controls.before), true):
-        seen = observe(model, prompts, before, list(trackers.values()), bundles[0].decoding.batch)
-        kinds.append({key: (before, p) for key, p in zip(trackers, seen, strict=True)})
-    found = []
-    for bundle, key in zip(bundles, keys, strict=True):
         highest = []
-        for kind in kinds:
-            before, p = kind[key]
-            observed = Trace(before.tokens, before.length, before.ended, p)
-            highest.append(highest_judged(observed, bundle.policy).astype(np.float64))
+        for before, seen in kinds:
+            tracked = replace(before, p=seen[bundle.tracker.content()])
+            highest.append(highest_judged(tracked, bundle.policy).astype(np.float64))
         # the references are not bounded alone: of a small table there are too few for a promise
         lowest = max(
             conformal_threshold(some, touch) for some in (highest[0], np.concatenate(highest))

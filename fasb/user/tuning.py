@@ -13,16 +13,17 @@ from typing import Any
 
 import numpy as np
 
+from fasb.data.prompts import unended_thought
 from fasb.data.protocol import Question
 from fasb.decoding.decode import Answers
-from fasb.errors import DataError
+from fasb.errors import ConfigError, DataError
 from fasb.judges.ask import run_judge
 from fasb.metrics.answers import true_info, verdict
 from fasb.model.load import LoadedModel
 from fasb.search import Tried, best_of
 from fasb.settings import JudgeSettings
 from fasb.steering.bundle import Bundle
-from fasb.user.asking import Answered, ask, mc2_as_generated, steered
+from fasb.user.asking import Answered, ask, mc2_as_generated, observed, steered
 from fasb.user.guards import Harm, Limits, harm, thresholds
 from fasb.user.steering import texts_of
 
@@ -75,6 +76,7 @@ def tried(
 
     Raises:
         DataError: no question has a false answer, and nobody judges free answers.
+        ConfigError: most free answers are thoughts that do not end.
     """
     if judge is None and not any(question.false for question in questions):
         raise DataError(
@@ -82,9 +84,12 @@ def tried(
             "add false answers, or name a judge"
         )
     texts = [question.text for question in questions]
-    first = candidates[0][1]
+    given = [bundle for _, bundle in candidates]
+    first = given[0]
     asked = ask(model, first, [*controls, *texts])
-    bounded, out = _bounded(model, questions, _head(asked, len(controls)), candidates, limits)
+    _refuse_thoughts(model, first, asked)
+    asked = observed(model, asked, given)
+    bounded, out = _bounded(model, questions, asked.first(len(controls)), candidates, limits)
     # not to steer is a setting too, whose parts are those of the first
     bounded.append(({}, first.with_policy(when="never")))
     bundles = [bundle for _, bundle in bounded]
@@ -106,6 +111,21 @@ def best(found: Sequence[Candidate]) -> Candidate:
     """
     allowed = [one for one in found if not one.out]
     return allowed[best_of([one.tried for one in allowed])]
+
+
+def _refuse_thoughts(model: LoadedModel, bundle: Bundle, asked: Answered) -> None:
+    """Refuse answers of which most have not begun: their guards would guard nothing (C5).
+
+    Raises:
+        ConfigError: saying how many.
+    """
+    texts = [model.decode(row) for row in asked.before.rows()]
+    unended = sum(unended_thought(text, bundle.prompt) for text in texts)
+    if 2 * unended > len(texts):
+        raise ConfigError(
+            f"decoding.tokens: after {bundle.decoding.tokens}, {unended} of {len(texts)} answers "
+            "are thoughts without an end; raise it in --settings"
+        )
 
 
 def _bounded(
@@ -171,10 +191,3 @@ def _true_info(
         )
         for answers in texts
     ]
-
-
-def _head(asked: Answered, n: int) -> Answered:
-    """Return the first n prompts and answers."""
-    before = asked.before
-    rows = type(before)(before.tokens[:n], before.length[:n], before.ended[:n])
-    return Answered(asked.prompts[:n], rows, asked.texts[:n])
