@@ -30,8 +30,9 @@ def view(study: str, project: str, entity: str, tuned_by: str, tables: Sequence[
 
     def grid(kind: str, panels: list[Any], groupby: Sequence[str] = ()) -> Any:
         only = f"Config('study') = '{study}' and Config('kind') = '{kind}'"
-        where = {"entity": entity, "project": project} if entity else {}
-        runs = wr.Runset(name=kind, filters=only, groupby=list(groupby), **where)
+        where = project if entity else ""
+        groups = list(groupby)
+        runs = wr.Runset(entity=entity, project=where, name=kind, filters=only, groupby=groups)
         return wr.PanelGrid(runsets=[runs], panels=panels)
 
     axes = [wr.Config("method"), *(wr.Config(key) for key in HYPERPARAMETERS)]
