@@ -61,7 +61,8 @@ def test_a_sweep_is_shown_at_any_width_without_escapes(tested, monkeypatch, colu
         assert "[bold]FASB" in said
         (alpha,) = [line for line in lines if line.split()[:2] == ["iti", "alpha"]]
         assert alpha.split()[-1] == "%"
-        assert any(line.split()[:3] == ["fasb-prototype", "k", "8,"] for line in lines)
+        best = [line for line in lines if line.split()[:2] == ["fasb-prototype", "k"]]
+        assert any("beta" in line for line in best)
 
 
 def test_without_a_tested_cell_it_says_what_to_do(tested, tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 TARGETS = ("results/tiny/tiny/seed0/tuned.json",)
 GROUP = ["--groups", "activations=read-{model}", "trace=read-{model}"]
-GROUP += ["--group-components", "read-{model}=2"]
+GROUP += ["--group-components", "read-{model}=9"]
 WITH_MODEL = {"pretrain", "health", "read-tiny", "sweep_part"}
 PARTITIONS = {
     **dict.fromkeys([*WITH_MODEL, "sweep"], "models"),
@@ -110,10 +110,12 @@ def test_a_study_on_slurm_survives_a_cancelled_job_and_equals_a_local_one(slurm,
     cancelled = cancel_first("anchors", run)
     finish(run, tmp_path / "cluster", 1000)
 
-    seen = jobs()
+    # a group's name goes on with the rules of its jobs
+    seen = [{**job, "rule": re.sub("^read-tiny.*", "read-tiny", job["rule"])} for job in jobs()]
     assert {job["rule"]: job["Partition"] for job in seen} == PARTITIONS
     assert {job["rule"] for job in seen if job.get("TresPerJob") == "gres:gpu:1"} == WITH_MODEL
-    assert [job["rule"] for job in seen].count("sweep_part") == 2
+    submitted = [job["rule"] for job in seen]
+    assert (submitted.count("sweep_part"), submitted.count("read-tiny")) == (2, 1)
     states = {job["JobId"]: job["JobState"] for job in seen if job["rule"] == "anchors"}
     assert states.pop(cancelled) == "CANCELLED"
     assert set(states.values()) == {"COMPLETED"}
