@@ -71,14 +71,14 @@ def cancel_first(rule, run):
 
 
 def digests(folder):
-    """The payload digest of every result; of a model, its weights."""
+    """The payload digest of every result; of a model, its weights. Only the study tells of shards."""
     stamped = {".json", ".parquet", ".safetensors", ".h5"}
     results = folder / "results"
     found = {
         str(path.relative_to(results)): stamp_of(path)["digest"]
         for path in sorted(results.rglob("*"))
         if path.suffix in stamped
-        and not {"models", ".store", "parts"} & set(path.relative_to(results).parts)
+        and not {"models", ".store", "parts", "study.json"} & set(path.relative_to(results).parts)
     }
     return {**found, "weights": (results / "models" / "tiny" / "model.safetensors").read_bytes()}
 
