@@ -71,7 +71,7 @@ def cancel_first(rule, run):
 
 
 def digests(folder):
-    """The payload digest of every result; of a model, its weights. Only the study tells of shards."""
+    """The payload digest of every result; of a model, its weights. The study tells of shards."""
     stamped = {".json", ".parquet", ".safetensors", ".h5"}
     results = folder / "results"
     found = {
