@@ -250,6 +250,19 @@ HELD = rates.Held(7.0, "float16", "cuda", 64)
 WORK = plan.Work(jobs=2, read=1000, written=6400)
 
 
+def test_work_that_shards_share_is_planned_once(tmp_path):
+    plain = plan.works(study_of(tmp_path))
+    models = {"m": {"path": "some/model", "size": SHAPE, "job": {"shards": 3}}}
+    study = study_of(tmp_path, models=models)
+    works = plan.works(study)
+    for rule in ("sweep", "generate", "score"):
+        whole, part = plain[rule, "m", "d"], works[f"{rule}_part", "m", "d"]
+        assert (part.jobs, part.read, part.written) == (3 * whole.jobs, whole.read, whole.written)
+        assert works[rule, "m", "d"] == plan.Work(whole.jobs)
+    for rule, n in count_jobs(study).items():
+        assert sum(work.jobs for names, work in works.items() if names[0] == rule) == n
+
+
 def test_a_job_that_ran_here_says_how_long_it_takes(tmp_path):
     for seed, seconds in ((0, 10), (1, 30)):
         file = tmp_path / "sweep" / "m" / "d" / f"seed{seed}.tsv"

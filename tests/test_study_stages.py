@@ -1,6 +1,7 @@
 """The stages in the order of the pipeline, as `fasb run` runs them, on a tiny model."""
 
 import contextlib
+import shutil
 import sys
 from pathlib import Path
 
@@ -14,9 +15,11 @@ from fasb.artifacts import read_json, read_parquet, stamp_of
 from fasb.cli import group
 from fasb.errors import ArtifactError, BundleError, ConfigError, DataError
 from fasb.steering.bundle import Bundle
+from fasb.study import shards
 from fasb.study.config import load
 from fasb.study.jobs import STAGES, STUDY, dump_study, job, read_study, run_job, write_study
 from fasb.study.layers import merge
+from fasb.study.verify import verify_folder
 
 METHODS = {
     "unsteered": {},
@@ -376,3 +379,55 @@ def test_best_of_n_counts_all_that_it_draws_and_edits_nothing(controlled):
     assert (drawn["passes"] == drawn["decoded"] + 3).all()
     scores = read_parquet(cell / "scores.parquet")
     assert not scores[scores["method"] == "best"]["fired"].any()
+
+
+SHARED = ("sweep", "generate", "score")
+WRITTEN = ("sweep.parquet", "sweep_mc.parquet", "generations.parquet", "scores.parquet")
+
+
+def test_shards_give_the_bytes_of_one_job_and_a_killed_one_resumes_alone(
+    cell, entries, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(shards, "BLOCK", 2)
+    found = {}
+    for n in (1, 3):
+        folder = tmp_path / f"by{n}"
+        shutil.copytree(cell.parents[3], folder, ignore=shutil.ignore_patterns(".store"))
+        monkeypatch.chdir(folder)
+        study = load(merge(entries, {"models": {"m": {"job": {"shards": n}}}}))
+        for name in WRITTEN:
+            (folder / "results" / CELL / name).unlink()
+        for stage in SHARED:
+            run_stages(study, (f"{stage}_part", stage))
+        paths = [folder / "results" / CELL / name for name in WRITTEN]
+        found[n] = [stamp_of(path)["digest"] for path in paths]
+    assert found[3] == found[1]
+
+    parts = Path("results") / CELL / "parts"
+    rows = [len(read_parquet(parts / f"{i}of3" / "generations.parquet")) for i in (1, 2, 3)]
+    assert min(rows) > 0
+    assert sum(rows) == 14 * len(METHODS)
+    killed = parts / "2of3" / "generations.parquet"
+    digest = stamp_of(killed)["digest"]
+    killed.unlink()
+    monkeypatch.setattr("fasb.study.run.load_model", lambda settings: pytest.fail("loaded"))
+    run_job("generate-part", f"{CELL}/2of3")
+    run_job("generate", CELL)
+    assert stamp_of(killed)["digest"] == digest
+    assert stamp_of(Path("results") / CELL / "generations.parquet")["digest"] == found[1][2]
+    found = [one for one in verify_folder(Path("results")) if "parts" in one.path.parts]
+    assert [one for one in found if one.wrong] == []
+
+
+def test_no_job_depends_on_how_many_shards_there_are(entries):
+    other = {"models": {"m": {"job": {"shards": 4}}}}
+    plain, shared = load(entries), load(merge(entries, other))
+    for stage in STAGES.values():
+        for target in stage.scope.targets(plain):
+            assert job(plain, stage.name, target).key == job(shared, stage.name, target).key
+    parts = STAGES["generate_part"].scope.targets(shared)
+    assert list(parts) == [f"{CELL}/{i}of4" for i in (1, 2, 3, 4)]
+    assert len({job(shared, "generate_part", one).key for one in parts}) == 1
+    files = job(shared, "generate", CELL).inputs["generations_parts"]
+    assert files == [f"results/{CELL}/parts/{i}of4/generations.parquet" for i in (1, 2, 3, 4)]
+    assert "generations_parts" not in job(plain, "generate", CELL).inputs

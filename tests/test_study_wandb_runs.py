@@ -1,4 +1,3 @@
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -6,13 +5,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from offline_runs import artifacts, summarised
 from synthetic import METHODS, STYLES, results, styled
 
-from fasb.artifacts import read_json
+from fasb.artifacts import read_json, write_json
 from fasb.study.panels import Cell
 from fasb.study.wandb_runs import Study, runs, write_runs
 
 FILES = ("metrics.json", "tuned.json", "grid.parquet")
+WANDB = Path(sys.executable).with_name("wandb")
 
 
 @pytest.fixture(scope="module")
@@ -22,16 +23,24 @@ def made(tmp_path_factory):
     )
 
 
+@pytest.fixture(scope="module")
+def logged(made, tmp_path_factory):
+    """Two methods of one cell, a picture and a table, logged twice into one folder."""
+    root = tmp_path_factory.mktemp("logged")
+    picture, table = root / "figures" / "one.png", root / "tables" / "main.csv"
+    for path in (picture, table):
+        path.parent.mkdir()
+    Figure(figsize=(1, 1)).savefig(picture)
+    table.write_text("a,b\n1,2\n")
+    one = Study("small", "default", Cell.of(made.cells[:1]), styled("iti", "fasb-probe"))
+    for _ in range(2):
+        n = write_runs(one, [*made.files(*FILES), picture, table], root / "wandb")
+    assert n == 3
+    return root / "wandb"
+
+
 def study(made, **changes):
     return Study("small", "default", Cell.of(made.cells), STYLES, **changes)
-
-
-def inspect(run: Path) -> dict:
-    """What the tool that wandb ships reads from an offline run."""
-    wandb = Path(sys.executable).with_name("wandb")
-    command = [str(wandb), "leet", "inspect", "--summary", "--json", str(run)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
-    return json.loads(done.stdout)
 
 
 def test_there_is_one_run_per_cell_and_method_and_one_of_the_study(made):
@@ -70,26 +79,74 @@ def test_settings_are_named_once_where_folds_agree(made):
     assert ("alpha" in probe.config) == (both[0]["alpha"] == both[1]["alpha"])
 
 
-def test_offline_files_hold_config_summary_table_and_pictures(made, tmp_path):
-    picture, table = tmp_path / "figure_1.png", tmp_path / "main.csv"
-    Figure(figsize=(1, 1)).savefig(picture)
-    table.write_text("a,b\n1,2\n")
-    one = Study("small", "default", Cell.of(made.cells[:1]), styled("iti", "fasb-probe"))
-    out = tmp_path / "wandb"
-    for _ in range(2):  # a second time replaces the first
-        n = write_runs(one, [*made.files(*FILES), picture, table], out)
-    found = {
-        read["config"].get("method"): read for read in map(inspect, sorted(out.rglob("*.wandb")))
-    }
-    assert n == 3
+def test_offline_runs_hold_config_summary_tables_figures_and_artifacts(made, logged):
+    found = {}
+    for path in logged.rglob("*.wandb"):
+        read = summarised(path)
+        found[read["config"].get("method")] = (path, read["config"], read["summary"])
     assert set(found) == {"iti", "fasb-probe", None}
     metrics = read_json(made.files("metrics.json")[0])
-    assert found["iti"]["summary"]["true_info"] == pytest.approx(metrics["iti"]["true_info"])
-    assert found["iti"]["config"]["seed"] == 0
-    assert "grid" in found["iti"]["summary"]
-    assert "figure_1" in found[None]["summary"]
-    assert [path.read_text() for path in out.rglob("main.csv")] == ["a,b\n1,2\n"]
-    assert not any(path.is_symlink() for path in out.rglob("main.csv"))
+    _, config, summary = found["iti"]
+    assert summary["true_info"] == pytest.approx(metrics["iti"]["true_info"])
+    assert (config["kind"], config["seed"]) == ("test", 0)
+    assert summary["grid"]["_type"] == "table-file"
+    path, _, summary = found[None]
+    assert summary["figures/one"]["_type"] == "image-file"
+    assert summary["tables/main"]["ncols"] == 2
+    contents = artifacts(path)["small-results"]["manifest"]["contents"]
+    assert {one["path"] for one in contents} == {"figures/one.png", "tables/main.csv"}
+
+
+def test_all_that_offline_runs_name_is_beside_them_and_there_once(logged):
+    kept = []
+    for path in logged.rglob("*.wandb"):
+        for artifact in artifacts(path).values():
+            kept += [Path(one["local_path"]) for one in artifact["manifest"]["contents"]]
+    (beside,) = (logged.parent / ".wandb-files").iterdir()  # that of the second log alone
+    assert len(kept) == 5  # two grids, the table as such, and the two files of the artifact
+    assert all(path.is_file() and path.is_relative_to(beside) for path in kept)
+
+
+def test_a_second_log_of_equal_results_replaces_the_first_and_syncs_the_same_ids(logged):
+    ids = [path.stem.removeprefix("run-") for path in logged.rglob("*.wandb")]
+    assert len(set(ids)) == len(ids) == 3
+    command = [str(WANDB), "sync", "--dry-run", str(logged / "wandb")]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert told.returncode == 0, told.stderr
+    said = told.stdout + told.stderr
+    assert all(said.count(f"run-{one}.wandb") >= 1 for one in ids), said
+
+
+@pytest.mark.parametrize("changed", ["a setting of another method", "its own grid", "a result"])
+def test_ids_follow_what_made_a_result_and_nothing_else(made, tmp_path, changed):
+    (folder,) = (Path(cell["folder"]) for cell in made.cells[:1])
+    own, other = {"grid": {"k": [2]}}, {"grid": {"alpha": [1]}}
+
+    def ids(methods, metrics):
+        cell = tmp_path / "seed0"
+        made_by = {"settings": {"version": "1", "methods": methods}}
+        write_json(cell / "tuned.json", read_json(folder / "tuned.json"), made_by)
+        write_json(cell / "metrics.json", metrics)
+        (cell / "grid.parquet").write_bytes((folder / "grid.parquet").read_bytes())
+        of = Cell.of([made.cells[0] | {"folder": str(cell)}])
+        one = Study("small", "default", of, styled("iti", "fasb-probe"))
+        found = list(runs(one, [cell / name for name in FILES]))
+        return {run.config.get("method"): run.id for run in found}
+
+    metrics = read_json(folder / "metrics.json")
+    before = ids({"iti": own, "fasb-probe": other}, metrics)
+    if changed == "a setting of another method":
+        after = ids({"iti": own, "fasb-probe": {}}, metrics)
+    elif changed == "its own grid":
+        after = ids({"iti": other, "fasb-probe": other}, metrics)
+    else:
+        better = {**metrics["iti"], "true_info": metrics["iti"]["true_info"] + 1e-9}
+        after = ids({"iti": own, "fasb-probe": other}, {**metrics, "iti": better})
+    assert (before["iti"] == after["iti"]) == (changed == "a setting of another method")
+    assert (before["fasb-probe"] == after["fasb-probe"]) == (
+        changed != "a setting of another method"
+    )
+    assert before[None] != after[None]
 
 
 def test_disabled_leaves_an_empty_folder(made, tmp_path):

@@ -17,6 +17,7 @@ COMMANDS = {
     "fasb.cli.verify": ("verify", "explain"),
     "fasb.cli.run": ("run",),
     "fasb.cli.study": ("plan", "study", "schema"),
+    "fasb.cli.sweep": ("sweep",),
 }
 """Module of each group of commands. The function of a command is called like it, `_` for `-`,
 `_command` appended."""

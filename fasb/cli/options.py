@@ -1,4 +1,4 @@
-"""`--settings`, which commands for one's own model share."""
+"""What commands share: `--settings` for one's own model, and how tables are printed."""
 
 import json
 from pathlib import Path
@@ -8,6 +8,9 @@ import click
 
 from fasb.errors import ConfigError
 from fasb.textfiles import parse_yaml, read_text
+
+TEXTS = ("model", "dataset", "rule", "device", "method", "setting", "key", "best")
+"""Columns of tables that hold no numbers."""
 
 
 def read_settings(
@@ -36,3 +39,25 @@ def _read(text: str) -> Any:
         return json.loads(text)  # YAML would take the number 1e-05 for a text
     except json.JSONDecodeError:
         return parse_yaml(text, "--settings", ConfigError)
+
+
+def command_table(title: str, *columns: str) -> Any:
+    """Return an empty table, ruled above, below and under the head, as in print.
+
+    Texts and numbers fold where the terminal is narrow; numbers stand to the right.
+    """
+    from rich import box
+    from rich.table import Table
+
+    table = Table(
+        title=f"\n {title}",
+        title_justify="left",
+        title_style="bold",
+        header_style="",
+        box=box.HORIZONTALS,
+        border_style="dim",
+    )
+    for column in columns:
+        named = column in TEXTS
+        table.add_column(column, justify="left" if named else "right", overflow="fold")
+    return table

@@ -14,6 +14,7 @@ TITLES = {
     "fasb.cli.verify": "Files",
     "fasb.cli.run": "Stages of a study",
     "fasb.cli.study": "Studies and their configuration",
+    "fasb.cli.sweep": "Sweeps compared",
 }
 
 HEAD = """# Commands
@@ -41,11 +42,20 @@ def reference() -> str:
         for name in names:
             command = group.get_command(context, name)
             assert command is not None
-            own = _context(command, name, context)
-            parts.append(f"### fasb {name}\n\n```text\n{command.get_help(own)}\n```\n")
+            parts += _sections(command, f"fasb {name}", _context(command, name, context))
             if name == "run":
                 parts += [STAGES, stage_table()]
     return "\n".join(parts)
+
+
+def _sections(command: click.Command, title: str, context: click.Context) -> list[str]:
+    """A command's help, or that of each command of a group."""
+    if not isinstance(command, click.Group):
+        return [f"### {title}\n\n```text\n{command.get_help(context)}\n```\n"]
+    parts = []
+    for name, one in command.commands.items():
+        parts += _sections(one, f"{title} {name}", _context(one, name, context))
+    return parts
 
 
 def _context(

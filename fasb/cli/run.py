@@ -10,6 +10,7 @@ EXAMPLE = {
     "dataset": "middle-s2",
     "read": "answer_end",
     "judged": "judged",
+    "part": "1of4",
     "table": "main",
     "figure": "sensitivity",
 }
@@ -22,6 +23,7 @@ def examples() -> list[tuple[str, str]]:
     for stage in STAGES.values():
         target = stage.scope.target.format(**EXAMPLE)
         does = (stage.run.__doc__ or "").split("\n\n")[0]
+        does = f"A shard's part of: {does}" if "{part}" in stage.scope.target else does
         found.append((f"fasb run {stage.command} {target}".rstrip(), " ".join(does.split())))
     return found
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from fasb.cli.options import command_table
+
 CONFIGS = click.option(
     "--configfile",
     "configs",
@@ -89,7 +91,7 @@ def _plan(study: Any) -> Iterable[Any]:
 def _cells_table(study: Any, pairs: dict[Any, Any]) -> Any:
     from fasb.study import cells
 
-    table = _table(
+    table = command_table(
         "Questions",
         "model",
         "dataset",
@@ -117,7 +119,7 @@ def _rules_table(rows: dict[Any, Any]) -> Any:
     from fasb.study.jobs import STAGES
     from fasb.study.plan import Work
 
-    table = _table(
+    table = command_table(
         "Work", "rule", "jobs", "tokens read", "written", "answers judged", "disk", "time"
     )
     total, spent = Work(), {}
@@ -148,7 +150,7 @@ def _models_table(study: Any, pairs: dict[Any, Any], rows: dict[Any, Any]) -> An
         "host memory",
         "GPU-hours",
     )
-    table = _table("Memory of a job", *columns)
+    table = command_table("Memory of a job", *columns)
     spent: list[Any] = []
     for model in dict.fromkeys(names[0] for names in pairs):
         entry = study.models[model]
@@ -255,25 +257,6 @@ def _bytes(n: int | float) -> str:
     from rich.filesize import decimal
 
     return decimal(round(n)) if n == n else "-"  # unknown
-
-
-def _table(title: str, *columns: str) -> Any:
-    """Ruled above, below and under the head, as in print; numbers to the right."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(
-        title=f"\n {title}",
-        title_justify="left",
-        title_style="bold",
-        header_style="",
-        box=box.HORIZONTALS,
-        border_style="dim",
-    )
-    for column in columns:
-        named = column in ("model", "dataset", "rule", "device")
-        table.add_column(column, justify="left" if named else "right", no_wrap=True)
-    return table
 
 
 @click.command("study")

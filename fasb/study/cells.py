@@ -164,6 +164,12 @@ def trace_file(study: Study, model: str, dataset: str) -> list[str]:
     return [f"results/traces/{model}/{dataset}.parquet"] if answered(study, dataset) else []
 
 
+def parts(study: Study, cell: Cell) -> list[str]:
+    """Return the names of a cell's parts, if its questions are shared out among jobs."""
+    shards = study.models[cell.model].job.shards
+    return [f"{number}of{shards}" for number in range(1, shards + 1)] if shards > 1 else []
+
+
 def judge_entry(study: Study, dataset: str, judged: str = "judged") -> JudgeEntry | None:
     """Return the judge whose verdicts are in the file `judged`."""
     entry = study.datasets[dataset]

@@ -7,7 +7,7 @@ neither torch nor pandas.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from fasb.study.worlds import write_out
 
 PRESETS = Path(__file__).parents[1] / "presets"
 BASES = (Path("config/models.yaml"), Path("config/config.yaml"))
-"""What every study's own file is laid over, in this order; the Snakefile names the same files."""
+"""What every study's own file is laid over, in this order."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """Names become folders and wildcards."""
 
@@ -53,6 +53,7 @@ class Study(StageSettings):
     wandb: WandbSettings = WandbSettings()
     _recipes: dict[str, list[Recipe]] = PrivateAttr(default_factory=dict)
     _promptless: set[str] = PrivateAttr(default_factory=set)
+    _known: dict[Any, Any] = PrivateAttr(default_factory=dict)
 
     @field_validator("methods", mode="before")
     @classmethod
@@ -77,6 +78,12 @@ class Study(StageSettings):
             found = recipes_of(self.chosen_methods, self.sections(dataset))
             self._recipes[dataset] = found
         return self._recipes[dataset]
+
+    def once(self, key: Any, make: Callable[[], Any]) -> Any:
+        """Return what `make` gives, made once: a workflow asks for every job's targets again."""
+        if key not in self._known:
+            self._known[key] = make()
+        return self._known[key]
 
     @property
     def model_jobs(self) -> dict[str, JobSettings]:
@@ -209,6 +216,21 @@ def load(
     except ConfigError as error:
         raise ConfigError(f"{origin(str(error), files)}: {error}") from None
     return study
+
+
+def bases(given: Sequence[str | Path], workflow: str | Path) -> list[str]:
+    """Return the files that `given` is laid over in the working directory, for the Snakefile.
+
+    Those that are there; where none is (`--directory`), the repository's, for its own files and
+    where nothing is given. Any other file is a whole study by itself.
+
+    workflow: the folder of the Snakefile.
+    """
+    if any(base.exists() for base in BASES):
+        return [str(base) for base in BASES]
+    root = Path(workflow).resolve().parent
+    own = [path for path in map(Path, given) if path.resolve().parent == root / "config"]
+    return [str(root / base) for base in BASES] if own or not given else []
 
 
 def load_study(paths: Sequence[Path] = (), prompts: bool = True) -> Study:

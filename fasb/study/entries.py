@@ -61,6 +61,19 @@ class JobSettings(Section):
         return {name: value for name, value in asked.items() if value is not None}
 
 
+class ModelJobSettings(JobSettings):
+    """What a model's jobs ask for, and among how many a cell's questions are shared out."""
+
+    shards: int = Field(
+        1, ge=1, le=1000, description="Jobs that share each cell's sweep, generate and score"
+    )
+
+    @property
+    def gathering(self) -> JobSettings:
+        """What a job asks for that only puts together what shards made."""
+        return self.model_copy(update={"gpu": 0, "threads": 1, "mem_mb": 4000, "runtime": 30})
+
+
 class ModelSize(Section):
     """A model's published size; memory and disk follow from it, nothing is loaded by it."""
 
@@ -84,7 +97,7 @@ class ModelEntry(ModelSettings):
     size: ModelSize | None = Field(
         None, description="What `fasb plan` reckons with; needed for nothing else"
     )
-    job: JobSettings = JobSettings()
+    job: ModelJobSettings = ModelJobSettings()
 
     @property
     def gpu(self) -> int:

@@ -26,6 +26,7 @@ from fasb.errors import ArtifactError
 from fasb.settings import PromptSettings, ScoringSettings
 from fasb.steering.bundle import Bundle
 from fasb.study.run import ANSWERS, DETAIL, EFFECTS, SCORES, Asked, Runner
+from fasb.study.shards import ordered, units
 from fasb.study.sweep import joined
 from fasb.study.tune import PURPOSES, bundle_path
 
@@ -82,14 +83,13 @@ def generate(
     if traces is None:
         return joined([], GENERATIONS)
     parts = []
-    for fold, split in enumerate(splits):
-        asked = Asked.of(questions, split.test, traces)
-        for method in bundles.methods:
-            bundle = bundles.load(method, fold, questions, split)["generation"]
-            bundle = replace(bundle, decoding=bundle.decoding.model_copy(update={"batch": batch}))
-            found = runner.answers(asked, [bundle], f"generate, fold {fold}, {method}", detail=True)
-            parts.append(found.assign(fold=fold, method=method))
-    return joined(parts, GENERATIONS)
+    for unit in units(splits, bundles.methods, lambda split: split.test, runner.shard):
+        asked = Asked.of(questions, unit.ids, traces)
+        bundle = bundles.load(unit.method, unit.fold, questions, splits[unit.fold])["generation"]
+        bundle = replace(bundle, decoding=bundle.decoding.model_copy(update={"batch": batch}))
+        found = runner.answers(asked, [bundle], f"generate, {unit.what}", detail=True)
+        parts.append(found.assign(fold=unit.fold, method=unit.method))
+    return ordered(joined(parts, GENERATIONS), questions, bundles.methods)
 
 
 def score(
@@ -108,20 +108,19 @@ def score(
             questions.
     """
     parts = []
-    for fold, split in enumerate(splits):
-        tested = set(split.test)
+    for unit in units(splits, bundles.methods, lambda split: split.test, runner.shard):
+        tested = set(unit.ids)
         asked = [question for question in questions if question.id in tested]
-        for method in bundles.methods:
-            loaded = bundles.load(method, fold, questions, split)
-            for purpose, bundle in loaded.items():
-                scoring = bundle.scoring.model_copy(update={"batch": batch})
-                loaded[purpose] = replace(bundle, scoring=scoring)
-            different = {bundle.key(): bundle for bundle in loaded.values()}
-            found = runner.scores(asked, list(different.values()), f"score, fold {fold}, {method}")
-            for purpose, bundle in loaded.items():
-                rows = found[found["setting"] == list(different).index(bundle.key())]
-                parts.append(rows.assign(fold=fold, method=method, tuned_for=purpose))
-    return joined(parts, SCORED)
+        loaded = bundles.load(unit.method, unit.fold, questions, splits[unit.fold])
+        for purpose, bundle in loaded.items():
+            scoring = bundle.scoring.model_copy(update={"batch": batch})
+            loaded[purpose] = replace(bundle, scoring=scoring)
+        different = {bundle.key(): bundle for bundle in loaded.values()}
+        found = runner.scores(asked, list(different.values()), f"score, {unit.what}")
+        for purpose, bundle in loaded.items():
+            rows = found[found["setting"] == list(different).index(bundle.key())]
+            parts.append(rows.assign(fold=unit.fold, method=unit.method, tuned_for=purpose))
+    return ordered(joined(parts, SCORED), questions, bundles.methods)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,8 @@ ROW = 100
 """Bytes of an answer's row beside its text."""
 TESTING = ("generate", "judge", "score")
 """Stages that are run for transferred cells as well."""
+SHARED = ("sweep", "generate", "score")
+"""Stages whose questions shards share out; their own jobs then only put the parts together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +210,12 @@ def works(study: Study) -> dict[tuple[str, str, str], Work]:
                 found[rule, *names] = replace(work.times(sum(tested)), jobs=work.jobs * len(tested))
             elif fitted:
                 found[rule, *names] = work.times(fitted)
+        shards = study.models[names[0]].job.shards
+        for rule in SHARED if shards > 1 else ():
+            if (rule, *names) in found:
+                whole = found[rule, *names]
+                found[f"{rule}_part", *names] = replace(whole, jobs=shards * whole.jobs)
+                found[rule, *names] = Work(whole.jobs)
     for model in cells.worlds(study):
         found["pretrain", model, ""] = Work(1, read=_training(study.models[model]))
     counted = Counter[str]()

@@ -47,6 +47,7 @@ from fasb.steering.fingerprint import Fingerprint
 from fasb.steering.policy import Policy
 from fasb.steering.trace import Trace
 from fasb.study.progress import say
+from fasb.study.shards import WHOLE, Shard
 
 ANSWERS = (
     "question",
@@ -183,12 +184,20 @@ class Runner:
     store: Store
     siblings: bool = False
     """Whether bundles of another model of the same build are taken."""
+    shard: Shard = WHOLE
+    """The share of a cell's questions that it is for."""
 
     @classmethod
-    def of(cls, model: Mapping[str, Any], store: Path, siblings: bool = False) -> "Runner":
+    def of(
+        cls,
+        model: Mapping[str, Any],
+        store: Path,
+        siblings: bool = False,
+        shard: Shard = WHOLE,
+    ) -> "Runner":
         """Return the runner of a model that is loaded as these settings say."""
         settings = ModelSettings(**model)
-        return cls(settings, cache(lambda: load_model(settings)), Store(store), siblings)
+        return cls(settings, cache(lambda: load_model(settings)), Store(store), siblings, shard)
 
     def answers(
         self, asked: Asked, bundles: Sequence[Bundle], what: str, detail: bool = False

@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,10 @@ class Scope:
 
     def targets(self, study: Study) -> dict[str, Names]:
         """Return the names of every target, by how it is written."""
-        return {self.target.format(**names): names for names in self.of(study)}
+        found: dict[str, Names] = study.once(
+            self, lambda: {self.target.format(**names): names for names in self.of(study)}
+        )
+        return found
 
     @property
     def wildcards(self) -> str:
@@ -55,6 +59,10 @@ class Paths:
         """Return the file of that name."""
         found = self.outputs.get(name)
         return Path(self.inputs[name][0] if found is None else found)
+
+    def parts(self, name: str) -> list[Path]:
+        """Return the parts of an output that shards have made; none where there are no shards."""
+        return [Path(path) for path in self.inputs.get(f"{name}_parts", [])]
 
     def get(self, name: str) -> Path | None:
         """Return an input that a job may do without."""
@@ -85,6 +93,8 @@ class Stage:
     outputs: dict[str, str]
     depends: Callable[..., dict[str, Any]]
     run: Callable[..., None]
+    sharded: bool = False
+    """Whether the jobs of its `part` may do it, which its own job then puts together."""
 
     @property
     def command(self) -> str:
@@ -98,7 +108,10 @@ class Stage:
 
     def read(self, study: Study, names: Names) -> dict[str, list[str]]:
         """Return the files that a job reads."""
-        found = self.inputs(study, **names)
+        found = dict(self.inputs(study, **names))
+        if self.sharded and (parts := cells.parts(study, names["cell"])):
+            for name, path in _part_outputs(self).items():
+                found[f"{name}_parts"] = [path.format(**names, part=part) for part in parts]
         return {key: [one] if isinstance(one, str) else one for key, one in found.items()}
 
     def is_folder(self, output: str) -> bool:
@@ -111,7 +124,7 @@ class Stage:
 
     def settings(self, study: Study, names: Names) -> dict[str, Any]:
         """Return all that a job's result depends on beside its input files, as plain values."""
-        used = {"version": metadata.version("fasb"), **self.depends(study, **names)}
+        used = {"version": _version(), **self.depends(study, **names)}
         plain: dict[str, Any] = json.loads(json.dumps(used))
         return plain
 
@@ -127,16 +140,47 @@ class Stage:
         return Paths(self.read(study, names), written, provenance)
 
 
+def part_of(whole: Stage) -> Stage:
+    """Return the stage whose jobs each do one part of a sharded stage's cell.
+
+    It runs the same function, which is told which part; its result depends on the same settings.
+    """
+
+    def of(study: Study) -> list[Names]:
+        found: list[Names] = []
+        for names in whole.scope.of(study):
+            found += [{**names, "part": part} for part in cells.parts(study, names["cell"])]
+        return found
+
+    return Stage(
+        f"{whole.name}_part",
+        Scope(f"{whole.scope.target}/{{part}}", of),
+        lambda study, cell, part: whole.inputs(study, cell),
+        _part_outputs(whole),
+        lambda study, cell, part: whole.depends(study, cell),
+        whole.run,
+    )
+
+
+def _part_outputs(whole: Stage) -> dict[str, str]:
+    """Each output in a folder of its part, under the same name."""
+    return {
+        name: path.replace("{cell}/", "{cell}/parts/{part}/")
+        for name, path in whole.outputs.items()
+    }
+
+
 def stage(
     scope: Scope,
     outputs: Mapping[str, str],
     inputs: Callable[..., Mapping[str, str | list[str]]],
     depends: Callable[..., dict[str, Any]],
+    sharded: bool = False,
 ) -> Callable[[Callable[..., None]], Stage]:
     """Declare the function below as the stage of its name (see `Stage`)."""
 
     def declare(run: Callable[..., None]) -> Stage:
-        return Stage(run.__name__, scope, inputs, dict(outputs), depends, run)
+        return Stage(run.__name__, scope, inputs, dict(outputs), depends, run, sharded)
 
     return declare
 
@@ -166,6 +210,11 @@ def model_settings(study: Study, model: str) -> dict[str, Any]:
 def extension(package: str, use: str, settings: dict[str, Any]) -> dict[str, Any]:
     """Return an extension file's name, its hash and its settings."""
     return {"use": use, "code": code_hash(package, use), "settings": settings}
+
+
+@cache
+def _version() -> str:
+    return metadata.version("fasb")
 
 
 def _digest(path: Path) -> str:

@@ -21,6 +21,7 @@ from fasb.search import Method
 from fasb.steering.bundle import Bundle
 from fasb.study.panels import HYPERPARAMETERS
 from fasb.study.run import ANSWERS, SCORES, Asked, Runner
+from fasb.study.shards import ordered, units
 
 CELL = ("fold", "method", "setting")
 SWEPT = tuple(column for column in ANSWERS if column not in ("decoded", "passes", "ended"))
@@ -62,23 +63,28 @@ def sweep_methods(
 
     A method `like` another is not swept.
     """
-    answers, scores = [], []
-    for fitted, split in folds:
-        validation = [question for question in questions if question.id in set(split.validation)]
-        asked = None if traces is None else Asked.of(questions, split.validation, traces)
-        for name, method in methods.items():
-            if method.like is not None:
-                continue
-            bundles = [method.bundle(fitted, point, name) for point in method.points()]
-            cell = {"fold": fitted.fold, "method": name}
-            what = f"sweep, fold {fitted.fold}, {name}"
-            if asked is not None:
-                found = runner.answers(asked, bundles, f"{what}, answers")
-                settings = hyperparameter_table(bundles)
-                found = found.merge(settings, on="setting", validate="many_to_one")
-                answers.append(found.assign(**cell))
-            scores.append(runner.scores(validation, bundles, f"{what}, choices").assign(**cell))
-    return joined(answers, [*CELL, *HYPERPARAMETERS, *SWEPT]), joined(scores, [*CELL, *SCORES])
+    answers, scores, swept = [], [], []
+    for name, method in methods.items():
+        swept += [name] if method.like is None else []
+    splits = [split for _, split in folds]
+    for unit in units(splits, swept, lambda split: split.validation, runner.shard):
+        fitted, method = folds[unit.fold][0], methods[unit.method]
+        wanted = set(unit.ids)
+        validation = [question for question in questions if question.id in wanted]
+        bundles = [method.bundle(fitted, point, unit.method) for point in method.points()]
+        cell = {"fold": fitted.fold, "method": unit.method}
+        if traces is not None:
+            asked = Asked.of(questions, unit.ids, traces)
+            found = runner.answers(asked, bundles, f"sweep, {unit.what}, answers")
+            settings = hyperparameter_table(bundles)
+            found = found.merge(settings, on="setting", validate="many_to_one")
+            answers.append(found.assign(**cell))
+        found = runner.scores(validation, bundles, f"sweep, {unit.what}, choices")
+        scores.append(found.assign(**cell))
+    columns = ([*CELL, *HYPERPARAMETERS, *SWEPT], [*CELL, *SCORES])
+    both = (joined(parts, named) for parts, named in zip((answers, scores), columns))
+    in_order, in_order_mc = (ordered(frame, questions, swept) for frame in both)
+    return in_order, in_order_mc
 
 
 def joined(parts: Sequence[pd.DataFrame], columns: list[str]) -> pd.DataFrame:

@@ -5,6 +5,7 @@ damaged, stale or missing; the commands that make a file again. All of it follow
 carry: checksum, settings with the hashes of code, digests of inputs, versions.
 """
 
+import fcntl
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,11 @@ from typing import Any
 
 from fasb.artifacts import stamp_of
 from fasb.errors import ArtifactError, ConfigError, FasbError
-from fasb.provenance import surroundings
+from fasb.provenance import content_hash, surroundings
 from fasb.study.config import Study
 from fasb.study.frames import MAPPINGS, read_mapping, read_table, table_of
-from fasb.study.jobs import STAGES, Job, job, read_study
+from fasb.study.jobs import STAGES, Job, job, read_study, run_job
+from fasb.study.stage import STORE
 
 KINDS = (".json", ".parquet", ".safetensors", ".h5")
 """Suffixes of files that carry a checksum."""
@@ -163,6 +165,35 @@ def chain(study: Study, name: str) -> list[Job]:
 
     visit(last)
     return list(order.values())
+
+
+def is_fresh(one: Job) -> bool:
+    """Return whether all that a job writes is there, whole, and made of what it asks for.
+
+    Of a folder it is only asked whether it is there.
+    """
+    for path in map(Path, one.paths.outputs.values()):
+        if not path.exists():
+            return False
+        if path.suffix in KINDS and any(found.wrong for found in _of_file(RESULTS, path, one)):
+            return False
+    return True
+
+
+def make(study: Study, name: str) -> None:
+    """Run the jobs that a file needs and that are not done; as many may do so at once as like to.
+
+    Raises:
+        ConfigError: no job of the study makes it.
+    """
+    for one in chain(study, name):
+        lock = STORE / "locks" / content_hash(command(one))
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with lock.open("w") as file:
+            # given back when the file is closed, also by a killed process
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if not is_fresh(one):
+                run_job(one.stage.name, one.target, one.key)
 
 
 def _flat(groups: Iterable[list[str]]) -> list[str]:

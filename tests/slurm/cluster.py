@@ -1,6 +1,6 @@
 """A one-node SLURM on this machine, for tests.
 
-Two counted GPUs (character devices that are not), no accounting.
+Two counted GPUs (character devices that are not), three partitions, no accounting.
 
 Needs root and the Debian packages slurm-wlm and munge; neither systemd nor cgroups. The
 configuration is linked into /etc/slurm, because the executor plugin drops SLURM_CONF inside its
@@ -51,6 +51,8 @@ MinJobAge=600
 NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory} \
     Gres=gpu:2 State=UNKNOWN
 PartitionName=main Nodes={node} Default=YES MaxTime=INFINITE DefMemPerCPU=500 State=UP
+PartitionName=models Nodes={node} MaxTime=INFINITE DefMemPerCPU=500 State=UP
+PartitionName=judges Nodes={node} MaxTime=INFINITE DefMemPerCPU=500 State=UP
 """
 
 
@@ -106,7 +108,7 @@ def call(*command: str, check: bool = True) -> str:
 def jobs() -> list[dict[str, str]]:
     """All jobs that the controller remembers.
 
-    `rule`, `JobId`, `JobState`, `TresPerJob`, and so on.
+    `rule` (or the group), `JobId`, `JobState`, `Partition`, `TresPerJob`, and so on.
     """
     listed = call("scontrol", "--oneliner", "show", "jobs").splitlines()
     fields = [

@@ -1,6 +1,7 @@
 """`snakemake --profile slurm` on a real SLURM.
 
-Counted GPUs, a cancelled job tried again, the same results.
+Counted GPUs, partitions, shards, jobs submitted together, a cancelled job tried again, the same
+results.
 """
 
 import os
@@ -19,17 +20,19 @@ from fasb.artifacts import stamp_of
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 TARGETS = ("results/tiny/tiny/seed0/tuned.json",)
-RULES = {
-    "pretrain", "questions", "splits", "activations", "trace", "anchors", "vectors", "trackers",
-    "sweep",
-    "health", "check_judges", "judge_sweep", "tune",
-}  # fmt: skip
-ON_GPU = {"pretrain", "health", "activations", "trace", "sweep"}
+GROUP = ["--groups", "activations=read-{model}", "trace=read-{model}"]
+GROUP += ["--group-components", "read-{model}=9"]
+WITH_MODEL = {"pretrain", "health", "read-tiny", "sweep_part"}
+PARTITIONS = {
+    **dict.fromkeys([*WITH_MODEL, "sweep"], "models"),
+    **dict.fromkeys(["check_judges", "judge_sweep"], "judges"),
+    **dict.fromkeys(["questions", "splits", "anchors", "vectors", "trackers", "tune"], "main"),
+}
 PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"], "/usr/sbin"])
 ENVIRONMENT = {**os.environ, "PATH": PATH}
 
 
-def start(folder, *arguments):
+def start(folder, *arguments, above=()):
     """Snakemake, started from the root of the repository as a user would."""
     command = [
         "snakemake",
@@ -37,6 +40,7 @@ def start(folder, *arguments):
         folder,
         "--configfile",
         HERE / "study.yaml",
+        *above,
         *arguments,
         *TARGETS,
     ]
@@ -67,14 +71,14 @@ def cancel_first(rule, run):
 
 
 def digests(folder):
-    """The payload digest of every result; of a model, its weights."""
+    """The payload digest of every result; of a model, its weights. The study tells of shards."""
     stamped = {".json", ".parquet", ".safetensors", ".h5"}
     results = folder / "results"
     found = {
         str(path.relative_to(results)): stamp_of(path)["digest"]
         for path in sorted(results.rglob("*"))
         if path.suffix in stamped
-        and not {"models", ".store"} & set(path.relative_to(results).parts)
+        and not {"models", ".store", "parts", "study.json"} & set(path.relative_to(results).parts)
     }
     return {**found, "weights": (results / "models" / "tiny" / "model.safetensors").read_bytes()}
 
@@ -96,18 +100,22 @@ def slurm():
 def test_a_study_on_slurm_survives_a_cancelled_job_and_equals_a_local_one(slurm, tmp_path):
     for name in ("local", "cluster"):
         (tmp_path / name).mkdir()
-    local = start(tmp_path / "local", "--cores", "1")
+    alone = tmp_path / "alone.yaml"
+    alone.write_text("models: {tiny: {job: {shards: 1}}}")
+    local = start(tmp_path / "local", "--cores", "1", above=[alone])
     finish(local, tmp_path / "local", 800)
 
-    run = start(
-        tmp_path / "cluster", "--profile", "slurm", "--slurm-init-seconds-before-status-checks", "6"
-    )
+    polling = ["--slurm-init-seconds-before-status-checks", "6"]
+    run = start(tmp_path / "cluster", *GROUP, "--profile", "slurm", *polling)
     cancelled = cancel_first("anchors", run)
     finish(run, tmp_path / "cluster", 1000)
 
-    seen = jobs()
-    assert {job["rule"] for job in seen} == RULES
-    assert {job["rule"] for job in seen if job.get("TresPerJob") == "gres:gpu:1"} == ON_GPU
+    # a group's name goes on with the rules of its jobs
+    seen = [{**job, "rule": re.sub("^read-tiny.*", "read-tiny", job["rule"])} for job in jobs()]
+    assert {job["rule"]: job["Partition"] for job in seen} == PARTITIONS
+    assert {job["rule"] for job in seen if job.get("TresPerJob") == "gres:gpu:1"} == WITH_MODEL
+    submitted = [job["rule"] for job in seen]
+    assert (submitted.count("sweep_part"), submitted.count("read-tiny")) == (2, 1)
     states = {job["JobId"]: job["JobState"] for job in seen if job["rule"] == "anchors"}
     assert states.pop(cancelled) == "CANCELLED"
     assert set(states.values()) == {"COMPLETED"}

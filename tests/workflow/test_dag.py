@@ -116,6 +116,16 @@ def test_shipped_configs_give_the_dag_that_fasb_plan_counts(config, monkeypatch)
     assert counts(run) == {**count_jobs(study), "all": 1}
 
 
+@pytest.mark.parametrize(
+    "given", [["--configfile", "config/tasks.yaml"], []], ids=["tasks", "none"]
+)
+def test_a_study_of_the_repository_runs_in_any_directory(given, tmp_path):
+    command = [SNAKEMAKE, "-n", "--directory", str(tmp_path), *given]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    study = load_study([ROOT / given[1]] if given else [])
+    assert counts(run) == {**count_jobs(study), "all": 1}
+
+
 def test_the_cluster_profile_is_found_by_name_and_keeps_its_keys():
     command = [SNAKEMAKE, "-n", "--forceall", "--nolock", "--profile", "slurm"]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -222,6 +232,22 @@ def test_variants_of_a_cell_extract_nothing_again_and_transfer_fits_nothing(snak
     assert (tmp_path / "results" / "figures" / "data_efficiency.csv").exists()
 
 
+def test_a_killed_shard_runs_again_alone_and_gathering_needs_no_gpu(snakemake, tmp_path):
+    target = "results/large/own/seed0/sweep.parquet"
+    made = snakemake("--keep-going", target, config="sharded")
+    assert made.returncode == 0, made.stderr
+    for path in (target, "results/large/own/seed0/parts/2of3/sweep.parquet"):
+        (tmp_path / path).unlink()
+    again = snakemake("-n", target, config="sharded")
+    assert counts(again) == {"sweep": 1, "sweep_part": 1}
+    told = again.stdout + again.stderr
+    blocks = dict(re.findall(r"^rule (\w+):\n((?: {4}.*\n)+)", told, re.M))
+    assert "part=2of3" in blocks["sweep_part"]
+    assert "gpu=1" in blocks["sweep_part"]
+    assert "gpu=0" in blocks["sweep"]
+    assert all("slurm_partition=a100" in block for block in blocks.values())
+
+
 def test_the_study_is_written_once_and_a_job_refuses_another(finished, tmp_path):
     folder = tmp_path / "study"
     shutil.copytree(finished, folder)
@@ -264,6 +290,25 @@ def test_a_rejected_world_stops_the_study_before_test_questions_and_keeps_its_fi
     assert not re.search(r"^(sweep|generate|score) ", (tmp_path / "calls.txt").read_text(), re.M)
     assert counts(snakemake("-n"))["generate"] == 1
     assert "pretrain" not in counts(snakemake("-n"))
+
+
+def test_jobs_that_load_one_model_can_be_submitted_together(snakemake):
+    kinds = ("generate", "score")
+    groups = ["--groups", *(f"{rule}=test-{{model}}" for rule in kinds)]
+    groups += ["--group-components", "test-{model}=3"]
+    # the executor, whose profile would need a cluster for nothing: a dry run submits no job
+    run = snakemake("-n", "--executor", "slurm", "--jobs", "9", *groups, config="hub")
+    assert run.returncode == 0, run.stderr
+    told = re.split(r"^.*Group job (\S+) \(.*\n", run.stdout + run.stderr, flags=re.M)
+    sizes = Counter()
+    for name, after in zip(told[1::2], told[2::2]):
+        (jobs,) = re.findall(r"\A(?:(?: {4}.*)?\n)*", after)
+        rules = re.findall(r"^ {4}rule (\w+):", jobs, re.M)
+        assert set(rules) <= set(kinds)
+        assert {f"test-{model}" for model in re.findall(r"model=([\w.-]+)", jobs)} == {name}
+        sizes[name, len(rules)] += 1
+    both = ("test-llama2-7b-chat", "test-small")
+    assert sizes == {(name, size): 1 for name in both for size in (3, 1)}
 
 
 def test_gpu_jobs_are_those_of_the_model_that_is_on_a_gpu(snakemake):

@@ -15,6 +15,7 @@ wildcard_constraints:
     read=names(bank["read"] for bank in jobs.STAGES["activations"].scope.of(study)),
     table=names(cells.tables(study)),
     judged="judged|judged_second",
+    part=r"\d+of\d+",
     figure=names(cells.figures(study)),
 
 

@@ -27,6 +27,17 @@ def model_job(wildcards):
     return study.models[wildcards.model].job
 
 
+def whole_job(wildcards):
+    """A model's job; where shards share its questions, one that only puts their parts together."""
+    own = model_job(wildcards)
+    return own if own.shards == 1 else own.gathering
+
+
+def gpus_of_whole(wildcards):
+    entry = study.models[wildcards.model]
+    return entry.gpu if entry.job.shards == 1 else 0
+
+
 def judge_job(wildcards):
     return cells.judge_job(study, wildcards.dataset, wildcards.get("judged", "judged"))
 
@@ -47,6 +58,8 @@ ALL_WITH_MODEL = all(cells.fits_with_model(study, cell.dataset) for cell in stud
 
 MODEL_THREADS = lambda wildcards: model_job(wildcards).threads
 MODEL_JOB = asks(model_job, lambda wildcards: study.models[wildcards.model].gpu, MODELS)
+WHOLE_THREADS = lambda wildcards: whole_job(wildcards).threads
+WHOLE_JOB = asks(whole_job, gpus_of_whole, MODELS)
 JUDGE_THREADS = lambda wildcards: judge_job(wildcards).threads
 JUDGE_JOB = asks(
     judge_job, lambda wildcards: judge_job(wildcards).gpu or 0, study.judge_jobs.values()

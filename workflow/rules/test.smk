@@ -1,6 +1,26 @@
 # Every method at its chosen setting on test questions.
 
 
+rule generate_part:
+    input:
+        inputs("generate_part"),
+    output:
+        **outputs("generate_part"),
+    log:
+        log_file("generate_part"),
+    benchmark:
+        timing_file("generate_part")
+    conda:
+        ENVIRONMENT
+    threads: MODEL_THREADS
+    resources:
+        **MODEL_JOB,
+    params:
+        **job("generate_part"),
+    shell:
+        "fasb run generate-part {params.target} --key {params.key} 2> >(tee {log} >&2)"
+
+
 rule generate:
     input:
         inputs("generate"),
@@ -12,9 +32,9 @@ rule generate:
         timing_file("generate")
     conda:
         ENVIRONMENT
-    threads: MODEL_THREADS
+    threads: WHOLE_THREADS
     resources:
-        **MODEL_JOB,
+        **WHOLE_JOB,
     params:
         **job("generate"),
     shell:
@@ -41,6 +61,26 @@ rule judge:
         "fasb run judge {params.target} --key {params.key} 2> >(tee {log} >&2)"
 
 
+rule score_part:
+    input:
+        inputs("score_part"),
+    output:
+        **outputs("score_part"),
+    log:
+        log_file("score_part"),
+    benchmark:
+        timing_file("score_part")
+    conda:
+        ENVIRONMENT
+    threads: MODEL_THREADS
+    resources:
+        **MODEL_JOB,
+    params:
+        **job("score_part"),
+    shell:
+        "fasb run score-part {params.target} --key {params.key} 2> >(tee {log} >&2)"
+
+
 rule score:
     input:
         inputs("score"),
@@ -52,9 +92,9 @@ rule score:
         timing_file("score")
     conda:
         ENVIRONMENT
-    threads: MODEL_THREADS
+    threads: WHOLE_THREADS
     resources:
-        **MODEL_JOB,
+        **WHOLE_JOB,
     params:
         **job("score"),
     shell:

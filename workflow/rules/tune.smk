@@ -22,6 +22,26 @@ rule check_judges:
         "fasb run check-judges {params.target} --key {params.key} 2> >(tee {log} >&2)"
 
 
+rule sweep_part:
+    input:
+        inputs("sweep_part"),
+    output:
+        **outputs("sweep_part"),
+    log:
+        log_file("sweep_part"),
+    benchmark:
+        timing_file("sweep_part")
+    conda:
+        ENVIRONMENT
+    threads: MODEL_THREADS
+    resources:
+        **MODEL_JOB,
+    params:
+        **job("sweep_part"),
+    shell:
+        "fasb run sweep-part {params.target} --key {params.key} 2> >(tee {log} >&2)"
+
+
 rule sweep:
     input:
         inputs("sweep"),
@@ -33,9 +53,9 @@ rule sweep:
         timing_file("sweep")
     conda:
         ENVIRONMENT
-    threads: MODEL_THREADS
+    threads: WHOLE_THREADS
     resources:
-        **MODEL_JOB,
+        **WHOLE_JOB,
     params:
         **job("sweep"),
     shell:

@@ -16,6 +16,7 @@ from fasb.study.stage import (
     each,
     extension,
     model_settings,
+    part_of,
     stage,
 )
 from fasb.study.stages.tune import (
@@ -53,11 +54,12 @@ def _tested(study: Study, cell: Cell) -> dict[str, Any]:
     return {**tested, "transfer": differs}
 
 
-def _runner(study: Study, cell: Cell) -> "fasb.study.run.Runner":
+def _runner(study: Study, cell: Cell, part: str = "1of1") -> "fasb.study.run.Runner":
     from fasb.study.run import Runner
+    from fasb.study.shards import Shard
 
     siblings = cell.source is not None and cell.source[0] != cell.model
-    return Runner.of(model_settings(study, cell.model), STORE, siblings)
+    return Runner.of(model_settings(study, cell.model), STORE, siblings, Shard.named(part))
 
 
 def _bundles(study: Study, cell: Cell, paths: Paths) -> "fasb.study.evaluate.Bundles":
@@ -94,21 +96,28 @@ def _folds(cell: Cell, questions: list[Question], paths: Paths) -> list[Split]:
         "decoding": {"batch": study.sections(cell.dataset).decoding.batch},
         **oracle_settings(study, cell),
     },
+    sharded=True,
 )
-def generate(study: Study, cell: Cell, paths: Paths) -> None:
+def generate(study: Study, cell: Cell, paths: Paths, part: str = "1of1") -> None:
     """Answer each fold's test questions with the tuned bundles, and unsteered."""
     from fasb.artifacts import write_parquet
     from fasb.data.protocol import read_questions
     from fasb.study.evaluate import generate
     from fasb.study.frames import read_table
+    from fasb.study.shards import gathered
 
     questions, trace = read_questions(paths["questions"]), paths.get("trace")
-    traces = None if trace is None else read_table(trace)
-    traces = with_oracle(study, cell, traces, questions)
-    folds, bundles = _folds(cell, questions, paths), _bundles(study, cell, paths)
-    batch = study.sections(cell.dataset).decoding.batch
-    found = generate(_runner(study, cell), folds, questions, traces, bundles, batch)
+    found = gathered(paths.parts("generations"), questions, study.run.methods)
+    if found is None:
+        traces = None if trace is None else read_table(trace)
+        traces = with_oracle(study, cell, traces, questions)
+        folds, bundles = _folds(cell, questions, paths), _bundles(study, cell, paths)
+        batch = study.sections(cell.dataset).decoding.batch
+        found = generate(_runner(study, cell, part), folds, questions, traces, bundles, batch)
     write_parquet(paths["generations"], found, paths.made_by())
+
+
+generate_part = part_of(generate)
 
 
 def _each_judged(study: Study) -> list[dict[str, Any]]:
@@ -145,18 +154,25 @@ def judge(study: Study, cell: Cell, judged: str, paths: Paths) -> None:
         **_tested(study, cell),
         "scoring": {"batch": study.sections(cell.dataset).scoring.batch},
     },
+    sharded=True,
 )
-def score(study: Study, cell: Cell, paths: Paths) -> None:
+def score(study: Study, cell: Cell, paths: Paths, part: str = "1of1") -> None:
     """Score the reference answers of each fold's test questions, tuned and unsteered."""
     from fasb.artifacts import write_parquet
     from fasb.data.protocol import read_questions
     from fasb.study.evaluate import score
+    from fasb.study.shards import gathered
 
     questions = read_questions(paths["questions"])
-    folds, bundles = _folds(cell, questions, paths), _bundles(study, cell, paths)
-    batch = study.sections(cell.dataset).scoring.batch
-    found = score(_runner(study, cell), folds, questions, bundles, batch)
+    found = gathered(paths.parts("scores"), questions, study.run.methods)
+    if found is None:
+        folds, bundles = _folds(cell, questions, paths), _bundles(study, cell, paths)
+        batch = study.sections(cell.dataset).scoring.batch
+        found = score(_runner(study, cell, part), folds, questions, bundles, batch)
     write_parquet(paths["scores"], found, paths.made_by())
+
+
+score_part = part_of(score)
 
 
 def _side_effects(study: Study, cell: Cell) -> SideEffectsEntry:

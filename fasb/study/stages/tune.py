@@ -15,6 +15,7 @@ from fasb.study.stage import (
     Scope,
     extension,
     model_settings,
+    part_of,
     stage,
 )
 
@@ -108,15 +109,34 @@ def check_judges(study: Study, dataset: str, paths: Paths) -> None:
         **_tuning(study, cell),
         **oracle_settings(study, cell),
     },
+    sharded=True,
 )
-def sweep(study: Study, cell: Cell, paths: Paths) -> None:
+def sweep(study: Study, cell: Cell, paths: Paths, part: str = "1of1") -> None:
     """Run every method's grid on the validation questions."""
+    from fasb.artifacts import write_parquet
+    from fasb.data.protocol import read_questions
+    from fasb.study.shards import gathered
+
+    asked = read_questions(paths["questions"])
+    for name in ("answers", "scores"):
+        found = gathered(paths.parts(name), asked, study.run.methods)
+        if found is not None:
+            write_parquet(paths[name], found, paths.made_by())
+    if not paths.parts("answers"):
+        _sweep(study, cell, paths, part)
+
+
+sweep_part = part_of(sweep)
+
+
+def _sweep(study: Study, cell: Cell, paths: Paths, part: str) -> None:
     from fasb.artifacts import write_parquet
     from fasb.data.protocol import read_questions
     from fasb.data.splits import read_splits
     from fasb.fitting.fold import check_splits
     from fasb.study.frames import read_table
     from fasb.study.run import Runner, check_traced_by
+    from fasb.study.shards import Shard
     from fasb.study.sweep import sweep_methods
 
     splits = read_splits(paths["splits"])
@@ -127,7 +147,7 @@ def sweep(study: Study, cell: Cell, paths: Paths) -> None:
         check_traced_by(fitted[0].fingerprint, paths["trace"])
         traces = read_table(paths["trace"])
     folds = list(zip(fitted, splits, strict=True))
-    runner = Runner.of(model_settings(study, cell.model), STORE)
+    runner = Runner.of(model_settings(study, cell.model), STORE, shard=Shard.named(part))
     asked = read_questions(paths["questions"])
     traces = with_oracle(study, cell, traces, asked)
     answers, scores = sweep_methods(runner, folds, asked, traces, study.chosen_methods)
