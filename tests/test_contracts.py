@@ -179,12 +179,16 @@ POLICIES = {
 """What a gate's p may be asked for."""
 UNGATED = {"after": {"after": 2}}
 """What may be asked for without a gate."""
-DRAWN = {"drawn": {"vector": "random", "heads": "random"}}
-"""What a method may draw from the seed."""
+VARIANTS = {
+    "drawn": {"vector": "random", "heads": "random"},
+    "neuron": {"variant": "neuron"},
+}
+"""What a method may draw from the seed, and the site that no default reads."""
 
 ALONE = [(name, None, None) for name in known("methods")]
 # one method for each of the positions of an edit
 ALONE += list(itertools.product(("head_vectors", "ortho", "sadi"), [None], UNGATED))
+ALONE.append(("sadi", None, "neuron"))
 COMBINATIONS = list(itertools.product(known("gates"), POLICIES))
 # each method under one gate and policy, in turn: what they do is up to the operation and the policy
 GATED = [(name, *COMBINATIONS[i % len(COMBINATIONS)]) for i, name in enumerate(known("methods"))]
@@ -205,7 +209,7 @@ def few(package, name):
 
 def recipe_of(use, gate=None, policy=None, **settings):
     """The recipe of a method under a gate and a policy."""
-    settings |= few("methods", use) | ((POLICIES | UNGATED | DRAWN)[policy] if policy else {})
+    settings |= few("methods", use) | ((POLICIES | UNGATED | VARIANTS)[policy] if policy else {})
     settings |= few("gates", gate) if gate else {}
     entry = Method(use=use, gate=gate, settings=settings)
     return entry.recipe({}, SECTIONS, "test")
@@ -280,7 +284,7 @@ def method(request):
 
 @pytest.fixture(
     params=[(name, None) for name in known("methods")]
-    + [("head_vectors", None, "drawn")]
+    + [("head_vectors", None, "drawn"), ("sadi", None, "neuron")]
     + [("head_vectors", name) for name in known("gates")],
     ids=lambda pair: "/".join(filter(None, pair)),
 )

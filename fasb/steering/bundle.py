@@ -186,6 +186,8 @@ def _check_units(bundle: Bundle) -> None:
         n_units, own = 1, shape.hidden or width  # unknown where 0
         if part.site == "head":
             n_units, own = shape.n_heads, shape.head_dim
+        elif part.site == "neuron":
+            own = width  # fingerprints do not say how many neurons a layer has
         layer, unit = part.at.max(dim=0).values.tolist()
         if layer >= shape.n_layers or unit >= n_units or width != own:
             raise ValueError(

@@ -216,13 +216,14 @@ def memory(pair: Pair) -> tuple[float, int | float]:
 
 
 def _once(pair: Pair) -> dict[str, Work]:
-    """All banks, and the unsteered answers; each site is as wide as its heads together."""
+    """All banks, and the unsteered answers; a site is as wide as its heads, neurons four times."""
     size, shape = pair.size, pair.shape
     prompts = round((pair.tested_on + size.fit) * size.phrasings)
     row = 0 if shape is None else shape.layers * shape.heads * shape.head_dim
     width = BYTES[pair.sections.activations.dtype]
     reads = [Read.named(name) for name in pair.reads]
-    n_banks, n_states = len(reads), sum(read.n_states for read in reads)
+    n_banks = len(reads)
+    n_states = sum(read.n_states * (4 if read.site == "neuron" else 1) for read in reads)
     n_following = sum(read.position == "next_question_end" for read in reads)
     each = n_banks * (pair.question + pair.answer) + n_following * pair.question
     banks = Work(n_banks, read=size.answers * each, disk=n_states * size.answers * row * width)
