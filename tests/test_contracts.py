@@ -34,6 +34,7 @@ from fasb.extensions import FUNCTION, find, known, settings_of, validated
 from fasb.search import Method
 from fasb.settings import DecodingSettings, PromptSettings, Section, StageSettings
 from fasb.steering.bundle import Bundle
+from fasb.steering.policy import highest_judged
 
 WORLD = {"level": "middle", "seed": 5, "entities": 6}
 
@@ -253,11 +254,14 @@ def fitted(fits, model):
         bundle = replace(bundle, edit=bundle.edit.to("cpu", torch.float64), tracker=tracker)
         changes = {"alpha": strength(bundle.edit)}
         if tracker is not None:
-            # between two states that are there, so that some rows fire and others do not
+            # between two rows, so that some fire and others do not
             p = observe(model, texts, unsteered, [tracker])[0]
-            p = np.unique(p[:, 0] if policy == "prompt" else p[np.isfinite(p)])
-            middle = int(0.6 * (len(p) - 1))
-            changes["beta"] = float((p[middle] + p[middle + 1]) / 2)
+            traced = replace(unsteered, p=p)
+            of_rows = p[:, 0] if policy == "prompt" else highest_judged(traced, bundle.policy)
+            levels = np.unique(of_rows)
+            above = levels[len(levels) // 2]
+            below = max(levels[len(levels) // 2 - 1], above / 2)  # some are never judged
+            changes["beta"] = float((above + below) / 2)
         return bundle.with_policy(**changes)
 
     return make, texts
