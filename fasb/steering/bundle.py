@@ -76,7 +76,11 @@ class Bundle:
             raise BundleError(
                 f"{what}: when {when!r} reads p, but there is no tracker; fit one, or use 'always'"
             )
-        edits = self.policy.best_of == 1 and not self.policy.abstain
+        if self.policy.chooses_within and self.edit is not None:
+            raise BundleError(
+                f"{what}: resample and guide choose among unsteered texts; leave out the edit"
+            )
+        edits = self.policy.best_of == 1 and not (self.policy.abstain or self.policy.guide)
         if when != "never" and self.edit is None and edits:
             raise BundleError(
                 f"{what}: when {when!r} may steer, but there is no edit; fit one, or use 'never'"

@@ -16,6 +16,7 @@ from fasb.extensions import find, settings_of
 from fasb.fitting.reads import Read
 from fasb.search import Method
 from fasb.settings import StageSettings
+from fasb.steering.policy import Policy
 from fasb.study import cells
 from fasb.study.config import Study
 from fasb.study.entries import ModelEntry, ModelSize
@@ -283,7 +284,9 @@ def _settings(pair: Pair) -> Iterator[int]:
         # whoever is steered from the question on is steered alike at every threshold
         unused = {"beta"} if method.settings.get("when") == "prompt" else set()
         points = math.prod(len(values) for key, values in method.grid.items() if key not in unused)
-        yield points * int(method.settings.get("best_of", 1))
+        guided = "guide" in {*method.settings, *method.grid}
+        among = method.settings.get("among", Policy().among) if guided else 1
+        yield points * int(method.settings.get("best_of", 1)) * int(among)
 
 
 def _training(entry: ModelEntry) -> int:

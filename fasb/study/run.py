@@ -306,6 +306,8 @@ def _answer_rows(
 
 def _unwritten(policy: Policy, rounds: Int[np.ndarray, " row"]) -> Int[np.ndarray, " row"]:
     """Passes whose token was not taken: of states that fired, and of a last one read for its p."""
+    if policy.chooses_within:  # the prompt, or each draw's end
+        return np.ones_like(rounds) if policy.guide else rounds * policy.best_of
     reads_last = policy.checks_tokens and policy.judged == "newest"
     if not policy.reads_p or (policy.when == "token" and not reads_last):
         return np.zeros_like(rounds)
