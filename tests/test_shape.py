@@ -97,6 +97,7 @@ ACROSS = {
     "paper": "config/paper.yaml",
     "readme": "README.md and the pages",
     "shape": "the cut into modules",
+    "study_prompts": "another prompt, from fasb/search.py to fasb/study/evaluate.py",
     "study_side_effects": "one stage, from fasb/study/evaluate.py on",
 }
 """Test files that are of no one module, and what they are of."""

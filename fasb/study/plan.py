@@ -278,7 +278,7 @@ def _each_seed(pair: Pair) -> dict[str, Work]:
 def _settings(pair: Pair) -> Iterator[int]:
     """Settings of each method's grid whose answers can differ; none where nothing is swept."""
     for method in pair.methods:
-        if not method.steers or method.like is not None:
+        if not (method.steers or method.asks_anew) or method.like is not None:
             yield 0
             continue
         # whoever is steered from the question on is steered alike at every threshold
