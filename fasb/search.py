@@ -134,6 +134,11 @@ class Method(Section):
         return self.use is not None or self.settings.get("when", "never") != "never"
 
     @property
+    def asks_anew(self) -> bool:
+        """Whether its questions are put in another way, so that unsteered answers are its own."""
+        return "instruction" in {*self.settings, *self.grid}
+
+    @property
     def asks_judge(self) -> bool:
         """Whether it sees the judge's verdicts on unsteered answers, those of the test too."""
         return self.settings.get("when") == "oracle"

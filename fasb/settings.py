@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-SiteName = Literal["head", "attention", "mlp", "residual"]
+SiteName = Literal["head", "attention", "neuron", "mlp", "residual"]
 """Where activations are read and edited (`fasb/model/layout.py`)."""
 Positions = Literal["from_answer", "all", "prompt_end"]
 """At which tokens an edit is active (`fasb/steering/edit.py`)."""

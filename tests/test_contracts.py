@@ -34,6 +34,7 @@ from fasb.extensions import FUNCTION, find, known, settings_of, validated
 from fasb.search import Method
 from fasb.settings import DecodingSettings, PromptSettings, Section, StageSettings
 from fasb.steering.bundle import Bundle
+from fasb.steering.policy import highest_judged
 
 WORLD = {"level": "middle", "seed": 5, "entities": 6}
 
@@ -179,12 +180,16 @@ POLICIES = {
 """What a gate's p may be asked for."""
 UNGATED = {"after": {"after": 2}}
 """What may be asked for without a gate."""
-DRAWN = {"drawn": {"vector": "random", "heads": "random"}}
-"""What a method may draw from the seed."""
+VARIANTS = {
+    "drawn": {"vector": "random", "heads": "random"},
+    "neuron": {"variant": "neuron"},
+}
+"""What a method may draw from the seed, and the site that no default reads."""
 
 ALONE = [(name, None, None) for name in known("methods")]
 # one method for each of the positions of an edit
 ALONE += list(itertools.product(("head_vectors", "ortho", "sadi"), [None], UNGATED))
+ALONE.append(("sadi", None, "neuron"))
 COMBINATIONS = list(itertools.product(known("gates"), POLICIES))
 # each method under one gate and policy, in turn: what they do is up to the operation and the policy
 GATED = [(name, *COMBINATIONS[i % len(COMBINATIONS)]) for i, name in enumerate(known("methods"))]
@@ -205,7 +210,7 @@ def few(package, name):
 
 def recipe_of(use, gate=None, policy=None, **settings):
     """The recipe of a method under a gate and a policy."""
-    settings |= few("methods", use) | ((POLICIES | UNGATED | DRAWN)[policy] if policy else {})
+    settings |= few("methods", use) | ((POLICIES | UNGATED | VARIANTS)[policy] if policy else {})
     settings |= few("gates", gate) if gate else {}
     entry = Method(use=use, gate=gate, settings=settings)
     return entry.recipe({}, SECTIONS, "test")
@@ -249,11 +254,14 @@ def fitted(fits, model):
         bundle = replace(bundle, edit=bundle.edit.to("cpu", torch.float64), tracker=tracker)
         changes = {"alpha": strength(bundle.edit)}
         if tracker is not None:
-            # between two states that are there, so that some rows fire and others do not
+            # between two rows, so that some fire and others do not
             p = observe(model, texts, unsteered, [tracker])[0]
-            p = np.unique(p[:, 0] if policy == "prompt" else p[np.isfinite(p)])
-            middle = int(0.6 * (len(p) - 1))
-            changes["beta"] = float((p[middle] + p[middle + 1]) / 2)
+            traced = replace(unsteered, p=p)
+            of_rows = p[:, 0] if policy == "prompt" else highest_judged(traced, bundle.policy)
+            levels = np.unique(of_rows)
+            above = levels[len(levels) // 2]
+            below = max(levels[len(levels) // 2 - 1], above / 2)  # some are never judged
+            changes["beta"] = float((above + below) / 2)
         return bundle.with_policy(**changes)
 
     return make, texts
@@ -280,7 +288,7 @@ def method(request):
 
 @pytest.fixture(
     params=[(name, None) for name in known("methods")]
-    + [("head_vectors", None, "drawn")]
+    + [("head_vectors", None, "drawn"), ("sadi", None, "neuron")]
     + [("head_vectors", name) for name in known("gates")],
     ids=lambda pair: "/".join(filter(None, pair)),
 )

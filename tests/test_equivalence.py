@@ -20,6 +20,7 @@ from fasb.errors import BundleError
 from fasb.model import batch as prefix
 from fasb.settings import DecodingSettings, PromptSettings
 from fasb.steering.bundle import Bundle
+from fasb.steering.operations import OPERATIONS
 from fasb.steering.policy import Policy
 from fasb.steering.trace import EOS, LIMIT, STOP
 
@@ -59,8 +60,8 @@ HEADS = ("head", "add", "from_answer", "head")
 places = st.one_of(
     st.just(HEADS),
     st.tuples(
-        st.sampled_from(["head", "attention", "mlp", "residual"]),
-        st.sampled_from(["add", "remove", "scale"]),
+        st.sampled_from(["head", "attention", "neuron", "mlp", "residual"]),
+        st.sampled_from(sorted(OPERATIONS)),
         st.sampled_from(["from_answer", "all", "prompt_end"]),
         st.sampled_from(["head", "residual", "mlp"]),
     ),
@@ -400,6 +401,20 @@ def test_float32_gives_the_same_tokens(s, edit):
         found = [reference_loop.answer(model, prompt, bundle) for prompt in prompts]
         assert_same(answer(model, prompts, bundle), found, prompts, 1e-5)
         assert_same(live(model, prompts, bundle), found, prompts, 1e-5)
+
+
+@pytest.mark.parametrize("kind", OPERATIONS)
+def test_every_operation_equals_the_plain_loop(kind):
+    """At the answer's own tokens and, in the cache, at all."""
+    model, prompts = model_of(0), some_prompts(4, 3)
+    for positions, edit in (("from_answer", "transient"), ("all", "persistent")):
+        parts = parts_of(2, False, place=("residual", kind, positions, "head"))
+        decoding = DecodingSettings(tokens=8, batch=3, edit=edit)
+        bundle = bundle_of(model, parts, Policy(0.5, 0.45, 3), decoding, ())
+        found = [reference_loop.answer(model, prompt, bundle) for prompt in prompts]
+        assert any(row.fired for row in found)
+        assert_same(answer(model, prompts, bundle), found, prompts, 1e-9)
+        assert_same(live(model, prompts, bundle), found, prompts, 1e-9)
 
 
 def test_persistent_and_transient_edits_differ():

@@ -155,7 +155,7 @@ def test_other_sites_have_one_unit_a_layer(model, texts, tmp_path, site):
 def test_a_read_is_known_by_its_banks_name():
     assert [read.name for read in HEAD_READS] == ["answer_end", "next_question_end"]
     assert Read("residual", "answer_end").name == "residual-answer_end"
-    for site in ("head", "attention", "mlp", "residual"):
+    for site in ("head", "attention", "neuron", "mlp", "residual"):
         for position in ("answer_end", "next_question_end"):
             read = Read(site, position)
             assert Read.named(read.name) == read

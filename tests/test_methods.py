@@ -32,7 +32,7 @@ from fasb.settings import (
 
 SECTIONS = StageSettings(prompt=PromptSettings(stop=()), decoding=DecodingSettings(tokens=6))
 PROMPTS = [prompt for prompt in some_prompts(7, seed=3) if len(prompt) > 1]
-RESIDUAL, MLP = Read("residual"), Read("mlp")
+RESIDUAL, MLP, NEURON = Read("residual"), Read("mlp"), Read("neuron")
 
 
 @pytest.fixture(scope="module")
@@ -172,12 +172,12 @@ def test_ortho_twice_is_ortho_once(fits, model):
 # SADI
 
 
-@pytest.mark.parametrize("variant", ["head", "hidden"])
+@pytest.mark.parametrize("variant", ["head", "hidden", "neuron"])
 @pytest.mark.parametrize("alpha", [0.0, 2.0])
 def test_sadi_scales_what_truth_makes_largest_at_the_prompts_last_token_alone(
     fits, model, monkeypatch, variant, alpha
 ):
-    read, k = (HEAD_READS[0], 3) if variant == "head" else (MLP, 5)
+    read, k = {"head": (HEAD_READS[0], 3), "hidden": (MLP, 5), "neuron": (NEURON, 5)}[variant]
     x, label, _ = train_of(fits, read)
     difference = x[label == 1].mean(0) - x[label == 0].mean(0)
     factor = np.zeros_like(difference)

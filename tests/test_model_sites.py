@@ -12,15 +12,18 @@ from torch import nn
 from fasb.errors import ModelError
 from fasb.model.batch import batch_of, forward
 from fasb.model.hooks import editing, recording
-from fasb.model.layout import MLPS, layout_of
+from fasb.model.layout import MLPS, NEURONS, layout_of
 from fasb.steering.edit import Edit
-from fasb.steering.operations import Add
+from fasb.steering.operations import Add, Scale
 
 POST_NORMS = {"gemma2", "gemma3"}
 """Their layers normalise what attention and the feed-forward block give before it is added."""
 
 PARALLEL = {"gpt_neox", "falcon", "falcon-alibi", "phi", "gptj"}
 """Their feed-forward blocks do not see what attention of the same layer gives."""
+
+MIXTURES = {"mixtral", "qwen3_moe", "gpt_oss"}
+"""Their experts' activation functions see some tokens only."""
 
 
 @pytest.fixture(scope="module", params=CONFIGS | FURTHER)
@@ -119,6 +122,36 @@ def test_an_edit_of_the_mlp_is_one_of_the_residual_stream_behind_it(case):
         assert same == (name not in POST_NORMS)
         same = (found["attention"] - found["residual"]).abs().max() < 1e-6 * plain.abs().max()
         assert same == (name in PARALLEL)
+
+
+def test_neurons_are_what_the_activation_function_gives_on_its_way_to_the_block_output(case):
+    """Editing them by as much as the library's own function gives leaves none of the block."""
+    name, model, tokens = case
+    if name in MIXTURES:
+        with pytest.raises(ModelError, match="no activation function found; .* NEURONS in fasb"):
+            model.layout.site("neuron")
+        return
+    neurons = model.layout.site("neuron")
+    edit = Edit.of("neuron", torch.tensor([[1, 0]]), Scale(-torch.ones(1, neurons.width).double()))
+    with recording(model.layout, "mlp") as block, recording(model.layout, "neuron") as inside:
+        logits(model, tokens, edit, first=4)
+        given, seen = block.pop()[0, :, 1, 0], inside.pop()[0, :, 1, 0]
+    bias = given[4:]
+    # nothing of it is left but the last projection's bias
+    close(bias, bias[:1].expand_as(bias))
+    assert (given[:4] - bias[0]).abs().max() > 1e-3
+    assert seen.shape == (len(tokens), neurons.width)
+    assert seen.abs().amax(-1).min() > 1e-3
+
+
+def test_every_known_path_of_an_activation_function_is_tested():
+    seen = set()
+    for name in (CONFIGS | FURTHER).keys() - MIXTURES:
+        layout = tiny_model(name).layout
+        layer, function = layout.layers[0], layout.site("neuron").modules[0]
+        seen |= {path for path, module in layer.named_modules() if module is function}
+        assert len(set(map(id, layout.site("neuron").modules))) == layout.n_layers
+    assert seen == set(NEURONS)
 
 
 def test_an_edit_of_attention_is_one_of_the_heads_projected(case):

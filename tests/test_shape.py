@@ -87,6 +87,7 @@ ACROSS = {
     "contracts": "every dataset, method, gate and judge",
     "data_choice_tasks": "six files of fasb/data/",
     "data_transfer_sets": "two files of fasb/data/",
+    "decoding_choosing": "fasb/decoding/guided.py and particles.py",
     "decoding_finite": "what is not finite, in all of fasb/decoding/",
     "docs": "docs/",
     "equivalence": "tests/reference_loop.py",
@@ -98,6 +99,7 @@ ACROSS = {
     "paper": "config/paper.yaml",
     "readme": "README.md and the pages",
     "shape": "the cut into modules",
+    "study_prompts": "another prompt, from fasb/search.py to fasb/study/evaluate.py",
     "study_side_effects": "one stage, from fasb/study/evaluate.py on",
 }
 """Test files that are of no one module, and what they are of."""

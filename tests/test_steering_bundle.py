@@ -12,7 +12,7 @@ from fasb.steering.edit import Change, Edit
 from fasb.steering.fingerprint import Fingerprint
 from fasb.steering.operations import Add, Remove, Scale
 from fasb.steering.policy import Policy
-from fasb.steering.tracker import Cosine, Logistic, Projection, Tracker
+from fasb.steering.tracker import Cosine, Logistic, Network, Projection, Tracker
 
 MODEL = Fingerprint("llama", 2, 4, 3, "abc", hidden=12)
 AT = torch.tensor([[0, 1], [1, 3]])
@@ -20,6 +20,7 @@ SCORES = {
     "logistic": lambda: Logistic(torch.randn(2, 3), torch.randn(2)),
     "cosine": lambda: Cosine(torch.randn(2, 3), torch.randn(2, 3)),
     "projection": lambda: Projection(torch.randn(2, 3)),
+    "network": lambda: Network(*map(torch.randn, ((2, 4, 3), (2, 4), (2, 4), (2,)))),
 }
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fasb.steering.tracker import SCORES, Cosine, Logistic, Projection, Score, Tracker
+from fasb.steering.tracker import SCORES, Cosine, Logistic, Network, Projection, Score, Tracker
 
 AT = torch.tensor([[0, 0], [1, 0], [2, 0]])
 
@@ -25,7 +25,16 @@ def a_projection():
     return Projection(torch.nn.functional.normalize(normal(3, 5), dim=-1))
 
 
-EVERY = {"logistic": a_logistic, "cosine": a_cosine, "projection": a_projection}
+def a_network():
+    return Network(normal(3, 4, 5), normal(3, 4, seed=1), normal(3, 4, seed=2), normal(3, seed=9))
+
+
+EVERY = {
+    "logistic": a_logistic,
+    "cosine": a_cosine,
+    "projection": a_projection,
+    "network": a_network,
+}
 
 
 def test_every_score_is_tried():

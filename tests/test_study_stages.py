@@ -312,6 +312,17 @@ CONTROLS = {
         "settings": {"when": "always", "best_of": 3},
         "grid": {"k": [2, 3]},
     },
+    "particles": {
+        "gate": "probe",
+        "settings": {"when": "always", "best_of": 3, "s": 2, "k": 2},
+        "grid": {"resample": [1, 9]},
+    },
+    "guided": {
+        "gate": "probe",
+        "settings": {"when": "always", "among": 4, "k": 2},
+        "grid": {"guide": [1, 9]},
+    },
+    "asked": {"grid": {"instruction": ["", "Be true."]}},
 }
 
 
@@ -339,7 +350,8 @@ def test_controls_are_swept_tuned_tested_and_shown(controlled):
         rows = generations[generations["method"] == name].set_index("question")
         assert len(rows) == len(unsteered)
         for fold, of_fold in rows.groupby("fold"):
-            if not tuned[f"fold{fold}"][name].get("steers", {}).get("generation"):
+            steers = tuned[f"fold{fold}"][name].get("steers", {}).get("generation")
+            if not steers and name != "asked":
                 assert (of_fold["answer"] == unsteered["answer"][of_fold.index]).all()
                 assert (of_fold["strength"] == 0).all()
     text = (results / "tables" / "crossing.md").read_text()
@@ -431,3 +443,32 @@ def test_no_job_depends_on_how_many_shards_there_are(entries):
     files = job(shared, "generate", CELL).inputs["generations_parts"]
     assert files == [f"results/{CELL}/parts/{i}of4/generations.parquet" for i in (1, 2, 3, 4)]
     assert "generations_parts" not in job(plain, "generate", CELL).inputs
+
+
+def test_what_chooses_among_texts_counts_all_of_them_and_edits_nothing(controlled):
+    _, generations, cell = controlled
+    sweep = read_parquet(cell / "sweep.parquet")
+    for name in ("particles", "guided"):
+        chosen = sweep[(sweep["method"] == name) & sweep["fired"]]
+        assert len(chosen)
+        assert (chosen["strength"] == 0).all()
+    rows = generations[(generations["method"] == "guided") & generations["fired"]]
+    assert (rows["decoded"] == 4 * rows["n_tokens"]).all()
+    assert (rows["passes"] == rows["decoded"] + 1).all()
+    rows = generations[(generations["method"] == "particles") & generations["fired"]]
+    assert (rows["decoded"] >= rows["n_tokens"] + 2).all()
+    assert ((rows["passes"] - rows["decoded"]) % 3 == 0).all()
+    assert (rows["passes"] > rows["decoded"]).all()
+
+
+def test_what_only_asks_in_another_way_has_unsteered_answers_of_its_own(controlled):
+    _, generations, cell = controlled
+    rows = generations[generations["method"] == "asked"]
+    assert (rows["answer"] == rows["trace_answer"]).all()
+    assert not rows["fired"].any()
+    sweep = read_parquet(cell / "sweep.parquet")
+    first, second = (
+        sweep[(sweep["method"] == "asked") & (sweep["setting"] == i)]["answer"].tolist()
+        for i in range(2)
+    )
+    assert first != second

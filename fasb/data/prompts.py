@@ -36,6 +36,20 @@ class ChoiceText:
     before: str
 
 
+def instructed(prompt: PromptSettings, instruction: str | None) -> PromptSettings:
+    """Return the prompt with an instruction in place of its own, examples included (C12).
+
+    It is the system message of a chat, and stands before the question of a plain prompt; None
+    leaves the prompt as it is.
+    """
+    if instruction is None:
+        return prompt
+    if prompt.chat == "on":
+        return prompt.model_copy(update={"system": instruction})
+    prefix = f"{instruction}\n\n" if instruction else ""
+    return prompt.model_copy(update={"prefix": prefix})
+
+
 def generation_prompt(prompt: PromptSettings, question: Asked, render: Render | None = None) -> str:
     """Return what the model is given to answer a question (docs/method.md Q4, C1)."""
     if render is not None:

@@ -19,8 +19,10 @@ from jaxtyping import Float
 
 from fasb.decoding.controller import BacktrackController
 from fasb.decoding.generate import DecodingBatch, complete, generate
+from fasb.decoding.guided import write_guided
 from fasb.decoding.observe import TeacherForcedText, TrackerGroup, logits_of, observe_batch
-from fasb.decoding.sampling import seed_of
+from fasb.decoding.particles import write_particles
+from fasb.decoding.sampling import seeded
 from fasb.decoding.sequences import Completion, Sequences, Start
 from fasb.errors import BundleError
 from fasb.model.batch import in_batches, shared_prefix
@@ -82,8 +84,8 @@ def begin(
         raise _no_verdicts()
     if not bundle.policy.live:
         raise BundleError(
-            "bundle: best_of and abstain need whole answers before one is kept; use `decode`, or "
-            "leave them out"
+            "bundle: best_of, guide and abstain show no answer while it is written; use `decode`, "
+            "or leave them out"
         )
     policy, decoding = bundle.policy, bundle.decoding
     alpha = policy.alpha if policy.steers_from_start else 0.0
@@ -199,9 +201,11 @@ def sweep(
     seen = observe_all(model, prompts, trace, bundles) if seen is None else seen
     keys = [_tracker_key(bundle) for bundle in bundles]
     before = [replace(trace, p=None if key is None else seen[key]) for key in keys]
+    chosen = [i for i, bundle in enumerate(bundles) if bundle.policy.chooses_within]
     several = [i for i, bundle in enumerate(bundles) if bundle.policy.draws_several]
+    several = [i for i in several if i not in chosen]
     declining = [i for i, bundle in enumerate(bundles) if bundle.policy.abstain]
-    apart = {*several, *declining}
+    apart = {*chosen, *several, *declining}
     once = [i for i, bundle in enumerate(bundles) if bundle.policy.once and i not in apart]
     decisions = [decide(before[i], bundles[i].policy) for i in once]
     after = _regenerate(model, prompts, trace, decisions, [bundles[i] for i in once])
@@ -211,6 +215,7 @@ def sweep(
     best = _best_of(model, prompts, [before[i] for i in several], [bundles[i] for i in several])
     found |= dict(zip(several, best, strict=True))
     found |= {i: _abstained(model, before[i], bundles[i]) for i in declining}
+    found |= {i: _chosen_within(model, prompts, before[i], bundles[i]) for i in chosen}
     for i, bundle in enumerate(bundles):
         if i not in found:
             found[i] = replace(decode(model, prompts, bundle), before=before[i])
@@ -268,6 +273,15 @@ def _abstained(model: LoadedModel, before: Trace, bundle: Bundle) -> Answers:
         rows[row], ended[row] = list(said), STOP
     answers = Answers.once(before, decision, Trace.of(rows, ended.tolist()), bundle.positions)
     return replace(answers, decoded=np.where(decision.fired, decision.fired_at, before.length))
+
+
+def _chosen_within(model: LoadedModel, prompts: Prompts, before: Trace, bundle: Bundle) -> Answers:
+    """Return answers that p chose while they were written, by particles or token by token."""
+    write = write_guided if bundle.policy.guide else write_particles
+    chosen, decision = write(model, prompts, bundle), decide(before, bundle.policy)
+    decision = replace(decision, strength=np.zeros(len(prompts)))
+    answers = Answers.once(before, decision, chosen.answers)
+    return replace(answers, decoded=chosen.decoded, rounds=chosen.looks)
 
 
 def _no_verdicts() -> BundleError:
@@ -352,9 +366,9 @@ def _best_of(
     ends: list[list[Float[np.ndarray, " row"]]] = [[] for _ in bundles]
     for draw in range(max((bundle.policy.best_of for bundle in bundles), default=0)):
         members = [i for i, bundle in enumerate(bundles) if bundle.policy.best_of > draw]
-        seeded = [_seeded(bundles[i], draw) for i in members]
+        drawing = [replace(bundles[i], decoding=seeded(bundles[i].decoding, draw)) for i in members]
         of_members = [decisions[i] for i in members]
-        written = _regenerate(model, prompts, before[0], of_members, seeded)
+        written = _regenerate(model, prompts, before[0], of_members, drawing)
         alike: dict[bytes, list[int]] = {}
         for i, found in zip(members, written, strict=True):
             drawn[i].append(found)
@@ -370,14 +384,6 @@ def _best_of(
     for i, bundle in enumerate(bundles):
         answers.append(_kept_draw(before[i], decisions[i], drawn[i], np.stack(ends[i]), bundle))
     return answers
-
-
-def _seeded(bundle: Bundle, draw: int) -> Bundle:
-    """Return a bundle that draws by a seed of its own; a greedy one draws at temperature 1."""
-    decoding = bundle.decoding
-    seed, temperature = seed_of(decoding.seed, draw), decoding.temperature or 1.0
-    drawn = {"seed": seed, "temperature": temperature}
-    return replace(bundle, decoding=decoding.model_copy(update=drawn))
 
 
 def _kept_draw(

@@ -63,6 +63,12 @@ class Sampler:
         return token.gather(-1, place)[..., 0]
 
 
+def seeded(decoding: DecodingSettings, draw: int) -> DecodingSettings:
+    """Return settings that draw by a seed of their own; greedy ones draw at temperature 1."""
+    seed, temperature = seed_of(decoding.seed, draw), decoding.temperature or 1.0
+    return decoding.model_copy(update={"seed": seed, "temperature": temperature})
+
+
 def seed_of(seed: int, draw: int) -> int:
     """Return the seed of one of several draws of the same answers."""
     return int(np.random.SeedSequence([seed, draw]).generate_state(1)[0])

@@ -249,6 +249,9 @@ def _score_block(
         if bundle.policy.draws_several and number is not None:
             found.append(_ranked(plain.states(number)))
             continue
+        if bundle.policy.guide and number is not None:
+            found.append(_guided(plain, plain.states(number), bundle.policy.guide))
+            continue
         decision = _decide(choices, bundle, None if number is None else plain.states(number))
         logprob = plain.total.copy()
         found.append(Scores(logprob, decision.fired, decision.kept, decision.strength))
@@ -325,6 +328,15 @@ def _ranked(seen: Sequence[Float[np.ndarray, " _"]]) -> Scores:
     p = np.array([states[-1] for states in seen], dtype=np.float64)
     nothing = _nothing_scored(len(seen))
     return replace(nothing, logprob=np.log1p(-np.minimum(p, 1 - 1e-12)))
+
+
+def _guided(plain: _PlainPass, seen: Sequence[Float[np.ndarray, " _"]], weight: float) -> Scores:
+    """Return log-probabilities minus weight times p, summed over the tokens that count (C11)."""
+    found = replace(_nothing_scored(len(seen)), logprob=plain.total.copy())
+    for row, choice in enumerate(plain.choices):
+        of_tokens = seen[row][choice.scored_start - choice.seen_from :]
+        found.logprob[row] -= weight * float(of_tokens.sum(dtype=np.float64))
+    return found
 
 
 def _suffixes(scores: Scores) -> list[Suffix]:

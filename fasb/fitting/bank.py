@@ -255,7 +255,8 @@ def _checked_shape(file: h5py.File, site: str, model: Fingerprint) -> tuple[int,
     n_answers, n_layers, n_units, width = x.shape
     own = (model.n_layers, model.n_heads, model.head_dim)
     if site != "head":
-        own = (model.n_layers, 1, model.hidden or width)  # unknown where 0
+        known = 0 if site == "neuron" else model.hidden
+        own = (model.n_layers, 1, known or width)  # unknown where 0
     if (n_layers, n_units, width) != own:
         raise ValueError(f"shape {x.shape[1:]}, but its model gives {own}")
     return n_answers, n_layers, n_units, width

@@ -8,7 +8,7 @@ holds one layer. Knows no threshold.
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -82,11 +82,11 @@ def fit_probes(
     Raises:
         DataError: the rows hold answers of one class only, or an activation is not finite.
     """
-    label = _both_classes(bank, rows)
+    label = both_classes(bank, rows)
     weight = np.zeros((bank.n_layers, bank.n_units, bank.width))
     bias = np.zeros((bank.n_layers, bank.n_units))
     for layer in range(bank.n_layers):
-        x = _finite_layer(bank, layer, rows)
+        x = finite_layer(bank, layer, rows)
         fits = _fit_layer(x, label, settings)
         weight[layer] = [coefficients for coefficients, _ in fits]
         bias[layer] = [intercept for _, intercept in fits]
@@ -102,11 +102,11 @@ def fit_prototypes(bank: Bank, rows: Bool[np.ndarray, " answer"]) -> Classifiers
     Raises:
         DataError: the rows hold answers of one class only, or an activation is not finite.
     """
-    label = _both_classes(bank, rows)
+    label = both_classes(bank, rows)
     shape = bank.n_layers, bank.n_units, bank.width
     weight, centre = np.zeros(shape), np.zeros(shape)
     for layer in range(bank.n_layers):
-        x = _finite_layer(bank, layer, rows)
+        x = finite_layer(bank, layer, rows)
         mean = x.mean(axis=0, dtype=np.float64)
         true = x[label == 1].mean(axis=0, dtype=np.float64)
         false = x[label == 0].mean(axis=0, dtype=np.float64)
@@ -118,8 +118,19 @@ def fit_prototypes(bank: Bank, rows: Bool[np.ndarray, " answer"]) -> Classifiers
     return Classifiers(bank.site, weight, np.zeros(shape[:2]), centre)
 
 
+@runtime_checkable
+class HasLogit(Protocol):
+    """Classifiers of all units of a site, of whatever kind."""
+
+    def logit(
+        self, layer: int, x: Float[np.ndarray, "answer unit width"]
+    ) -> Float[np.ndarray, "answer unit"]:
+        """Return the logit of "true" for one layer's activations."""
+        ...
+
+
 def accuracy(
-    classifiers: Classifiers, bank: Bank, rows: Bool[np.ndarray, " answer"]
+    classifiers: HasLogit, bank: Bank, rows: Bool[np.ndarray, " answer"]
 ) -> Float[np.ndarray, "layer unit"]:
     """Return the share of the given rows that each unit tells right (P2).
 
@@ -178,7 +189,12 @@ def _fit_layer(
         return list(threads.map(fit, range(x.shape[1])))
 
 
-def _both_classes(bank: Bank, rows: Bool[np.ndarray, " answer"]) -> Int[np.ndarray, " fitted"]:
+def both_classes(bank: Bank, rows: Bool[np.ndarray, " answer"]) -> Int[np.ndarray, " fitted"]:
+    """Return the labels of the rows.
+
+    Raises:
+        DataError: they hold answers of one class only.
+    """
     label = bank.label[rows]
     true, false = int((label == 1).sum()), int((label == 0).sum())
     if not true or not false:
@@ -189,9 +205,14 @@ def _both_classes(bank: Bank, rows: Bool[np.ndarray, " answer"]) -> Int[np.ndarr
     return label
 
 
-def _finite_layer(
+def finite_layer(
     bank: Bank, layer: int, rows: Bool[np.ndarray, " answer"]
 ) -> Float[np.ndarray, "fitted unit width"]:
+    """Return one layer's activations of the rows.
+
+    Raises:
+        DataError: one is not finite.
+    """
     x = bank.layer(layer)[rows]
     if not (finite := np.isfinite(x)).all():
         wrong = np.argwhere(~finite.all(axis=(0, 2)))

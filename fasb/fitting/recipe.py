@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from fasb.data.prompts import instructed
 from fasb.errors import ConfigError, did_you_mean
 from fasb.extensions import find, settings_of, validated
 from fasb.fitting.reads import Read
@@ -40,6 +41,7 @@ class Recipe:
     """What one point of an entry asks for.
 
     decoding: pairs of a key and its value, of the settings of decoding that are its own.
+    instruction: what its questions stand behind in place of the prompt's own (C12).
     """
 
     policy: Policy
@@ -48,6 +50,7 @@ class Recipe:
     gate: str | None = None
     gate_settings: Section | None = None
     decoding: tuple[tuple[str, Any], ...] = ()
+    instruction: str | None = None
 
     @classmethod
     def of(
@@ -79,7 +82,10 @@ class Recipe:
         policy = _policy_of(use, gate, given["policy"], sections, where)
         validated(DecodingSettings, given["decoding"], where)
         own = tuple(sorted(given["decoding"].items()))
-        return cls(policy, use, method, gate, gate_settings, own)
+        instruction = given["prompt"].get("instruction")
+        if not isinstance(instruction, str | None):
+            raise ConfigError(f"{where}.instruction: {instruction!r} is no text; correct it")
+        return cls(policy, use, method, gate, gate_settings, own, instruction)
 
     def reads(self) -> tuple[Read, ...]:
         """Return what its method and its gate read."""
@@ -130,7 +136,7 @@ class Recipe:
             self.policy,
             edit,
             tracker,
-            sections.prompt,
+            instructed(sections.prompt, self.instruction),
             sections.decoding.model_copy(update=dict(self.decoding)),
             sections.scoring,
             fingerprint,
@@ -142,12 +148,18 @@ class Recipe:
         flat = {key: value for key, value in self.policy.as_dict().items() if value is not None}
         for part in (self.gate_settings, self.method):
             flat |= part.model_dump(mode="json") if part is not None else {}
-        return flat | dict(self.decoding)
+        own = {} if self.instruction is None else {"instruction": self.instruction}
+        return flat | dict(self.decoding) | own
 
 
 def known_keys(use: str | None, gate: str | None) -> dict[str, set[str]]:
-    """Return the settings that the policy, decoding, a method and a gate know."""
+    """Return the settings that the policy, decoding, prompt, a method and a gate know.
+
+    Another prompt is for what neither edits nor tracks: its effect is seen by itself.
+    """
+    plain = use is None and gate is None
     known = {"policy": set(POLICY_KEYS), "decoding": {"edit"}}
+    known["prompt"] = {"instruction"} if plain else set()
     for package, name in (("methods", use), ("gates", gate)):
         known[package] = set(find(package, name).Settings.model_fields) if name else set()
     return known

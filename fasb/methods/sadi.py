@@ -2,9 +2,10 @@
 
 Source: Wang et al., arXiv 2410.12299 (docs/method.md 3.6). On the ends of true and false answers,
 `head`: the mean over a head's dimensions of mean(true) - mean(false) is one signed number a head;
-the k largest heads are scaled whole. `hidden`: the k largest entries of the MLP outputs are. x <- x
-+ alpha x there. The released program also holds every other head of all layers at its unsteered
-value, a side effect that is not reproduced.
+the k largest heads are scaled whole. `hidden`: the k largest entries of the MLP outputs are;
+`neuron`: those of what the MLP's activation function gives. x <- x + alpha x there. The released
+program also holds every other head of all layers at its unsteered value, a side effect that is not
+reproduced.
 """
 
 from typing import TYPE_CHECKING, Literal
@@ -13,23 +14,27 @@ from pydantic import Field
 
 from fasb.errors import ConfigError
 from fasb.fitting.reads import Read
-from fasb.settings import Section
+from fasb.settings import Section, SiteName
 
 if TYPE_CHECKING:
     import fasb.fitting.training
     import fasb.steering.edit
 
 
+SITES: dict[str, SiteName] = {"head": "head", "hidden": "mlp", "neuron": "neuron"}
+"""Where each variant reads and scales."""
+
+
 class Settings(Section):
     """One setting; alpha is the paper's delta."""
 
     k: int = Field(5, ge=1, description="Heads, or entries, that are scaled")
-    variant: Literal["head", "hidden"] = "head"
+    variant: Literal["head", "hidden", "neuron"] = "head"
 
 
 def reads(settings: Settings) -> tuple[Read, ...]:
-    """Return the ends of answers: head outputs, or MLP outputs."""
-    return (Read("head" if settings.variant == "head" else "mlp", "answer_end"),)
+    """Return the ends of answers: head outputs, MLP outputs or the MLP's activations."""
+    return (Read(SITES[settings.variant], "answer_end"),)
 
 
 def fit(

@@ -6,6 +6,7 @@ no text.
     head        the outputs of a layer's heads side by side: what the attention's output projection
                 takes (docs/method.md A2); a unit is a query head
     attention   what that projection gives
+    neuron      what the feed-forward block's activation function gives
     mlp         what the feed-forward block gives
     residual    what the decoder layer gives: the residual stream behind it
 """
@@ -43,7 +44,17 @@ MLPS = (
 )
 """Paths, within a layer, of the last module of the feed-forward block; the first that is there."""
 
-IN_SERIES = ("fc2",)
+NEURONS = (
+    "mlp.act_fn",  # Llama, Mistral, Qwen, Gemma
+    "mlp.activation_fn",  # Phi, Phi-3
+    "mlp.act",  # GPT-2, GPT-J, GPT-Neo, GPT-NeoX, GPT-BigCode, Falcon
+    "mlp.gelu_impl",  # Bloom
+    "ffn.act",  # MPT
+    "activation_fn",  # OPT
+)
+"""Paths of the feed-forward block's activation function; mixtures of experts have none for all."""
+
+IN_SERIES = ("fc2", "activation_fn")
 """Those that take the tokens of all rows in one series."""
 
 
@@ -85,7 +96,7 @@ class Layout:
         """Return a site of the model.
 
         Raises:
-            ModelError: no feed-forward block is known.
+            ModelError: no feed-forward block is known, or no activation function of it.
         """
         if name == "head":
             return Site(self.projections, "input", self.n_heads, self.head_dim)
@@ -93,15 +104,23 @@ class Layout:
             return Site(self.projections, "output", 1, self.hidden)
         if name == "residual":
             return Site(self.layers, "output", 1, self.hidden)
-        mlps = _first_path(self.layers, MLPS)
-        if mlps is None:
+        blocks = self._in_feed_forward(MLPS, "feed-forward block", "MLPS", self.hidden)
+        if name == "mlp":
+            return blocks
+        # the block's last linear module takes what the activation function gives
+        linears = [part for part in blocks.modules[0].modules() if _is_linear(part)]
+        width = _input_width(linears[-1]) if linears else 0
+        return self._in_feed_forward(NEURONS, "activation function", "NEURONS", width)
+
+    def _in_feed_forward(self, paths: Sequence[str], what: str, table: str, width: int) -> Site:
+        found = _first_path(self.layers, paths)
+        if found is None:
             raise ModelError(
-                f"{type(self.layers[0]).__name__}: no feed-forward block found; add its path "
-                "within "
-                "a layer to MLPS in fasb/model/layout.py"
+                f"{type(self.layers[0]).__name__}: no {what} found; add its path within a layer to "
+                f"{table} in fasb/model/layout.py"
             )
-        path, modules = mlps
-        return Site(modules, "output", 1, self.hidden, self.layers if path in IN_SERIES else ())
+        path, modules = found
+        return Site(modules, "output", 1, width, self.layers if path in IN_SERIES else ())
 
 
 def layout_of(model: nn.Module) -> Layout:
@@ -186,6 +205,10 @@ def _descend(module: nn.Module, path: str) -> nn.Module | None:
     for name in path.split("."):
         found = getattr(found, name, None)
     return found
+
+
+def _is_linear(module: nn.Module) -> bool:
+    return hasattr(module, "in_features") or hasattr(module, "nx")
 
 
 def _input_width(projection: nn.Module) -> int:

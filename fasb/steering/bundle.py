@@ -76,7 +76,11 @@ class Bundle:
             raise BundleError(
                 f"{what}: when {when!r} reads p, but there is no tracker; fit one, or use 'always'"
             )
-        edits = self.policy.best_of == 1 and not self.policy.abstain
+        if self.policy.chooses_within and self.edit is not None:
+            raise BundleError(
+                f"{what}: resample and guide choose among unsteered texts; leave out the edit"
+            )
+        edits = self.policy.best_of == 1 and not (self.policy.abstain or self.policy.guide)
         if when != "never" and self.edit is None and edits:
             raise BundleError(
                 f"{what}: when {when!r} may steer, but there is no edit; fit one, or use 'never'"
@@ -186,6 +190,8 @@ def _check_units(bundle: Bundle) -> None:
         n_units, own = 1, shape.hidden or width  # unknown where 0
         if part.site == "head":
             n_units, own = shape.n_heads, shape.head_dim
+        elif part.site == "neuron":
+            own = width  # fingerprints do not say how many neurons a layer has
         layer, unit = part.at.max(dim=0).values.tolist()
         if layer >= shape.n_layers or unit >= n_units or width != own:
             raise ValueError(

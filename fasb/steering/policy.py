@@ -31,7 +31,9 @@ class Policy:
     before it (`previous`, the released program). after: with `always`, the first so many tokens of
     an answer are written unsteered (docs/method.md C1); an answer that ends with them stays.
     best_of: what is written anew is drawn so often; the draw with the lowest p at its end stays.
-    abstain: what fires is declined instead, with the prompt's `abstention` (C9).
+    abstain: what fires is declined instead, with the prompt's `abstention` (C9). resample: the
+    `best_of` draws are resampled every s tokens in proportion to exp(-resample * p) (C10). guide:
+    of the `among` likeliest tokens the one with the largest log-probability - guide * p (C11).
 
     Beyond the paper (docs/method.md 6). backtracks: how often a row may fire; later checks begin s
     tokens after the place it went back to, and add their strength to the one in force there. safe:
@@ -49,6 +51,9 @@ class Policy:
     after: int = 0
     best_of: int = 1
     abstain: bool = False
+    resample: float = 0.0
+    guide: float = 0.0
+    among: int = 8
     backtracks: int = 1
     safe: float | None = None
     reestimate: bool = False
@@ -81,6 +86,7 @@ class Policy:
                     f"policy.{key}: {value} is not between 0 and {most}; correct it or leave it out"
                 )
         self._check_once()
+        self._check_choosing()
 
     def _check_once(self) -> None:
         """Refuse what is only for policies that look at the unsteered answer alone, or at none."""
@@ -112,6 +118,27 @@ class Policy:
                 "policy.judged: 'previous' is for what fires once; set it to 'newest'"
             )
 
+    def _check_choosing(self) -> None:
+        """Refuse what cannot be together with choosing among texts that are being written."""
+        for key in ("resample", "guide"):
+            if not 0 <= getattr(self, key) <= STRONGEST:
+                raise ConfigError(
+                    f"policy.{key}: {getattr(self, key)}; set it between 0 and {STRONGEST:,}"
+                )
+        if not 1 <= self.among <= MOST_ANSWERS:
+            raise ConfigError(f"policy.among: {self.among}; set it between 1 and {MOST_ANSWERS:,}")
+        whole = self.when in ("always", "never") and self.once and not self.after
+        if self.resample and not (whole and self.best_of > 1):
+            raise ConfigError(
+                "policy.resample: weighs several draws of whole answers; set `when` to 'always', "
+                "and best_of to 2 or more"
+            )
+        if self.guide and not (whole and self.best_of == 1):
+            raise ConfigError(
+                "policy.guide: chooses every token of whole answers; set `when` to 'always', "
+                "without best_of"
+            )
+
     @property
     def once(self) -> bool:
         """Whether the unsteered answer alone decides, as in the paper."""
@@ -121,7 +148,7 @@ class Policy:
     def reads_p(self) -> bool:
         """Whether it looks at p at all."""
         if self.when == "always":
-            return not self.once or self.draws_several
+            return not self.once or self.draws_several or self.chooses_within
         return self.when in ("token", "prompt")
 
     @property
@@ -130,9 +157,15 @@ class Policy:
         return self.best_of > 1 and self.when != "never"
 
     @property
+    def chooses_within(self) -> bool:
+        """Whether p chooses among texts while they are written; nothing is edited then."""
+        return self.when != "never" and bool(self.resample or self.guide)
+
+    @property
     def live(self) -> bool:
         """Whether answers can be shown while they are written: what fires is steered from there."""
-        return not self.draws_several and not self.abstain and self.when != "oracle"
+        apart = self.draws_several or self.chooses_within or self.abstain
+        return not apart and self.when != "oracle"
 
     @property
     def steers_from_start(self) -> bool:
@@ -195,7 +228,7 @@ class Policy:
     def as_dict(self) -> dict[str, Any]:
         """Return all fields, for provenance and hashes; 3 and 3.0 are one strength."""
         values = asdict(self)
-        for key in ("alpha", "beta", "safe", "release"):
+        for key in ("alpha", "beta", "resample", "guide", "safe", "release"):
             values[key] = None if values[key] is None else float(values[key])
         return values
 

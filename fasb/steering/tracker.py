@@ -68,10 +68,30 @@ class Projection:
         return (1 + torch.nn.functional.cosine_similarity(x, projected, dim=-1)) / 2
 
 
-SCORES: dict[str, type[Logistic | Cosine | Projection]] = {
+@dataclass(frozen=True, slots=True)
+class Network:
+    """One hidden layer: the logit of "true" is second . relu(first x + shift) + bias (X11)."""
+
+    first: Float[Tensor, "n hidden width"]
+    shift: Float[Tensor, "n hidden"]
+    second: Float[Tensor, "n hidden"]
+    bias: Float[Tensor, " n"]
+
+    def deviation(self, x: Float[Tensor, "*state n width"]) -> Float[Tensor, "*state n"]:
+        """Return 1 - p(true)."""
+        return torch.sigmoid(-self.logit(x))
+
+    def logit(self, x: Float[Tensor, "*state n width"]) -> Float[Tensor, "*state n"]:
+        """Return each unit's logit of "true"."""
+        inner = torch.einsum("...nw,nhw->...nh", x, self.first) + self.shift
+        return (inner.relu() * self.second).sum(-1) + self.bias
+
+
+SCORES: dict[str, type[Logistic | Cosine | Projection | Network]] = {
     "logistic": Logistic,
     "cosine": Cosine,
     "projection": Projection,
+    "network": Network,
 }
 """What a score is called in a bundle's file."""
 

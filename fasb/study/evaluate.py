@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from fasb.data.prompts import instructed
 from fasb.data.protocol import Question, Split
 from fasb.errors import ArtifactError
 from fasb.settings import PromptSettings, ScoringSettings
@@ -59,7 +60,9 @@ class Bundles:
             bundle = tuned_bundle(path, questions, split)
             if self.prompt is not None:
                 decoding = bundle.decoding.model_copy(update={"tokens": self.tokens})
-                bundle = replace(bundle, prompt=self.prompt, decoding=decoding)
+                settings = (bundle.about or {}).get("settings") or {}
+                prompt = instructed(self.prompt, settings.get("instruction"))
+                bundle = replace(bundle, prompt=prompt, decoding=decoding)
             loaded[purpose] = bundle
         return loaded
 

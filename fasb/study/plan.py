@@ -17,6 +17,7 @@ from fasb.extensions import find, settings_of
 from fasb.fitting.reads import Read
 from fasb.search import Method
 from fasb.settings import StageSettings
+from fasb.steering.policy import Policy
 from fasb.study import cells
 from fasb.study.config import Study
 from fasb.study.entries import ModelEntry, ModelSize
@@ -239,13 +240,14 @@ def memory(pair: Pair) -> tuple[float, int | float]:
 
 
 def _once(pair: Pair) -> dict[str, Work]:
-    """All banks, and the unsteered answers; each site is as wide as its heads together."""
+    """All banks, and the unsteered answers; a site is as wide as its heads, neurons four times."""
     size, shape = pair.size, pair.shape
     prompts = round((pair.tested_on + size.fit) * size.phrasings)
     row = 0 if shape is None else shape.layers * shape.heads * shape.head_dim
     width = BYTES[pair.sections.activations.dtype]
     reads = [Read.named(name) for name in pair.reads]
-    n_banks, n_states = len(reads), sum(read.n_states for read in reads)
+    n_banks = len(reads)
+    n_states = sum(read.n_states * (4 if read.site == "neuron" else 1) for read in reads)
     n_following = sum(read.position == "next_question_end" for read in reads)
     each = n_banks * (pair.probed + pair.question + pair.answer) + n_following * pair.question
     banks = Work(n_banks, read=size.answers * each, disk=n_states * size.answers * row * width)
@@ -299,13 +301,15 @@ def _each_seed(pair: Pair) -> dict[str, Work]:
 def _settings(pair: Pair) -> Iterator[int]:
     """Settings of each method's grid whose answers can differ; none where nothing is swept."""
     for method in pair.methods:
-        if not method.steers or method.like is not None:
+        if not (method.steers or method.asks_anew) or method.like is not None:
             yield 0
             continue
         # whoever is steered from the question on is steered alike at every threshold
         unused = {"beta"} if method.settings.get("when") == "prompt" else set()
         points = math.prod(len(values) for key, values in method.grid.items() if key not in unused)
-        yield points * int(method.settings.get("best_of", 1))
+        guided = "guide" in {*method.settings, *method.grid}
+        among = method.settings.get("among", Policy().among) if guided else 1
+        yield points * int(method.settings.get("best_of", 1)) * int(among)
 
 
 def _training(entry: ModelEntry) -> int:

@@ -205,13 +205,15 @@ class Runner:
         """Return each bundle's answers; `what` names the cell in progress lines."""
 
         def make(model: LoadedModel) -> pd.DataFrame:
-            found = sweep(model, asked.prompts, asked.trace, bundles)
             texts: dict[tuple[int, ...], str] = {}
-            parts = []
-            for bundle, answers in zip(bundles, found, strict=True):
-                rows = _answer_rows(model, asked, bundle, answers, texts)
-                parts.append(_detailed(model, asked, rows, answers) if detail else rows)
-            return _numbered(parts)
+            parts: dict[int, pd.DataFrame] = {}
+            for members, own in _asked_by(model, asked, bundles):
+                chosen = [bundles[i] for i in members]
+                found = sweep(model, own.prompts, own.trace, chosen)
+                for i, answers in zip(members, found, strict=True):
+                    rows = _answer_rows(model, own, bundles[i], answers, texts)
+                    parts[i] = _detailed(model, own, rows, answers) if detail else rows
+            return _numbered([parts[i] for i in range(len(bundles))])
 
         key = ["answers", list(DETAIL) if detail else [], asked.content()]
         return self._kept(key, bundles, what, make)
@@ -228,9 +230,13 @@ class Runner:
             pairs = []
             for row in rows:
                 pairs += [(row.text, answer) for answer in row.question.references]
-            choices = encode_choices(model, bundles[0].prompt, bundles[0].scoring, pairs)
-            found = score_sweep(model, choices, bundles)
-            return _numbered([_score_rows(rows, scores) for scores in found])
+            parts: dict[int, pd.DataFrame] = {}
+            for prompt, members in _by_prompt(bundles).items():
+                chosen = [bundles[i] for i in members]
+                choices = encode_choices(model, prompt, chosen[0].scoring, pairs)
+                for i, scores in zip(members, score_sweep(model, choices, chosen), strict=True):
+                    parts[i] = _score_rows(rows, scores)
+            return _numbered([parts[i] for i in range(len(bundles))])
 
         asked = [asdict(question) for question in questions if question.false]
         return self._kept(["scores", content_hash(asked)], bundles, what, make)
@@ -278,6 +284,31 @@ class Runner:
         return frame
 
 
+def _by_prompt(bundles: Sequence[Bundle]) -> dict[PromptSettings, list[int]]:
+    """Return the numbers of the bundles of each prompt."""
+    found: dict[PromptSettings, list[int]] = {}
+    for i, bundle in enumerate(bundles):
+        found.setdefault(bundle.prompt, []).append(i)
+    return found
+
+
+def _asked_by(
+    model: LoadedModel, asked: Asked, bundles: Sequence[Bundle]
+) -> list[tuple[list[int], Asked]]:
+    """Return which bundles start from which unsteered answers.
+
+    Those whose prompt is not the one of the trace are asked anew (docs/method.md C12).
+    """
+    found = []
+    for prompt, members in _by_prompt(bundles).items():
+        own = asked
+        if encode_prompts(model, prompt, asked.texts) != asked.prompts:
+            rows = traced(model, asked.questions, prompt, bundles[members[0]].decoding)
+            own = replace(asked, rows=rows)
+        found.append((members, own))
+    return found
+
+
 def _numbered(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
     frame = pd.concat([part.assign(setting=i) for i, part in enumerate(parts)], ignore_index=True)
     return frame[["setting", *parts[0].columns]]
@@ -315,6 +346,8 @@ def _answer_rows(
 
 def _unwritten(policy: Policy, rounds: Int[np.ndarray, " row"]) -> Int[np.ndarray, " row"]:
     """Passes whose token was not taken: of states that fired, and of a last one read for its p."""
+    if policy.chooses_within:  # the prompt, or each draw's end
+        return np.ones_like(rounds) if policy.guide else rounds * policy.best_of
     reads_last = policy.checks_tokens and policy.judged == "newest"
     if not policy.reads_p or (policy.when == "token" and not reads_last):
         return np.zeros_like(rounds)

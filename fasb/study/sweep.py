@@ -33,12 +33,13 @@ def hyperparameters(bundle: Bundle) -> dict[str, Any]:
     if policy.when == "never":
         return dict.fromkeys(HYPERPARAMETERS)
     settings = (bundle.about or {}).get("settings") or {}
+    looks_back = policy.checks_tokens or policy.resample > 0
     return {
         "k": settings.get("k"),
         "layer": settings.get("layer"),
         "alpha": policy.alpha if bundle.edit is not None else None,
         "beta": policy.beta if policy.checks_tokens or policy.when == "prompt" else None,
-        "s": policy.s if policy.checks_tokens or policy.when == "oracle" else None,
+        "s": policy.s if looks_back or policy.when == "oracle" else None,
         "after": policy.after or None,
         "vector": settings.get("vector"),
     }

@@ -76,8 +76,8 @@ def _bake(
     model: LoadedModel, change: Change, i: int, layer: int, unit: int, strength: float
 ) -> None:
     """Change the weights beside one unit as its operation changes its activations."""
-    matrix, constant = _affine_map(change, i, strength)
     linear = _linear(model, change, layer)
+    matrix, constant = _affine_map(change, i, strength)
     weight, bias = weight_of(linear), getattr(linear, "bias", None)
     matrix, constant = matrix.to(weight.device), constant.to(weight.device)
     whole = weight.double()

@@ -116,6 +116,10 @@ def _policy(policy: dict[str, Any]) -> str:
         return "does not steer"
     if policy["best_of"] > 1:
         strength += f"; the best of {policy['best_of']} draws by p at their end"
+    if policy["resample"]:
+        strength += f", resampled every {policy['s']} tokens"
+    if policy["guide"]:
+        strength = f"the token of {policy['among']} with the best log p - {policy['guide']:g} p"
     if policy["abstain"]:
         strength = "declined"
     if policy["when"] == "always":
