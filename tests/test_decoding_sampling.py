@@ -159,7 +159,7 @@ def test_what_fires_may_be_declined_instead_of_steered(model):
             assert found.decoded[row] == found.decision.fired_at[row]
     for i, prompt in enumerate(PROMPTS):
         assert decode(model, [prompt], bundle).after.rows()[0] == found.after.rows()[i]
-    with pytest.raises(BundleError, match="abstain need whole answers"):
+    with pytest.raises(BundleError, match="abstain show no answer"):
         begin(model, PROMPTS, bundle)
     choices = [Choice((*prompt, 20, 21), len(prompt) - 1, len(prompt)) for prompt in PROMPTS]
     plain = score(model, choices, bundle.with_policy(when="never"))
@@ -182,7 +182,7 @@ def test_candidate_answers_are_ranked_by_p_alone(model):
 
 def test_what_cannot_be_drawn_is_refused(model):
     bundle = some_bundle(model, best_of=2)
-    with pytest.raises(BundleError, match="best_of and abstain need whole answers"):
+    with pytest.raises(BundleError, match="best_of, guide and abstain show no answer"):
         begin(model, PROMPTS, bundle)
     oracle = bundle.with_policy(when="oracle", best_of=1)
     for run in (begin, decode, answer):
