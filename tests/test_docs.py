@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
-PAGES = [*sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("*.md"))]
+PAGES = [*sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("*.md"))]
 METHOD = (ROOT / "docs" / "method.md").read_text()
 POINTS = set(re.findall(r"\*\*([APTGMBQXC]\d+|\d\.\d+)[* ]", METHOD)) | set(
     re.findall(r"^## (\d(?:\.\d)?) ", METHOD, re.M)
@@ -70,7 +70,7 @@ def test_every_page_has_its_place_and_the_places_are_in_order():
         "Troubleshooting",
     ]
     named = set(re.findall(r": ([\w/.-]+\.md)$", text, re.M))
-    assert {page.name for page in (ROOT / "docs").glob("*.md")} <= named
+    assert {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")} <= named
 
 
 @pytest.mark.skipif(
