@@ -128,9 +128,9 @@ def logprob_of(model, prompt, question, answer, edit, alpha):
     text = f"{prompt.prefix}Q: {question}\nA: {answer}"
     found = model.tokenizer(text, return_offsets_mapping=True)
     tokens = found["input_ids"]
-    start = next(
-        i for i, (_, end) in enumerate(found["offset_mapping"]) if end > len(text) - len(answer)
-    )
+    # the space before the answer is the model's to write, a token of its own or not
+    space = len(text) - len(answer) - 1
+    start = next(i for i, (_, end) in enumerate(found["offset_mapping"]) if end > space)
     handles = []
     (change,) = edit.changes if edit else (None,)
     for i, (layer, head) in enumerate(change.at.tolist() if change else ()):
