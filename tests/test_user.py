@@ -238,7 +238,7 @@ def test_fit_says_how_good_the_tracker_is_and_what_was_chosen(fitted):
     text = report(bundle)
     assert "AUC of p on 64 states held out" in text
     assert "best of 4 settings and none" in text
-    assert "controls  of 53 everyday questions held out" in text
+    assert "controls  of 111 everyday questions held out" in text
     assert text.split(":")[0] in ("HELPS", "HARMS", "NO CLEAR EFFECT", "DOES NOT HELP")
     assert "widen grid" not in text  # two values have no edge
 
