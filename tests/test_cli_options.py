@@ -36,6 +36,8 @@ def test_settings_are_json_text_or_a_file_that_holds_it_or_yaml(tmp_path):
         ),
         ("{a: [}", "--settings: not YAML .*; correct that line"),
         ("[1]", "--settings: no file '.1.'; give JSON text"),
+        (f'{{"a": {"[" * 10**5}', "--settings: not YAML .*nested too deeply.*; correct it"),
+        (f'{{"a": {"9" * 5000}}}', "--settings: not YAML .*digits.*; correct it"),
     ],
 )
 def test_settings_that_cannot_be_read_are_one_line(given, message):

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from fasb.errors import ConfigError
-from fasb.textfiles import parse_yaml, read_text
+from fasb.textfiles import UNREADABLE, parse_yaml, read_text
 
 TEXTS = ("model", "dataset", "rule", "device", "method", "setting", "key", "best")
 """Columns of tables that hold no numbers."""
@@ -37,7 +37,7 @@ def read_settings(
 def _read(text: str) -> Any:
     try:
         return json.loads(text)  # YAML would take the number 1e-05 for a text
-    except json.JSONDecodeError:
+    except UNREADABLE:  # too deep, or a number too long: parse_yaml says so in a line
         return parse_yaml(text, "--settings", ConfigError)
 
 

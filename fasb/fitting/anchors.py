@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from fasb.errors import ArtifactError, ConfigError
 from fasb.hdf5files import reading_hdf5
 from fasb.steering.fingerprint import Fingerprint
+from fasb.textfiles import UNREADABLE
 
 CLASSIFIERS = ("logistic", "cosine")
 """Kinds of classifiers whose accuracy is known; of all heads."""
@@ -45,7 +46,7 @@ def read_anchors(path: Path) -> tuple[Fingerprint, list[RankedFold]]:
             if sorted(file) != sorted(f"fold{i}" for i in range(len(file))) or not len(file):
                 raise ValueError(f"folds {', '.join(file)}")
             folds = [_read_fold(file[f"fold{i}"], model) for i in range(len(file))]
-        except (KeyError, ValueError, TypeError, AttributeError, OSError) as error:
+        except (KeyError, TypeError, AttributeError, OSError, *UNREADABLE) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ArtifactError(
                 f"{path}: not what 'fasb run anchors' writes ({reason}); run it again"

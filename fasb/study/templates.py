@@ -16,6 +16,7 @@ from typing import Any
 from fasb.data.prompts import conversation
 from fasb.settings import PromptSettings
 from fasb.study.entries import ModelEntry
+from fasb.textfiles import UNREADABLE
 
 CHARACTERS = 4
 """Characters of a token: a usual figure for English, so that nothing has to be downloaded."""
@@ -56,7 +57,7 @@ def around(entry: ModelEntry, prompt: PromptSettings) -> Around:
 
 def template_at_hand(entry: ModelEntry) -> str | None:
     """Return the template in the model's folder or in the hub's cache, None where there is none."""
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, *UNREADABLE):
         if file := _file(entry, "chat_template.jinja"):
             return file.read_text(encoding="utf-8")
         if file := _file(entry, "tokenizer_config.json"):
