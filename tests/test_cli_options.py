@@ -36,6 +36,7 @@ def test_settings_are_json_text_or_a_file_that_holds_it_or_yaml(tmp_path):
         ),
         ("{a: [}", "--settings: not YAML .*; correct that line"),
         ("[1]", "--settings: no file '.1.'; give JSON text"),
+        ('{"a": 1, "a": 2}', "--settings: .*has the key 'a' again"),
         (f'{{"a": {"[" * 10**5}', "--settings: not YAML .*nested too deeply.*; correct it"),
         (f'{{"a": {"9" * 5000}}}', "--settings: not YAML .*digits.*; correct it"),
     ],

@@ -1,6 +1,6 @@
 import pytest
 
-from fasb.data.prompts import choice_text, clean_answer, fill, generation_prompt
+from fasb.data.prompts import answer_tokens, choice_text, clean_answer, fill, generation_prompt
 from fasb.errors import ConfigError
 from fasb.extensions import validated
 from fasb.settings import PromptSettings
@@ -20,6 +20,24 @@ def test_choice_text_marks_the_answer():
     assert choice.text == "Primer.\n\nQ: Why?\nA: No reason.\n\n"
     assert choice.text[choice.start : choice.end] == "No reason."
     assert choice.before == "Primer.\n\nQ: Why?"
+
+
+@pytest.mark.parametrize(
+    ("pieces", "plain", "rendered"),
+    [
+        (["Q:", " Why?", "\n", "A:", " ", "1", "0", "."], [4, 5, 6, 7], [5, 6, 7]),
+        (["Q:", " Why?", "\n", "A:", " 10", "."], [4, 5], [4, 5]),
+        (["Q:", " Why?", "\nA: ", "10."], [3], [3]),
+    ],
+    ids=["a space of its own", "joined with the answer", "joined with what stands before"],
+)
+def test_the_answers_tokens_are_those_that_the_model_has_to_write(pieces, plain, rendered):
+    choice = choice_text(PromptSettings(), "Why?", "10.")
+    assert "".join(pieces) == choice.text
+    ends = [sum(map(len, pieces[: i + 1])) for i in range(len(pieces))]
+    offsets = [(end - len(piece), end) for piece, end in zip(pieces, ends, strict=True)]
+    assert answer_tokens(choice, offsets, rendered=False) == plain
+    assert answer_tokens(choice, offsets, rendered=True) == rendered
 
 
 RELEASED = PAPER.model_copy(update={"marks": "anywhere"})

@@ -92,6 +92,15 @@ def test_a_study_without_such_data_gets_a_figure_that_says_so(rows, name, tmp_pa
     assert (tmp_path / f"{name}.pdf").stat().st_size
 
 
+@pytest.mark.parametrize("name", [name for name in FIGURES if name != "figure_4"])
+def test_two_datasets_of_one_model_are_told_apart(rows, name):
+    first = rows[name][rows[name]["model"] == rows[name]["model"].iloc[0]]
+    two = pd.concat([first.assign(model="m", dataset=dataset) for dataset in ("a", "b")])
+    caption = figure(name).caption(two.reset_index(drop=True))
+    assert "m, a: " in caption
+    assert "m, b: " in caption
+
+
 def test_layers_and_heads_have_whole_ticks(drawn):
     for axis in drawn["figure_4"].axes[:-1]:
         assert all(float(tick).is_integer() for tick in [*axis.get_xticks(), *axis.get_yticks()])

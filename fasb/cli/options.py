@@ -1,13 +1,12 @@
 """What commands share: `--settings` for one's own model, and how tables are printed."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
 from fasb.errors import ConfigError
-from fasb.textfiles import UNREADABLE, parse_yaml, read_text
+from fasb.textfiles import parse_json, parse_yaml, read_text
 
 TEXTS = ("model", "dataset", "rule", "device", "method", "setting", "key", "best")
 """Columns of tables that hold no numbers."""
@@ -36,8 +35,8 @@ def read_settings(
 
 def _read(text: str) -> Any:
     try:
-        return json.loads(text)  # YAML would take the number 1e-05 for a text
-    except UNREADABLE:  # too deep, or a number too long: parse_yaml says so in a line
+        return parse_json(text, "--settings", ConfigError)  # YAML takes the number 1e-05 for a text
+    except ConfigError:
         return parse_yaml(text, "--settings", ConfigError)
 
 

@@ -78,6 +78,22 @@ def choice_text(
     )
 
 
+def answer_tokens(
+    choice: ChoiceText, offsets: Sequence[tuple[int, int]], rendered: bool
+) -> list[int]:
+    """Return which tokens of `choice.text` are the answer's: those that hold a character of it.
+
+    And the space before it where that is a token of its own: the model has to write it, behind
+    "A:" (M3). rendered: by a chat template, which writes what stands before an answer itself.
+    """
+    inside = [i for i, (a, b) in enumerate(offsets) if b > choice.start and a < choice.end]
+    if inside and not rendered and inside[0]:
+        before = inside[0] - 1
+        if choice.text[slice(*offsets[before])] == " ":
+            inside.insert(0, before)
+    return inside
+
+
 def probe_text(
     prompt: PromptSettings,
     question: str,

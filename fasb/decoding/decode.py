@@ -202,8 +202,9 @@ def sweep(
     keys = [_tracker_key(bundle) for bundle in bundles]
     before = [replace(trace, p=None if key is None else seen[key]) for key in keys]
     chosen = [i for i, bundle in enumerate(bundles) if bundle.policy.chooses_within]
-    several = [i for i, bundle in enumerate(bundles) if bundle.policy.draws_several]
-    several = [i for i in several if i not in chosen]
+    several = [
+        i for i, bundle in enumerate(bundles) if bundle.policy.draws_several and i not in chosen
+    ]
     declining = [i for i, bundle in enumerate(bundles) if bundle.policy.abstain]
     apart = {*chosen, *several, *declining}
     once = [i for i, bundle in enumerate(bundles) if bundle.policy.once and i not in apart]

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from fasb.decoding.observe import not_finite
 from fasb.decoding.particles import Chosen, Prompts
-from fasb.decoding.sequences import Ending
+from fasb.decoding.sequences import Completion, Sequences, Start
 from fasb.model.batch import Prefix, batch_of, forward, in_batches, prefix_of, shared_prefix
 from fasb.model.hooks import ActivationRecorder, recording
 from fasb.model.load import LoadedModel
 from fasb.steering.bundle import Bundle
-from fasb.steering.trace import EOS, LIMIT, OPEN, STOP, Trace
+from fasb.steering.trace import OPEN, Trace
 from fasb.steering.tracker import Tracker
 
 
@@ -44,8 +44,8 @@ def write_guided(model: LoadedModel, prompts: Prompts, bundle: Bundle) -> Chosen
 
     def run(rows: list[int]) -> None:
         found = _write(model, [list(prompts[row]) for row in rows], bundle, tracker, prefix)
-        for row, (tokens, how) in zip(rows, found, strict=True):
-            answers[row], ended[row] = tokens, how
+        for row, one in zip(rows, found, strict=True):
+            answers[row], ended[row] = one.tokens, one.ended
 
     size = max(1, bundle.decoding.batch // among)
     in_batches([len(prompt) for prompt in prompts], size, run)
@@ -60,35 +60,32 @@ def _write(
     bundle: Bundle,
     tracker: Tracker,
     prefix: Prefix | None,
-) -> list[tuple[list[int], int]]:
-    """Return tokens and ends of some rows, written side by side."""
-    policy, ending = bundle.policy, Ending.of(model, bundle.prompt.stop)
+) -> list[Completion]:
+    """Return what follows some prompts, written side by side."""
+    policy, decoding = bundle.policy, bundle.decoding
     among = min(policy.among, model.vocab_size)
-    answers: list[list[int]] = [[] for _ in prompts]
-    ended = [OPEN] * len(prompts)
-    rows = list(range(len(prompts)))  # those that go on
+    starts = [Start(prompt, [], decoding.tokens) for prompt in prompts]
+    sequences = Sequences(model, starts, decoding, bundle.prompt.stop)
+    rows = np.arange(len(prompts))  # those that go on
     with recording(model.layout, tracker.site, tracker.at) as recorder:
         looked = _look(model, prompts, recorder, tracker, prefix)
         at = rows  # of the texts that were looked at, the one that each row goes on from
-        while rows:
+        while len(rows):
             logprob, token = looked.logprob[at].topk(among)
             candidates: list[list[int]] = []
             begins: list[tuple[int, int]] = []
-            for row, place, tokens in zip(rows, at, token.tolist(), strict=True):
-                text = [*prompts[row], *answers[row]]
+            for row, place, tokens in zip(rows.tolist(), at.tolist(), token.tolist(), strict=True):
+                text = sequences.text(row)
                 candidates += [[*text, one] for one in tokens]
                 begins += [(place, len(text))] * among
             looked = _look(model, candidates, recorder, tracker, looked.known, begins)
             value = logprob - policy.guide * looked.p.reshape(-1, among)
-            best = value.argmax(-1).tolist()
-            going = []
-            for i, row in enumerate(rows):
-                answers[row].append(candidates[i * among + best[i]][-1])
-                ended[row] = _end_of(model, ending, answers[row], bundle.decoding.tokens)
-                if ended[row] == OPEN:
-                    going.append((row, i * among + best[i]))
-            rows, at = [row for row, _ in going], [place for _, place in going]
-    return list(zip(answers, ended, strict=True))
+            best = value.argmax(-1, keepdim=True)
+            sequences.accept(rows, token.gather(-1, best)[:, 0].cpu().numpy())
+            going = sequences.ended[rows] == OPEN
+            at = (np.arange(len(rows)) * among + best[:, 0].cpu().numpy())[going]
+            rows = rows[going]
+    return sequences.completions()
 
 
 def _look(
@@ -111,12 +108,3 @@ def _look(
     if not (logits.amax(-1).isfinite() & p.isfinite()).all():
         raise not_finite(model, "a logit or a tracked activation")
     return Looked(logits.log_softmax(-1), p, prefix_of(texts, batch))
-
-
-def _end_of(model: LoadedModel, ending: Ending, answer: list[int], most: int) -> int:
-    """Return how an answer ends with its newest token; `OPEN` where it goes on."""
-    if ending.eos[answer[-1]]:
-        return EOS
-    if ending.suspect[answer[-1]] and ending.stopped(model, answer):
-        return STOP
-    return LIMIT if len(answer) >= most else OPEN

@@ -99,7 +99,8 @@ class Particles:
             ends.append(TeacherForcedText([*self._prompts[row], *self.texts[draw][row]], 1))
 
         def run(part: list[int]) -> None:
-            seen = observe_batch(self._model, [ends[i] for i in part], None, self._trackers)[0]
+            texts = [ends[i] for i in part]
+            seen = observe_batch(self._model, texts, self._prefix, self._trackers)[0]
             self.p[draws[part], at[part]] = seen[:, -1]
 
         in_batches([len(end.text) for end in ends], self._bundle.decoding.batch, run)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from fasb.data.prompts import Asked, Render, choice_text
+from fasb.data.prompts import Asked, Render, answer_tokens, choice_text
 from fasb.decoding.observe import Observation, TeacherForcedText, TrackerGroup, score_batch
 from fasb.errors import ConfigError, DataError
 from fasb.model.batch import Prefix, in_batches, prefix_of, shared_prefix
@@ -192,15 +192,11 @@ def _choice(
     text = choice_text(prompt, *pair, render)
     if scoring.span == "offsets" or scoring.start != "released":
         tokens, offsets = model.encode_with_offsets(text.text, special=render is None)
-        inside = [i for i, (a, b) in enumerate(offsets) if b > text.start and a < text.end]
+        inside = answer_tokens(text, offsets, rendered=render is not None)
         if not inside:
             raise DataError(
                 f"answer {pair[1]!r} of {pair[0]!r}: no token of its own; remove it from the data"
             )
-        # where the space before an answer is a token, the model writes it too, behind "A:"
-        before = inside[0] - 1
-        if render is None and before >= 0 and text.text[slice(*offsets[before])] == " ":
-            inside.insert(0, before)
     else:
         tokens, inside = model.encode([text.text])[0], []
     n_before = 0

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fasb.data.prompts import choice_text
+from fasb.data.prompts import answer_tokens, choice_text
 from fasb.data.protocol import Question
 from fasb.errors import DataError
 from fasb.fitting.training import Training
@@ -64,7 +64,7 @@ def training_questions(training: Training) -> list[Question]:
 def answer_texts(training: Training, model: LoadedModel) -> list[AnswerText]:
     """Return all reference answers of the training questions behind their questions.
 
-    Spans are by offsets (M3): an answer begins with the first token that holds a character of it.
+    Spans are by offsets (M3).
     """
     prompt, found = training.sections.prompt, []
     render = render_of(model, prompt)
@@ -74,8 +74,8 @@ def answer_texts(training: Training, model: LoadedModel) -> list[AnswerText]:
             tokens, offsets = model.encode_with_offsets(
                 choice.text[: choice.end], special=render is None
             )
-            own = sum(end > choice.start for _, end in offsets)
-            start = len(tokens) - max(own, 1)
+            inside = answer_tokens(choice, offsets, rendered=render is not None)
+            start = inside[0] if inside else len(tokens) - 1
             found.append(AnswerText(tuple(tokens), start, i < len(question.true), question.id))
     return found
 

@@ -80,9 +80,8 @@ class Answers:
     As they were unsteered (with p, if tracked), what was decided, and as they are.
 
     decision: of the first time a row fired; rounds: how often it did, or how often p chose among
-    texts. decoded: tokens that a live
-    run decodes, those it drops included. edited: what each state of the answers as they are was
-    edited with.
+    texts. decoded: tokens that a live run decodes, those it drops included. edited: what each state
+    of the answers as they are was edited with.
     """
 
     before: Trace

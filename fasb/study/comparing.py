@@ -16,8 +16,7 @@ import numpy as np
 import pandas as pd
 
 from fasb.study.frames import read_table
-from fasb.study.measures import MC1, TRUE_INFO, Measure
-from fasb.study.panels import HYPERPARAMETERS, Cell, files_of
+from fasb.study.panels import HYPERPARAMETERS, Cell, files_of, tuned_by
 
 
 def grids(
@@ -36,11 +35,6 @@ def grids(
         found.setdefault(cell.group, []).append(grid.reindex(columns=columns).assign(cell=number))
     for group, parts in found.items():
         yield group, pd.concat(parts, ignore_index=True)
-
-
-def tuned_by(grid: pd.DataFrame) -> Measure:
-    """Return the measure that settings are chosen by: True*Info, without answers MC1."""
-    return TRUE_INFO if grid[TRUE_INFO.name].notna().any() else MC1
 
 
 def best_settings(grid: pd.DataFrame, method: str, n: int) -> list[dict[str, Any]]:

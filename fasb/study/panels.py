@@ -18,7 +18,7 @@ from fasb.artifacts import stamp_of
 from fasb.errors import ArtifactError
 from fasb.metrics.statistics import Panel
 from fasb.study.frames import read_table
-from fasb.study.measures import MEASURES, columns_of
+from fasb.study.measures import MC1, MEASURES, TRUE_INFO, Measure, columns_of
 
 HYPERPARAMETERS = ("k", "layer", "alpha", "beta", "s", "after", "vector")
 """What is tuned, and stands beside results; the last is no number."""
@@ -147,6 +147,11 @@ def judge_note(judge: Any) -> str:
         return f"Judge: {judge['use']}, exact."
     shares = [f"{100 * share:.1f} % ({MEASURES[kind].title})" for kind, share in error.items()]
     return f"Judge: {judge['use']}, wrong on {' and '.join(shares)} of answers it had not seen."
+
+
+def tuned_by(grid: pd.DataFrame) -> Measure:
+    """Return the measure that a grid's settings are chosen by: True*Info, without answers MC1."""
+    return TRUE_INFO if grid[TRUE_INFO.name].notna().any() else MC1
 
 
 def comparisons(

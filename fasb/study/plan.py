@@ -2,8 +2,7 @@
 
 In: a `Study`. Out: tokens, answers and bytes per rule, model and dataset. Tokens of texts are
 reckoned as characters over four, of answers as the most that may be written; chat templates are
-rendered (`templates.py`). Knows no rate;
-`rates.py` makes hours of work. Imports no torch.
+rendered (`templates.py`). Knows no rate; `rates.py` makes hours of work. Imports no torch.
 """
 
 import math
@@ -21,7 +20,7 @@ from fasb.steering.policy import Policy
 from fasb.study import cells
 from fasb.study.config import Study
 from fasb.study.entries import ModelEntry, ModelSize
-from fasb.study.jobs import count_jobs
+from fasb.study.jobs import STAGES, count_jobs
 from fasb.study.templates import CHARACTERS, Around, around
 from fasb.study.templates import tokens_of as _tokens
 
@@ -33,8 +32,6 @@ ROW = 100
 """Bytes of an answer's row beside its text."""
 TESTING = ("generate", "judge", "score")
 """Stages that are run for transferred cells as well."""
-SHARED = ("sweep", "generate", "score")
-"""Stages whose questions shards share out; their own jobs then only put the parts together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,8 +209,9 @@ def works(study: Study) -> dict[tuple[str, str, str], Work]:
             elif fitted:
                 found[rule, *names] = work.times(fitted)
         shards = study.models[names[0]].job.shards
-        for rule in SHARED if shards > 1 else ():
-            if (rule, *names) in found:
+        for rule, stage in STAGES.items() if shards > 1 else ():
+            if stage.sharded and (rule, *names) in found:
+                # the parts do the work, the stage's own job puts them together
                 whole = found[rule, *names]
                 found[f"{rule}_part", *names] = replace(whole, jobs=shards * whole.jobs)
                 found[rule, *names] = Work(whole.jobs)

@@ -26,7 +26,7 @@ from fasb.fitting.fold import FittedFold
 from fasb.metrics.answers import verdict
 from fasb.search import Method, Point, Tried, at_edge, best_of
 from fasb.steering.bundle import Bundle
-from fasb.study.panels import HYPERPARAMETERS
+from fasb.study.panels import HYPERPARAMETERS, tuned_by
 from fasb.study.sweep import CELL, hyperparameter_table, hyperparameters, joined
 from fasb.wholefiles import writing_folder
 
@@ -162,7 +162,7 @@ def _choose(fitted: FittedFold, name: str, method: Method, results: Results) -> 
     table = hyperparameter_table([method.bundle(fitted, point, name) for point in points])
     _check_grid(_of(results.swept, fitted, name), table, where)
     grid = table.merge(rows, on="setting", validate="one_to_one")
-    best = best_setting(grid, "true_info" if grid["true_info"].notna().any() else "mc1")
+    best = best_setting(grid, tuned_by(grid).name)
     best_mc2 = best_setting(grid, "mc2") if grid["mc2"].notna().any() else best
     grid = grid.assign(chosen=grid["setting"] == best, chosen_mc2=grid["setting"] == best_mc2)
     return Choice(grid, {"generation": points[best], "mc2": points[best_mc2]})

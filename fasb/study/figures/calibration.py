@@ -29,7 +29,15 @@ from fasb.study.figures.drawing import (
     readable,
     side_label,
 )
-from fasb.study.figures.numbers import Row, bars, drawn, sizes, tracked, tracked_answers
+from fasb.study.figures.numbers import (
+    Row,
+    bars,
+    drawn,
+    named_groups,
+    sizes,
+    tracked,
+    tracked_answers,
+)
 from fasb.study.panels import Cell
 from fasb.study.styles import MethodStyle
 
@@ -104,15 +112,14 @@ def caption(rows: pd.DataFrame) -> str:
     if rows.empty:
         return "No tracked answers in this study."
     ends = rows[rows["position"].isin(ENDS) & (rows["part"] != "bin")]
-    table = ends.pivot_table(
-        index="model", columns=["part", "position"], values="value", sort=False, dropna=False
-    )
     told = []
-    for model, row in table.iterrows():
-        ece, middle = row["ece"], row["middle"]
+    for title, part in named_groups(ends):
+        value = part.set_index(["part", "position"])["value"]
+        ece = [value.get(("ece", end), np.nan) for end in ENDS]
+        middle = [value.get(("middle", end), np.nan) for end in ENDS]
         told.append(
-            f"{model}: ECE {ece['question']:.2f} and {ece['answer']:.2f}, p between .3 and .5 for "
-            f"{middle['question']:.0%} and {middle['answer']:.0%}"
+            f"{title}: ECE {ece[0]:.2f} and {ece[1]:.2f}, p between .3 and .5 for "
+            f"{middle[0]:.0%} and {middle[1]:.0%}"
         )
     return (
         f"What p of {rows['label'].iloc[0]}'s tracker is worth as a probability, at the question's "

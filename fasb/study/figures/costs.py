@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 
 from fasb.metrics.statistics import differences, estimate, resample
 from fasb.study.figures.drawing import STYLE, WIDTH, Look, empty, groups, looks, panels, side_label
-from fasb.study.figures.numbers import Row, bars, sizes
+from fasb.study.figures.numbers import Row, bars, named_groups, sizes
 from fasb.study.measures import DECODED, HARMED, HEADLINE, KL_GATED, MEASURES
 from fasb.study.panels import Cell, Comparison, comparisons, read_cells
 from fasb.study.styles import MethodStyle, names_of
@@ -82,13 +82,13 @@ def _of_comparison(comparison: Comparison, texts: Comparison | None, plain: str)
 
 
 def caption(rows: pd.DataFrame) -> str:
-    """Return how many tokens the best method decodes, and the cheapest that is near it."""
+    """Return which method gains most in each comparison."""
     if rows.empty:
         return "Nothing to weigh in this study."
     told = []
-    for model, part in rows[rows["cost"] == rows["cost"].iloc[0]].groupby("model", sort=False):
+    for title, part in named_groups(rows[rows["cost"] == rows["cost"].iloc[0]]):
         best = part.loc[part["value"].idxmax()]
-        told.append(f"{model}: {best['label']} gains most, {best['value']:+.1f} points")
+        told.append(f"{title}: {best['label']} gains most, {best['value']:+.1f} points")
     measure = MEASURES[rows["metric"].iloc[0]].title
     return (
         f"{'; '.join(told)}. Gain in {measure} over the unsteered model on test questions, "

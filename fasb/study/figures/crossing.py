@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from fasb.study.escaping import DAGGER
 from fasb.study.figures.drawing import STYLE, WIDTH, empty, groups, panels, side_label
-from fasb.study.figures.numbers import bars, sizes
+from fasb.study.figures.numbers import bars, named_groups, sizes
 from fasb.study.measures import HEADLINE, MEASURES
 from fasb.study.panels import Cell, read_cells
 from fasb.study.printing import LEVEL
@@ -56,7 +56,7 @@ def caption(rows: pd.DataFrame) -> str:
     if rows.empty:
         return "No crossing in this study."
     measure, told = MEASURES[rows["metric"].iloc[0]], []
-    for title, part in _named_groups(rows):
+    for title, part in named_groups(rows):
         best = part.loc[part["value"].idxmax()]
         marked = int((part["p_holm"] < LEVEL).sum())
         told.append(
@@ -69,10 +69,6 @@ def caption(rows: pd.DataFrame) -> str:
         f"differs from the unsteered model, p < {LEVEL} after Holm's correction over all of it. "
         f"Blue is better than unsteered, red worse. {sizes(rows)} {bars(rows)}"
     )
-
-
-def _named_groups(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    return [(title or str(part["model"].iloc[0]), part) for title, part in groups(rows)]
 
 
 def draw(rows: pd.DataFrame) -> Figure:

@@ -32,6 +32,7 @@ from fasb.study.figures.numbers import (
     by_group,
     drawn,
     mean_over_worlds,
+    named_groups,
     scaled,
     sizes,
     tracked,
@@ -126,14 +127,13 @@ def caption(rows: pd.DataFrame) -> str:
     """Return how well p tells false from true answers before and after they are written."""
     if rows.empty:
         return "No tracked answers in this study."
-    areas = rows[rows["part"] == "auc"].pivot_table(
-        index="model", columns="x", values="value", sort=False
-    )
-    areas = areas.reindex(columns=[0, 1])
-    told = [
-        f"{model}: AUC {row[0]:.2f} and {row[1]:.2f}" for model, row in areas.dropna().iterrows()
-    ]
-    clear = len(areas) and (areas[1] > 0.75).all() and (areas[0] < 0.65).all()
+    told, clear = [], True
+    for title, part in named_groups(rows[rows["part"] == "auc"]):
+        before, behind = part.set_index("x")["value"].reindex([0, 1])
+        clear &= bool(behind > 0.75 and before < 0.65)
+        if pd.notna(before) and pd.notna(behind):
+            told.append(f"{title}: AUC {before:.2f} and {behind:.2f}")
+    clear &= bool(told)
     opening = (
         "Whether an answer will be false shows while it is written, hardly before"
         if clear

@@ -14,7 +14,15 @@ from matplotlib.figure import Figure
 
 from fasb.metrics.calibration import auc, question_weights
 from fasb.study.figures.drawing import DASHES, MARKERS, STYLE, empty, groups, panels, readable
-from fasb.study.figures.numbers import Row, bars, drawn, sizes, tracked, tracked_answers
+from fasb.study.figures.numbers import (
+    Row,
+    bars,
+    drawn,
+    named_groups,
+    sizes,
+    tracked,
+    tracked_answers,
+)
 from fasb.study.panels import Cell
 from fasb.study.styles import MethodStyle
 
@@ -60,10 +68,10 @@ def caption(rows: pd.DataFrame) -> str:
     if rows.empty:
         return "No tracked answers in this study."
     told = []
-    for model, part in rows.groupby("model", sort=False):
+    for title, part in named_groups(rows):
         value = part.set_index(part["written"].astype(str))["value"]
         known = [value.get(written, np.nan) for written in ("0", END)]
-        told.append(f"{model}: {known[0]:.2f} before the answer, {known[1]:.2f} at its end")
+        told.append(f"{title}: {known[0]:.2f} before the answer, {known[1]:.2f} at its end")
     return (
         f"How well p of {rows['label'].iloc[0]}'s tracker tells unsteered test answers that the "
         f"judge finds false from others, by the tokens that are written (AUC; {'; '.join(told)}). "

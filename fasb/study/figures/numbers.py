@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from fasb.metrics.answers import verdict
 from fasb.metrics.statistics import DEFINED, ENOUGH_WORLDS, Interval, t_interval
 from fasb.study.measures import TRUE
-from fasb.study.panels import HYPERPARAMETERS, Cell, pooled, read_cells
+from fasb.study.panels import HYPERPARAMETERS, Cell, pooled, read_cells, titled
 from fasb.study.styles import MethodStyle, first_gated
 
 BARS = {
@@ -35,6 +35,14 @@ def by_group(rows: pd.DataFrame) -> list[tuple[Row, pd.DataFrame]]:
         worlds = len(part[["model", "dataset"]].drop_duplicates())
         sizes = {"worlds": worlds, "seeds": part["seed"].nunique()}
         found.append(({"model": model, "dataset": dataset} | sizes, part))
+    return found
+
+
+def named_groups(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Return each comparison's rows with its name; one model may be asked several datasets."""
+    found = []
+    for (model, dataset), part in rows.groupby(["model", "dataset"], sort=False):
+        found.append((titled(str(model), str(dataset)), part))
     return found
 
 
@@ -132,13 +140,13 @@ def bars(rows: pd.DataFrame) -> str:
 def sizes(rows: pd.DataFrame) -> str:
     """Return worlds and split seeds of each comparison, and its n where the rows have it."""
     told = []
-    for model, part in rows.groupby("model", sort=False):
+    for title, part in named_groups(rows):
         first = part.iloc[0]
         counts = [_count(int(first["worlds"]), "world"), _count(int(first["seeds"]), "split seed")]
         for what in ("answers", "questions"):
             if pd.notna(first.get(what)):
                 counts.insert(0, f"{int(first[what])} {what}")
-        told.append(f"{model}: {', '.join(counts)}")
+        told.append(f"{title}: {', '.join(counts)}")
     return "; ".join(told) + "." if told else ""
 
 

@@ -25,8 +25,8 @@ from fasb.study.figures.drawing import (
     side_label,
 )
 from fasb.study.figures.numbers import Row, along, bars, by_group, mean_over_worlds, sizes
-from fasb.study.measures import HEADLINE, MEASURES
-from fasb.study.panels import Cell, read_cells
+from fasb.study.measures import MEASURES
+from fasb.study.panels import Cell, read_cells, tuned_by
 from fasb.study.styles import MethodStyle
 
 TITLE = "Sensitivity to k, alpha, beta and s"
@@ -54,17 +54,16 @@ def grid_rows(grid: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
     found: list[Row] = []
     if grid.empty:
         return pd.DataFrame(found)
-    # without a judge there is no True*Info to tune on
-    known = [one.name for one in HEADLINE if one.name in grid and grid[one.name].notna().any()]
+    measure = tuned_by(grid)
     for about, of_group in by_group(grid):
         for method in methods:
             of_method = of_group[of_group["method"] == method]
             for knob in NAMES:
                 for x, there in along(of_method, knob).groupby(knob):
-                    row = about | {"method": method, "knob": knob, "x": x, "metric": known[0]}
-                    mean = mean_over_worlds(there, known[0])
+                    row = about | {"method": method, "knob": knob, "x": x, "metric": measure.name}
+                    mean = mean_over_worlds(there, measure.name)
                     for key in ("value", "low", "high"):
-                        mean[key] *= MEASURES[known[0]].scale
+                        mean[key] *= measure.scale
                     found.append(row | mean | {"chosen": float(there["chosen"].mean())})
     return pd.DataFrame(found)
 

@@ -19,7 +19,16 @@ from matplotlib.transforms import ScaledTranslation
 
 from fasb.metrics.statistics import intervals, resample
 from fasb.study.figures.drawing import STYLE, WIDTH, Keywords, Look, empty, groups, looks, panels
-from fasb.study.figures.numbers import Row, along, bars, by_group, mean_over_worlds, scaled, sizes
+from fasb.study.figures.numbers import (
+    Row,
+    along,
+    bars,
+    by_group,
+    mean_over_worlds,
+    named_groups,
+    scaled,
+    sizes,
+)
 from fasb.study.measures import INFO, TRUE, TRUE_INFO
 from fasb.study.panels import Cell, Comparison, comparisons, read_cells
 from fasb.study.styles import MethodStyle, names_of
@@ -80,12 +89,12 @@ def caption(rows: pd.DataFrame) -> str:
         return "No generated answers in this study."
     test = rows[(rows["part"] == "test") & rows[TRUE.name].notna()]
     told = []
-    for model, part in test.groupby("model", sort=False):
+    for title, part in named_groups(test):
         points = [
             f"{row['label']} {row[TRUE.name]:.0f} / {row[INFO.name]:.0f}"
             for row in part.to_dict("records")
         ]
-        told.append(f"{model}: {', '.join(points)}")
+        told.append(f"{title}: {', '.join(points)}")
     return (
         f"True / Info on test questions: {'; '.join(told)}. Small markers: along alpha on "
         "validation questions, the other settings as tuned; large markers: tuned, on test "
