@@ -22,12 +22,13 @@ from subjects import SHAPES, subject
 
 from fasb.artifacts import write_json
 from fasb.data.prompts import generation_prompt
-from fasb.decoding.decode import Answers, Prompts, answer, decode
+from fasb.decoding.decode import answer, decode
+from fasb.decoding.deviation import Prompts
 from fasb.model.load import LoadedModel, load_model
 from fasb.provenance import surroundings
 from fasb.settings import ModelSettings
 from fasb.steering.bundle import Bundle
-from fasb.steering.trace import OPEN, Trace
+from fasb.steering.trace import OPEN, Answers, Trace
 
 NEAR_BETA, NEAR_TIE = 0.01, 0.05
 """A state is near the threshold where |p - beta| is below this, near a tie where the top two logits

@@ -12,7 +12,8 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from fasb.decoding.decode import observe, trace
+from fasb.decoding.decode import trace
+from fasb.decoding.deviation import observe
 from fasb.model.load import LoadedModel, wrap
 from fasb.settings import DecodingSettings, PromptSettings
 from fasb.steering.bundle import Bundle

@@ -1,7 +1,8 @@
 """The plain loop with the options beyond the paper (docs/method.md 6): several steps back,
 re-estimated strength, release, stepping back to the last safe token."""
 
-from reference_loop import back_to, ended, p_of_states, run, strength_of
+from reference_loop import back_to, ended, strength_of
+from reference_model import p_of_states, run
 
 from fasb.model.load import LoadedModel
 from fasb.steering.bundle import Bundle

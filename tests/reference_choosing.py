@@ -5,7 +5,8 @@ One prompt at a time, without a cache: the whole text is run again for every tok
 
 import math
 
-from reference_loop import ended, p_of, run
+from reference_loop import ended
+from reference_model import p_of, run
 
 from fasb.decoding.sampling import Sampler, seed_of
 from fasb.model.load import LoadedModel

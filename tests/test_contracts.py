@@ -27,14 +27,15 @@ from tiny import tiny_checkpoint, tiny_model
 
 from fasb.artifacts import write_tensors
 from fasb.data.protocol import Question, check_questions, read_questions, write_questions
-from fasb.decoding.decode import answer, check, decode, observe, trace
+from fasb.decoding.decode import answer, check, decode, trace
+from fasb.decoding.deviation import observe
 from fasb.decoding.observe import logits_of
 from fasb.decoding.score import Choice, score
 from fasb.extensions import FUNCTION, find, known, settings_of, validated
 from fasb.search import Method
 from fasb.settings import DecodingSettings, PromptSettings, Section, StageSettings
 from fasb.steering.bundle import Bundle
-from fasb.steering.policy import highest_judged
+from fasb.steering.decide import highest_judged
 
 WORLD = {"level": "middle", "seed": 5, "entities": 6}
 

@@ -8,15 +8,18 @@ import torch
 from steering import some_bundle, some_edit, some_prompts, some_tracker
 from tiny import tiny_model
 
-from fasb.decoding import decode as engine
-from fasb.decoding.decode import answer, check, decode, observe, regenerate, sweep, trace
+from fasb.decoding import suffixes
+from fasb.decoding.decode import answer, check, decode, sweep, trace
+from fasb.decoding.deviation import observe
 from fasb.decoding.observe import logits_of
 from fasb.decoding.stream import stream
+from fasb.decoding.suffixes import regenerate
 from fasb.errors import BundleError
 from fasb.settings import DecodingSettings
 from fasb.steering.bundle import Bundle
+from fasb.steering.decide import decide
 from fasb.steering.edit import Edit
-from fasb.steering.policy import Policy, decide
+from fasb.steering.policy import Policy
 from fasb.steering.trace import LIMIT, Decision, Trace
 
 PROMPTS = some_prompts(13, seed=4)
@@ -142,8 +145,8 @@ def test_equal_suffixes_are_written_once(model, monkeypatch):
         written.extend(found)
         return found
 
-    complete = engine.complete
-    monkeypatch.setattr(engine, "complete", counting)
+    complete = suffixes.complete
+    monkeypatch.setattr(suffixes, "complete", counting)
     answers = sweep(model, PROMPTS, traced, bundles)
     distinct = set()
     for found in answers:

@@ -10,7 +10,8 @@ from steering import some_bundle, some_prompts
 from tiny import tiny_model
 
 from fasb.decoding import decode as engine
-from fasb.decoding.decode import answer, decode, observe, sweep, trace
+from fasb.decoding.decode import answer, decode, sweep, trace
+from fasb.decoding.deviation import observe
 from fasb.decoding.score import Choice, score
 from fasb.decoding.side_effects import side_effects
 from fasb.decoding.stream import stream

@@ -5,12 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import reference_loop
+import reference_model
 import torch
 from scipy.stats import chisquare
 from steering import some_bundle, some_prompts
 from tiny import tiny_model
 
-from fasb.decoding.decode import answer, begin, decode, observe, sweep, trace
+from fasb.decoding.decode import answer, begin, decode, sweep, trace
+from fasb.decoding.deviation import observe
 from fasb.decoding.sampling import Sampler, seed_of
 from fasb.decoding.score import Choice, score
 from fasb.errors import BundleError, ConfigError
@@ -88,9 +90,9 @@ def ending(model, prompt, kept, strength, draw, bundle):
     while not reference_loop.ended(model, tokens, bundle):
         text = prompt + tokens
         at = reference_loop.edited(bundle, len(prompt), len(kept), len(text))
-        logits = reference_loop.run(model, text, bundle.edit, strength, at)[0]
+        logits = reference_model.run(model, text, bundle.edit, strength, at)[0]
         tokens.append(int(sampler.pick(logits[None, -1:], chance[:, [len(tokens)]])))
-    return tokens, reference_loop.p_of(model, prompt + tokens, bundle.tracker)[-1]
+    return tokens, reference_model.p_of(model, prompt + tokens, bundle.tracker)[-1]
 
 
 def expected(model, prompt, bundle):
@@ -136,7 +138,7 @@ def test_more_draws_end_no_higher_and_the_seed_decides(model):
 
     def ends(answers):
         rows = zip(PROMPTS, answers.after.rows(), strict=True)
-        return [reference_loop.p_of(model, [*a, *b], bundle.tracker)[-1] for a, b in rows]
+        return [reference_model.p_of(model, [*a, *b], bundle.tracker)[-1] for a, b in rows]
 
     assert (np.array(ends(found[6])) <= np.array(ends(found[2])) + 1e-9).all()
     assert (found[6].decoded > found[2].decoded).all()
@@ -173,7 +175,7 @@ def test_candidate_answers_are_ranked_by_p_alone(model):
     for prompt in PROMPTS:
         for more in ((20, 21), (30, 31, 32)):
             choices.append(Choice((*prompt, *more), len(prompt) - 1, len(prompt)))
-            p.append(reference_loop.p_of(model, [*prompt, *more], bundle.tracker)[-1])
+            p.append(reference_model.p_of(model, [*prompt, *more], bundle.tracker)[-1])
     for one in (bundle, replace(bundle, edit=None)):
         found = score(model, choices, one, batch=3)
         np.testing.assert_allclose(found.logprob, np.log1p(-np.array(p)), atol=1e-9)

@@ -4,6 +4,7 @@ import checkpoints
 import numpy as np
 import pytest
 import reference_loop
+import reference_model
 from steering import some_bundle
 from tiny import TEXTS, tiny_model, tiny_tokenizer
 
@@ -175,7 +176,7 @@ def test_unsteered_scores_are_sums_of_log_probabilities(model):
     choices = encode_choices(model, PROMPT, ScoringSettings(), PAIRS)
     scores = score(model, choices, some_bundle(model, when="never"))
     for choice, found in zip(choices, scores.logprob, strict=True):
-        logits, _ = reference_loop.run(model, list(choice.tokens))
+        logits, _ = reference_model.run(model, list(choice.tokens))
         logprob = logits.log_softmax(-1)
         expected = sum(
             logprob[t - 1, choice.tokens[t]].item()

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from steering import some_edit, some_prompts, some_tracker
 from tiny import tiny_model
 
-from fasb.decoding.decode import answer, observe, observe_steered, sweep, trace
+from fasb.decoding.decode import answer, sweep, trace
 from fasb.decoding.decode import decode as live
+from fasb.decoding.deviation import observe, observe_steered
 from fasb.decoding.score import Choice, score, score_sweep
 from fasb.errors import BundleError
 from fasb.model import batch as prefix

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fasb.errors import ConfigError
-from fasb.fitting.anchors import best_units, rank_units
+from fasb.fitting.anchors import best_units, rank_units, tied_units
 
 
 @given(
@@ -32,3 +32,13 @@ def test_more_anchors_than_heads_are_refused(k):
         match=rf"k: {k}, but this model has 6 heads \(2 layers x 3\); set k between 1 and 6",
     ):
         best_units(np.zeros((2, 3)), k)
+
+
+def test_heads_that_only_the_order_of_ties_makes_anchors_are_named():
+    accuracy = np.array([[0.7, 0.8], [0.7, 0.7], [0.9, 0.6]])
+    assert tied_units(accuracy, 1) == ([], [])
+    assert tied_units(accuracy, 2) == ([], [])
+    assert tied_units(accuracy, 3) == ([(0, 0)], [(1, 0), (1, 1)])
+    assert tied_units(accuracy, 4) == ([(0, 0), (1, 0)], [(1, 1)])
+    assert tied_units(accuracy, 5) == ([], [])
+    assert tied_units(accuracy, 6) == ([], [])

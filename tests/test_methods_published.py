@@ -5,7 +5,7 @@ from dataclasses import replace
 import h5py
 import numpy as np
 import pytest
-import reference_loop
+import reference_model
 import torch
 from fits import fit_bundle, model_fits, some_fits
 from sklearn.linear_model import LogisticRegression
@@ -223,8 +223,9 @@ def test_asc_spends_its_budget_at_strength_1(fits, model):
     for strength in (0.5, 1.0):
         kl = []
         for prompt in prompts_of(fits, model):
+            at = [len(prompt) - 1]
             plain, steered = (
-                reference_loop.run(model, prompt, edit, s, [len(prompt) - 1])[0][-1].log_softmax(-1)
+                reference_model.run(model, prompt, edit, s, at)[0][-1].log_softmax(-1)
                 for s in (0.0, strength)
             )
             kl.append(float((plain.exp() * (plain - steered)).sum()))
@@ -277,7 +278,7 @@ def test_lineas_brings_the_false_answers_states_to_where_the_true_ones_are(fits,
         for text in some:
             at = range(text.start - 1, len(text.tokens))
             with recording(model.layout, "residual") as recorder:
-                reference_loop.run(model, list(text.tokens), edit, strength, at)
+                reference_model.run(model, list(text.tokens), edit, strength, at)
                 x = recorder.pop()[0, -1, :, 0]
             operation = edit.changes[0].operation
             found.append(x + strength * (operation.weight * x + operation.bias - x))
@@ -329,7 +330,7 @@ def test_what_is_learned_is_scored_as_the_plain_loop_does(fits, model):
         found = answer_log_probability(model, texts, one)
         for text, logprob in zip(texts, found.tolist(), strict=True):
             at = range(text.start - 1, len(text.tokens))
-            expected = reference_loop.logprob(model, list(text.tokens), text.start, one, 1.0, at)
+            expected = reference_model.logprob(model, list(text.tokens), text.start, one, 1.0, at)
             assert logprob == pytest.approx(expected, abs=1e-4)
     assert [model.decode(text.tokens[text.start :]).strip() for text in texts[:2]] == [
         next(q for q in fits.questions if q.id == texts[0].question).references[i] for i in (0, 1)

@@ -87,7 +87,6 @@ ACROSS = {
     "contracts": "every dataset, method, gate and judge",
     "data_choice_tasks": "six files of fasb/data/",
     "data_transfer_sets": "two files of fasb/data/",
-    "decoding_choosing": "fasb/decoding/guided.py and particles.py",
     "decoding_finite": "what is not finite, in all of fasb/decoding/",
     "docs": "docs/",
     "equivalence": "tests/reference_loop.py",

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from fasb.errors import ConfigError
-from fasb.steering.policy import Policy, decide, decide_choice, highest_judged
+from fasb.steering.decide import decide, decide_choice, highest_judged
+from fasb.steering.policy import Policy
 from fasb.steering.trace import EOS, LIMIT, OPEN, Trace
 
 N = 50

@@ -4,6 +4,7 @@ import contextlib
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from fasb.study import shards
 from fasb.study.config import load
 from fasb.study.jobs import STAGES, STUDY, dump_study, job, read_study, run_job, write_study
 from fasb.study.layers import merge
+from fasb.study.stages.fit import say_ties
 from fasb.study.verify import verify_folder
 
 METHODS = {
@@ -472,3 +474,16 @@ def test_what_only_asks_in_another_way_has_unsteered_answers_of_its_own(controll
         for i in range(2)
     )
     assert first != second
+
+
+def test_heads_that_tie_at_the_last_place_are_named(capsys):
+    accuracy = {"logistic": np.array([[0.7, 0.8], [0.7, 0.7]]), "cosine": np.eye(2)}
+    training = SimpleNamespace(fold=1, accuracy=accuracy.get)
+    settings = [SimpleNamespace(k=2), SimpleNamespace(k=1), SimpleNamespace()]
+    say_ties(training, [SimpleNamespace(method=one, gate_settings=None) for one in settings])
+    assert capsys.readouterr().err.splitlines() == [
+        "fold 1, logistic, k = 2: the last heads tie at 70.0 %; taken (layer.head) 0.0, left out "
+        "1.0, 1.1",
+        "fold 1, cosine, k = 1: the last heads tie at 100.0 %; taken (layer.head) 0.0, left out "
+        "1.1",
+    ]

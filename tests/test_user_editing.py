@@ -8,7 +8,8 @@ from steering import some_bundle
 from tiny import tiny_model
 
 import fasb
-from fasb.decoding.decode import decode, logits_of
+from fasb.decoding.decode import decode
+from fasb.decoding.observe import logits_of
 from fasb.errors import BundleError, ConfigError
 
 TEXTS = ["Q: Who lives there?", "Why?", "Q: What is the colour of the sky? A: no"]

@@ -11,7 +11,7 @@ from tiny import tiny_model
 
 import fasb
 from fasb.cli import group
-from fasb.decoding.decode import logits_of
+from fasb.decoding.observe import logits_of
 from fasb.errors import BundleError
 from fasb.steering.operations import Add, Remove
 from fasb.user.exporting import directions, export

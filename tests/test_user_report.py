@@ -100,3 +100,10 @@ def test_it_shows_reasons_controls_and_answers_before_and_after():
     assert "controls  of 53 everyday questions held out 0 % changed, 0 newly empty" in text
     assert "          unsteered: So. And so.\n          steered: xxx" in text
     assert max(map(len, text.splitlines()[-3:])) < 180
+
+
+def test_heads_that_tie_with_the_last_anchor_are_named():
+    about = about_of(GOOD)
+    assert "left out" not in said(about).partition("tracker")[2].partition("setting")[0]
+    about["tracker"]["tied"] = [(3, 1), (4, 0)]
+    assert "as accurate as the last anchor, but left out: 3.1, 4.0" in said(about)

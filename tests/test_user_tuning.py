@@ -75,7 +75,7 @@ def test_answers_that_trackers_have_seen_are_not_looked_at_again(model, monkeypa
     known = observed(model, asked, bundles)
     betas = thresholds(model, bundles, asked, QUESTIONS, 0.2)
     assert thresholds(model, bundles, known, QUESTIONS, 0.2) == pytest.approx(betas)
-    monkeypatch.setattr("fasb.decoding.decode.observe", lambda *_: pytest.fail("looked again"))
+    monkeypatch.setattr("fasb.decoding.deviation.observe", lambda *_: pytest.fail("looked again"))
     assert [one.after.rows() for one in steered(model, known, bundles)] == expected
     (some,) = steered(model, known.first(5), bundles[:1])
     assert some.after.rows() == expected[0][:5]

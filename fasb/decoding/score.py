@@ -20,7 +20,7 @@ from fasb.model.chat import render_of
 from fasb.model.load import LoadedModel
 from fasb.settings import Positions, PromptSettings, ScoringSettings
 from fasb.steering.bundle import Bundle
-from fasb.steering.policy import decide_choice
+from fasb.steering.decide import decide_choice
 from fasb.steering.trace import LIMIT, Decision, Trace
 from fasb.steering.tracker import Tracker
 

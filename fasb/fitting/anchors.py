@@ -103,3 +103,22 @@ def best_units(accuracy: Float[np.ndarray, "layer unit"], k: int) -> Int[np.ndar
             f"set k between 1 and {accuracy.size}"
         )
     return rank_units(accuracy)[:k]
+
+
+def tied_units(
+    accuracy: Float[np.ndarray, "layer unit"], k: int
+) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Return the units as accurate as the k-th, as (layer, unit): those taken, those left out.
+
+    Both are empty where the k best are so by accuracy alone. Only the order of ties (P3) decides
+    between the two, and another program may take others.
+
+    Raises:
+        ConfigError: k is not between 1 and the number of units.
+    """
+    layer, unit = best_units(accuracy, k)[-1]
+    ranked = [(int(layer), int(unit)) for layer, unit in rank_units(accuracy)]
+    tied = accuracy[layer, unit]
+    taken = [pair for pair in ranked[:k] if accuracy[pair] == tied]
+    left_out = [pair for pair in ranked[k:] if accuracy[pair] == tied]
+    return (taken, left_out) if left_out else ([], [])

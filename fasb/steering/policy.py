@@ -1,17 +1,16 @@
 """Policies: when to steer, how strongly, how far back. Arithmetic on p; knows no model.
 
 `Policy.fires` is the one place where p becomes "this answer deviates"; decoding, streaming, scoring
-and side effects all ask it. `decide` replays a whole trace through it.
+and side effects all ask it. `steering/decide.py` replays a whole trace through it.
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from fasb.errors import ConfigError
-from fasb.steering.trace import OPEN, Decision, Trace
 
 When = Literal["never", "always", "prompt", "token", "oracle"]
 STRONGEST, MOST_TOKENS, MOST_BACKTRACKS, MOST_ANSWERS = 10**6, 10**6, 1000, 1000
@@ -231,112 +230,3 @@ class Policy:
         for key in ("alpha", "beta", "resample", "guide", "safe", "release"):
             values[key] = None if values[key] is None else float(values[key])
         return values
-
-
-def decide(trace: Trace, policy: Policy) -> Decision:
-    """Return what happens to each generated answer (docs/method.md G2-G7).
-
-    The check after token n judges state n (`newest`) or n - 1 (`previous`); the first that fires
-    counts. An unfinished row (`OPEN`) must have been left where it fired, and gets the decision
-    that the whole row would.
-
-    Raises:
-        ValueError: the policy needs p and the trace has none.
-    """
-    if policy.when == "oracle":
-        return _judged(trace, policy)
-    if policy.when in ("always", "never"):
-        # the state of the token that ended an answer predicts nothing
-        return _unread(trace, policy, trace.length - (trace.ended != OPEN))
-    first = 0 if policy.when == "prompt" else 1  # an answer without tokens is not judged
-    return _first_firing(trace, policy, first, behind=int(policy.judged == "previous"))
-
-
-def highest_judged(trace: Trace, policy: Policy) -> Float[np.ndarray, " row"]:
-    """Return the highest p that the policy judges in each generated answer, whatever its beta.
-
-    An answer fires if and only if this lies above beta (`when: token`, without budget).
-
-    Raises:
-        ValueError: the trace has no p.
-    """
-    if trace.p is None:
-        raise ValueError("this needs p; observe the trace first")
-    length = trace.length[:, None]
-    n = np.broadcast_to(np.arange(trace.p.shape[1]), trace.p.shape)
-    due = (n >= 1) & (n <= length) & policy.due(n, np.zeros_like(n), n == length)
-    behind = int(policy.judged == "previous")
-    judged = trace.p[:, np.maximum(n[0] - behind, 0)]
-    return np.where(due, judged, -np.inf).max(axis=1)
-
-
-def decide_choice(trace: Trace, policy: Policy) -> Decision:
-    """Return what happens to each candidate answer of a multiple choice (docs/method.md M4-M6).
-
-    State 0 of the trace is the first position that may be edited; a row without any has length -1.
-    State n is judged itself, whatever `judged` says (M5); on firing, states from `Policy.kept` on
-    are edited.
-
-    Raises:
-        ValueError: the policy needs p and the trace has none.
-    """
-    if policy.abstain:  # no candidate can be declined
-        policy = replace(policy, when="never", abstain=False)
-    if policy.when in ("always", "never", "oracle"):
-        # nobody judges a candidate answer, so an oracle steers none
-        return _unread(trace, policy, trace.length)
-    return _first_firing(trace, policy, first=0, behind=0)
-
-
-def _unread(trace: Trace, policy: Policy, last: Int[np.ndarray, " row"]) -> Decision:
-    """Return what is known without p: who is steered from state `after` on, if there is one.
-
-    last: each row's last state whose prediction counts.
-    """
-    at = np.full(len(trace.length), policy.after)
-    fired = (last >= at) & (policy.when == "always")
-    return _decision(trace, fired, at, at, np.where(fired, policy.alpha, 0.0))
-
-
-def _judged(trace: Trace, policy: Policy) -> Decision:
-    """Return what follows from the verdicts: answers that are not true go back s tokens."""
-    if trace.wrong is None:
-        raise ValueError("this policy needs verdicts on the unsteered answers")
-    nothing = np.zeros((len(trace.length), 1))
-    kept = policy.kept(nothing, trace.length, 0 * trace.length)
-    fired = trace.wrong & (kept < trace.length)
-    return _decision(trace, fired, trace.length, kept, np.where(fired, policy.alpha, 0.0))
-
-
-def _first_firing(trace: Trace, policy: Policy, first: int, behind: int) -> Decision:
-    """Replay a trace from the check after `first` tokens on; that after n judges n - `behind`."""
-    n_rows, at_start = len(trace.length), np.zeros(len(trace.length), dtype=np.int64)
-    if trace.p is None:
-        raise ValueError("this policy needs p; observe the trace first")
-    fired, fired_at = np.zeros(n_rows, dtype=bool), at_start.copy()
-    judged = np.zeros(n_rows, dtype=trace.p.dtype)
-    for n in range(first, trace.p.shape[1]):
-        p = trace.p[:, max(n - behind, 0)]
-        # an open row was left where it fired, which without going back was not its end
-        ended = (trace.length == n) & ((trace.ended != OPEN) | policy.backtrack)
-        fires = policy.fires(p, np.full(n_rows, n), at_start, ended)
-        new = fires & (n <= trace.length) & ~fired
-        fired_at[new], judged[new] = n, p[new]
-        fired |= new
-    kept = policy.kept(trace.p, fired_at, at_start)
-    return _decision(trace, fired, fired_at, kept, policy.strength(judged))
-
-
-def _decision(
-    trace: Trace,
-    fired: Bool[np.ndarray, " row"],
-    fired_at: Int[np.ndarray, " row"],
-    kept: Int[np.ndarray, " row"],
-    strength: Float[np.ndarray, " row"],
-) -> Decision:
-    return Decision(
-        fired,
-        np.where(fired, kept, trace.length),
-        np.where(fired, strength, 0.0),
-        np.where(fired, fired_at, trace.length),
-    )

@@ -33,7 +33,7 @@ from jaxtyping import Int
 from fasb.artifacts import Store, stamp_of
 from fasb.data.prompts import clean_answer
 from fasb.data.protocol import Question
-from fasb.decoding.decode import Answers, check, sweep, trace
+from fasb.decoding.decode import check, sweep, trace
 from fasb.decoding.score import Scores, encode_choices, score_sweep
 from fasb.decoding.side_effects import side_effects
 from fasb.errors import ArtifactError
@@ -45,7 +45,7 @@ from fasb.settings import DecodingSettings, ModelSettings, PromptSettings
 from fasb.steering.bundle import Bundle
 from fasb.steering.fingerprint import Fingerprint
 from fasb.steering.policy import Policy
-from fasb.steering.trace import Trace
+from fasb.steering.trace import Answers, Trace
 from fasb.study.progress import say
 from fasb.study.shards import WHOLE, Shard
 

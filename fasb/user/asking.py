@@ -11,12 +11,13 @@ import numpy as np
 from jaxtyping import Float
 
 from fasb.data.protocol import Question
-from fasb.decoding.decode import Answers, Seen, observe_all, sweep, trace
+from fasb.decoding.decode import sweep, trace
+from fasb.decoding.deviation import Seen, observe_all
 from fasb.decoding.score import Choice, encode_choices, score, score_sweep
 from fasb.metrics.answers import choice_rows
 from fasb.model.load import LoadedModel
 from fasb.steering.bundle import Bundle
-from fasb.steering.trace import Trace
+from fasb.steering.trace import Answers, Trace
 from fasb.user.steering import prompts_of, texts_of
 
 

@@ -21,6 +21,7 @@ from fasb.data.protocol import Question, Split
 from fasb.data.splits import split
 from fasb.errors import ArtifactError, ConfigError
 from fasb.extensions import validated
+from fasb.fitting.anchors import tied_units
 from fasb.fitting.bank import Bank, collect, texts_of
 from fasb.fitting.calibration import calibrated, p_of_bank
 from fasb.fitting.fold import fit_parts
@@ -361,7 +362,7 @@ def _quality(training: Training, bundle: Bundle, read: Read) -> dict[str, Any]:
     heads = [(layer, head, float(accuracy[layer, head])) for layer, head in tracker.at.tolist()]
     counts = {"n_validation": int(rows.sum()), "n_test": int(test.sum())}
     about = {"kind": kind, "heads": heads, "chance": max(false, true), "auc": auc, "ece": ece}
-    return about | counts
+    return about | counts | {"tied": tied_units(accuracy, len(heads))[1]}
 
 
 def kind_of_score(tracker: Tracker) -> ClassifierKind:

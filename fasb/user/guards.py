@@ -12,13 +12,13 @@ import numpy as np
 from jaxtyping import Bool
 
 from fasb.data.protocol import Question
-from fasb.decoding.decode import Answers, observe_all
+from fasb.decoding.deviation import observe_all
 from fasb.metrics.answers import degenerate
 from fasb.metrics.calibration import conformal_threshold
 from fasb.model.load import LoadedModel
 from fasb.steering.bundle import Bundle
-from fasb.steering.policy import highest_judged
-from fasb.steering.trace import LIMIT, Trace
+from fasb.steering.decide import highest_judged
+from fasb.steering.trace import LIMIT, Answers, Trace
 from fasb.user.asking import Answered, encoded_choices, surprise
 from fasb.user.steering import texts_of
 

@@ -100,10 +100,12 @@ def _tracker(tracker: Mapping[str, Any]) -> list[str]:
     )
     auc = "one class only" if tracker["auc"] is None else f"{tracker['auc']:.2f}"
     before, after = tracker["ece"]
+    tied = ", ".join(f"{layer}.{head}" for layer, head in tracker.get("tied", ()))
+    ties = f"; as accurate as the last anchor, but left out: {tied}" if tied else ""
     return [
         f"tracker   best heads (layer.head): {heads} of {tracker['n_validation']} states told "
         f"right, chance {100 * tracker['chance']:.0f} %; AUC of p on {tracker['n_test']} states "
-        f"held out: {auc}; calibration error {before:.2f}, calibrated {after:.2f}"
+        f"held out: {auc}; calibration error {before:.2f}, calibrated {after:.2f}{ties}"
     ]
 
 

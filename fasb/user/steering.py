@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from fasb.data.prompts import Asked, clean_answer
-from fasb.decoding.decode import Answers, answer, check
+from fasb.decoding.decode import answer, check
 from fasb.extensions import validated
 from fasb.model.chat import encode_prompts
 from fasb.model.load import LoadedModel, load_model, wrap
 from fasb.settings import ModelSettings
 from fasb.steering.bundle import Bundle
+from fasb.steering.trace import Answers
 
 
 @dataclass(frozen=True, slots=True)

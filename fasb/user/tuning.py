@@ -15,7 +15,6 @@ import numpy as np
 
 from fasb.data.prompts import unended_thought
 from fasb.data.protocol import Question
-from fasb.decoding.decode import Answers
 from fasb.errors import ConfigError, DataError
 from fasb.judges.ask import run_judge
 from fasb.metrics.answers import true_info, verdict
@@ -23,6 +22,7 @@ from fasb.model.load import LoadedModel
 from fasb.search import Tried, best_of
 from fasb.settings import JudgeSettings
 from fasb.steering.bundle import Bundle
+from fasb.steering.trace import Answers
 from fasb.user.asking import Answered, ask, mc2_as_generated, observed, steered
 from fasb.user.guards import Harm, Limits, harm, thresholds
 from fasb.user.steering import texts_of

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from fasb.study import cells
 from fasb.study.cells import Cell
 from fasb.study.config import Study
+from fasb.study.progress import say
 from fasb.study.stage import (
     EACH_FITTED_CELL,
     Paths,
@@ -15,11 +16,12 @@ from fasb.study.stage import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     import fasb.data.protocol
     import fasb.fitting.training
     import fasb.model.load
+    from fasb.fitting.recipe import Recipe
 
 BANK = "results/activations/{0.model}/{0.dataset}/{1}.h5"
 
@@ -109,14 +111,40 @@ def vectors(study: Study, cell: Cell, paths: Paths) -> None:
     folds = read_splits(paths["splits"])
     check_splits(paths["anchors"], folds)
     questions = read_questions(paths["questions"])
-    trainings = []
+    trainings, recipes = [], study.recipes(cell.dataset)
     # loaded when a method asks for it, once for all folds
     model = cache(lambda: _load_model(study, cell))
     for fold in range(len(folds)):
         training = training_of(study, cell, paths, fold, questions, model)
         know_fitted(training, paths["trackers"], paths["anchors"])
+        say_ties(training, recipes)
         trainings.append(training)
-    fit_vectors(trainings, study.recipes(cell.dataset), paths["vectors"], paths.made_by())
+    fit_vectors(trainings, recipes, paths["vectors"], paths.made_by())
+
+
+def say_ties(training: "fasb.fitting.training.Training", recipes: "Iterable[Recipe]") -> None:
+    """Name the heads of a fold that only the order of ties (P3) makes anchors, for every k."""
+    from fasb.fitting.anchors import tied_units
+    from fasb.fitting.fold import KINDS
+
+    wanted = set()
+    for recipe in recipes:
+        for settings in (recipe.method, recipe.gate_settings):
+            wanted |= {k for k in [getattr(settings, "k", None)] if k is not None}
+    for kind in KINDS:
+        accuracy = training.accuracy(kind)
+        for k in sorted(wanted):
+            taken, left_out = tied_units(accuracy, min(k, accuracy.size))
+            if left_out:
+                say(
+                    f"fold {training.fold}, {kind}, k = {k}: the last heads tie at "
+                    f"{100 * accuracy[taken[0]]:.1f} %; taken (layer.head) {_named(taken)}, "
+                    f"left out {_named(left_out)}"
+                )
+
+
+def _named(heads: "Sequence[tuple[int, int]]") -> str:
+    return ", ".join(f"{layer}.{head}" for layer, head in heads)
 
 
 def training_of(
