@@ -36,6 +36,7 @@ class BacktrackController:
     def __init__(self, bundle: Bundle, sequences: Sequences) -> None:
         self._policy, self._reads_p = bundle.policy, bundle.reads_p
         n_rows, always = len(sequences.n), bundle.policy.steers_from_start
+        # what steers from the start has fired once, before the first token
         self.rounds = np.full(n_rows, int(always))
         self.base = np.zeros(n_rows, dtype=np.int64)
         self._steers = self.rounds > 0
@@ -129,12 +130,15 @@ class BacktrackController:
         again = []
         for i, row in enumerate(rows.tolist()):
             stays = int(kept[i])
+            # copies, as the row is cut below
             firing = Firing(
                 int(n[i]), stays, float(more[i]), sequences.answer(row), sequences.p[row].copy()
             )
             self.last[row] = firing
             self.first.setdefault(row, firing)
+            # state `stays`, of the last kept token, is run again under the edit
             sequences.p[row, stays:] = np.nan
+            # strengths add up (X1); of other positions state 0 says what is in force
             in_force = sequences.edited[row, stays if sequences.positions == "from_answer" else 0]
             if sequences.roll_back(row, stays, float(in_force) + firing.strength):
                 again.append(row)
@@ -146,6 +150,7 @@ class BacktrackController:
     def _adjust_strength(self, sequences: Sequences, rows: Int[np.ndarray, " n"]) -> None:
         """Set what rows that go on are steered with after the state that was just run."""
         rows = rows[self._steers[rows]]
+        # X3, X4: of the state that was just run
         p = sequences.p[rows, sequences.n[rows]]
         if self._policy.reestimate:
             sequences.strength[rows] = self._policy.alpha * p.astype(np.float64)

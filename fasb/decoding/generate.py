@@ -120,6 +120,7 @@ class DecodingBatch:
         self._place[places] = rows
         self._cached[places] = [len(text) for text in texts]
         self._edited |= bool(sequences.strength[list(rows)].any())
+        # cloned before they are written to, as both may be one tensor
         index = torch.from_numpy(places).to(token.device)
         self._newest, self._fed = self._newest.clone(), self._fed.clone()
         self._newest[index] = token
@@ -131,6 +132,7 @@ class DecodingBatch:
         """Run every row's newest token; return what follows."""
         sequences, taken = self._sequences, self._place >= 0
         rows = self._place[taken]
+        # a free place, -1, reads the last row here; what that gives is dropped
         strength = np.where(taken, sequences.strength[self._place], 0.0)
         ids, longest = self._newest, int(self._cached[taken].max())
         alone = self._cached == 0  # nothing stands before the newest token
@@ -173,6 +175,7 @@ class DecodingBatch:
     @torch.inference_mode()
     def shrink(self) -> None:
         """Give up free places once they are a quarter of the batch."""
+        # not at every free place, as it copies what stays of the cache
         if 0 < 4 * self.n_free >= self.size > self.n_free:
             stays = np.flatnonzero(self._place >= 0)
             self._place, self._cached = self._place[stays], self._cached[stays]
@@ -196,7 +199,7 @@ class DecodingBatch:
         self, batch: Batch, strength: Float[Tensor, "row column"] | None
     ) -> tuple[Float[Tensor, "row 1 vocab"], Float[Tensor, " row"] | None]:
         """Return logits and p of the last column."""
-        with self.hooked():
+        with self.hooked():  # enters the hooks where nobody has, as in a stream
             if self._dial is not None:
                 self._dial.strength = strength
             logits = forward(self._model, batch, keep=1)
@@ -230,6 +233,7 @@ class DecodingBatch:
             ModelError: a logit or a tracked activation is not finite.
         """
         # the largest logit is NaN where any is, whichever token was drawn
+        # all go in one type, and float64 holds token ids exactly
         columns = [token[:, 0].double(), logits[:, 0].amax(-1).double()]
         columns += [] if p is None else [p.double()]
         found = torch.stack(columns, 1).cpu().numpy()[taken]
@@ -252,6 +256,7 @@ def generate(
         try:
             if len(rolled_back):
                 batch.roll_back(rolled_back)
+            # not one by one: to admit rows is a pass of its own
             new = waiting[: batch.n_free] if 8 * batch.n_free >= batch.size else []
             if not waiting:
                 batch.shrink()
@@ -259,6 +264,7 @@ def generate(
         except torch.OutOfMemoryError:
             if batch.size == 1:
                 raise
+            # nothing of this pass was accepted: rows go on from the tokens they have
             waiting = sequences.order([*waiting, *batch.inside])
             batch.resize(batch.size // 2)
             rolled_back = rolled_back[:0]
@@ -285,6 +291,7 @@ def _take(
     rows = output.rows
     again: list[int] = []
     fired = np.zeros(len(rows), dtype=bool)
+    # `newest` judges the state just run, before its next token; `previous` behind it (G2)
     sequences.record_pass(rows, output.p)
     if controller is not None:
         fired, again = controller.roll_back(sequences, rows, accepted=False)

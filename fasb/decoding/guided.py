@@ -47,6 +47,7 @@ def write_guided(model: LoadedModel, prompts: Prompts, bundle: Bundle) -> Chosen
         for row, one in zip(rows, found, strict=True):
             answers[row], ended[row] = one.tokens, one.ended
 
+    # every row runs so many texts at once
     size = max(1, bundle.decoding.batch // among)
     in_batches([len(prompt) for prompt in prompts], size, run)
     after = Trace.of(answers, ended.tolist())
@@ -77,7 +78,7 @@ def _write(
             for row, place, tokens in zip(rows.tolist(), at.tolist(), token.tolist(), strict=True):
                 text = sequences.text(row)
                 candidates += [[*text, one] for one in tokens]
-                begins += [(place, len(text))] * among
+                begins += [(place, len(text))] * among  # all but the new token is in the cache
             looked = _look(model, candidates, recorder, tracker, looked.known, begins)
             value = logprob - policy.guide * looked.p.reshape(-1, among)
             best = value.argmax(-1, keepdim=True)

@@ -34,6 +34,7 @@ def steered(bundle: Bundle, tokenizer: Any, siblings: bool = False) -> Callable[
         BundleError: the bundle does not belong to the model (from `generate`).
         ConfigError: `generate` was asked for what cannot be steered (from `generate`).
     """
+    # by identity, and kept: so no other model can get the same id
     loaded: dict[int, LoadedModel] = {}
 
     def decode(model: Any, input_ids: Tensor, generation_config: Any, **inputs: Any) -> Tensor:
@@ -48,6 +49,7 @@ def steered(bundle: Bundle, tokenizer: Any, siblings: bool = False) -> Callable[
         known = replace(
             loaded[id(model)], eos=frozenset([eos] if isinstance(eos, int) else eos or [])
         )
+        # `generate` has turned max_new_tokens into max_length by now
         n_new = generation_config.max_length - input_ids.shape[1]
         wanted = replace(
             bundle,

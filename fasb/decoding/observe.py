@@ -73,6 +73,7 @@ class TrackerGroup:
         for tracker in trackers:
             known = units.setdefault(tracker.site, {})
             pairs = [(layer, unit) for layer, unit in tracker.at.tolist()]
+            # a unit's number among those of its site, in the order in which trackers name them
             found = [known.setdefault(pair, len(known)) for pair in pairs]
             places.append(torch.tensor(found, device=device))
         at = {site: torch.tensor(list(known)).reshape(-1, 2) for site, known in units.items()}
@@ -145,6 +146,7 @@ def score_batch(
     batch = _batch_of(model, texts, prefix)
     with trackers.recording(model.layout) as recorders, editing(model.layout, edit) as dial:
         dial.strength = right_aligned([text.strength for text in texts], batch.width, model.device)
+        # logits at a token are of the next one, so the last token's are of none
         logits = forward(model, batch, keep=n_last)[:, :-1]
         p = trackers.deviation(recorders, n_last, model.device)
     ids = batch.ids[:, batch.width - n_last + 1 :]
@@ -208,6 +210,7 @@ def _check_finite(
     model: LoadedModel, x: Float[np.ndarray, "row last"], n_own: Sequence[int], what: str
 ) -> None:
     """Refuse what is not finite among each row's own last values; padding may be anything."""
+    # columns counted from the right, where each row's own are
     own = np.arange(x.shape[1], 0, -1) <= np.array(n_own)[:, None]
     if not np.isfinite(x[own]).all():
         raise not_finite(model, what)

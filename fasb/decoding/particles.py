@@ -38,6 +38,7 @@ class Chosen:
 def write_particles(model: LoadedModel, prompts: Prompts, bundle: Bundle) -> Chosen:
     """Return each prompt's best draw; random numbers are a prompt's own, whatever the batch."""
     particles, seed = Particles(model, prompts, bundle), bundle.decoding.seed
+    # a seed of its own: draws are numbered from 0 to best_of - 1
     chooser = Sampler(temperature=1.0, seed=seed_of(seed, bundle.policy.best_of))
     chance = chooser.chances(prompts, bundle.decoding.tokens)
     looks = np.zeros(len(prompts), dtype=np.int64)
@@ -45,6 +46,7 @@ def write_particles(model: LoadedModel, prompts: Prompts, bundle: Bundle) -> Cho
         particles.write_on()
         particles.look(rows)
         looks[rows] += 1
+        # where all draws have ended, `best` chooses among them as they are
         for row in particles.open_rows().tolist():
             particles.resample(row, chance[row, looks[row] - 1])
     return Chosen(particles.best(), particles.decoded, looks)
@@ -80,12 +82,14 @@ class Particles:
             for row in rows:
                 limit = min(len(texts[row]) + bundle.policy.s, most)
                 starts.append(Start(self._prompts[row], texts[row], limit))
+            # draws that go on from one text part again, as each has its own random numbers
             decoding = seeded(bundle.decoding, draw)
             sequences = Sequences(self._model, starts, decoding, bundle.prompt.stop)
             batch = DecodingBatch(self._model, sequences, decoding, self._prefix)
             written = complete(sequences, batch)
             for row, one in zip(rows, written, strict=True):
                 texts[row] = texts[row] + one.tokens
+                # LIMIT may be that of these s tokens only
                 unfinished = one.ended == LIMIT and len(texts[row]) < most
                 self.ended[draw, row] = OPEN if unfinished else one.ended
                 self.decoded[row] += len(one.tokens)
@@ -108,6 +112,7 @@ class Particles:
     def resample(self, row: int, chance: float) -> None:
         """Let each draw of a row go on from one that is drawn among all of them."""
         chosen = resampled(self.p[:, row], self._bundle.policy.resample, chance)
+        # all are looked up before any is replaced
         of_row = [self.texts[draw][row] for draw in chosen]
         for texts, text in zip(self.texts, of_row, strict=True):
             texts[row] = text
@@ -127,6 +132,7 @@ def resampled(
 
     chance: one number in [0, 1). A draw with share w of n is taken floor(n w) or ceil(n w) times.
     """
+    # the lowest p weighs 1, so that never all of them underflow to 0
     share = np.exp(-weight * (p - p.min()))
     upto = np.cumsum(share / share.sum())
     places = (chance + np.arange(len(p))) / len(p)

@@ -55,10 +55,12 @@ class Sampler:
             .softmax(-1)
             .sort(dim=-1, descending=True, stable=True)
         )
+        # a token stays while those before it hold less than top_p, so one always does
         before = p.cumsum(-1) - p
         p = p.where(before < self.top_p, 0.0)
         share = p.cumsum(-1)
         drawn = torch.from_numpy(chance).to(share)[..., None] * share[..., -1:]
+        # token i is drawn from [share[i - 1], share[i]); by rounding the last may be passed
         place = torch.searchsorted(share, drawn, right=True).clamp(max=share.shape[-1] - 1)
         return token.gather(-1, place)[..., 0]
 
@@ -71,6 +73,7 @@ def seeded(decoding: DecodingSettings, draw: int) -> DecodingSettings:
 
 def seed_of(seed: int, draw: int) -> int:
     """Return the seed of one of several draws of the same answers."""
+    # seed + draw would give neighbouring seeds the same draws
     return int(np.random.SeedSequence([seed, draw]).generate_state(1)[0])
 
 

@@ -139,8 +139,10 @@ def score_sweep(
     if not choices or not bundles:
         return found
     size = batch or bundles[0].scoring.batch
+    # one answer at least, whatever its length
     size = min(size, _most_tokens(model) // max(c.n_states for c in choices) or 1)
     grid = _Grid.of(model, bundles)
+    # of each, a prefix leaves out at least the last token, whose state is looked at
     beginnings = [choice.tokens[: choice.seen_from + 1] for choice in choices]
     prefix = shared_prefix(model, beginnings)
 
@@ -202,6 +204,7 @@ def _choice(
     n_before = 0
     if scoring.span == "released" or scoring.start == "released":
         n_before = len(model.encode([text.before])[0])
+    # released places are counted from the question's tokens (M2, M3)
     scored = inside[0] if scoring.span == "offsets" else n_before + RELEASED_SPAN
     first = n_before + RELEASED_START
     if scoring.start != "released":
@@ -251,6 +254,7 @@ def _score_block(
         decision = _decide(choices, bundle, None if number is None else plain.states(number))
         logprob = plain.total.copy()
         found.append(Scores(logprob, decision.fired, decision.kept, decision.strength))
+    # what stands before an edit is taken from the unsteered pass
     known = prefix_of([choice.tokens for choice in choices], seen.batch)
     budget = len(choices) * max(len(choice.tokens) for choice in choices)
     budget = min(budget, _most_tokens(model))
@@ -294,6 +298,7 @@ class _PlainPass:
         """Return the summed log-probability of an answer's tokens that count, up to token `end`."""
         choice, n = self.choices[row], len(self.choices[row].tokens)
         of_tokens = self._seen.logprob[row]
+        # its columns are the last tokens of the batch: token i is at n_columns - n + i
         n_columns = len(of_tokens)
         first, last = n_columns - (n - choice.scored_start), n_columns - (n - end)
         return float(of_tokens[first : max(first, last)].sum(dtype=np.float64))
@@ -303,6 +308,7 @@ def _decide(
     choices: Sequence[Choice], bundle: Bundle, seen: list[Float[np.ndarray, " _"]] | None
 ) -> Decision:
     """Ask the policy about each row's editable positions; state 0 is the first of them."""
+    # number of each row's last state; -1 where there is none (M7)
     length = np.array([max(len(choice.tokens) - 1 - choice.first_state, -1) for choice in choices])
     p = None
     if seen is not None:
@@ -310,6 +316,7 @@ def _decide(
         p = np.full((len(choices), width), np.nan, dtype=seen[0].dtype)
         for row, choice in enumerate(choices):
             first = choice.first_state
+            # state 0 is then the one before the answer, wherever editing begins
             if bundle.policy.when == "prompt":
                 first = choice.scored_start - 1
             states = seen[row][first - choice.seen_from :][: length[row] + 1]
@@ -323,6 +330,7 @@ def _ranked(seen: Sequence[Float[np.ndarray, " _"]]) -> Scores:
     """Return log(1 - p) at each answer's last token as its log-probability: p alone ranks (C7)."""
     p = np.array([states[-1] for states in seen], dtype=np.float64)
     nothing = _nothing_scored(len(seen))
+    # 1 - p of 0 would be minus infinity
     return replace(nothing, logprob=np.log1p(-np.minimum(p, 1 - 1e-12)))
 
 

@@ -131,6 +131,7 @@ class Sequences:
 
     def strengths(self, row: int) -> list[float]:
         """Return what each token of the row's text is edited with when all of it is run."""
+        # state 0 is the prompt's last token: n_prompt - 1 tokens stand before the states
         n = int(self.n[row])
         states = [*self.edited[row, :n].tolist(), float(self.strength[row])]
         before = states[0] if self.positions == "all" else 0.0
@@ -139,6 +140,7 @@ class Sequences:
     def plain_beginning(self, row: int) -> tuple[int, int]:
         """Return with which of the prefix's texts a row begins, and its unedited tokens."""
         start = self._starts[row]
+        # the last kept token is run under the edit, as its state predicts the first new one (G9)
         n_plain = len(start.prompt) + len(start.kept) - 1
         strengths = self.strengths(row)[:n_plain]
         first_edited = next((i for i, strength in enumerate(strengths) if strength), n_plain)
@@ -165,6 +167,7 @@ class Sequences:
         self.decoded[rows] += 1
         if self.positions == "prompt_end":
             self.strength[rows] = 0.0
+        # later lines win: an end of sequence over a stop string, and both over the limit
         self.ended[rows[self.n[rows] >= self.limit[rows]]] = LIMIT
         for row in rows[self._ending.suspect[token]].tolist():
             if self._ending.stopped(self._model, self.answer(row)):
@@ -180,6 +183,7 @@ class Sequences:
         active = np.zeros(kept + 1, dtype=bool)
         active[edited_states(self.positions, kept)] = True
         again = active[:kept] & (self.edited[row, :kept] != strength)
+        # a slice is a view, so this writes to `edited` itself
         self.edited[row, :kept][active[:kept]] = strength
         self.n[row], self.ended[row] = kept, OPEN
         self.strength[row] = strength if active[kept] else 0.0

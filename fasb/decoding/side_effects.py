@@ -59,6 +59,7 @@ def _of_batch(
 ) -> Float[np.ndarray, "bundle law quantity text"]:
     plain, ids = _logits(model, texts, None, None)
     lengths = torch.tensor([[len(text)] for text in texts], device=ids.device)
+    # [row, token]: texts stand at the right
     real = torch.arange(ids.shape[1], 0, -1, device=ids.device) <= lengths
     found = np.full((len(bundles), 2, 3, len(texts)), np.nan)
     for i, bundle in enumerate(bundles):
@@ -97,6 +98,7 @@ def _by_policy(
     if policy.when in ("prompt", "oracle"):
         return None
     if policy.when != "token" or bundle.tracker is None:
+        # the first `after` tokens of each text stay as they are (C1)
         left = torch.tensor([[len(text) - policy.after] for text in texts], device=real.device)
         begun = torch.arange(real.shape[1], 0, -1, device=real.device) <= left
         return _everywhere(bundle, real & begun)

@@ -47,6 +47,7 @@ class SlotLayer(DynamicLayer):
         **_kwargs: object,
     ) -> tuple[Tensor, Tensor]:
         """Write tokens to their slots; return keys and values of all slots that are seen."""
+        # in place: the library's torch.cat would copy the whole cache at every token
         end = self.start + key_states.shape[2]
         self.keys[:, :, self.start : end] = key_states
         self.values[:, :, self.start : end] = value_states
@@ -75,6 +76,7 @@ class SlotLayer(DynamicLayer):
         """Put the given slots of other keys and values into these rows' slots up to `end`."""
         begin = end - source.shape[1]
         for buffer, x in zip((self.keys, self.values), states, strict=True):
+            # an index of gather: [new, kv_head, slot, head_dim]
             at = source.to(x.device)[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[3])
             buffer[rows.to(x.device), :, begin:end] = x.gather(2, at)
 
@@ -97,6 +99,7 @@ class SlotCache:
     """
 
     def __init__(self, n_rows: int, whole: bool = True) -> None:
+        # slots from `first` to before `end` are in use; all newest tokens are at end - 1
         self._n_rows, self._whole, self._first, self._end = n_rows, whole, 0, 0
         self._cache: DynamicCache | None = None
         self._mask: Tensor = torch.zeros(n_rows, 0, dtype=torch.long)
@@ -117,6 +120,7 @@ class SlotCache:
     def roll_back(self, rows: Sequence[int], dropped: Sequence[int]) -> None:
         """Take the last `dropped` tokens out of each of these rows."""
         index = torch.tensor(rows, device=self._mask.device)
+        # copies, as the slots that are read and written overlap
         layers = [layer.slots_of(index, self._first, self._end) for layer in self._layers]
         self._copy(rows, layers, self._mask[index, self._first : self._end], dropped)
 
@@ -165,6 +169,7 @@ class SlotCache:
         """Make these slots the rows' last ones, without the last `dropped` of each."""
         width, device = mask.shape[1], mask.device
         at, back = torch.tensor(rows, device=device), torch.tensor(dropped, device=device)
+        # moved right by what is dropped; what comes from left of the slots is masked
         source = torch.arange(width, device=device) - back[:, None]
         inside = source.clamp(min=0)
         for ours, theirs in zip(self._layers, layers, strict=True):
@@ -174,6 +179,7 @@ class SlotCache:
 
     def _make_room(self, end: int) -> None:
         """Make new buffers with room behind `end`, up to which everything that is seen moves."""
+        # rounded up
         n_slots = -(-(end + SLACK) // ALIGNED) * ALIGNED
         n_seen = self._end - self._first
         mask = self._mask.new_zeros(self._n_rows, n_slots)

@@ -72,6 +72,7 @@ class _Told:
         """
         sequences = self.sequences
         if self.controller.rounds[0] > self.rounds:
+            # the sequences hold what stays; what was dropped is in the firing alone
             firing = self.controller.last[0]
             yield from self._tokens(firing.tokens, firing.p)
             seen = firing.p[~np.isnan(firing.p)]  # nothing, where it steers from a token on

@@ -38,12 +38,13 @@ def commit_of(settings: ModelSettings) -> str:
         ModelError: the model cannot be had.
     """
     if Path(settings.path).exists() or Path(settings.path).suffix == GGUF:
-        source_of(settings.path)
+        source_of(settings.path)  # says what is wrong with a file
         return ""
     with explained(settings):
         file = huggingface_hub.hf_hub_download(
             settings.path, "config.json", revision=settings.revision
         )
+    # the cache keeps a file as snapshots/COMMIT/config.json
     return Path(file).parent.name
 
 
@@ -120,7 +121,7 @@ def weights_at_hand(settings: ModelSettings) -> bool:
         with explained(settings):
             names = set(json.loads(index.read_text())["weight_map"].values())
     found = all((folder / name).is_file() for name in names or ("model.safetensors",))
-    found = found or (not names and any(folder.glob("pytorch_model*.bin")))
+    found = found or (not names and any(folder.glob("pytorch_model*.bin")))  # older checkpoints
     if not found and (constants.HF_HUB_OFFLINE or Path(settings.path).is_dir()):
         raise ModelError(f"{settings.path}: {_incomplete(settings)}")
     return found
@@ -162,6 +163,7 @@ def weight_bytes(config: Any, dtype: str) -> int:
     """
     from transformers import AutoModelForCausalLM
 
+    # on this device tensors have shapes and no memory
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -268,6 +270,7 @@ def _by_text(error: BaseException, settings: ModelSettings) -> str:
         return f"too large for {settings.device} in {settings.dtype}; {_smaller(settings)}"
     if "no file named" in line or "not appear to have" in line:
         return _incomplete(settings)
+    # its name is compared, so that pickle is imported nowhere
     if type(error).__name__ == "UnpicklingError":
         return "its pickled weights hold more than weights; ask for a safetensors checkpoint"
     if "Unrecognized configuration class" in line:
@@ -319,6 +322,7 @@ def _gpu_bytes(device: torch.device) -> int:
 
 
 def _host_bytes() -> int:
+    # psutil sees the machine, not its container; where that has no limit the file says "max"
     limit = CGROUP_LIMIT.read_text().strip() if CGROUP_LIMIT.is_file() else "max"
     free = int(psutil.virtual_memory().available)
     return free if limit == "max" else min(free, int(limit))

@@ -115,9 +115,11 @@ def batch_of(
     if prefix is not None and begins is None:
         begins = [(0, _shared(text, prefix.texts[0])) for text in texts]
     known = [n for _, n in begins] if begins is not None else [0] * len(texts)
+    # Q of the layout above, and the slots in front of the input
     width = max(length - n for length, n in zip(lengths, known, strict=True))
     n_cached = max(*lengths, width) - width
     device = model.device
+    # tokens of each row in the cache; where negative, so many input slots are masked
     start = torch.tensor([length - width for length in lengths], device=device)
     columns = [[model.pad] * max(width - len(text), 0) + list(text[-width:]) for text in texts]
     slots = torch.arange(n_cached + width, device=device)
@@ -135,8 +137,11 @@ def _fill(
     device, n_slots = n_masked.device, prefix.layers[0][0].shape[2]
     index = torch.tensor(of, device=device)[:, None]
     first = torch.tensor([n_slots - len(prefix.texts[i]) for i in of], device=device)
+    # masked slots repeat the text's first one: nobody sees them
     at = first[:, None] + (torch.arange(n_cached, device=device) - n_masked[:, None]).clamp(min=0)
     for layer, (keys, values) in enumerate(prefix.layers):
+        # layers may be on several devices; indices on both sides of a slice give
+        # [row, slot, kv_head, head_dim], hence the transpose
         row, slot = index.to(keys.device), at.to(keys.device)
         cache.update(
             keys[row, :, slot].transpose(1, 2), values[row, :, slot].transpose(1, 2), layer
@@ -167,6 +172,7 @@ def in_batches(lengths: Sequence[int], size: int, run: Callable[[list[int]], Non
         except torch.OutOfMemoryError:
             if size == 1 or len(waiting) == 1:
                 raise
+            # min: of a last, smaller batch, half of `size` could be the same batch again
             size = min(size, len(waiting)) // 2
         else:
             waiting = waiting[size:]
@@ -186,7 +192,7 @@ def forward(model: LoadedModel, batch: Batch, keep: int = 0) -> Float[Tensor, "r
         use_cache=True,
         **arguments,
     ).logits
-    return logits[:, -keep:]
+    return logits[:, -keep:]  # -0 is 0: all of them
 
 
 def _takes(model: LoadedModel, argument: str) -> bool:

@@ -14,8 +14,10 @@ from fasb.model.load import LoadedModel
 from fasb.provenance import content_hash
 from fasb.settings import PromptSettings
 
+# the empty text behind it: templates trim a line break that follows a block
 TODAY = "{% macro strftime_now(format) %}26 Jul 2024{% endmacro %}{{ '' }}"
 """The date for templates that write one into the prompt (C4): answers depend on no day."""
+# private characters, so that what is found in a prompt is this and no word of the template
 SYSTEM, USER = "\uf8f0system\uf8f1", "\uf8f0user\uf8f1"
 
 
@@ -29,6 +31,7 @@ def settled(model: LoadedModel, prompt: PromptSettings) -> PromptSettings:
     chat = prompt.chat
     if chat == "auto":
         chat = "on" if template else "off"
+    # only what was set: a default of plain text would take the place of a chat's own
     given = {**prompt.model_dump(exclude_unset=True), "chat": chat}
     if chat == "off":
         return validated(PromptSettings, given, "prompt")
@@ -82,7 +85,7 @@ def renderer(tokenizer: Any, name: str) -> Render:
                 chat_template=TODAY + template if "strftime_now" in template else template,
                 tokenize=False,
                 add_generation_prompt=opened,
-                enable_thinking=False,
+                enable_thinking=False,  # ignored by templates without it
             )
         )
 

@@ -44,6 +44,7 @@ class ActivationRecorder:
         assert self._seen, "a forward pass inside the block comes first"
         seen, device = self._seen, next(iter(self._seen.values())).device
         self._seen = {}
+        # by layer, as `_places` has it; layers may be on several devices
         layers = [seen[layer].to(device) for layer in sorted(seen)]
         if self.at is None:
             return torch.stack(layers, dim=-3)
@@ -93,6 +94,7 @@ def recording(
 
     with ExitStack() as stack:
         for layer in units:
+            # before the hook of an edit, whichever block was entered first
             _hook(stack, where, layer, record(layer), first=True)
         yield recorder
 
@@ -112,6 +114,7 @@ def editing(layout: Layout, edit: Edit | None) -> Iterator[EditStrength]:
             site = layout.site(change.site)
             _check_width(site, change)
             for layer, index in _units_by_layer(site, change.at).items():
+                # rows and index are both in the order of `at`, so that they belong together
                 rows = (change.at[:, 0] == layer).nonzero()[:, 0]
                 operation = _rows_of(change.operation, rows.to(change.at.device))
                 changer = _changer(site, index, operation, dial)
@@ -129,7 +132,7 @@ def _changer(
         nonlocal operation, index
         if dial.strength is None:
             return None
-        operation = move(operation, x.device, x.dtype)
+        operation = move(operation, x.device, x.dtype)  # kept, so moved once
         strength = dial.strength.to(x.device, x.dtype)[..., None, None]
         by_unit = x.unflatten(-1, (site.units, site.width))
         if whole:
@@ -165,6 +168,7 @@ def _hook(
         # layers of some architectures give their attention weights or router logits as well
         several = isinstance(output, tuple)
         x = output[0] if several else output
+        # one series of all rows' tokens is shown as [row, token, …], and made one again
         changed = see(x.unflatten(0, (n_rows, -1)) if site.layers else x)
         if changed is None:
             return None
@@ -214,6 +218,7 @@ def _rows_of(operation: Operation, rows: Int[Tensor, " some"]) -> Operation:
 
 def _places(at: Int[Tensor, "n 2"]) -> Int[Tensor, " n"]:
     """Return where each unit stands once all are sorted by layer, in their own order within one."""
+    # the second argsort inverts the first, a permutation
     return at[:, 0].cpu().argsort(stable=True).argsort()
 
 

@@ -108,6 +108,7 @@ class Layout:
         if name == "mlp":
             return blocks
         # the block's last linear module takes what the activation function gives
+        # (a path may end at that module itself, which `modules()` gives as well)
         linears = [part for part in blocks.modules[0].modules() if _is_linear(part)]
         width = _input_width(linears[-1]) if linears else 0
         return self._in_feed_forward(NEURONS, "activation function", "NEURONS", width)
@@ -132,6 +133,7 @@ def layout_of(model: nn.Module) -> Layout:
         ModelError: no known projection, or heads that differ between layers.
     """
     name, config = type(model).__name__, _text_config(model)
+    # modules such as Bloom's attention keep a copy of the config's number
     for part in (config, *model.modules()):
         if getattr(part, "pretraining_tp", 1) != 1:
             part.pretraining_tp = 1
@@ -144,6 +146,7 @@ def layout_of(model: nn.Module) -> Layout:
         )
     widths = sorted({_input_width(projection) for projection in projections})
     n_heads = config.num_attention_heads
+    # units are (layer, head), so all layers need as many heads of one width
     if len(widths) > 1 or widths[0] % n_heads:
         raise ModelError(
             f"{name}: attention output projections take {', '.join(map(str, widths))} values, "

@@ -90,6 +90,7 @@ class LoadedModel:
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of the tokens, without special tokens."""
+        # the clean-up would drop spaces before punctuation
         return str(
             self.tokenizer.decode(
                 list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False
@@ -103,6 +104,7 @@ class LoadedModel:
         the one that completes it adds it.
         """
         pieces, before = [], ""
+        # whole beginnings, as a token alone may lose its space or be part of a character
         for n in range(1, len(tokens) + 1):
             text = self.tokenizer.decode(list(tokens[:n]), clean_up_tokenization_spaces=False)
             text = text if n == len(tokens) else text.rstrip("\ufffd")
@@ -163,6 +165,7 @@ class LoadedModel:
                     f"{n_known:,}; give the tokenizer that belongs to it"
                 )
             spans = found["offset_mapping"][i] if offsets else [(0, 0)] * len(tokens)
+            # where none is added, as in a chat's text, an end is the text's own
             ends = special and len(tokens) > 1 and tokens[-1] == self.tokenizer.eos_token_id
             end = len(tokens) - ends
             rows.append((list(tokens[:end]), [(int(a), int(b)) for a, b in spans[:end]]))
@@ -240,6 +243,7 @@ def _weights_of(settings: ModelSettings, config: Any) -> Any:
     from transformers import AutoModelForCausalLM
 
     quantised = getattr(config, "quantization_config", None) is not None
+    # "" names the whole model
     placing = {"device_map": "auto" if settings.device == "auto" else {"": settings.device}}
     placed = quantised or settings.device == "auto"  # by accelerate, as the weights are read
     path, keywords = source_of(settings.path, settings.revision)
@@ -345,6 +349,7 @@ def _check_tokenizer(tokenizer: Any, model: Any, name: str) -> None:
             "tokenizer)"
         )
     rows = len(model.get_input_embeddings().weight)
+    # added tokens are not in this size; `_encoded` looks at those that a text has
     if tokenizer.vocab_size > rows:
         raise ModelError(
             f"{name}: its tokenizer has {tokenizer.vocab_size:,} tokens, but the model knows "

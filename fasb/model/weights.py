@@ -26,6 +26,7 @@ TINY = 2.0**-13
 def weights_hash(model: nn.Module) -> str:
     """Return 16 hex digits; equal for equal weights (see above)."""
     digest = hashlib.sha256()
+    # by name, so that the order in which modules were registered is no matter
     for name, value in sorted(_tensors(model), key=lambda pair: pair[0]):
         digest.update(f"{name}{tuple(value.shape)}".encode())
         digest.update(_sampled(value).numpy().tobytes())
@@ -62,6 +63,7 @@ def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         own = {n: p for n, p in module.named_parameters(recurse=False) if id(p) not in seen}
         seen.update(map(id, own.values()))
         with ExitStack() as stack:
+            # offloaded: accelerate holds the values until the module runs
             if any(value.is_meta for value in own.values()):
                 own = _onloaded(module, own, stack)
             for name, value in own.items():

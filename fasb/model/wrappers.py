@@ -32,6 +32,7 @@ def unwrap(model: Any, name: str) -> Any:
     """
     from transformers import PreTrainedModel
 
+    # wrappers may stand within one another
     while not isinstance(model, PreTrainedModel):
         inner = _peft_base(model, name) or _inner_module(model)
         if inner is None:
@@ -42,7 +43,7 @@ def unwrap(model: Any, name: str) -> Any:
         model = inner
     _check_kind(model, name)
     for path, module in model.named_modules():
-        if getattr(module, "_compiled_call_impl", None) is not None:
+        if getattr(module, "_compiled_call_impl", None) is not None:  # set by Module.compile()
             raise ModelError(
                 f"{name}: compiled in place ({path or 'the whole model'}), where hooks do not "
                 "fire; load it again without .compile(), or wrap it by torch.compile(model)"
@@ -117,6 +118,7 @@ def _layers_without_attention(part: nn.Module, config: Any) -> list[int]:
     for layers in part.modules():
         if isinstance(layers, nn.ModuleList) and len(layers) == n_layers:
             without = [i for i, layer in enumerate(layers) if not _has_projection(layer)]
+            # a list of which none has one may be another list, of experts, say
             if len(without) < n_layers:
                 return without
     return []

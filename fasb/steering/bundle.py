@@ -80,6 +80,7 @@ class Bundle:
             raise BundleError(
                 f"{what}: resample and guide choose among unsteered texts; leave out the edit"
             )
+        # draws, declining and guiding need no edit (C7, C9, C11)
         edits = self.policy.best_of == 1 and not (self.policy.abstain or self.policy.guide)
         if when != "never" and self.edit is None and edits:
             raise BundleError(
@@ -93,6 +94,7 @@ class Bundle:
 
     def key(self) -> str:
         """Return a hash of all that changes an answer; equal bundles give equal answers."""
+        # fingerprint and `about` change no answer, so they are no part of it
         parts = [part.content().hex() for part in (self.edit, self.tracker) if part is not None]
         return content_hash([parts, self.policy.as_dict(), self._settings()])
 
@@ -130,7 +132,7 @@ class Bundle:
             tensors = {name: torch.from_numpy(value) for name, value in arrays.items()}
             bundle = _read(about, tensors)
             _check_units(bundle)
-        except KeyError as error:
+        except KeyError as error:  # its text is nothing but the key
             raise BundleError(f"{what} (lacks {error}); fit it again") from None
         except (TypeError, ValueError, FasbError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -192,6 +194,7 @@ def _check_units(bundle: Bundle) -> None:
             n_units, own = shape.n_heads, shape.head_dim
         elif part.site == "neuron":
             own = width  # fingerprints do not say how many neurons a layer has
+        # the largest of each column; negative ones are refused where units are read
         layer, unit = part.at.max(dim=0).values.tolist()
         if layer >= shape.n_layers or unit >= n_units or width != own:
             raise ValueError(
@@ -205,6 +208,7 @@ def _read_policy(values: dict[str, Any]) -> Policy:
     if unknown := values.keys() - {field.name for field in fields(Policy)}:
         raise ValueError(f"policy.{min(unknown)}: unknown key")
     try:
+        # in strict mode pydantic makes a dataclass of JSON, but not of a Python mapping
         return TypeAdapter(Policy).validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
         first = error.errors()[0]

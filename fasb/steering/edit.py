@@ -66,5 +66,6 @@ class Edit:
         """Return bytes that are equal for equal edits."""
         pieces = [self.positions.encode()]
         for change in self.changes:
+            # of a change that is `at`: its operation is no tensor, so it adds its own
             pieces += [change.site.encode(), content_of(change), content_of(change.operation)]
         return b"|".join(pieces)

@@ -27,6 +27,7 @@ def sizes_of(kind: type, values: Mapping[str, Tensor]) -> dict[str, int]:
     """
     sizes: dict[str, int] = {}
     for field in fields(kind):
+        # jaxtyping keeps the names in the type, which postponed annotations would make a string
         names = cast(Any, field.type).dim_str.split()
         shape = tuple(values[field.name].shape)
         if len(shape) != len(names):
@@ -55,6 +56,7 @@ def content_of(part: Any) -> bytes:
     pieces = [type(part).__name__.encode()]
     for name, value in tensors_of(part).items():
         pieces.append(f"{name}{tuple(value.shape)}".encode())
+        # float64 holds narrower floats exactly, and numpy knows no bfloat16
         pieces.append(value.cpu().to(torch.float64).numpy().tobytes())
     return b"".join(pieces)
 

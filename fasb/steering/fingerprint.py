@@ -36,6 +36,7 @@ class Fingerprint:
         """
         given = dict(value) if isinstance(value, Mapping) else {}
         kinds = {field.name: field.type for field in fields(cls)}
+        # the very type: to isinstance, true is an int as well
         if given.keys() != kinds.keys() or any(type(given[key]) is not kinds[key] for key in kinds):
             raise BundleError(f"{where}: not a fingerprint of a model; make the file again")
         return cls(**given)

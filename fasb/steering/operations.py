@@ -93,6 +93,7 @@ class LowRank:
         self, x: Float[Tensor, "row token n width"], strength: Float[Tensor, "row token 1 1"]
     ) -> Float[Tensor, "row token n width"]:
         """Return strength times what moves `x` along the rows of the basis."""
+        # R' (W x + b) - R' R x = R' ((W - R) x + b); along: [row, token, n, rank]
         along = ((self.weight - self.basis) * x.unsqueeze(-2)).sum(-1) + self.bias
         return strength * (along.unsqueeze(-1) * self.basis).sum(-2)
 
@@ -129,6 +130,7 @@ class ToBoundary:
         """Return strength times the shortest way to the plane, 0 beyond it."""
         missing = (-(x * self.weight).sum(-1) - self.bias).clamp(min=0).unsqueeze(-1)
         squared = (self.weight**2).sum(-1, keepdim=True)
+        # a weight of 0 has no plane: 0 / tiny moves nothing, where 0 / 0 would be NaN
         tiny = torch.finfo(squared.dtype).tiny
         return strength * missing * (self.weight / squared.clamp(min=tiny))
 
@@ -146,6 +148,7 @@ class ByClass:
     ) -> Float[Tensor, "row token n width"]:
         """Return strength times the vector that each unit's classifier picks."""
         logit = (self.weight * x.unsqueeze(-2)).sum(-1) + self.bias
+        # logit and picked: [row, token, n, class]
         picked = torch.nn.functional.one_hot(logit.argmax(-1), logit.shape[-1]).to(x.dtype)
         return strength * (picked.unsqueeze(-1) * self.vector).sum(-2)
 

@@ -114,6 +114,7 @@ def _read_units(site: Any, name: str, tensors: dict[str, Tensor]) -> tuple[SiteN
         raise ValueError(f"{name}.at holds no pairs of layer and unit")
     if at.min() < 0:
         raise ValueError(f"{name}.at holds layer or unit {int(at.min())}")
+    # index_add would edit such a unit twice (fasb/model/hooks.py)
     if len(at.unique(dim=0)) < len(at):
         raise ValueError(f"{name}.at holds a unit twice")
     return site, at

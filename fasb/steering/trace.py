@@ -96,6 +96,7 @@ class Answers:
         cls, before: Trace, decision: Decision, after: Trace, positions: Positions = "from_answer"
     ) -> "Answers":
         """Return the answers of a policy by which a row fires once."""
+        # a live run writes up to the firing, drops down to `kept`, and writes on from there
         anew = after.length - decision.kept
         edited = np.zeros((len(after.length), after.tokens.shape[1] + 1))
         for row in decision.fired.nonzero()[0]:

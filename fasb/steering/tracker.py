@@ -49,6 +49,7 @@ class Cosine:
 
     def deviation(self, x: Float[Tensor, "*state n width"]) -> Float[Tensor, "*state n"]:
         """Return 1 - p(true)."""
+        # at the centre itself normalize gives 0, not NaN, so p is one half
         cosines = torch.nn.functional.normalize(x - self.centre, dim=-1)
         return torch.sigmoid(-(cosines * self.weight).sum(-1))
 
@@ -105,6 +106,7 @@ class Platt:
 
     def __call__(self, p: Float[Tensor, "*state"]) -> Float[Tensor, "*state"]:
         """Return calibrated p; the order of states stays as it is where the slope is positive."""
+        # eps: p of exactly 0 or 1 has no finite logit; fitted with the same one
         return torch.sigmoid(self.slope * torch.logit(p, eps=1e-6) + self.intercept)
 
 
