@@ -157,6 +157,7 @@ class Method(Section):
         """
         points = grid_points(self.grid)
         if self.steers and self.grid:
+            # it steers nothing, but its bundle is made of parts that some other point fits anyway
             fitted = {key: value for key, value in points[0].items() if key not in POLICY_KEYS}
             points.append({**fitted, **NOT_STEERING})
         return points

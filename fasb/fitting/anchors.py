@@ -86,6 +86,7 @@ def rank_units(accuracy: Float[np.ndarray, "layer unit"]) -> Int[np.ndarray, "ra
     Equal accuracies: the lower layer, then the lower unit, comes first; the released program leaves
     this open.
     """
+    # ravel goes layer by layer, so a stable sort keeps the tie rule
     flat = np.argsort(-accuracy.ravel(), kind="stable")
     return np.stack(np.unravel_index(flat, accuracy.shape), axis=1).astype(np.int64)
 

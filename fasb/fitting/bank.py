@@ -140,8 +140,10 @@ def collect(
         settings.dtype,
     ]
     key = content_hash([asdict(texts), *source])
+    # blocks of other texts, weights or settings are not taken over
     parts = _parts(out) / key
     parts.mkdir(parents=True, exist_ok=True)
+    # what `_progress` tells of a run that was killed
     (parts / "n_answers").write_text(str(len(texts)))
     inputs = _inputs(model, texts)
     model.check_room(inputs.tokens, 0, settings.batch)
@@ -293,11 +295,13 @@ def _prompted_inputs(model: LoadedModel, texts: Texts) -> _Inputs:
     found, kept, beginnings = [], [], []
     for text, start in zip(texts.text, texts.start, strict=True):
         tokens, offsets = model.encode_with_offsets(text, special=not texts.rendered)
+        # tokens that hold a character of the answer
         n = max(1, sum(end > start for _, end in offsets))
         parts = range(1, texts.read.n_states + 1)
         # equally many of every answer, so that long ones do not outweigh others
         kept.append([n - -(-n * part // texts.read.n_states) for part in parts])
         found.append(tokens)
+        # a prefix leaves out the last of these, so every kept token is run
         beginnings.append(tokens[: len(tokens) - max(kept[-1])])
     return _Inputs(found, kept, prefix=shared_prefix(model, beginnings))
 
@@ -339,7 +343,7 @@ def _check_finite(
     wrong = np.argwhere(~np.isfinite(x).all(axis=-1))
     if len(wrong):
         row, layer, head = wrong[0].tolist()
-        text = texts[row * len(texts) // len(x)]
+        text = texts[row * len(texts) // len(x)]  # of each text equally many rows
         raise DataError(
             f"{out}: layer {layer}, head {head} is not finite for {text!r}; "
             "set the model's dtype to bfloat16 or float32, and activations.dtype to float32"

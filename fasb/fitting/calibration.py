@@ -18,6 +18,7 @@ def p_of_bank(
     bank: Bank, rows: Bool[np.ndarray, " answer"], tracker: Tracker
 ) -> Float[np.ndarray, " chosen"]:
     """Return p of the given rows, from the bank's activations."""
+    # each layer is read once, however many of its units are tracked
     layers = {layer: bank.layer(layer)[rows] for layer in sorted(set(tracker.at[:, 0].tolist()))}
     states = np.stack([layers[layer][:, unit] for layer, unit in tracker.at.tolist()], axis=1)
     return tracker.deviation(torch.from_numpy(states)).numpy()

@@ -35,6 +35,7 @@ def cluster_questions(
             "false answer; lower it"
         )
     further = question_differences(bank, others, layer) if others.any() else differences[:0]
+    # in the order of the differences: `train` first, then `others`
     names = paired_questions(bank, train) + (paired_questions(bank, others) if len(further) else [])
     rows_of = {name: np.flatnonzero((bank.question == name) & (train | others)) for name in names}
     centres = np.empty((bank.n_units, n_clusters, bank.width))

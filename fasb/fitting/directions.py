@@ -48,6 +48,7 @@ def mean_difference(
     found = np.zeros((bank.n_layers, bank.n_units, bank.width))
     for layer in range(bank.n_layers):
         x = bank.layer(layer)
+        # in float64, where the released program computes in half precision (P9)
         found[layer] = x[true].mean(axis=0, dtype=np.float64)
         found[layer] -= x[false].mean(axis=0, dtype=np.float64)
     return found
@@ -59,6 +60,7 @@ def paired_questions(bank: Bank, rows: Bool[np.ndarray, " answer"]) -> list[str]
     Raises:
         DataError: no question has both.
     """
+    # sets to look up; the order is the bank's, which dict.fromkeys keeps
     true = set(bank.question[rows & (bank.label == 1)].tolist())
     false = set(bank.question[rows & (bank.label == 0)].tolist())
     found = [one for one in dict.fromkeys(bank.question[rows].tolist()) if one in true & false]
@@ -130,6 +132,7 @@ def principal_direction(
     of
     the differences about 0. The result has unit length.
     """
+    # a singular vector's sign is arbitrary, so the next lines choose it
     component = np.linalg.svd(differences, full_matrices=False)[2][0]
     towards_true = float((differences @ component).mean())
     return unit(component if towards_true >= 0 else -component)

@@ -160,6 +160,7 @@ def fit_parts(
 
 def edit_key(recipe: Recipe) -> str:
     """Return a hash of all that a recipe's edit depends on within a cell."""
+    # no policy: alpha, beta and s fit nothing anew
     settings = recipe.method.model_dump(mode="json") if recipe.method is not None else {}
     return content_hash(["edit", recipe.use, settings])
 
@@ -181,6 +182,7 @@ def read_folds(anchors: Path, vectors: Path, sections: StageSettings) -> list[Fi
     found = []
     fingerprint, ranked = read_anchors(anchors)
     for i, fold in enumerate(ranked):
+        # with the full stop, as fold1 is the beginning of fold10 too
         edits, trackers = _parts_of_fold(f"fold{i}.", layouts, tensors, vectors)
         seen = (*fold.train, *fold.validation)
         found.append(FittedFold(i, edits, trackers, fingerprint, seen, sections))
@@ -278,7 +280,7 @@ def _parts_of_fold(
     try:
         for name, layout in layouts.items():
             key = name.removeprefix(prefix)
-            if key == name:
+            if key == name:  # of another fold
                 continue
             edit = read_edit(layout.get("edit"), tensors, name)
             tracker = read_tracker(layout.get("tracker"), tensors, name)

@@ -75,6 +75,7 @@ def answer_texts(training: Training, model: LoadedModel) -> list[AnswerText]:
                 choice.text[: choice.end], special=render is None
             )
             inside = answer_tokens(choice, offsets, rendered=render is not None)
+            # an answer without a token of its own: the last token stands for it
             start = inside[0] if inside else len(tokens) - 1
             found.append(AnswerText(tuple(tokens), start, i < len(question.true), question.id))
     return found
@@ -105,6 +106,7 @@ def answer_log_probability(
     with editing(model.layout, edit) as dial:
         dial.strength = strength
         logits = forward(model, batch)
+    # logits at a token are of the next one
     logprob = logits[:, :-1].float().log_softmax(-1).gather(-1, batch.ids[:, 1:, None])[..., 0]
     return (logprob * answer[:, 1:]).sum(-1)
 

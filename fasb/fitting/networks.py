@@ -78,6 +78,7 @@ def _fit_layer(
     def normalised() -> Network:
         inner = torch.einsum("nuw,uwh->nuh", x, first)
         mean, spread = inner.mean(0), inner.std(0) + 1e-5
+        # (x . w - mean) / spread as weights and shift; `first` here is [unit, width, hidden]
         return Network(first.mT / spread[..., None], -mean / spread, second, bias)
 
     for _ in range(STEPS):

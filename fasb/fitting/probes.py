@@ -164,6 +164,7 @@ def fit_probe(
     """Return weight and bias of one logistic probe (P1)."""
     from sklearn.linear_model import LogisticRegression
 
+    # lbfgs stops at 1,000 steps without the optimum where outputs correlate (docs/log.md)
     probe = LogisticRegression(
         C=settings.C,
         fit_intercept=settings.bias,

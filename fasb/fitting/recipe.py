@@ -171,6 +171,7 @@ def _policy_of(
     """Return the policy: `when` follows from what there is, `judged` from the preset."""
     follows = "never" if use is None else "token" if gate is not None else "always"
     checked = _validated_policy({"when": follows, **given}, where)
+    # as the policy types them, so that 8 and 8.0 are one setting
     given = {key: getattr(checked, key) for key in given}
     when = checked.when
     defaults: dict[str, Any] = {"when": when}
@@ -190,6 +191,7 @@ def _policy_of(
 
 def _validated_policy(given: dict[str, Any], where: str) -> Policy:
     for key, value in given.items():
+        # pydantic takes true for 1
         if isinstance(value, bool) and key not in SWITCHES:
             raise ConfigError(f"{where}.{key}: a switch is no number, got {value}; correct it")
     try:

@@ -59,6 +59,7 @@ class Training:
 
     def chance(self, what: str) -> np.random.Generator:
         """Return the random numbers that `what` is drawn from: others in each fold and seed."""
+        # not hash(), which differs from process to process
         return np.random.default_rng([self.seed, self.fold, zlib.crc32(what.encode())])
 
     def train_rows(self, bank: Bank) -> Bool[np.ndarray, " answer"]:

@@ -51,7 +51,9 @@ def fit(
     layer, head = (int(chance.integers(n)) for n in (bank.n_layers, bank.n_units))
     direction = unit(chance.standard_normal(bank.width))
     along = bank.layer(layer)[rows][:, head].astype(np.float64) @ direction
+    # a head that never varies cannot be stretched
     stretch = wanted.std() / (along.std() or 1.0)
+    # a Logistic's logit is of "true": that of p with the other sign
     weight = -stretch * direction
     bias = stretch * along.mean() - wanted.mean()
     score = Logistic(

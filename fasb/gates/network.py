@@ -45,6 +45,7 @@ def fit(
     (read,) = reads(settings)
     bank = training.bank(read)
     train, validation = training.train_rows(bank), bank.rows(training.split.validation)
+    # C is no part of the keys, as a training has one
     of = settings.hidden, read
     networks = training.once(
         ("networks", *of),

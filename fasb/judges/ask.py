@@ -38,6 +38,7 @@ def run_judge(
         )
     for kind, values in scores.items():
         if not np.isfinite(values).all():
+            # argmin of booleans is the first that is false
             i = int(np.argmin(np.isfinite(values)))
             raise DataError(
                 f"{judge.use}: `{kind}` is not a number for {answers[i]!r}, answer to "

@@ -90,9 +90,10 @@ def judge(
             fill("prompt", asked.prompt, question=question.text, answer=answer)
             for question, answer in zip(questions, answers, strict=True)
         ]
+        # around the cache, which would keep the model
         model = _loaded(asked) if settings.keep else _loaded.__wrapped__(asked)
         scores[name] = _agreement(model, prompts, asked.yes, settings.batch)
-        del model
+        del model  # before the next one is loaded
     return scores
 
 

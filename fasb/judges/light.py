@@ -119,6 +119,7 @@ class Light:
         }
         for i, (full, other) in enumerate(zip(questions, others, strict=True)):
             is_true, is_false = full.true != other.true, full.false != other.false
+            # listed on both sides, it is judged like any other
             if is_true != is_false:
                 scores["true"][i] = float(is_true)
         return scores
@@ -272,9 +273,11 @@ def _pairs(asked: Mapping[str, Question], path: str | None) -> Pairs:
             for name in LABELS
         },
         np.array(
+            # a fifth of the questions; of the others' answers a tenth
             [2 if _draw(text) < 2 else int(_draw(text + answer) == 0) for text, answer in votes]
         ),
         np.array(
+            # no reference was left out, so the answer is none of them
             [a.true + a.false == b.true + b.false for a, b in zip(full, questions, strict=True)]
         ),
     )
@@ -311,6 +314,7 @@ def _without(question: Question, answer: str) -> Question:
 
 def _rarity(answers: Sequence[str]) -> dict[str, float]:
     """Return how rare each stem is."""
+    # sorted below, as a set's order differs from run to run
     counts = Counter(stem for answer in answers for stem in stems(answer))
     return {
         stem: math.log((1 + len(answers)) / (1 + count)) for stem, count in sorted(counts.items())
@@ -342,6 +346,7 @@ def _chance(
     described: Any, weight: Float[np.ndarray, " feature"], bias: float
 ) -> Float[np.ndarray, " answer"]:
     """Return the probability of the label, one per row of features."""
+    # a sigmoid that does not overflow
     return 0.5 * (1 + np.tanh((described @ weight + bias) / 2))
 
 

@@ -61,6 +61,7 @@ def _likeness(question: Question, answer: str, rarity: Mapping[str, float]) -> l
     for references in (question.true, question.false):
         compared = [_compared(question.text, answer, reference, rarity) for reference in references]
         table = np.array(compared or [[0.0] * LIKENESSES])
+        # column 7 agrees in negation, 10 in the first word (`_compared`)
         closest = table[table[:, 0].argmax()]
         sides.append([*table.max(0), *table.mean(0), closest[7], closest[10]])
     return [*sides[0], *sides[1], *(true - false for true, false in zip(*sides, strict=True))]

@@ -70,6 +70,7 @@ def _score(question: Question, answer: str, likeness: Callable[[str, str], float
         max((likeness(answer, reference) for reference in side), default=0.0)
         for side in (question.true, question.false)
     )
+    # a tie is just below what counts as yes
     return 0.5 + (true - false) / 200 if true != false else float(np.nextafter(0.5, 0))
 
 
@@ -86,4 +87,5 @@ def _metric(metric: str) -> Any:
             "judge: similarity needs sacrebleu; run 'pip install fasb[similarity]', or use another "
             "judge"
         ) from None
+    # without effective_order a text of fewer than four words scores 0
     return BLEU(effective_order=True) if metric == "bleu" else CHRF()

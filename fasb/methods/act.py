@@ -62,6 +62,7 @@ def fit(
         cluster, _ = cluster_questions(bank, train, validation, layer, settings.clusters)
         for unit in range(bank.n_units):
             for c in range(settings.clusters):
+                # questions of a cluster have both kinds of answer, so a probe has both classes
                 own = cluster[:, unit] == c
                 probe = fit_probe(
                     x[own & train, unit], bank.label[own & train], training.sections.probes

@@ -58,6 +58,7 @@ def fit(
     edit = Edit.of("residual", whole_layers([layer]), Add(vector))
     prompts = training_prompts(training, model)
     length = float(abs(bank.layer(layer)[rows]).mean() / vector.abs().mean())
+    # the budget is no part of the key: a grid over budgets runs the model once
     curvature = training.once(
         ("curvature", layer), lambda: mean_variance(model, prompts, edit, STEP * length)
     )
@@ -78,6 +79,7 @@ def mean_variance(
         last_states(model, prompts, "residual", edit, strength)[1].double()
         for strength in (0.0, step, -step)
     )
+    # J v by central differences; [prompt, vocab]
     slope, p = (up - down) / (2 * step), plain.softmax(-1)
     variance = (p * slope**2).sum(-1) - (p * slope).sum(-1) ** 2
     return float(variance.mean())

@@ -59,6 +59,7 @@ def fit(
     parts = []
     for layer in layers:
         cluster, centres = cluster_questions(bank, train, nothing, layer, settings.clusters)
+        # unit 0 is the whole layer; -1: not fitted on, or a question without both kinds of answer
         known, own = cluster[:, 0] >= 0, cluster[:, 0]
         weight, bias = _classifier(bank.layer(layer)[known, 0], own[known], settings.clusters)
         parts.append((weight, bias, centres[0]))

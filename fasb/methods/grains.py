@@ -58,6 +58,7 @@ def fit(
         n = len(prompt)
         score = attribution(model, true)[:n] - attribution(model, false)[:n]
         order = score.argsort(descending=True, stable=True).tolist()
+        # two rows a question: without what speaks against truth, then without what speaks for it
         for left_out in (order[-settings.k :], order[: settings.k]):
             without.append([model.pad if i in left_out else t for i, t in enumerate(prompt)])
     states = last_states(model, without, "residual")[0][:, :, 0]
@@ -87,4 +88,5 @@ def attribution(
     with model.model.get_input_embeddings().register_forward_hook(scale):
         total = answer_log_probability(model, [text] * STEPS).sum()
     (gradient,) = torch.autograd.grad(total, seen[1])
+    # mean gradient times the way, which from zero on is the embedding itself
     return (gradient.mean(0) * seen[0][0]).sum(-1)[: text.start].float().cpu()

@@ -67,6 +67,7 @@ def fit(
         batch = batch_of(model, [text.tokens for text in false])
         strength = torch.zeros(batch.ids.shape, dtype=torch.float64, device=model.device)
         for row, text in enumerate(false):
+            # from the token before the answer on, counted from the right
             strength[row, text.start - 1 - len(text.tokens) :] = 1.0
         with recording(model.layout, "residual") as recorder, editing(model.layout, edit()) as dial:
             dial.strength = strength
@@ -74,6 +75,7 @@ def fit(
             forward(model, batch, keep=1)
             states = recorder.pop()[:, :, 0].float()  # each before its own map
         mapped = (1 + weight) * states + bias * spread
+        # of two samples of one size, the 1-D Wasserstein distance matches them in order
         distance = (mapped.sort(0).values - goal) / spread
         return (distance**2).mean((0, 2)).sum()
 

@@ -58,6 +58,7 @@ def fit(
     texts = [text for text in answer_texts(training, model) if text.true]
     at = whole_layers([layer_at(settings.layer, model.layout.n_layers)])
     generator = torch.Generator().manual_seed(training.seed)
+    # orthonormal, so that at first W = R
     free = torch.linalg.qr(torch.randn(width, rank, generator=generator))[0].to(model.device)
     weight = free.T.clone().requires_grad_()
     free.requires_grad_()

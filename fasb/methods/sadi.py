@@ -64,6 +64,7 @@ def fit(
     mask = chosen.reshape(ranked.shape)
     if whole_heads:
         mask = np.repeat(mask[..., None], bank.width, axis=-1)
+    # entries of one layer's MLP share a row, as each unit stands once in an edit
     layer, unit = np.nonzero(mask.any(axis=-1))
     at = torch.from_numpy(np.stack([layer, unit], axis=1))
     return Edit.of(bank.site, at, Scale(torch.from_numpy(mask[layer, unit])), "prompt_end")

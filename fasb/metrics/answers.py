@@ -47,6 +47,7 @@ def choice_metrics(
         return SKIPPED
     hardest = false.max()
     odds = np.array([logsumexp(true.astype(np.float64)), logsumexp(false.astype(np.float64))])
+    # no answer is possible: nothing to take a share of
     mc2 = np.nan if np.isneginf(odds).all() else np.exp(odds[0] - logsumexp(odds))
     return ChoiceMetrics(float(true[best] > hardest), float(mc2), float((true > hardest).mean()))
 

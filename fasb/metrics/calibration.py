@@ -24,6 +24,7 @@ class Bins:
     @property
     def error(self) -> Float[np.ndarray, " draw"]:
         """Expected calibration error: mean distance of a bin's share of wrong ones from its p."""
+        # bins without weight are NaN and count nothing
         distance = np.nan_to_num(np.abs(self.p - self.wrong))
         return (distance * self.weight).sum(1) / self.weight.sum(1)
 

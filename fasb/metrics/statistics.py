@@ -191,6 +191,7 @@ def p_value(panel: Panel, method: str, baseline: str, metric: str, n_draws: int 
         found = _mean(each, 0)[..., column]
         return (found[:, 0] - found[:, 1]).reshape(np.moveaxis(first, axis, -1).shape[:-1])
 
+    # nobody swapped: the difference as it is
     if n < 2 or not np.isfinite(difference(np.arange(n), np.arange(n))):
         return np.nan
     # groups by number, the baseline's from n on; scipy changes sides of pairs
@@ -212,6 +213,7 @@ def _swapped_means(
 ) -> Float[np.ndarray, "draw method metric"]:
     """Means of one unit's two methods after some groups have changed sides."""
     swap = swapped.astype(np.float64)
+    # `change`: what a group that swaps adds to each method's sums
     totals, counts = ((kept.sum(0), kept[:, ::-1] - kept) for kept in (sums.total, sums.count))
     return _means(
         panel, *(plain + np.tensordot(swap, change, 1) for plain, change in (totals, counts))
@@ -227,6 +229,7 @@ def _sums(panel: Panel, of: Int[np.ndarray, " question"]) -> Sums:
     _, group = np.unique(panel.group[of], return_inverse=True)
     # one matrix product sums each group for all methods and parts
     member = (group == np.arange(group.max() + 1)[:, None]).astype(np.float64)
+    # member: [group, question]; values: [question, method, metric, part]
     values = np.moveaxis(panel.values[:, :, of], 2, 0)
     known = np.isfinite(values)
     return Sums(
@@ -289,6 +292,7 @@ def _interval(panel: Panel, sample: Sample, level: float) -> Interval:
     elif len(sample.draws):
         tails = [(1 - level) / 2, (1 + level) / 2]
         known = np.isfinite(sample.draws).mean(0) >= DEFINED
+        # what is left out is filled first, as numpy warns of columns of nothing but NaN
         drawn = np.nanquantile(np.where(known, sample.draws, 0.0), tails, axis=0)
         low, high = np.where(known, drawn, np.nan)
     else:
