@@ -67,6 +67,7 @@ def write_parquet(path: Path, frame: pd.DataFrame, made_by: dict[str, Any] | Non
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    # pandas' own metadata holds its version, which is no part of the content
     table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
     stamp = stamp_for(_table_digest(table), made_by)
     with writing(path) as part:
@@ -84,6 +85,7 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
 
     with naming(existing(path)):
         check_parquet_size(path)
+        # all columns, as the digest is of all of them
         table = pq.read_table(path, page_checksum_verification=True)
         if not is_checked(path):
             stamp = checked_stamp(json.loads((table.schema.metadata or {})[KEY.encode()]))

@@ -38,6 +38,7 @@ def find(package: str, name: str) -> ModuleType:
     try:
         module = importlib.import_module(path)
     except ModuleNotFoundError as error:
+        # the module is there, and something that it imports is not
         if error.name is None or not (path == error.name or path.startswith(error.name + ".")):
             raise
         raise ConfigError(
@@ -52,6 +53,7 @@ def find(package: str, name: str) -> ModuleType:
 def known(package: str) -> list[str]:
     """Return the names of the files in `fasb/<package>/`."""
     folder = Path(__file__).parent / package
+    # modules of these packages that are no extensions
     shared = ("protocol", "splits", "prompts", "sources", "published", "ask", "likeness")
     return sorted(m.name for m in pkgutil.iter_modules([str(folder)]) if m.name not in shared)
 
@@ -93,6 +95,7 @@ def _line(model: type[Section], item: ErrorDetails, where: str) -> str:
 
 
 def _fields_at(model: Any, loc: tuple[Any, ...]) -> list[str]:
+    # a place that is no field is a key or a number: its type is the last argument
     for part in loc:
         field = getattr(model, "model_fields", {}).get(part)
         model = (

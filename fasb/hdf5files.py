@@ -29,10 +29,12 @@ def writing_hdf5(path: Path, made_by: dict[str, Any] | None = None) -> Iterator[
     import h5py
 
     with writing(path) as part:
+        # unbuffered, so that an error comes up in the write that it is of
         with part.open("w+b", buffering=0) as raw:
             careful = _Careful(raw)
             with h5py.File(careful, "w") as file:
                 yield file
+                # before the digest, which reads back what was written
                 careful.check()
                 file.attrs[KEY] = json.dumps(stamp_for(_hdf5_digest(file), made_by))
             careful.check()
@@ -57,6 +59,7 @@ class _Careful:
         left = memoryview(data).cast("B")
         while len(left) and self._error is None:
             try:
+                # a raw write may take less than it is given
                 left = left[self._file.write(left) :]
             except OSError as error:
                 self._error = error
@@ -154,6 +157,7 @@ def _check_datasets(file: Any, path: Path) -> None:
     largest = path.stat().st_size
 
     def check(name: str, item: Any) -> None:
+        # nothing of ours is compressed, so no dataset is larger than its file
         if hasattr(item, "nbytes") and (
             item.nbytes > largest or item.is_virtual or item.external or item.compression
         ):
@@ -194,6 +198,7 @@ def _hdf5_digest(file: Any) -> str:
             step = item.chunks[0] if item.chunks else max(1, item.shape[0] if item.shape else 1)
             for start in range(0, item.shape[0] if item.shape else 0, step):
                 block = item[start : start + step]
+                # texts are objects, of which the array holds pointers alone
                 digest.update(
                     repr(block.tolist()).encode()
                     if block.dtype == object

@@ -98,7 +98,7 @@ def _commit() -> str | None:
             "--always",
             "--abbrev=40",
             "--dirty=+",
-            "--exclude=*",
+            "--exclude=*",  # no tags
         ]
         return subprocess.run(
             run, capture_output=True, text=True, check=True, timeout=20
@@ -108,6 +108,7 @@ def _commit() -> str | None:
 
 
 def _gpu() -> str | None:
+    # torch is not imported for this alone
     torch = sys.modules.get("torch")
     return torch.cuda.get_device_name() if torch is not None and torch.cuda.is_available() else None
 

@@ -105,6 +105,7 @@ def _check_column(values: pd.Series, column: Column, path: Path) -> None:
 
 def _of_kind(values: pd.Series, kind: Kind) -> np.ndarray:
     """Return which values are of the kind; columns of mixed kinds are asked value by value."""
+    # no letter for text: columns of objects are asked value by value
     letters = {"text": "", "whole": "iu", "number": "iuf", "switch": "b"}[kind]
     if values.dtype.kind in letters:
         return np.ones(len(values), dtype=bool)

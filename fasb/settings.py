@@ -111,6 +111,7 @@ class ModelSettings(Section):
         if unset := re.search(r"\$\{?(\w+)", filled):
             told = "the environment variable {name} is not set; set it, or write the folder out"
             raise PydanticCustomError("unset_variable", told, {"name": unset[1]})
+        # None stays None
         return path and filled
 
 

@@ -103,6 +103,7 @@ def json_lines(path: Path, kind: Kind) -> Iterator[tuple[int, dict[str, Any]]]:
     Raises:
         FasbError: of the given kind; a line is not JSON, or no mapping.
     """
+    # not splitlines, which breaks a line at U+2028 too
     for number, line in enumerate(read_text(path, kind).split("\n"), start=1):
         if line.strip():
             row = parse_json(line, f"{path}: line {number}", kind)
@@ -125,6 +126,7 @@ def csv_rows(path: Path, kind: Kind, tabs: bool = False) -> list[Row]:
     Raises:
         FasbError: of the given kind; a quote is never closed, or a field has no end.
     """
+    # newline="": line ends within quotes stay as they are
     text = io.StringIO(read_text(path, kind), newline="")
     reader = (
         csv.reader(text, delimiter="\t", quoting=csv.QUOTE_NONE)
@@ -179,6 +181,7 @@ def parse_yaml(text: str, where: str, kind: Kind) -> Any:
     import yaml
 
     try:
+        # asked of nodes: values know neither lines nor keys that stand twice
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         if node is None:
             return None
@@ -234,7 +237,7 @@ def _check_keys(node: Any, done: set[int]) -> None:
     if type(node).__name__ == "MappingNode":
         seen: set[Hashable] = set()
         for key, _ in node.value:
-            if key.tag.endswith(":merge"):
+            if key.tag.endswith(":merge"):  # `<<` is no key of its own
                 continue
             name = key.value if isinstance(key.value, str) else id(key)
             if name in seen:
@@ -267,6 +270,7 @@ def check_strings(value: Any, where: str, kind: Kind) -> None:
         raise kind(f"{where}: holds half a character ({half}); correct the text") from None
     except UNREADABLE as error:
         raise kind(f"{where}: cannot be read ({_reason(error)}); correct it") from None
+    # a NUL as JSON writes it, and no backslash before the text u0000
     if re.search(r"(?<!\\)(\\\\)*\\u0000", written):
         raise kind(f"{where}: holds a NUL character (\\u0000); remove it")
 

@@ -48,6 +48,7 @@ def writing(path: Path) -> Iterator[Path]:
             )  # as the umask says; some writers do not ask it
             yield part
             part.chmod(mode)
+            # synced before it has its name, or a power cut may leave an empty file of that name
             with part.open("rb") as file:
                 os.fsync(file.fileno())
             part.replace(path)
@@ -79,6 +80,7 @@ def writing_folder(path: Path) -> Iterator[Path]:
             for file in part.rglob("*"):
                 if file.is_file():
                     file.chmod(stat.S_IMODE(probe.stat().st_mode))
+            # unlike a file, a folder that is not empty cannot be replaced in one step
             if path.exists():
                 path.rename(scratch / "old")
             part.rename(path)
@@ -132,7 +134,7 @@ def _in_use(part: str) -> bool:
     if found is None or found[1] != _host():
         return True
     try:
-        os.kill(int(found[2]), 0)
+        os.kill(int(found[2]), 0)  # signal 0 only asks
     except (ProcessLookupError, OverflowError):
         return False
     except OSError:
@@ -177,6 +179,7 @@ def _system_error(error: Exception, path: Path) -> int | None:
     Errors of other libraries are known by the system's words in them.
     """
     if isinstance(error, OSError) and error.errno is not None:
+        # `filename` may be the number of a descriptor
         named = error.filename is not None and not isinstance(error.filename, int)
         about = not named or str(os.fsdecode(error.filename)).startswith(str(path.parent))
         return error.errno if about or str(path).startswith(str(error.filename)) else None
