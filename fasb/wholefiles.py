@@ -105,8 +105,12 @@ class _Undo(Exception):
 def _part(path: Path) -> Path:
     """Return where a file is written before it is whole; the name tells the process."""
     unique = f"{_host()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-    # a path such as "." has no name
-    return path.parent / f".{path.name[:100]}.{unique}.part"
+    return path.parent / f".{_short(path)}.{unique}.part"
+
+
+def _short(path: Path) -> str:
+    """Return the beginning of a file's name, which with what is added has at most 255 bytes."""
+    return os.fsencode(path.name)[:100].decode("utf-8", "ignore")
 
 
 @cache
@@ -119,7 +123,7 @@ def _host() -> str:
 
 def _sweep(path: Path) -> None:
     """Remove half-written files for `path` whose process is gone, or that are older than a day."""
-    start = f".{path.name[:100]}."
+    start = f".{_short(path)}."
     for old in path.parent.iterdir():
         if not (old.name.startswith(start) and old.suffix == ".part"):
             continue

@@ -302,6 +302,13 @@ def test_a_path_that_cannot_be_written_is_one_line(tmp_path, name, where, messag
 
 
 @pytest.mark.parametrize("name", KINDS)
+def test_a_long_name_of_wide_letters_is_written(tmp_path, name):
+    path = tmp_path / ("真" * 80 + Path(name).suffix)  # 240 bytes of the 255 that a name may have
+    write_one(path)
+    assert [found.name for found in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("name", KINDS)
 def test_a_full_disk_is_one_line_and_leaves_the_old_file(tmp_path, name):
     path = tmp_path / name
     write_one(path)

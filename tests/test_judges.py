@@ -4,11 +4,13 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from published_sets import REAL, realdata, write_lines
 
+from fasb.artifacts import write_tensors
 from fasb.data.protocol import Question
 from fasb.data.truthfulqa import Settings as TruthfulQA
 from fasb.data.truthfulqa import load as load_truthfulqa
@@ -128,6 +130,9 @@ class TestSimilarity:
         assert scores[2] == pytest.approx(0.5)
         assert scores[2] < 0.5
         assert similarity.provenance(settings)["metric"] == metric
+        # equal texts, nothing in common with the false ones: sacrebleu's BLEU is a little over 100
+        paris = replace(MOON, true=("Paris",), false=("London",), best="Paris")
+        assert similarity.judge([paris], ["Paris"], settings)["true"].tolist() == [1.0]
 
 
 def invented(folder):
@@ -249,6 +254,13 @@ class TestLight:
             ArtifactError, match="another version; delete it, and it is trained anew"
         ):
             light.trained(small)
+
+    @pytest.mark.parametrize("about", [None, {"version": light.VERSION, "rarity": {}}])
+    def test_a_file_that_is_no_light_judge_is_refused(self, tmp_path, about):
+        path = tmp_path / "judge.safetensors"
+        write_tensors(path, {"words": np.zeros(3)}, {}, about)
+        with pytest.raises(ArtifactError, match="delete it, and it is trained anew"):
+            light.Light.load(path)
 
     def test_other_pairs_than_the_published_are_refused(self, tmp_path):
         invented(tmp_path)

@@ -107,6 +107,16 @@ def test_act_has_a_direction_for_each_cluster_from_its_own_answers(two_kinds, mo
     assert sorted(along) == [1, 2]
 
 
+def test_act_fits_a_head_whose_answers_never_differ(two_kinds, model):
+    def silence(x, label, question):
+        x[:, 0] = 0.0  # as of a head that was pruned
+
+    for read in HEAD_READS:
+        two_kinds.banks[read] = write_states(two_kinds.bank(read), silence)
+    edit = bundle_of(two_kinds, model, "act", k=1, clusters=2).edit
+    assert [change.at.tolist() for change in edit.changes] == [[[1, 0]]] * 2
+
+
 def test_act_is_the_probe_and_sigma_of_all_answers_where_there_is_one_cluster(fits, model):
     change = change_of(fits, model, "act", k=3, clusters=1)
     x, label, _ = train_of(fits, HEAD_READS[0])

@@ -200,7 +200,7 @@ def test_hooks_leave_with_the_block_even_after_an_error(model, prompts):
 def test_heads_the_model_lacks_are_refused(model, head):
     with (
         pytest.raises(
-            ModelError, match="this model has 3 layers of 4 heads; use heads that were chosen"
+            ModelError, match="this model has 3 layers of 4 units .*; use what was chosen"
         ),
         recording(model.layout, "head", torch.tensor([head])),
     ):

@@ -144,13 +144,20 @@ class Light:
             ArtifactError: the file is missing, damaged, or of another version.
         """
         tensors, about, _ = read_tensors(path)
-        if about.get("version") != VERSION:
+        if not isinstance(about, dict) or about.get("version") != VERSION:
             raise ArtifactError(
-                f"{path}: a light judge of another version; delete it, and it is trained anew"
+                f"{path}: a light judge of another version, or none; delete it, and it is trained "
+                "anew"
             )
-        scale = Scale(about["rarity"], **{name: tensors[name] for name in ARRAYS})
-        weight = {name: tensors[f"weight.{name}"] for name in LABELS}
-        return cls(scale, weight, about["bias"], about["held_out"])
+        try:
+            scale = Scale(about["rarity"], **{name: tensors[name] for name in ARRAYS})
+            weight = {name: tensors[f"weight.{name}"] for name in LABELS}
+            bias = {name: float(about["bias"][name]) for name in LABELS}
+            return cls(scale, weight, bias, about["held_out"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtifactError(
+                f"{path}: no whole light judge ({error}); delete it, and it is trained anew"
+            ) from None
 
 
 def judge(

@@ -76,7 +76,12 @@ def _score(question: Question, answer: str, likeness: Callable[[str, str], float
 
 def _likeness(metric: str) -> Callable[[str, str], float]:
     measure = _metric(metric)
-    return lambda answer, reference: float(measure.sentence_score(answer, [reference]).score)
+
+    def likeness(answer: str, reference: str) -> float:
+        # sacrebleu's BLEU is exp(log(100)), by rounding more than 100, for equal texts
+        return min(float(measure.sentence_score(answer, [reference]).score), 100.0)
+
+    return likeness
 
 
 def _metric(metric: str) -> Any:

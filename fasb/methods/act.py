@@ -64,6 +64,9 @@ def fit(
             for c in range(settings.clusters):
                 # questions of a cluster have both kinds of answer, so a probe has both classes
                 own = cluster[:, unit] == c
+                # a head whose differences are all equal leaves clusters empty, and has no probe
+                if not (own & train).any():
+                    continue
                 probe = fit_probe(
                     x[own & train, unit], bank.label[own & train], training.sections.probes
                 )

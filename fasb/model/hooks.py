@@ -194,8 +194,8 @@ def _units_by_layer(site: Site, at: Int[Tensor, "n 2"] | None) -> dict[int, Tens
     for layer, unit in at.tolist():
         if not (0 <= layer < n_layers and 0 <= unit < site.units):
             raise ModelError(
-                f"head {unit} of layer {layer}: this model has {n_layers} layers of {site.units} "
-                "heads; use heads that were chosen on this model"
+                f"unit {unit} of layer {layer}: this model has {n_layers} layers of {site.units} "
+                "units (heads, neurons, or 1 for whole layers); use what was chosen on this model"
             )
         chosen.setdefault(layer, []).append(unit)
     return {layer: torch.tensor(chosen[layer]) for layer in sorted(chosen)}
