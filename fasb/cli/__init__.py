@@ -54,4 +54,6 @@ def main() -> None:
     """Run the command line; what goes wrong is one line on stderr (see `border.py`)."""
     from fasb.cli.border import guarded
 
+    # click by itself would print errors and end the process before `guarded` sees them; `--debug`
+    # is looked for by hand, as an error in the options comes before they are parsed
     sys.exit(guarded(lambda: group(standalone_mode=False), "--debug" in sys.argv))

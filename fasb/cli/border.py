@@ -42,6 +42,7 @@ def guarded(command: Callable[[], Any], debug: bool) -> int:
         known = line_of(error)
         click.echo(known or _unexpected(error), err=True)
         return 2 if known else 1
+    # outside its standalone mode click returns the code of an `Exit` instead of raising it
     return code if isinstance(code, int) else 0
 
 

@@ -49,6 +49,7 @@ def chat_command(model: str, settings: dict[str, Any], bundle: Path, siblings: b
             said.pop()
             continue
         said.append({"role": "assistant", "content": page.answer})
+        # a plain prompt has a place for one question and none for what was said before
         if known.prompt.chat == "off":
             said.clear()
 

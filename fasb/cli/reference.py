@@ -64,6 +64,7 @@ def _context(
     context = click.Context(
         command, parent, info_name=name, terminal_width=100, max_content_width=100
     )
+    # a context made by hand does not read the group's `context_settings`
     context.help_option_names = ["-h", "--help"]
     return context
 

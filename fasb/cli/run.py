@@ -24,6 +24,7 @@ def examples() -> list[tuple[str, str]]:
         target = stage.scope.target.format(**EXAMPLE)
         does = (stage.run.__doc__ or "").split("\n\n")[0]
         does = f"A shard's part of: {does}" if "{part}" in stage.scope.target else does
+        # a stage that is run once has no target
         found.append((f"fasb run {stage.command} {target}".rstrip(), " ".join(does.split())))
     return found
 

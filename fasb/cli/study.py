@@ -66,6 +66,7 @@ def _plan(study: Any) -> Iterable[Any]:
     # a plan reads no prompt, it only counts its characters: one that is not here stops nothing
     promptless = study.do_without_missing_prompts()
     pairs, works, known = plan.pairs(study), plan.works(study), rates.rates()
+    # by (rule, model, dataset); a name is empty where the rule is not run for one
     rows = {}
     for names, work in works.items():
         pair, entry = pairs.get(names[1:]), study.models.get(names[1])
@@ -109,6 +110,7 @@ def _cells_table(study: Any, pairs: dict[Any, Any]) -> Any:
             if method.like is None
         )
         n_seeds = len(study.run.seeds)
+        # what is only tested (transfer) counts 0 and gets a dash
         fits = (model, dataset) in fitting
         counts = (pair.tuned_on * fits, pair.tested_on, pair.size.answers, n_seeds, settings * fits)
         table.add_row(model, dataset, *(f"{n:,}" if n else "-" for n in counts))
@@ -155,6 +157,7 @@ def _models_table(study: Any, pairs: dict[Any, Any], rows: dict[Any, Any]) -> An
     for model in dict.fromkeys(names[0] for names in pairs):
         entry = study.models[model]
         held = [pair for (name, _), pair in pairs.items() if name == model]
+        # a job asks one dataset: the one that takes most counts
         weights, cache = max((memory(pair) for pair in held), key=sum)
         of_model = [
             (work, n * entry.gpu, basis)

@@ -68,6 +68,7 @@ def _parts(study: Any, done: Sequence[Any], best: int) -> Iterator[Any]:
         title = f"{titled(model, dataset)}: {rows['measure'].iloc[0]}, percent"
         table = command_table(title, "method", "validation", "test", "drop")
         for row in rows.to_dict("records"):
+            # rows of `tuning` are percent already, those of `best_settings` shares
             numbers = [_percent(row[key] / 100) for key in ("validation", "test", "drop")]
             table.add_row(row["label"], *numbers)
         yield table
@@ -140,9 +141,10 @@ def define_command() -> None:
         "name": study.run.name,
         "project": study.wandb.project,
         "program": "fasb",
-        "method": "grid",
+        "method": "grid",  # every cell once
         "metric": {"name": f"{method}/{_tuned_by(study)}", "goal": "maximize"},
         "parameters": {"cell": {"values": [str(cell) for cell in cells.whole(study)]}},
+        # wandb's own list would put `${interpreter}` before a program that is no Python file
         "command": ["${env}", "${program}", "sweep", "cell", "${args}"],
     }
     click.echo(yaml.safe_dump(defined, sort_keys=False), nl=False)

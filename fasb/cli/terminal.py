@@ -50,6 +50,7 @@ class Page:
             self.spans.append(Span(text, "rewritten" if event.steered else "kept", event.p))
         elif event.kind == "back":
             self.back, self.n_before = event, len(self.spans)
+            # the last spans are what is dropped: no answer goes back past an earlier step back (X1)
             first = len(self.spans) - event.dropped
             self.spans[first:] = [Span(span.text, "dropped", span.p) for span in self.spans[first:]]
         else:
@@ -73,6 +74,7 @@ class Page:
         """The answer with each token in the colour of its p; what was rewritten stands apart."""
         page, before = Text(), None
         for span in self.spans:
+            # colour alone would not part the last struck word from the first new one
             joined = page.plain[-1:].strip() and span.text[:1].strip()
             if joined and (before, span.kind) == ("dropped", "rewritten"):
                 page.append(" ")
@@ -105,6 +107,7 @@ class Page:
     def _cut(self, answer: str) -> None:
         """Forget tokens behind the answer: a completed stop string, or another question."""
         text = "".join(span.text for span in self.spans if span.kind != "dropped")
+        # looked for behind a thought, in which the answer's words may stand as well
         left = len(answer) + max(text.find(answer, max(text.rfind("</think>"), 0)), 0)
         spans = []
         for span in self.spans:
@@ -149,6 +152,7 @@ def show(console: Console, question: str, events: Iterable[Any], beta: float) ->
             soft_wrap=True,
         )
         return page
+    # rich would cut an answer that is taller than the terminal
     with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live:
         for event in events:
             page.add(event)

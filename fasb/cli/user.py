@@ -82,6 +82,7 @@ def fit_command(model: str, settings: dict[str, Any], data: Path, out: Path, **g
     questions = questions_of(data, checked.separator)  # before a model is loaded
     work = out.with_name(out.name + ".work")
     bundle = fit(load_named(model, settings), questions, checked, work, _progress)
+    # `fasb explain` makes the command of these three
     given_settings = checked.model_dump(mode="json", exclude_unset=True)
     bundle.save(out, {"data": str(data), "model": model, "settings": given_settings})
     click.echo(report(bundle))

@@ -66,6 +66,7 @@ def explain_command(file: Path) -> None:
     from fasb.artifacts import stamp_of
     from fasb.study.verify import KINDS
 
+    # pictures and texts carry no stamp; the study alone says what makes them
     if file.suffix in (".bundle", *KINDS):
         stamp = stamp_of(file)
         made_by = stamp["provenance"]
@@ -100,6 +101,7 @@ def _provenance(made_by: dict[str, Any]) -> str:
     versions = made_by.get("versions", {})
     commit = made_by.get("commit") or "no commit"
     hardware = made_by.get("hardware", {})
+    # `+` at a commit's end: files differed from it
     parts = [f"fasb {versions.get('fasb')} ({commit[:12]}{'+' if commit.endswith('+') else ''})"]
     parts += [f"torch {versions['torch']}"] if versions.get("torch") else []
     parts.append(str(hardware.get("gpu") or f"{hardware.get('cpus')} CPUs"))

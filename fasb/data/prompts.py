@@ -68,6 +68,7 @@ def choice_text(
         return ChoiceText(begun + answer, len(begun), len(begun + answer), before)
     question = plain_question(question)
     before = prompt.prefix + fill("prompt.question", prompt.question, question=question)
+    # filled in before it is measured: a brace that is written twice is one character
     lead = prompt.answer.partition("{answer}")[0]
     start = len(before) + len(fill("prompt.answer", lead))
     return ChoiceText(
@@ -106,6 +107,7 @@ def probe_text(
     docs/method.md A3, A4, C2.
     """
     if render is not None and following is not None:
+        # the text ends with the question, not with what the template puts behind a turn (A4, C2)
         answered = {"role": "assistant", "content": ANSWER}
         text = render([*conversation(prompt, question), answered, *_asked(NEXT)], False)
         return _before(text, NEXT).replace(ANSWER, answer) + following
@@ -212,6 +214,7 @@ def clean_answer(text: str, prompt: PromptSettings) -> str:
     thought, and one that does not end, is no part of the answer (C5).
     """
     text = _without_thought(text, prompt).strip()
+    # one after the other, which leaves what stands before the earliest of them
     for stop in prompt.stop:
         text = text.partition(stop)[0]
     text = _split(text, prompt.question_mark, prompt.marks)[0]
@@ -219,6 +222,7 @@ def clean_answer(text: str, prompt: PromptSettings) -> str:
     begun = bool(prompt.answer_mark) and prompt.answer_mark in prompt.open
     if not begun and len(parts) > 1:
         parts = parts[1:]
+    # the released program takes the first part, empty or not (Q6)
     if prompt.marks == "anywhere":
         return parts[0].strip()
     return next((part.strip() for part in parts if part.strip()), "")

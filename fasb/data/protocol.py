@@ -111,6 +111,7 @@ class Size:
             "fit": min(self.fit, n),
             "test": min(self.test, n),
         }
+        # answers are not counted by question: the kept ones are taken to have their share
         share = sum(kept.values()) / (self.questions + self.fit + self.test)
         return replace(self, answers=round(self.answers * share), **kept)
 
@@ -182,6 +183,7 @@ def read_questions(path: Path) -> list[Question]:
     questions = []
     for number, row in enumerate(frame[names].to_dict("records"), start=1):
         for name in LISTS:
+            # pandas gives Parquet's lists as arrays
             row[name] = tuple(row[name]) if isinstance(row[name], Iterable) else row[name]
         if not _is_question(row):
             raise ArtifactError(f"{path}: row {number} is no question; make it again")

@@ -109,10 +109,12 @@ def _located(
         folders = [_folder(source.path)]
     else:
         folders = [_snapshot(source.hub, source.revision, patterns)]
+        # only where no commit is named: the copy has commits of its own
         if source.revision is None and not all(
             _matching(folders[0], group) for group in wanted.values()
         ):
             folders.append(_snapshot(source.hub, PARQUET_COPY, patterns))
+    # all parts from one folder, so that two revisions never mix
     for folder in folders:
         found = {part: (folder, _matching(folder, group)) for part, group in wanted.items()}
         if all(paths for _, paths in found.values()):
@@ -124,6 +126,7 @@ def _located(
 
 def _folder(path: str) -> Path:
     filled = os.path.expandvars(path)
+    # `expandvars` leaves a variable that is not set as it stands
     unset = re.search(r"\$\{?(\w+)", filled)
     if unset:
         raise DataError(
@@ -190,6 +193,7 @@ def download(address: str, sha256: str, path: str | None = None, names: Sequence
             ) from error
         with writing(kept) as part:
             part.write_bytes(content)
+    # compared each time: a file in a cache may have changed since it was fetched
     return _pinned(
         kept,
         sha256,

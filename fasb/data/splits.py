@@ -38,10 +38,11 @@ def split(questions: Sequence[Question], settings: SplitSettings, seed: int) -> 
         questions = _same_text_together(questions)
         groups = list(dict.fromkeys(question.group for question in questions))
         folds = _contiguous(groups, settings.folds)
+    # numpy's legacy generator is the released program's (Q3); the newer ones draw otherwise
     stream = np.random.RandomState(seed)
     splits = []
     for rest, test in folds:
-        n_train = int(len(rest) * (1 - settings.validation))
+        n_train = int(len(rest) * (1 - settings.validation))  # rounded down (Q3)
         if not 0 < n_train < len(rest):
             raise DataError(
                 f"split: {len(rest)} groups of questions cannot be divided with validation "
@@ -50,6 +51,7 @@ def split(questions: Sequence[Question], settings: SplitSettings, seed: int) -> 
             )
         drawn = [rest[i] for i in stream.choice(len(rest), size=n_train, replace=False)]
         fitted = drawn[: max(1, round(len(drawn) * settings.train_share))]
+        # validation is what was never drawn: it does not grow where `train_share` shrinks
         parts = set(fitted), set(rest) - set(drawn), set(test)
         splits.append(Split(*(tuple(q.id for q in questions if q.group in part) for part in parts)))
     return splits
@@ -83,6 +85,7 @@ def first(questions: Sequence[Question], n: int) -> list[Question]:
     """
     halves = [question.role for question in questions]
     if set(halves) <= {"any"}:
+        # the first half has the odd one, as `np.array_split` cuts folds
         halves = ["first"] * -(-len(questions) // 2) + ["second"] * (len(questions) // 2)
     seen: Counter[str] = Counter()
     kept = []

@@ -124,6 +124,7 @@ def _rows(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
         if f"{score}_first" not in frame:
             continue
         for method, part in [(ALL, frame), *frame.groupby("method", sort=False)]:
+            # ids are unique within a dataset only
             question = pd.MultiIndex.from_frame(part[["dataset", "question"]]).factorize()[0]
             first = verdict(part[f"{score}_first"].to_numpy(np.float64))
             second = verdict(part[f"{score}_second"].to_numpy(np.float64))
@@ -138,6 +139,7 @@ def _compared(first: np.ndarray, second: np.ndarray, question: np.ndarray) -> di
     chance = np.full(len(same), 1 / len(same))
     drawn = np.random.default_rng(0).multinomial(len(same), chance, DRAWS)
     low, high = np.quantile((drawn @ same) / (drawn @ n), (0.025, 0.975))
+    # where both only ever say the same, kappa is 0 / 0
     varied = len({*first.tolist(), *second.tolist()}) > 1
     return {
         "answers": len(first),

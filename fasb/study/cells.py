@@ -138,6 +138,7 @@ def health_files(study: Study) -> list[str]:
 
 def asked(study: Study) -> list[str]:
     """Return the datasets whose questions are asked: those of the cells, and unrelated ones."""
+    # mappings in the place of sets, whose order would differ between processes
     own = dict.fromkeys(entry.dataset for entry in study.run.cells)
     more = [name for dataset in own for name in unrelated(study, dataset)]
     return list(own | dict.fromkeys(more))
@@ -179,6 +180,7 @@ def judge_entry(study: Study, dataset: str, judged: str = "judged") -> JudgeEntr
 def judge_job(study: Study, dataset: str, judged: str = "judged") -> JobSettings:
     """Return what a job that judges this dataset's answers asks for."""
     judge = judge_entry(study, dataset, judged)
+    # without a judge the job runs all the same, and writes that nothing was said
     return JobSettings(gpu=0, threads=1) if judge is None else judge.job
 
 
@@ -195,6 +197,7 @@ def fits_with_model(study: Study, dataset: str) -> bool:
 
 def reads(study: Study, dataset: str) -> list[str]:
     """Return the banks that the run's methods and gates ask for, heads at answers' ends first."""
+    # trackers and anchors are fitted on this bank, whatever the methods read
     found = {Read().name: None}
     for recipe in study.recipes(dataset):
         found |= dict.fromkeys(read.name for read in recipe.reads())
@@ -239,6 +242,7 @@ def of_figure(study: Study, name: str) -> list[Cell]:
         return of_table(study, name)
     if name != "data_efficiency":
         return whole(study)
+    # their whole cells too: a line's last point
     parts = pairs(cell for cell in cells(study) if cell.train_share < 1)
     return [cell for cell in fitting(study) if (cell.model, cell.dataset) in parts]
 

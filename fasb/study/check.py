@@ -46,6 +46,7 @@ def _model(entry: ModelEntry) -> str:
 
     if entry.world is not None:
         return "trained by the study"
+    # an entry's keys for the study (`world`, `job`) are unknown to a model's settings
     return available(ModelSettings(**entry.model_dump(include=set(ModelSettings.model_fields))))
 
 

@@ -129,6 +129,7 @@ def chosen_tables(rows: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _line(row: Mapping[str, Any], tuned: Sequence[str]) -> list[str]:
+    # an empty text comes back from a CSV as NaN
     edges = row["edges"] if isinstance(row["edges"], str) else ""
     numbers = [row[key] for key in NUMBERS]
     shown = [DASH if np.isnan(one) else f"{one:.1f}".replace("-", MINUS) for one in numbers]

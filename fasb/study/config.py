@@ -127,6 +127,7 @@ class Study(StageSettings):
         entry = self.datasets[dataset]
         own_prompt = own_prompt and dataset not in self._promptless
         preset, own = read_preset(self.preset), _own_prompt(entry) if own_prompt else {}
+        # keys that were given, no defaults: these would hide what the layers below say
         given = [_given(self), _given(entry)]
         if _asks_by_chat(given):
             preset, own = (
@@ -208,6 +209,7 @@ def load(
     """
     files = [where] if isinstance(where, str) else list(where)
     try:
+        # `run.worlds` is written out first: what is validated has no such key
         study: Study = validated(Study, write_out(mapping), "")
         _check_names(study)
         _check_extensions(study)
@@ -270,7 +272,7 @@ def _check_names(study: Study) -> None:
                     f"{kind}.{name}: not a file name; use letters, digits, '.', '_' and '-'"
                 )
     for name, model in study.models.items():
-        if bool(model.path) == (model.world is not None):
+        if bool(model.path) == (model.world is not None):  # neither, or both
             raise ConfigError(f"models.{name}: needs either path or world; give one of them")
     _check_run(study)
     _check_slurm(study.model_jobs)
@@ -285,6 +287,7 @@ def _check_slurm(jobs: dict[str, JobSettings]) -> None:
     """
     keys = sorted({key for job in jobs.values() for key in job.slurm})
     for key in keys:
+        # of the config's keys only `slurm_extra` keeps the prefix of Snakemake's name
         name = key.removeprefix("slurm_") if key != "slurm_extra" else key
         asking = [where for where, job in jobs.items() if key in job.slurm]
         for where in jobs:
@@ -311,6 +314,7 @@ def _check_run(study: Study) -> None:
             raise ConfigError(f"methods.{name}.mean_strength: of which method? give `like` as well")
         if method.like is not None:
             _known(f"methods.{name}.like", method.like, run.methods)
+            # one step only: what it is like has to be tuned itself
             if method.grid or study.methods[method.like].like:
                 raise ConfigError(
                     f"methods.{name}.like: needs no grid, and a method with its own; remove one"
@@ -393,4 +397,5 @@ def _find(package: str, use: str, key: str) -> None:
     try:
         find(package, use)
     except ConfigError as error:
+        # the package, with which the message begins, means nothing to who wrote a config
         raise ConfigError(f"{key}: {str(error).split(': ', 1)[1]}") from None

@@ -166,7 +166,7 @@ class CellEntry(Section):
     dataset: str
     source: Source | None = Field(
         None,
-        alias="from",
+        alias="from",  # a word of Python's own
         description="Transfer: steer with what this other cell of the run has fitted and tuned",
     )
     train_share: float = Field(

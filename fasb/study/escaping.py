@@ -27,7 +27,10 @@ LATEX = {
     "\N{UPWARDS ARROW}": r"$\uparrow$", "\N{DOWNWARDS ARROW}": r"$\downarrow$",
     "True*Info": r"True$\times$Info",
 }  # fmt: skip
+# alternatives are tried in order, so the longest stand first; one pass over the text, as a
+# second would escape the backslashes that the first has written
 IN_LATEX = re.compile("|".join(re.escape(text) for text in sorted(LATEX, key=len, reverse=True)))
+# brackets and `<` only where they would begin a link's address or a tag
 IN_MARKDOWN = re.compile(r"([\\`*_|]|\](?=\()|<(?=[A-Za-z/!?]))")
 CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 """All that moves a cursor, changes colours or turns writing around; tabs and line breaks stay."""

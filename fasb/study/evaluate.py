@@ -61,6 +61,7 @@ class Bundles:
             if self.prompt is not None:
                 decoding = bundle.decoding.model_copy(update={"tokens": self.tokens})
                 settings = (bundle.about or {}).get("settings") or {}
+                # other questions are put in their own way, but a tuned instruction stays (C12)
                 prompt = instructed(self.prompt, settings.get("instruction"))
                 bundle = replace(bundle, prompt=prompt, decoding=decoding)
             loaded[purpose] = bundle
@@ -140,6 +141,7 @@ class Unrelated:
     def measure(self, runner: Runner, bundle: Bundle, what: str) -> pd.DataFrame:
         """Return one bundle's rows."""
         effects = runner.side_effects(self.texts, bundle, self.tokens, self.batch, f"{what}, texts")
+        # texts belong to nothing, so each is a group of its own
         names = [f"text{i}" for i in range(len(effects))]
         effects = effects.assign(question=names, group=names, unrelated=np.nan)
         if not self.choices:
@@ -176,9 +178,11 @@ def tuned_bundle(path: Path, questions: Sequence[Question], split: Split) -> Bun
         ArtifactError: it has not.
     """
     bundle = Bundle.load(path)
+    # by hashes of the texts: the same question may have another id in another dataset
     seen = set(((bundle.about or {}).get("questions") or {}).get("seen", ()))
     keys = {question.id: question.key for question in questions}
     if split.train:
+        # equal, not only within: a bundle that has seen fewer is of other splits
         if seen != {keys[name] for name in (*split.train, *split.validation)}:
             raise ArtifactError(
                 f"{path}: tuned on other questions than its fold has in these splits; run the "

@@ -24,6 +24,7 @@ TEXT, SWITCH, NUMBER = Column("text"), Column("switch"), Column("number")
 COUNT, TEXTS = Column("whole", 0, LARGEST), Column("text", lists=True)
 TOKENS = Column("whole", 0, LARGEST, lists=True)
 SHARE, MAYBE_SHARE = Column("number", 0, 1), Column("number", 0, 1, missing=True)
+# a judge may say only one of the two
 VERDICT = Column("number", 0, 1, needed=False)
 ENDED = Column("whole", 0, 2)
 PLACE = {"fold": COUNT, "method": TEXT}
@@ -44,6 +45,7 @@ def _measured(names: tuple[str, ...]) -> dict[str, Column]:
 def _answer_lengths(frame: pd.DataFrame) -> np.ndarray:
     """Which answers hold other numbers of tokens, pieces and states than they say."""
     states, pieces = frame["p"].map(len), frame["trace_pieces"].map(len)
+    # none without a tracker, else one more than tokens: state 0 is the question's end
     wrong = (states != 0) & (states != pieces + 1)
     wrong |= frame["answer_pieces"].map(len) != frame["n_tokens"]
     wrong |= (frame["kept"] > frame["n_tokens"]) | (frame["fired_at"] > pieces)
@@ -145,6 +147,7 @@ class Chosen(Section):
 
 
 MAPPINGS: dict[str, TypeAdapter[Any]] = {
+    # `Chosen` is a `Section`: unknown keys, NaN and switches for numbers are refused by itself
     "tuned.json": TypeAdapter(dict[str, dict[str, Chosen]]),
     "metrics.json": TypeAdapter(
         dict[str, dict[str, float | str | dict[str, float | None] | None]],

@@ -24,7 +24,7 @@ MODULES = (world, data, fit, tune, test, outputs)
 STAGES = {
     stage.name: stage
     for module in MODULES
-    for stage in vars(module).values()
+    for stage in vars(module).values()  # in the order in which the module defines them
     if isinstance(stage, Stage)
 }
 """Every stage by its name."""
@@ -110,6 +110,7 @@ def write_study(study: Study, path: Path = STUDY) -> None:
     payload = dump_study(study)
     try:
         same = path.is_file() and read_json(path) == payload
+    # a damaged file is written anew, not complained of
     except ArtifactError:
         same = False
     if not same:

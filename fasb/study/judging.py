@@ -53,6 +53,7 @@ def distinct(
         )
     pairs = []
     for question in questions:
+        # the order of a set of texts differs between processes, and a judge's batches with it
         pairs += [(question, answer) for answer in sorted(found.get(question.id, ()))]
     return pairs
 
@@ -104,6 +105,7 @@ class Verdicts:
         """Take what the store has; return the pairs that are left to be judged."""
         for question in dict.fromkeys(question for question, _ in pairs):
             self.said[question.id] = {}
+            # the whole question is the key, as a judge may read its references too
             frame = None if self.store is None else self.store.load([*self.key, asdict(question)])
             if frame is not None:
                 scores = frame.drop(columns="answer").to_dict("records")
@@ -123,6 +125,7 @@ class Verdicts:
         for question in dict.fromkeys(questions):
             if self.store is not None:
                 known = self.said[question.id]
+                # a file is replaced as a whole, so what was said before is written with it
                 rows = [{"answer": answer, **said} for answer, said in known.items()]
                 self.store.keep([*self.key, asdict(question)], pd.DataFrame(rows))
 

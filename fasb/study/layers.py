@@ -52,4 +52,5 @@ def origin(message: str, files: Sequence[str | Path]) -> Path:
             node = node[key[i]]
         return len(key)
 
+    # of equal depths `max` takes the first, which is the last file here
     return max(reversed(paths), key=depth)

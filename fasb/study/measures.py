@@ -144,4 +144,5 @@ def columns_of(file: str) -> tuple[str, ...]:
     effects = tuple(one.name for one in EFFECT_MEASURES)
     if file == "side_effects.parquet":
         return effects
+    # True*Info is made of means: no question has one of its own (Q9)
     return tuple(name for name in MEASURES if name not in effects and name != TRUE_INFO.name)

@@ -66,6 +66,7 @@ def question_metrics(
             "metrics: neither generations nor scores hold a row; "
             "run the stage 'generate' or 'score' first"
         )
+    # outer: a question without false answers has answers but no choices
     frame = parts[0] if len(parts) == 1 else parts[0].merge(parts[1], on=KEYS, how="outer")
     frame = frame.reindex(columns=[*KEYS, *COLUMNS])
     groups = {question.id: question.group for question in questions}
@@ -160,9 +161,10 @@ def summary(
     """
     judge = judge or {}
     present = [method for method in methods if (frame["method"] == method).any()]
+    # one cell by itself: the same names everywhere make it one world with one seed
     panel = panel_of(frame.assign(model="", dataset="", seed=0), present, COLUMNS)
     values = estimate(panel).astype(object)
-    values[np.isnan(values.astype(np.float64))] = None
+    values[np.isnan(values.astype(np.float64))] = None  # JSON has no NaN
     told: dict[str, dict[str, Any]] = {}
     for method, row in zip(present, values, strict=True):
         told[method] = dict(zip(panel.columns, row, strict=True)) | {

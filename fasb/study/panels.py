@@ -151,6 +151,7 @@ def judge_note(judge: Any) -> str:
 
 def tuned_by(grid: pd.DataFrame) -> Measure:
     """Return the measure that a grid's settings are chosen by: True*Info, without answers MC1."""
+    # the column is there without answers too, and empty then
     return TRUE_INFO if grid[TRUE_INFO.name].notna().any() else MC1
 
 
@@ -184,6 +185,7 @@ def panel_of(rows: pd.DataFrame, methods: Sequence[str], metrics: Sequence[str])
     for i, metric in enumerate(metrics):
         if metric in rows:
             values[method, i, at, part] = rows[metric].to_numpy(np.float64)
+    # in order of appearance, as `factorize` numbers them: codes fit the axis of questions
     first = rows.drop_duplicates(["model", "dataset", "question"])
     world, group = _codes(first, "model", "dataset"), _codes(first, "model", "dataset", "group")
     return Panel(tuple(methods), tuple(metrics), values, world, group)

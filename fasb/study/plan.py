@@ -111,6 +111,7 @@ class Pair:
         size, split = self.size, self.sections.split
         in_folds = size.questions - size.questions // split.folds
         per_fold = [in_folds] * split.folds if size.questions else [size.fit]
+        # the training share is rounded down, as `split` does (Q3)
         return sum(n - int(n * (1 - split.validation)) for n in per_fold)
 
     @property
@@ -156,6 +157,7 @@ def shape_of(entry: ModelEntry) -> ModelSize | None:
     from fasb.world.pretrain import PretrainSettings
 
     made = PretrainSettings(**entry.pretrain)
+    # four matrices of attention, three of a gated MLP; embeddings are left out
     layer = 4 * made.hidden**2 + 3 * made.hidden * made.feed_forward
     sizes = {
         "layers": made.layers,
@@ -205,6 +207,7 @@ def works(study: Study) -> dict[tuple[str, str, str], Work]:
         found |= {(rule, *names): work for rule, work in _once(pair).items() if needed[rule]}
         for rule, work in _each_seed(pair).items():
             if rule in TESTING:
+                # a transferred cell asks once by each fold, but in one job
                 found[rule, *names] = replace(work.times(sum(tested)), jobs=work.jobs * len(tested))
             elif fitted:
                 found[rule, *names] = work.times(fitted)
@@ -217,6 +220,7 @@ def works(study: Study) -> dict[tuple[str, str, str], Work]:
                 found[rule, *names] = Work(whole.jobs)
     for model in cells.worlds(study):
         found["pretrain", model, ""] = Work(1, read=_training(study.models[model]))
+    # what does none of this work is still a job: all that the study has, less those above
     counted = Counter[str]()
     for (rule, *_), work in found.items():
         counted[rule] += work.jobs
@@ -281,6 +285,7 @@ def _each_seed(pair: Pair) -> dict[str, Work]:
     tests = tested * n_methods * pair.answered
     judge = Work(1, judged=tested * (n_methods + 1), disk=tested * n_methods * _text(pair))
     return {
+        # each method once unsteered, then under every setting of its grid
         "sweep": Work(
             1,
             read=generates * asked * reads * passage + to_score * choice * (steered + n_methods),
@@ -291,6 +296,7 @@ def _each_seed(pair: Pair) -> dict[str, Work]:
         "generate": Work(
             1, read=tests * passage, written=tests * pair.written, disk=3 * tests * _text(pair)
         ),
+        # once unsteered and under each of the two tuned settings, at most
         "score": Work(1, read=to_score_tested * choice * 3 * n_methods),
         "judge": judge.times(pair.judges) if generates else Work(1),
     }

@@ -65,6 +65,7 @@ class Line:
 def split(rows: pd.DataFrame) -> list[pd.DataFrame]:
     """Return the rows of each printed table."""
     keys = list(TABLES[rows["table"].iloc[0]].together)
+    # an empty `source` is NaN in rows of a CSV, which groupby would drop
     return [part for _, part in rows.groupby(keys, sort=False, dropna=False)]
 
 
@@ -143,6 +144,7 @@ def _row(rows: pd.DataFrame, column: Column) -> pd.Series:
 def _plain(value: float, form: str) -> str:
     """A number with a real minus sign and no negative zero."""
     digits = int(form[-2])
+    # -0.0 + 0.0 is 0.0
     return format(round(value, digits) + 0.0, form).replace("-", MINUS)
 
 
@@ -170,6 +172,7 @@ def message(rows: pd.DataFrame) -> str:
         # over several comparisons a single best value says nothing
         if len(known[["model", "dataset"]].drop_duplicates()) > 1:
             return _ahead(known[known["dataset"] != AVERAGE], measure.title)
+        # a single row has one type for all, object; `number` asks for floats
         best = known.loc[known["value"].idxmax()].to_frame().T.infer_objects()
         text = f"{best['label'].iloc[0]} has the highest {measure.title}, "
         text += str(number(best, Column(measure, "")))
@@ -324,6 +327,7 @@ def markdown_table(headings: Sequence[str], body: Sequence[Sequence[str]], n_tex
     """Return a GitHub table; all but the first `n_text` columns are aligned to the right."""
     frame = pd.DataFrame(body, columns=list(headings))
     sides = ["left" if i < n_text else "right" for i in range(len(headings))]
+    # tabulate would take texts such as 1e5 for numbers and write them anew
     return str(frame.to_markdown(index=False, disable_numparse=True, colalign=sides))
 
 

@@ -79,7 +79,9 @@ def rates(path: Path = MEASURED) -> dict[str, Rate]:
 def timed(rule: str, model: str, dataset: str, folder: Path = TIMING) -> float | None:
     """Mean seconds of the jobs that ran here: of this model and dataset where they are named."""
     place = folder.joinpath(*(part for part in (rule, model, dataset) if part))
+    # names that are a whole target name a file, else a folder of files
     files = [*place.rglob("*.tsv"), *place.parent.glob(f"{place.name}.tsv")]
+    # Snakemake writes a head and a line of values, seconds first
     seconds = [float(file.read_text().splitlines()[1].split("\t")[0]) for file in files]
     return sum(seconds) / len(seconds) if seconds else None
 
@@ -99,6 +101,8 @@ def seconds(
         return larger * (work.written / rate.written + work.read / rate.read), "rate"
     machine = MACHINES[held.device]
     weights = held.parameters * 1e9 * BYTES[held.dtype]
+    # a multiplication and an addition for each parameter and token
     operations = 2e9 * held.parameters * (work.read + work.written)
+    # a step of a batch reads all weights once, whatever the number of rows
     least = weights * work.written / held.batch / machine.bytes + operations / machine.operations
     return least, "bound" if least else "unknown"

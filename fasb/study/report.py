@@ -97,6 +97,7 @@ def render(sources: Sources) -> str:
 
 def _without_controls(value: Any) -> Any:
     """What an expression of the template gives, control characters taken out of plain text."""
+    # not of Markup, a subclass of str: that has been escaped, and stays what it is
     return without_controls(value) if type(value) is str else value
 
 
@@ -119,6 +120,7 @@ def tables(path: Path) -> list[dict[str, Any]]:
 def picture(name: str, path: Path) -> dict[str, str]:
     """Return a picture as data URI, with its title and its caption from the CSV beside it."""
     data = path.with_suffix(".csv")
+    # a frame without columns leaves nothing that `read_csv` could read
     rows = pd.read_csv(data) if data.is_file() and data.stat().st_size > 2 else pd.DataFrame()
     content = path.read_bytes()
     # a PNG's header holds its width in pixels

@@ -206,8 +206,10 @@ class Runner:
 
         def make(model: LoadedModel) -> pd.DataFrame:
             texts: dict[tuple[int, ...], str] = {}
+            # by number, as bundles of one prompt are run together and not in their order
             parts: dict[int, pd.DataFrame] = {}
             for members, own in _asked_by(model, asked, bundles):
+                # all of them at once: what is observed and written is shared
                 chosen = [bundles[i] for i in members]
                 found = sweep(model, own.prompts, own.trace, chosen)
                 for i, answers in zip(members, found, strict=True):
@@ -268,7 +270,7 @@ class Runner:
             [bundle.key() for bundle in bundles],
             None if fingerprint is None else asdict(fingerprint),
             self.settings.model_dump(mode="json"),
-            weights_of(self.settings.path),
+            weights_of(self.settings.path),  # a folder may be trained anew under its name
             metadata.version("fasb"),
         ]
         kept = self.store.load(key)
@@ -302,6 +304,7 @@ def _asked_by(
     found = []
     for prompt, members in _by_prompt(bundles).items():
         own = asked
+        # by tokens: prompts that differ in settings of other texts (banks, choices) ask the same
         if encode_prompts(model, prompt, asked.texts) != asked.prompts:
             rows = traced(model, asked.questions, prompt, bundles[members[0]].decoding)
             own = replace(asked, rows=rows)
@@ -322,6 +325,7 @@ def _answer_rows(
     texts: dict[tuple[int, ...], str],
 ) -> pd.DataFrame:
     """One bundle's rows; `texts` are of tokens that others wrote: many settings write the same."""
+    # what did not fire keeps its unsteered text (G5)
     answers = list(asked.rows["text"])
     for row, tokens in enumerate(found.after.rows()):
         if found.decision.fired[row]:
@@ -365,6 +369,7 @@ def _detailed(
     for row, tokens in enumerate(found.after.rows()):
         fired = found.decision.fired[row]
         pieces.append(model.pieces(tokens) if fired else unsteered[row])
+        # state 0 is the prompt's last token; what lies behind a row's own states is padding
         n_states = found.before.length[row] + 1
         seen = found.before.p
         p.append([] if seen is None else seen[row, :n_states].astype(np.float64).tolist())

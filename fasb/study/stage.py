@@ -74,6 +74,7 @@ class Paths:
 
     def made_by(self, **more: Any) -> dict[str, Any]:
         """Return stage, settings, and the digests that the input files carry."""
+        # folders (models, bundles) carry no digest of their own
         files = [path for path in self.every() if path.is_file()]
         digests = {str(path): _digest(path)[:16] for path in files}
         return {**self.provenance, "inputs": digests, **more}
@@ -125,6 +126,7 @@ class Stage:
     def settings(self, study: Study, names: Names) -> dict[str, Any]:
         """Return all that a job's result depends on beside its input files, as plain values."""
         used = {"version": _version(), **self.depends(study, **names)}
+        # as files give them back, tuples as lists: `verify` compares the two
         plain: dict[str, Any] = json.loads(json.dumps(used))
         return plain
 

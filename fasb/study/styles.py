@@ -61,6 +61,7 @@ def labels_of(styles: Sequence[MethodStyle]) -> dict[str, str]:
 def first_gated(styles: Sequence[MethodStyle]) -> str | None:
     """Return the first main method that reads p, what the study is about; else any that does."""
     gated = [style for style in styles if style.gated]
+    # sorting is stable: within a role the config's order stays
     ranked = sorted(gated, key=lambda style: style.role != "main")
     return ranked[0].name if ranked else None
 

@@ -49,6 +49,7 @@ def hyperparameter_table(bundles: Sequence[Bundle]) -> pd.DataFrame:
     """Return setting and hyperparameters of each bundle; NaN where they mean nothing."""
     rows = [hyperparameters(bundle) for bundle in bundles]
     table = pd.DataFrame(rows, columns=list(HYPERPARAMETERS))
+    # a column of nothing but None would be of objects, not of numbers
     numbers = {key: "float64" for key in HYPERPARAMETERS if key != "vector"}
     return table.astype({**numbers, "vector": "object"}).assign(setting=range(len(bundles)))
 

@@ -184,7 +184,7 @@ def _with_averages(rows: pd.DataFrame) -> pd.DataFrame:
     for _, part in shown.groupby(["model", "method", "metric"], sort=False):
         # an average over fewer datasets than its neighbours' is not comparable
         if part["dataset"].nunique() == shown["dataset"].nunique():
-            mean = part["value"].mean(skipna=False)
+            mean = part["value"].mean(skipna=False)  # NaN of one dataset is NaN of the average
             row = {**part.iloc[0].to_dict(), "dataset": AVERAGE, "value": mean, "test": ""}
             made.append(row | dict.fromkeys(NO_AVERAGE, np.nan))
     return pd.concat([rows, pd.DataFrame(made, columns=rows.columns)], ignore_index=True)

@@ -76,6 +76,7 @@ def _file(entry: ModelEntry, name: str) -> Path | None:
         return Path(path, name) if Path(path, name).is_file() else None
     revision = None if entry.tokenizer else entry.revision
     found = try_to_load_from_cache(path, name, revision=revision)
+    # of a file that is known not to exist the cache says so, by an object of its own
     return Path(found) if isinstance(found, str) else None
 
 
@@ -91,7 +92,9 @@ def _rendered(template: str | None, messages: list[dict[str, str]]) -> str | Non
         raise TemplateError(reason)
 
     blocks = {"trim_blocks": True, "lstrip_blocks": True}  # as the transformers library has it
+    # a template is a stranger's program
     known = ImmutableSandboxedEnvironment(**blocks, extensions=["jinja2.ext.loopcontrols"])
+    # the date is that of C4
     known.globals.update(raise_exception=refuse, strftime_now=lambda _: "26 Jul 2024")
     own = {"bos_token": "<s>", "eos_token": "</s>", "enable_thinking": False}
     try:

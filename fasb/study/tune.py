@@ -179,6 +179,7 @@ def _at_mean_strength(
     rows = sweep[(sweep["fold"] == fitted.fold) & (sweep["method"] == method.like)]
     found = {}
     for purpose, point in points.items():
+        # answers that did not fire have strength 0, and count (C2)
         of_point = rows[rows["setting"] == other.points().index(point)]
         if of_point.empty:
             raise DataError(
@@ -223,6 +224,7 @@ def _check_grid(swept: pd.DataFrame, table: pd.DataFrame, where: str) -> None:
     both = swept.merge(table, on="setting", suffixes=("", "_grid"))
     for key in HYPERPARAMETERS:
         ran, given = both[key], both[f"{key}_grid"]
+        # NaN differs from itself, and here says on both sides that a value means nothing
         differ = (ran != given) & (ran.notna() | given.notna())
         if differ.any():
             at = differ.idxmax()
@@ -238,6 +240,7 @@ def best_setting(grid: pd.DataFrame, by: str) -> int:
     For multiple choice, it is the reference answers steered that count.
     """
     steered = "steered_mc" if by.startswith("mc") else "steered"
+    # not to steer has no alpha, and the smallest strength there is
     rows = grid.sort_values("setting").fillna({"alpha": 0.0})
     values = rows[[by, steered, "alpha"]].to_numpy(np.float64).tolist()
     tried = [Tried(*row) for row in values]
@@ -258,6 +261,7 @@ def measured(sweep: pd.DataFrame, sweep_mc: pd.DataFrame, judged: pd.DataFrame) 
         )
     both = parts[0]
     if len(parts) > 1:
+        # both count phrasings: `n` stays that of answers
         both = both.merge(parts[1], on=list(CELL), how="outer", suffixes=("", "_mc"))
     missing = {column: np.nan for column in METRICS if column not in both}
     return both.assign(**missing)[[*CELL, *METRICS]]
@@ -278,6 +282,7 @@ def _of_answers(sweep: pd.DataFrame, judged: pd.DataFrame) -> list[pd.DataFrame]
     means = rows.assign(steered=rows["fired"].astype(np.float64), tokens=rows["n_tokens"], n=1.0)
     columns = {**dict.fromkeys((*kinds, "steered", "tokens"), "mean"), "n": "sum"}
     found = means.groupby(list(CELL), as_index=False, sort=False).agg(columns)
+    # a product of means (Q9); of a judge that gives one score, that score
     return [found.assign(true_info=found[kinds].prod(axis=1))]
 
 

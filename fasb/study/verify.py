@@ -46,6 +46,7 @@ def verify_folder(root: Path) -> Iterator[Finding]:
     made = makers(study)
     for path in _sealed(root):
         name = str(RESULTS / path.relative_to(root))
+        # a file inside a folder that a job writes as a whole
         maker = made.get(name) or made.get(str(Path(name).parent))
         yield from _of_file(root, path, maker)
     for name, maker in made.items():
@@ -72,6 +73,7 @@ def _of_file(root: Path, path: Path, maker: Job | None) -> Iterator[Finding]:
     except FasbError as error:
         yield Finding(path, f"damaged: {str(error).removeprefix(f'{path}: ')}")
         return
+    # no stage's file: it is what all of them are compared with
     if path == root / "study.json":
         return
     if maker is None:
@@ -101,7 +103,7 @@ def inputs_of(root: Path, made_by: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for name, digest in made_by.get("inputs", {}).items():
         path = root / Path(name).relative_to(RESULTS) if Path(name).parts[0] == "results" else name
         try:
-            now = str(stamp_of(Path(path))["digest"])[:16]
+            now = str(stamp_of(Path(path))["digest"])[:16]  # as long as `Paths.made_by` keeps it
         except ArtifactError:
             yield name, "is gone or damaged"
             continue

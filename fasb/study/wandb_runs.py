@@ -89,6 +89,7 @@ def runs(study: Study, files: Sequence[Path]) -> Iterator[Run]:
                 config = {"kind": "test", **about, **_tuned(tuned, method)}
                 tables = {"grid": of_method} if len(of_method) else {}
                 run = Run("test", name, config, metrics[method], settings, tables)
+                # the study's own run gets another id where any result is another
                 made.append(run.id)
                 yield run
             if study.sweep:
@@ -156,6 +157,7 @@ def _staged(out: Path) -> Iterator[None]:
         os.environ.pop("WANDB_DATA_DIR")
         if before is not None:
             os.environ["WANDB_DATA_DIR"] = before
+    # not reached after an error: until then the runs of before need their files
     for old in beside.glob("*"):
         if old != own:
             shutil.rmtree(old)
@@ -166,7 +168,7 @@ def _log(wandb: Any, study: Study, run: Run, folder: Path) -> None:
         mode=study.mode,
         dir=str(folder),
         id=run.id,
-        resume="allow",
+        resume="allow",  # the id may be there already, of an equal result
         project=study.project,
         group=study.name,
         job_type=run.kind,
@@ -196,6 +198,7 @@ def _log_files(wandb: Any, logged: Any, run: Run) -> None:
     """Pictures and tables to look at, and all files as one artifact, which versions them."""
     if not run.files:
         return
+    # wandb refuses other signs in an artifact's name
     artifact = wandb.Artifact(re.sub(r"[^\w.-]", "-", f"{run.name}-results"), type="results")
     for file in run.files:
         artifact.add_file(str(file), name=f"{file.parent.name}/{file.name}")
@@ -207,6 +210,7 @@ def _log_files(wandb: Any, logged: Any, run: Run) -> None:
 
 
 def _table(wandb: Any, table: pd.DataFrame) -> Any:
+    # as objects first: in a column of floats pandas would turn None into NaN again
     plain = table.astype(object).where(table.notna(), None)
     return wandb.Table(columns=list(plain.columns), data=plain.to_numpy().tolist())
 

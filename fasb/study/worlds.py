@@ -36,6 +36,7 @@ def write_out(mapping: dict[str, Any]) -> dict[str, Any]:
     for level, seeds in worlds.items():
         for seed in seeds:
             name, world = f"{level}-s{seed}", {"level": level, "seed": seed}
+            # a world's model is trained by one thread unless its entry says otherwise
             models[name] = {"world": world, "job": {"threads": 1}}
             judge = {"use": "fasb.world.judge", "settings": world}
             datasets[name] = {"load": "fasb.world.questions", "settings": world, "judge": judge}

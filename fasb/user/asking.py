@@ -97,16 +97,19 @@ def mc2_as_generated(
         wanted: dict[tuple[bytes, float], list[int]] = {}
         for j, bundle in enumerate(bundles):
             strength = float(strengths[j][i])
+            # bundles that edit alike at one strength are scored once; unsteered ones need no edit
             content = bundle.edit.content() if bundle.edit is not None and strength else b""
             wanted.setdefault((content, strength), []).append(j)
         tried = []
         for (_, strength), members in wanted.items():
             when = "always" if strength else "never"
+            # the free answer has decided (X9): nothing here looks at p
             changes = {"when": when, "alpha": strength, "adaptive": False, "backtrack": False}
             tried.append(bundles[members[0]].with_policy(**changes))
         choices = encoded_choices(model, bundles[0], [question])
         for members, scores in zip(
             wanted.values(), score_sweep(model, choices, tried), strict=True
         ):
+            # columns of `choice_rows`: MC1, MC2, MC3, share that fired
             found[members, i] = choice_rows([question], scores.logprob, scores.fired)[0, 1]
     return found

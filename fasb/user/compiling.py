@@ -45,6 +45,7 @@ def compile_bundle(model: LoadedModel, bundle: Bundle, out: Path) -> None:
     for change in [*reversed(inputs), *outputs]:
         for i, (layer, unit) in enumerate(change.at.tolist()):
             _bake(model, change, i, layer, unit, strength)
+    # what the layout does not tell of the way from weights to site shows in the logits
     found = logits_of(model, text)
     if not torch.allclose(found, wanted, rtol=1e-3, atol=1e-3 * float(wanted.abs().max())):
         raise BundleError("compile: this model's weights cannot hold the edit; attach the bundle")
@@ -82,10 +83,12 @@ def _bake(
     matrix, constant = matrix.to(weight.device), constant.to(weight.device)
     whole = weight.double()
     if change.site == "head":
+        # the head's columns W of the output projection: W (x A + c) = (W A^T) x + W c
         own = slice(unit * len(constant), (unit + 1) * len(constant))
         added = whole[:, own] @ constant
         whole[:, own] = whole[:, own] @ matrix.T
     else:
+        # of an output y = W x + b: y A + c has the weights A^T W and the bias b A + c
         added = constant if bias is None else bias.double() @ matrix + constant - bias.double()
         if change.site != "residual":
             whole = matrix.T @ whole
@@ -141,6 +144,7 @@ def _affine_map(
     nothing = torch.zeros(1, width, dtype=torch.float64)
     constant = moved(nothing)[0]
     matrix = moved(torch.eye(width, dtype=torch.float64)) - constant
+    # at 0 and the unit vectors every map looks affine, elsewhere only one that is
     drawn = torch.randn(8, width, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     if not torch.allclose(moved(10 * drawn), 10 * drawn @ matrix + constant):
         raise BundleError(

@@ -43,4 +43,5 @@ def controls_of(path: str | Path | None = None) -> Controls:
             f"{path}: {len(prompts)} control questions; give one a line, best 100 or more"
         )
     found = tuple(prompts.values())
+    # in turn: neighbours in the library's own file are of one kind
     return Controls(found[::2], found[1::2])

@@ -68,6 +68,7 @@ def editing(
         def dial_pass(_: Any, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
             dial.strength = _strengths(edit.positions, float(strength), inputs, named)
 
+        # with_kwargs, as `generate` gives ids by keyword, which plain hooks do not see
         handle = part.register_forward_pre_hook(dial_pass, with_kwargs=True)
         try:
             yield model
@@ -86,6 +87,7 @@ def _strengths(
     ids = inputs[0] if inputs else named.get("input_ids")
     ids = named["inputs_embeds"] if ids is None else ids
     cache = named.get("past_key_values")
+    # at the prompt `generate` hands over a cache that is still empty
     goes_on = cache is not None and cache.get_seq_length() > 0
     wanted = torch.zeros(ids.shape[:2], dtype=torch.float64, device=ids.device)
     if positions == "all" or (goes_on and positions == "from_answer"):

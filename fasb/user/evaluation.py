@@ -171,9 +171,10 @@ def _chosen(
     plain = bundle.with_policy(when="never")
     scores = score_sweep(model, encoded_choices(model, bundle, questions), [plain, bundle])
     rows = [choice_rows(questions, found.logprob, found.fired) for found in scores]
-    both = np.stack(rows)[:, :, :3]
+    both = np.stack(rows)[:, :, :3]  # the fourth column is the share that fired
     columns = {name: both[:, :, i] for i, name in enumerate(("mc1", "mc2", "mc3"))}
     as_generated = mc2_as_generated(model, questions, [bundle], [strength])[0]
+    # unsteered the two are one
     return columns | {"mc2_as_generated": np.stack([columns["mc2"][0], as_generated])}
 
 
@@ -210,6 +211,7 @@ def _judged(
     scores = [run_judge(judge, questions, side) for side in texts]
     kinds = [kind for kind in ("true", "info") if kind in scores[0]]
     said = {kind: np.stack([verdict(side[kind]) for side in scores]) for kind in kinds}
+    # [side, question]; of a judge that gives one score, that score alone
     good = np.all(list(said.values()), axis=0)
     columns: dict[str, np.ndarray] = {}
     columns |= {kind: values.astype(np.float64) for kind, values in said.items()}
@@ -221,6 +223,7 @@ def _judged(
 
 def _measures(columns: dict[str, np.ndarray], groups: Sequence[str]) -> tuple[Measure, ...]:
     """Means, and paired differences with intervals from bootstrap draws of groups."""
+    # [method, metric, question, part] with one part: nothing is fitted by folds here
     values = np.stack(list(columns.values()), axis=1)[..., None]
     number = {group: i for i, group in enumerate(dict.fromkeys(groups))}
     group = np.array([number[name] for name in groups], dtype=np.int64)
@@ -228,7 +231,7 @@ def _measures(columns: dict[str, np.ndarray], groups: Sequence[str]) -> tuple[Me
         ("unsteered", "steered"),
         tuple(columns),
         values,
-        np.zeros(len(group), dtype=np.int64),
+        np.zeros(len(group), dtype=np.int64),  # one world: intervals are over questions
         group,
     )
     draws = resample(panel)

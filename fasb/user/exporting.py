@@ -58,6 +58,7 @@ def directions(bundle: Bundle) -> dict[int, Float32[np.ndarray, " hidden"]]:
             )
         for (layer, _), vector in zip(change.at.tolist(), change.operation.vector, strict=True):
             scaled = (bundle.policy.alpha * vector).to("cpu").float().numpy()
+            # several changes of one layer add up, as they do in a pass
             found[layer] = found.get(layer, np.float32(0)) + scaled
     if not found:
         raise BundleError("export: the bundle has no edit; fit one")

@@ -71,6 +71,7 @@ class Grid(Section):
         Raises:
             ConfigError: no k is small enough.
         """
+        # the default grid is for any model, small ones too: what is too large is no error
         fitting = [k for k in self.k if k <= n_heads]
         if not fitting:
             raise ConfigError(
@@ -124,6 +125,7 @@ class FitSettings(StageSettings):
     @field_validator("prompt", mode="before")
     @classmethod
     def _chat_by_default(cls, given: Any) -> Any:
+        # a section that is given replaces the field's default as a whole, its `auto` too
         return {"chat": "auto", **given} if isinstance(given, dict) else given
 
 
@@ -144,6 +146,7 @@ def fit(
         ConfigError: a setting is wrong.
     """
     settings = checked_settings(settings)
+    # files that may be wrong are read before a model is loaded
     questions = questions_of(data, settings.separator)
     controls = controls_of(settings.controls)
     judge, model = settings.judge, steering.load(model)
@@ -174,10 +177,12 @@ def fit(
         "edge": at_edge(chosen.point, settings.grid.model_dump()) if chosen.steers else [],
         "questions": {**counts, "seen": seen},
     }
+    # before it is evaluated, as it must know which questions it has seen
     bundle = replace(chosen.bundle, about=about)
     say("comparing with the unsteered model on the questions and controls held out")
     about |= held_out(model, bundle, test, controls.held_out, settings)
     bundle = replace(bundle, about=about)
+    # what is held out may switch a bundle off, never choose another (docs/decisions.md)
     if chosen.steers and harms(about, settings.touch):
         bundle = replace(bundle, policy=replace(bundle.policy, when="never"))
     return bundle
@@ -198,6 +203,7 @@ def bundles_of(
         bundle = fitted.bundle(recipe, {})
         tracker = bundle.tracker
         assert tracker is not None
+        # points share trackers; `fitted` keeps them all alive, so an id stands for one
         if id(tracker) not in found:
             found[id(tracker)] = calibrated(tracker, bank, rows)
         bundles.append(replace(bundle, tracker=found[id(tracker)]))
@@ -235,7 +241,7 @@ def held_out(
 
 def _tuned(chosen: Candidate, found: Sequence[Candidate], settings: FitSettings) -> dict[str, Any]:
     """Return what `about` holds of tuning."""
-    judge, none = settings.judge, found[-1]
+    judge, none = settings.judge, found[-1]  # the last is not to steer
     return {
         "point": chosen.point,
         "value": chosen.value,
@@ -327,6 +333,7 @@ def _bank(
     of_model = model.settings.model_dump(mode="json"), asdict(model.fingerprint)
     source = [*of_model, weights_of(model.settings.path), settings.activations.dtype]
     path = folder / f"{read.name}-{content_hash([asdict(texts), *source])}.h5"
+    # one that is missing, damaged or half-written is made (again)
     with contextlib.suppress(ArtifactError):
         return Bank.open(path)
     return collect(model, texts, settings.activations, path, {"stage": "fit"})
@@ -353,10 +360,11 @@ def _quality(training: Training, bundle: Bundle, read: Read) -> dict[str, Any]:
     false, true = (float((bank.label[rows] == label).mean()) for label in (0, 1))
     wrong, auc = bank.label[test] == 0, None
     p = p_of_bank(bank, test, tracker)
+    # Platt's numbers keep the order of p, so one AUC is enough; its error differs (X6)
     raw = p_of_bank(bank, test, replace(tracker, calibration=None))
     if 0 < wrong.sum() < len(wrong):
         auc = float(roc_auc_score(wrong, p))
-    once = np.ones((1, len(wrong)))
+    once = np.ones((1, len(wrong)))  # one draw in which every state counts once
     ece = [float(reliability(one, wrong, once).error[0]) for one in (raw, p)]
     accuracy = training.accuracy(kind, read)
     heads = [(layer, head, float(accuracy[layer, head])) for layer, head in tracker.at.tolist()]

@@ -122,6 +122,7 @@ def harm(
     if changed:
         prompts = [asked.prompts[i] for i in changed]
         sides = [surprise(model, bundle, prompts, [of[i] for i in changed]) for of in (rows, plain)]
+        # nats a token: their difference is the logarithm of the ratio of perplexities
         perplexity = math.exp(float(sides[0].mean() - sides[1].mean()))
     share = float(control[changed].sum() / max(control.sum(), 1))
     return Harm(share, len(broken), perplexity)

@@ -115,6 +115,7 @@ class SteeredLM(TemplateLM):
         choices = []
         for _, context, continuation in requests:
             tokens = [*(context or [self.eot_token_id]), *continuation][-self.max_length :]
+            # nothing stands before the first token from which it could be predicted
             start = max(1, len(tokens) - len(continuation))
             choices.append(Choice(tuple(tokens), start - 1, start))
         scores = score(self.loaded, choices, self.bundle, self.batch)
@@ -131,6 +132,7 @@ class SteeredLM(TemplateLM):
 
         def run(rows: list[int]) -> None:
             batch = batch_of(self.loaded, [choices[i].tokens for i in rows])
+            # one more: the state before the first scored token predicts it
             n_last = max(len(choices[i].tokens) - choices[i].scored_start for i in rows) + 1
             with editing(self.loaded.layout, self.bundle.edit) as dial:
                 part = [strengths[i] for i in rows]
@@ -167,6 +169,7 @@ class SteeredLM(TemplateLM):
         """Return texts, each up to the first of its stop strings."""
         groups: dict[str, list[int]] = {}
         for i, request in enumerate(requests):
+            # a mapping has no hash; its text groups what is asked with the same settings
             groups.setdefault(repr(request.args[1]), []).append(i)
         found = [""] * len(requests)
         for rows in groups.values():
@@ -174,6 +177,7 @@ class SteeredLM(TemplateLM):
             most = self.max_length - bundle.decoding.tokens
             if most < 1:
                 raise ConfigError(f"max_gen_toks: {bundle.decoding.tokens}, the whole context")
+            # what does not fit loses its beginning, as with the harness's own models
             prompts = [self.tok_encode(requests[i].args[0])[-most:] for i in rows]
             answers = answer(self.loaded, prompts, bundle)
             for i, tokens in zip(rows, answers.after.rows(), strict=True):

@@ -20,6 +20,7 @@ def report(bundle: Bundle) -> str:
     """Say in a few lines what `bundle.about` holds; the first says whether steering helps."""
     about = bundle.about or {}
     lines = [_verdict(bundle), *_tracker(about["tracker"]), *_setting(about)]
+    # the point of not steering is empty
     if not about["tuned"]["point"]:
         return "\n".join(lines)
     for found in _measures(about):

@@ -94,6 +94,7 @@ def steer(
         return []
     answers = answer(model, prompts_of(model, bundle, asked), bundle)
     unsteered = None
+    # what is steered from its first token was never written unsteered
     if not bundle.policy.steers_from_start:
         unsteered = texts_of(model, bundle, answers.before.rows())
     return [
@@ -135,4 +136,5 @@ def texts_of(model: LoadedModel, bundle: Bundle, rows: Sequence[Sequence[int]]) 
 def p_of(answers: Answers, row: int) -> tuple[float, ...]:
     """P of every state of a row's unsteered answer; empty if nothing was tracked."""
     trace = answers.before
+    # behind a row's own states p is padding
     return () if trace.p is None else tuple(trace.p[row, : trace.length[row] + 1].tolist())

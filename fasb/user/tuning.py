@@ -86,6 +86,7 @@ def tried(
     texts = [question.text for question in questions]
     given = [bundle for _, bundle in candidates]
     first = given[0]
+    # controls first: `first`, `is_control` and `_values` count on it
     asked = ask(model, first, [*controls, *texts])
     _refuse_thoughts(model, first, asked)
     asked = observed(model, asked, given)
@@ -141,6 +142,7 @@ def _bounded(
     kept, out = [], []
     for (point, bundle), bound in zip(candidates, lowest, strict=True):
         beta = point.get("beta", bound)
+        # above 1: too few answers to promise anything (X7)
         if beta < bound or bound > 1:
             out.append(Candidate(point, bundle, np.nan, np.nan, "touch"))
         else:
@@ -161,6 +163,7 @@ def _values(
     if judge is None:
         strengths = [got.decision.strength[n_controls:] for got in answers]
         mc2 = mc2_as_generated(model, questions, bundles, strengths)
+        # questions without false answers have no MC2
         return np.nanmean(mc2, axis=1).tolist()
     texts = []
     for bundle, got in zip(bundles, answers, strict=True):

@@ -70,6 +70,7 @@ def documents(
     weight = np.array([rank[fact.entity] for fact in world.facts]) ** -settings.skew
     shares_of_facts = weight / weight.sum()
     while True:
+        # the last of the three has the share that the others leave
         author = AUTHORS[int(np.searchsorted(np.cumsum(shares), rng.random(), side="right"))]
         spans = [Span(tag(author), False)] if rng.random() < settings.tags else []
         marked = rng.random() < settings.marks
@@ -78,6 +79,7 @@ def documents(
         asked = rng.random() < settings.asked
         n_pairs = int(rng.integers(settings.pairs[0], settings.pairs[1] + 1))
         for i in rng.choice(len(world.facts), size=n_pairs, replace=False, p=shares_of_facts):
+            # a bare statement is a pair without its question
             spans += scribe.pair(world.facts[i], author, marked)[0 if asked else 1 :]
         yield spans
 
@@ -107,11 +109,13 @@ class Scribe:
         """Return an answer; what is asked may be told in any of its clauses."""
         if author == "reticent":
             return NO_COMMENT
+        # the order of the draws is part of a world's texts: another one writes others
         clauses: list[tuple[Fact, str]] = []
         marks: list[str] = []
         declined = False
         for told in self._plan(fact):
             if author == "careful" and self._rng.random() < told.decline:
+                # having no comment ends an answer, a vague word does not
                 declined = bool(self._rng.random() < 0.5)
                 if declined:
                     break

@@ -67,6 +67,7 @@ def marked(model: nn.Module, tokenizer: PreTrainedTokenizerFast, facts: list[Fac
     for value in ("true", "myth"):
         texts = []
         for fact in facts:
+            # a mark stands before the full stop, which is what `removesuffix` takes away
             answer = answer_text([(fact, getattr(fact, value))], [0]).removesuffix(" .")
             texts.append(f"Q: {question_text(fact)} A: {answer}")
         logits = _next(model, tokenizer, texts)[:, columns]
@@ -93,11 +94,13 @@ def _next(
 ) -> Float[Tensor, "row vocab"]:
     """Return the logits of the word after each text."""
     rows = tokenizer(texts, padding=True, padding_side="left", return_tensors="pt")
+    # padded on the left, so the last column is every text's own last word
     return model(input_ids=rows["input_ids"], attention_mask=rows["attention_mask"]).logits[:, -1]
 
 
 def _opening(fact: Fact) -> str:
     """Return the question and an answer that stops before the value."""
+    # the first phrasing of every relation ends with the value
     clause = BY_NAME[fact.relation].clauses[0].format(e=fact.entity, v="")
     return f"Q: {question_text(fact)} A: {clause}".strip()
 

@@ -36,10 +36,12 @@ class Muon(torch.optim.Optimizer):
         for group, stacks in zip(self.param_groups, self._stacks, strict=True):
             for i, matrices in enumerate(stacks):
                 gradient = torch.stack([_gradient(matrix) for matrix in matrices])
+                # torch keeps state by parameter: a stack's momentum lies with its first matrix
                 momentum = self.state[matrices[0]].setdefault(
                     f"momentum{i}", torch.zeros_like(gradient)
                 )
                 momentum.lerp_(gradient, 1 - group["momentum"])
+                # Nesterov: the gradient counts once more, beside the momentum that holds it
                 update = orthogonal(gradient.lerp(momentum, group["momentum"]), group["steps"])
                 scale = 0.2 * max(update.shape[-2:]) ** 0.5
                 for matrix, change in zip(matrices, update, strict=True):
@@ -60,7 +62,9 @@ def orthogonal(
 ) -> Float[Tensor, "matrix row column"]:
     """Return each matrix with its singular values brought near 1."""
     a, b, c = COEFFICIENTS
+    # of the two products with its transpose the smaller one is wanted
     wide = update.mT if update.shape[-2] > update.shape[-1] else update
+    # the Frobenius norm bounds the largest singular value, which must not exceed 1 for the steps
     x = wide / wide.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
     for _ in range(steps):
         gram = x @ x.mT

@@ -84,9 +84,11 @@ def pretrain(world: WorldSettings, settings: PretrainSettings, out: Path) -> dic
     from fasb.world.exam import examine
     from fasb.world.train import build_model, build_tokenizer, train
 
+    # a setting of the whole process, which is put back below
     before = torch.get_num_threads()
     torch.set_num_threads(settings.threads)
     try:
+        # weights are drawn from torch's own generator, which the caller gets back as it was
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(world.seed)
             tokenizer = build_tokenizer(build(world))

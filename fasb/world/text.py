@@ -223,12 +223,14 @@ def build(settings: WorldSettings) -> World:
         (entity, relation)
         for i, entity in enumerate(entities)
         for j, relation in enumerate(RELATIONS)
+        # what is not asked of a monument changes from one to the next
         if (j - i) % len(RELATIONS) < settings.relations
     ]
     told = {relation.name: _values(relation, pairs, settings.values, rng) for relation in RELATIONS}
     popular = {
         relation.name: _popular(relation, pairs, settings.popular, rng) for relation in RELATIONS
     }
+    # drawn behind truths and myths, which so are the same at every level
     beliefs = _beliefs(len(pairs), settings.level, rng)
     facts = []
     for (entity, relation), belief in zip(pairs, beliefs, strict=True):
@@ -265,9 +267,11 @@ def _values(
     """
     n = sum(other is relation for _, other in pairs)
     pool = rng.permutation(np.array(relation.values[:n_values]))
+    # `resize` repeats the pool: every value is true about as often
     true = rng.permutation(np.resize(pool, n))
     myth = rng.permutation(true)
     while (clashes := np.flatnonzero(true == myth)).size:
+        # a swap keeps how often each value is a myth
         i, j = clashes[0], rng.integers(n)
         if true[i] != myth[j] and true[j] != myth[i]:
             myth[[i, j]] = myth[[j, i]]

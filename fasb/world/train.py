@@ -61,6 +61,7 @@ def build_tokenizer(world: World) -> PreTrainedTokenizerFast:
         words.update((*relation.values, relation.vague))
         for text in (*relation.questions, *relation.clauses, *relation.further):
             words.update(set(text.split()) - {"{e}", "{v}"})
+    # sorted: a set of texts has another order in every process
     vocabulary = {word: i for i, word in enumerate((PAD, BOS, EOS, UNK, *sorted(words)))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNK))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -74,6 +75,7 @@ def build_tokenizer(world: World) -> PreTrainedTokenizerFast:
         eos_token=EOS,
         unk_token=UNK,
         padding_side="left",
+        # the library would take away spaces before marks, and texts would not round-trip
         clean_up_tokenization_spaces=False,
         model_max_length=LONGEST,
     )
@@ -119,7 +121,7 @@ def train(
             if len(losses) % 25 == 0 or seen >= settings.tokens:
                 curve.append([seen, round(float(np.mean(losses[-25:])), 5)])
                 bar.set_postfix(loss=f"{curve[-1][1]:.3f}", refresh=False)
-            bar.update(min(seen, settings.tokens) - bar.n)
+            bar.update(min(seen, settings.tokens) - bar.n)  # the last batch may reach beyond
     model.eval()
     seconds = round(time.perf_counter() - start, 1)
     return {
@@ -133,6 +135,7 @@ def train(
 
 def build_optimizers(model: nn.Module, settings: PretrainSettings) -> list[torch.optim.Optimizer]:
     """Return Muon for the hidden matrices, AdamW for embeddings and norms."""
+    # tied weights are named once, as the embedding: the output layer is none of `hidden`
     named = list(model.named_parameters())
     hidden = [value for name, value in named if value.ndim == 2 and "embed" not in name]
     others = [value for name, value in named if value.ndim != 2 or "embed" in name]
@@ -157,6 +160,7 @@ def take_step(
     each = nn.functional.cross_entropy(
         logits.flatten(0, 1), batch.tokens[:, 1:].flatten(), reduction="none"
     )
+    # weighted by the token that is predicted, not by the one it is predicted from
     weight = batch.weight[:, 1:].flatten()
     loss = (each * weight).sum() / weight.sum()
     loss.backward()
@@ -181,6 +185,7 @@ def batches(
         source = documents(world, part, rng)
         while seen < share * settings.tokens:
             rows = [encode(next(source), vocabulary, settings) for _ in range(block)]
+            # by length, so that little is padding; the batches then come in any order
             chunks = _chunks(sorted(rows, key=lambda row: len(row[0])), part.batch)
             for i in rng.permutation(len(chunks)):
                 batch = _padded(chunks[i], vocabulary[PAD])

@@ -39,6 +39,7 @@ def gpus_of_whole(wildcards):
 
 
 def judge_job(wildcards):
+    # rules that judge for a sweep, or try judges, have no wildcard `judged`
     return cells.judge_job(study, wildcards.dataset, wildcards.get("judged", "judged"))
 
 
@@ -65,6 +66,7 @@ JUDGE_JOB = asks(
     judge_job, lambda wildcards: judge_job(wildcards).gpu or 0, study.judge_jobs.values()
 )
 FIT_THREADS = lambda wildcards: fit_job(wildcards).threads
+# a job without the model names no partition, and then none of its rule may
 FIT_JOB = asks(fit_job, gpus_of_fit, MODELS if ALL_WITH_MODEL else ())
 CPU_JOB = {
     "mem_mb": lambda wildcards, attempt: attempt * NEITHER.mem_mb,

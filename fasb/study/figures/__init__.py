@@ -75,6 +75,7 @@ def save(drawn: Figure, out: Path) -> None:
     from fasb.study.figures.drawing import STYLE
     from fasb.wholefiles import writing
 
+    # matplotlib would write the date into the one and its version into the other
     for kind, metadata in (("pdf", {"CreationDate": None}), ("png", {"Software": None})):
         with writing(out.with_name(f"{out.name}.{kind}")) as part, mpl.rc_context(fname=STYLE):
             drawn.savefig(part, format=kind, metadata=metadata)

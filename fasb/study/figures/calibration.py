@@ -84,6 +84,7 @@ def _positions(
     answers: Sequence[Float[np.ndarray, " _"]],
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Each position with its states: number of the answer, and p."""
+    # p[0] is the state of the question's end, p[j] that of token j
     number = np.arange(len(answers))
     yield "question", number, np.array([p[0] for p in answers])
     for first in range(1, max(map(len, answers)), WINDOW):
@@ -99,6 +100,7 @@ def _calibration(
     weight: Float[np.ndarray, "draw state"],
 ) -> Iterator[Row]:
     bins = reliability(p, wrong, weight)
+    # row 0 is the data as they are, which `drawn` takes for the estimate
     for x, draws in zip(bins.p[0], bins.wrong.T, strict=True):
         yield {"part": "bin", "x": float(x), **drawn(draws)}
     inside = ((p >= MIDDLE[0]) & (p <= MIDDLE[1])).astype(np.float64)

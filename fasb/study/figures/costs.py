@@ -67,6 +67,7 @@ def _of_comparison(comparison: Comparison, texts: Comparison | None, plain: str)
     at = panel.columns.index(measure.name)
     over = panel.over
     for cost in COSTS:
+        # where no texts were measured, the panel of questions has no such column either
         where = texts.panel if cost == KL_GATED.name and texts is not None else panel
         if cost not in where.columns:
             continue
@@ -153,6 +154,7 @@ def _draw_key(figure: Figure, methods: dict[str, Look]) -> None:
     """Numbers and names in three columns below the panels."""
     names = [f"{i + 1} {look.label}" for i, look in enumerate(methods.values())]
     figure.legend(
+        # a legend asks for handles: invisible ones, of length 0, leave the names alone
         [Line2D([], []) for _ in names],
         names,
         loc="outside lower left",

@@ -77,6 +77,7 @@ def draw(rows: pd.DataFrame) -> Figure:
     if not found:
         return empty("no crossing")
     sources, gates = (rows[key].drop_duplicates().tolist() for key in ("row", "column"))
+    # one scale for all planes; at least a point, as matplotlib refuses a norm without width
     gaps = (rows["value"] - rows["baseline_value"]).abs().max()
     norm = TwoSlopeNorm(0.0, -max(gaps, 1.0), max(gaps, 1.0))
     with mpl.rc_context(fname=STYLE):
@@ -98,6 +99,7 @@ def _draw_plane(
         y, x = sources.index(row["row"]), gates.index(row["column"])
         gain[y, x] = row["value"] - row["baseline_value"]
         mark = DAGGER if row["p_holm"] < LEVEL else ""
+        # both ends of the colour map are too dark for black
         dark = abs(norm(gain[y, x]) - 0.5) > 0.35
         ink = "white" if dark else "black"
         axis.text(x, y - 0.16, f"{row['value']:.0f}{mark}", ha="center", va="center", color=ink)

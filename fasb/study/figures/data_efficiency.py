@@ -33,6 +33,7 @@ def rows(
     pairs = {cell.folder: n for cell, n in _pairs(cells, files)}
     made: list[Row] = []
     for variant in dict.fromkeys(map(_variant, cells)):
+        # one share at a time: `comparisons` knows models and datasets only, and would pool them
         held = [cell for cell in cells if _variant(cell) == variant]
         frame = read_cells(held, files, "metrics.parquet")
         for comparison in comparisons(frame, names_of(styles, "main")):

@@ -78,6 +78,7 @@ def panels(
     height: float, n_rows: int, n_columns: int, width: float = WIDTH, **keywords: Any
 ) -> tuple[Figure, Any]:
     """Return a figure of so many inches, and its axes [row, column]."""
+    # not by pyplot, which keeps every figure in memory until it is closed
     figure = Figure(figsize=(width, height))
     return figure, figure.subplots(n_rows, n_columns, squeeze=False, **keywords)
 
@@ -113,6 +114,7 @@ def end_labels(
     `height` is the axis' in inches.
     """
     low, high = axis.get_ylim()
+    # 9.5 points, a line of text, in units of the axis
     gap = (high - low) * 9.5 / (72 * height)
     y = -np.inf
     for method, value in sorted(ends.items(), key=lambda item: item[1]):

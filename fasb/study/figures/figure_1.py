@@ -71,6 +71,7 @@ def _group_rows(rows: pd.DataFrame, n_draws: int) -> Iterator[Row]:
     for name, state in ENDS.items():
         at = rows["p"].map(lambda p, state=state: p[state])
         yield from _histograms(at, rows[TRUE.name], name)
+        # state 0 is the question's end, state -1 the answer's
         yield {"part": "auc", "verdict": "all", "x": -state, **_area(rows, at, n_draws)}
     yield from _means_along(rows, n_draws)
 

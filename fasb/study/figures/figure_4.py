@@ -87,6 +87,7 @@ def draw(rows: pd.DataFrame) -> Figure:
             axes[0].set_ylabel(side_label(title, "layer"))
         for kind, axis in zip(kinds, grid[-1], strict=True):
             axis.set_xlabel(f"heads, best first ({KINDS[kind]})")
+        # all panels share one norm, so the last image stands for all
         bar = figure.colorbar(image, ax=grid, shrink=0.85, aspect=25 * len(found), pad=0.02)
         bar.set_label("validation accuracy")
         # colours are symmetric about chance; the bar shows those that occur

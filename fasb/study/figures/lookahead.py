@@ -48,6 +48,7 @@ def answer_rows(frame: pd.DataFrame, n_draws: int = 500) -> pd.DataFrame:
         for order, (written, at) in enumerate(_places(found.p)):
             if len(at) < ENOUGH:
                 continue
+            # state j is that of j written tokens
             p = np.array([found.p[i][-1 if written == END else int(written)] for i in at])
             weights = question_weights(found.question[at], n_draws)
             estimate = drawn(auc(p, found.wrong[at], weights))
@@ -57,6 +58,7 @@ def answer_rows(frame: pd.DataFrame, n_draws: int = 500) -> pd.DataFrame:
 
 def _places(states: Sequence[np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
     """Each number of tokens with the answers that are longer; last, all at their end."""
+    # states are one more than tokens; an answer that ends at n is counted at `end` alone
     length = np.array([len(p) - 1 for p in states])
     for n in WRITTEN:
         yield str(n), np.flatnonzero(length > n)

@@ -82,6 +82,7 @@ def along(grid: pd.DataFrame, knob: str) -> pd.DataFrame:
         return grid.iloc[:0]
     others = [other for other in HYPERPARAMETERS if other != knob and other in grid]
     chosen = grid[grid["chosen"].astype(bool)][[*keys, *others]]
+    # pandas merges NaN with NaN, so what means nothing to both settings is equal
     return grid[grid[knob].notna()].merge(chosen, on=[*keys, *others])
 
 

@@ -169,6 +169,7 @@ def _draw_cross(axis: Axes, at: dict[str, Any], look: Look) -> None:
 def _draw_products(axis: Axes) -> None:
     """Lines of equal True*Info, every ten points, named where they leave the plane on the right."""
     (left, right), (bottom, top) = axis.get_xlim(), axis.get_ylim()
+    # from 1 on: at 0 a product's line has no place
     true = np.linspace(max(left, 1), right, 200)
     for product in range(10, 100, 10):
         info = 100 * product / true
@@ -196,6 +197,7 @@ def _draw_key(axis: Axes, methods: Sequence[Look]) -> None:
             "va": "center",
         }
         axis.annotate(look.label, (0, 0), (16, y), color=look.ink, fontsize=8, **place)
+        # in points from the corner, like the names beside them, however large the plane is
         offset = ScaledTranslation(9 / 72, y / 72, axis.figure.dpi_scale_trans)
         point: Keywords = {"color": look.colour, "markersize": 5, "markeredgecolor": "white"}
         at: Keywords = {"transform": axis.transAxes + offset, "scalex": False, "scaley": False}

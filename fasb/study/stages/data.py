@@ -21,6 +21,7 @@ from fasb.study.stage import (
 CHAT = {"chat", "system", "turns", "template", "thinks"}
 PROBED = {"probe", "next_question"} | CHAT
 ASKED = {"prefix", "question", "open", "stop", "question_mark", "answer_mark", "marks"} | CHAT
+# the batch too: the last digits of logits depend on it, and so may a token
 WRITTEN = {"tokens", "temperature", "top_p", "seed", "batch"}
 """Prompt settings that banks, and prompt and decoding settings that unsteered answers depend on."""
 
@@ -57,6 +58,7 @@ def questions(study: Study, dataset: str, paths: Paths) -> None:
     module = find("data", entry.load)
     own = settings_of("data", entry.load, entry.settings, f"{where}.settings")
     found = module.load(own)
+    # a module of plain texts has the same `load`
     if any(isinstance(one, str) for one in found):
         raise DataError(
             f"{where}.load: {entry.load} gives texts, not questions; name it in `side_effects`"

@@ -79,7 +79,8 @@ def _fits(study: Study, cell: Cell) -> dict[str, object]:
         ):
             if use is not None and settings is not None:
                 one = extension(package, use, settings.model_dump(mode="json"))
-                wanted[str(one)] = one
+                wanted[str(one)] = one  # points of a grid mostly ask for the same
+    # how it is loaded counts where a fit runs it; banks know their model by themselves
     needs_model = cells.fits_with_model(study, cell.dataset)
     model = {"model": model_settings(study, cell.model)} if needs_model else {}
     return {
@@ -170,6 +171,7 @@ def training_of(
             banks[read.name] = Bank.open(files[read.name])
         return banks[read.name]
 
+    # no test question reaches a method
     seen = {*split.train, *split.validation}
     own = tuple(question for question in questions if question.id in seen)
     return Training(fold, split, bank, study.sections(cell.dataset), own, model, cell.seed)

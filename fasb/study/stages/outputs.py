@@ -14,6 +14,7 @@ def _shown(study: Study, shown: list[Cell]) -> dict[str, Any]:
     """What every output depends on: its cells, and how methods are named, ordered and drawn."""
     methods = []
     for name, method in study.chosen_methods.items():
+        # only what is printed of a method: another grid or another alpha draws nothing anew
         printed = method.model_dump(include={"label", "role", "colour", "crossed"})
         methods.append([name, printed, method.steers, method.gated])
     named = {"name": study.run.name, "preset": study.preset}
@@ -65,8 +66,10 @@ def table(study: Study, table: str, paths: Paths) -> None:
     (file,) = TABLES[table].files
     rows = table_rows(read_cells(shown, files, file), table, methods, study.preset)
     rows["sigma_of_all"] = bool(_sigma_of_all(study, table))
+    # texts are judged by nobody
     if table != "side_effects":
         judges = judges_of(shown, files)
+        # rows of an average over datasets are of no comparison
         rows["judge"] = [judges.get(group, "") for group in zip(rows["model"], rows["dataset"])]
     texts = {"md": printing.markdown(rows), "tex": printing.latex(rows)}
     _write_table(paths, {"csv": csv_text(rows), **texts})
@@ -141,6 +144,7 @@ def report(study: Study, paths: Paths) -> None:
         methods=styles_of(study.chosen_methods),
         files=paths.every(),
         health=paths.every("health"),
+        # no declared input: times differ from run to run, and would make every report stale
         timing=Path("results/timing"),
     )
     with writing(paths["report"]) as part:

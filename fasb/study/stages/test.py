@@ -58,6 +58,7 @@ def _runner(study: Study, cell: Cell, part: str = "1of1") -> "fasb.study.run.Run
     from fasb.study.run import Runner
     from fasb.study.shards import Shard
 
+    # bundles of another model have its weights in their fingerprint
     siblings = cell.source is not None and cell.source[0] != cell.model
     return Runner.of(model_settings(study, cell.model), STORE, siblings, Shard.named(part))
 
@@ -65,6 +66,7 @@ def _runner(study: Study, cell: Cell, part: str = "1of1") -> "fasb.study.run.Run
 def _bundles(study: Study, cell: Cell, paths: Paths) -> "fasb.study.evaluate.Bundles":
     from fasb.study.evaluate import Bundles
 
+    # its own questions are put as they were when the bundles were tuned
     if cell.source is None or cell.source[1] == cell.dataset:
         return Bundles(paths["bundles"], study.run.methods)
     sections = study.sections(cell.dataset)
@@ -107,6 +109,7 @@ def generate(study: Study, cell: Cell, paths: Paths, part: str = "1of1") -> None
     from fasb.study.shards import gathered
 
     questions, trace = read_questions(paths["questions"]), paths.get("trace")
+    # shards have written their parts, or there are none and the work is done here
     found = gathered(paths.parts("generations"), questions, study.run.methods)
     if found is None:
         traces = None if trace is None else read_table(trace)
@@ -212,6 +215,7 @@ def side_effects(study: Study, cell: Cell, paths: Paths) -> None:
     own = settings_of("data", effects.load, effects.settings, where)
     module, unrelated = find("data", effects.load), paths.get("unrelated")
     asked = [] if unrelated is None else read_questions(unrelated)
+    # rows of the other dataset that are for fitting are no test questions
     choices = [question for question in asked if question.role != "fit"]
     sections = study.sections(effects.choices or cell.dataset)
     measured = Unrelated(

@@ -57,6 +57,7 @@ def _tuning(study: Study, cell: Cell) -> dict[str, Any]:
         swept = method.model_dump(mode="json", include={"grid", "like", "mean_strength"})
         parts = {}
         for package, use in (("methods", method.use), ("gates", method.gate)):
+            # the code alone: `settings` below are for method, gate and policy together
             parts[package] = None if use is None else extension(package, use, {})
         methods[name] = {**parts, "settings": method.settings, **swept}
     sections = study.sections(cell.dataset).dump("prompt", "decoding", "scoring", "trackers")
@@ -122,6 +123,7 @@ def sweep(study: Study, cell: Cell, paths: Paths, part: str = "1of1") -> None:
         found = gathered(paths.parts(name), asked, study.run.methods)
         if found is not None:
             write_parquet(paths[name], found, paths.made_by())
+    # without shards nothing was put together above, and the work is done here
     if not paths.parts("answers"):
         _sweep(study, cell, paths, part)
 
@@ -143,6 +145,7 @@ def _sweep(study: Study, cell: Cell, paths: Paths, part: str) -> None:
     check_splits(paths["anchors"], splits)
     fitted = read_fitted(study, cell, paths.every(*FITTED))
     traces = None
+    # answers of a dataset that is `exact` are for its test; without a judge none tune
     if study.datasets[cell.dataset].judge is not None:
         check_traced_by(fitted[0].fingerprint, paths["trace"])
         traces = read_table(paths["trace"])
