@@ -80,6 +80,7 @@ def _items(paths: list[Path]) -> list[dict[str, Any]]:
             {
                 "id": item.attrib["id"],
                 "question": item.attrib["asks-for"],
+                # the XML counts alternatives from 1
                 "label": int(item.attrib["most-plausible-alternative"]) - 1,
                 **{name: item.findtext(tag, "").strip() for name, tag in FIELDS.items()},
             }

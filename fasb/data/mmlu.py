@@ -120,6 +120,7 @@ def _csv_rows(path: Path) -> list[dict[str, Any]]:
                 f"{path}: row {number} is not a question, four options and an answer; correct the "
                 "row"
             )
+    # the last part is the split; subjects have underscores of their own
     subject = path.stem.rpartition("_")[0]
     return [
         {"subject": subject, "question": row[0], "choices": row[1:5], "answer": known[row[5]]}

@@ -48,6 +48,7 @@ def wanted(settings: Settings) -> dict[str, tuple[str, ...]]:
 
 
 def _question(number: int, row: dict[str, Any], role: str, wording: str) -> Question | None:
+    # SNLI marks pairs without an agreed label with -1
     if int(row["label"]) not in range(len(LABELS)):
         return None
     premise = row["premise"].strip()

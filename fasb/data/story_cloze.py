@@ -44,6 +44,7 @@ def _question(number: int, row: dict[str, Any], role: str, wording: str) -> Ques
         sources.field(row, f"sentence_quiz{n}", f"RandomFifthSentenceQuiz{n}").strip()
         for n in (1, 2)
     ]
+    # the set counts endings from 1
     right = int(sources.field(row, "answer_right_ending", "AnswerRightEnding")) - 1
     text = fill("wording", wording, story=story, first=endings[0], second=endings[1])
     name = f"{role}-{sources.field(row, 'story_id', 'InputStoryid')}"

@@ -140,6 +140,7 @@ def _question(row: dict[str, Any], number: int, settings: Settings, splitter: Sp
                 f"{settings.path}: row {number} has nothing under {column!r}; fill it in or remove "
                 "the row"
             )
+    # a best answer that is in no list is a true one all the same
     best = _text(row.get("best")) or true[0]
     return Question(
         id=_text(row.get("id")) or str(number),
@@ -167,7 +168,9 @@ def _check_classes(questions: list[Question], settings: Settings) -> None:
     for number, question in enumerate(questions, start=1):
         for answer in question.references:
             is_true = answer in question.true
+            # asked of the row itself: of an answer under both, `is_true` is true each time
             both = answer in question.true and answer in question.false
+            # a full stop makes no other answer
             key = plain_text(question.text), plain_text(answer).rstrip(".!")
             if both or label.setdefault(key, is_true) != is_true:
                 raise DataError(

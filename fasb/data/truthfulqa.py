@@ -130,6 +130,7 @@ def _question(number: int, text: str, row: dict[str, Any], reference: dict[str, 
     listed_true = references(sources.field(reference, "Correct Answers", "correct_answers"))
     listed_false = references(sources.field(reference, "Incorrect Answers", "incorrect_answers"))
     listed_best = references(sources.field(reference, "Best Answer", "best_answer"))
+    # what the CSV lists on both sides is false in the JSON
     same = set(listed_true) - set(listed_false) == set(true) and set(listed_false) == set(false)
     if not same or best != list(listed_best):
         raise DataError(

@@ -44,6 +44,7 @@ def judge(
                 f"question {question.id!r}: not of a {settings.level} world, seed {settings.seed}; "
                 "give the judge the settings of its dataset"
             )
+        # what cannot be read stays 0 in both: broken language gains nothing
         claims = read(answer)
         if claims is not None:
             true[i] = all(known.get((entity, relation)) == v for entity, relation, v in claims)
@@ -65,13 +66,14 @@ def read(answer: str) -> list[tuple[str, str, str]] | None:
     text = " ".join(words).removesuffix(".").strip()
     parts = re.split(r" , | and ", text)
     if parts[-1] == NO_COMMENT.removesuffix(".").strip():
-        del parts[-1]
+        del parts[-1]  # having no comment claims nothing
     claims: list[tuple[str, str, str]] = []
     entity = ""
     for i, part in enumerate(parts):
         found = _match(part, "further" if i else "clauses")
         if found is None:
             return None
+        # further clauses say "it": the monument that the first one named
         entity = found[0] or entity
         if found[2] != BY_NAME[found[1]].vague:
             claims.append((entity, found[1], found[2]))

@@ -49,6 +49,7 @@ def load(settings: WorldSettings) -> list[Question]:
     """
     world = build(settings)
     rng = np.random.default_rng([settings.seed, 1])
+    # one generator for all questions: a question's answers depend on those before it
     return [_question(world, fact, rng, i % 3) for i, fact in enumerate(world.facts)]
 
 
