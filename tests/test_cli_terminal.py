@@ -1,6 +1,7 @@
 """What a steered answer looks like, with and without a terminal."""
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -37,6 +38,21 @@ def test_without_a_terminal_dropped_and_rewritten_tokens_are_marked():
     assert (
         summary == "steered: p 0.80 > 0.50 after 3 tokens; 2 dropped, 1 kept; 3 tokens, strength 8"
     )
+
+
+def test_tokens_taken_back_before_do_not_count_again():
+    event = STEERED[[one.kind for one in STEERED].index("back")]
+    page = Page(0.5)
+    for n_tokens, dropped in ((12, 10), (10, 10)):
+        for _ in range(n_tokens):
+            page.add(Event("token", " x", 0.9))
+        page.add(replace(event, dropped=dropped))
+    assert "after 12 tokens; 10 dropped, 2 kept" in page.summary()
+
+
+def test_a_policy_that_looks_at_no_p_finds_nothing_about_it():
+    events = [Event("token", " it", None), Event("done", "it")]
+    assert shown(events).splitlines()[-1] == "not steered; 1 token"
 
 
 def test_an_answer_that_never_fires_is_left_alone():

@@ -239,6 +239,15 @@ def test_the_file_that_has_the_key_is_named_among_several(mapping, tmp_path):
         load(read_mapping(below), [below, above])
 
 
+def test_names_with_dots_do_not_hide_the_file_that_has_the_key(mapping, tmp_path):
+    below, above = tmp_path / "below.yaml", tmp_path / "above.yaml"
+    below.write_text(yaml.safe_dump({"models": {"qwen2.5-7b": {"pth": "x"}}}))
+    above.write_text(yaml.safe_dump({"models": {"own": {"path": "x"}}}))
+    merged = merge(merge(mapping, read_mapping(below)), read_mapping(above))
+    with pytest.raises(ConfigError, match=r"below.yaml: models.qwen2.5-7b.pth: unknown key"):
+        load(merged, [below, above])
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

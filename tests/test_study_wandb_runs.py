@@ -32,7 +32,7 @@ def logged(made, tmp_path_factory):
         path.parent.mkdir()
     Figure(figsize=(1, 1)).savefig(picture)
     table.write_text("a,b\n1,2\n")
-    one = Study("small", "default", Cell.of(made.cells[:1]), styled("iti", "fasb-probe"))
+    one = Study("größe 1", "default", Cell.of(made.cells[:1]), styled("iti", "fasb-probe"))
     for _ in range(2):
         n = write_runs(one, [*made.files(*FILES), picture, table], root / "wandb")
     assert n == 3
@@ -40,7 +40,7 @@ def logged(made, tmp_path_factory):
 
 
 def study(made, **changes):
-    return Study("small", "default", Cell.of(made.cells), STYLES, **changes)
+    return Study("größe 1", "default", Cell.of(made.cells), STYLES, **changes)
 
 
 def test_there_is_one_run_per_cell_and_method_and_one_of_the_study(made):
@@ -93,7 +93,7 @@ def test_offline_runs_hold_config_summary_tables_figures_and_artifacts(made, log
     path, _, summary = found[None]
     assert summary["figures/one"]["_type"] == "image-file"
     assert summary["tables/main"]["ncols"] == 2
-    contents = artifacts(path)["small-results"]["manifest"]["contents"]
+    contents = artifacts(path)["gr--e-1-results"]["manifest"]["contents"]
     assert {one["path"] for one in contents} == {"figures/one.png", "tables/main.csv"}
 
 
@@ -129,7 +129,7 @@ def test_ids_follow_what_made_a_result_and_nothing_else(made, tmp_path, changed)
         write_json(cell / "metrics.json", metrics)
         (cell / "grid.parquet").write_bytes((folder / "grid.parquet").read_bytes())
         of = Cell.of([made.cells[0] | {"folder": str(cell)}])
-        one = Study("small", "default", of, styled("iti", "fasb-probe"))
+        one = Study("größe 1", "default", of, styled("iti", "fasb-probe"))
         found = list(runs(one, [cell / name for name in FILES]))
         return {run.config.get("method"): run.id for run in found}
 

@@ -39,6 +39,14 @@ def test_the_report_has_parallel_coordinates_importance_and_tables_of_this_study
     assert '"tables/tuning"' in tables
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("name", ["it's", 'a = "b" and c', "größe"])
+def test_a_study_may_be_called_anything(name):
+    pytest.importorskip("wandb_workspaces")
+    _, kinds = panels(view(name, "p", "", "true_info", []))
+    assert {kind["study"] for kind in kinds} == {name}
+
+
 def test_without_the_extra_it_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb_workspaces.reports.v2", None)
     with pytest.raises(ConfigError, match=r"run \"pip install 'fasb\[views\]'\""):

@@ -20,7 +20,11 @@ ABOUT = {"held_out": [{**MEASURE, "low": -0.01, "high": 0.21}]}
 @pytest.fixture(scope="module")
 def bundle():
     one = some_bundle(tiny_model())
-    return replace(one, about=ABOUT, fingerprint=replace(one.fingerprint, model="lab/small"))
+    return replace(
+        one,
+        about=ABOUT,
+        fingerprint=replace(one.fingerprint, model="lab/small", revision="0123abcd"),
+    )
 
 
 def test_bundle_and_card_are_uploaded(bundle, monkeypatch):
@@ -54,6 +58,11 @@ def test_the_card_says_what_was_measured(bundle):
     changed = card(bundle.with_policy(alpha=1.0), "me/mine")
     assert "Nothing was measured with this policy." in changed
     assert "95 %" not in changed
+
+
+def test_a_folder_called_like_a_repository_is_not_linked(bundle):
+    local = replace(bundle, fingerprint=replace(bundle.fingerprint, revision=""))
+    assert "base_model" not in yaml.safe_load(card(local, "me/mine").split("---")[1])
 
 
 def test_a_name_that_is_no_repository_of_the_hub_is_not_linked(bundle):

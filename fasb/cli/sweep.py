@@ -115,7 +115,7 @@ def view_command(entity: str, as_json: bool) -> None:
 
 
 def _tuned_by(study: Any) -> str:
-    """The measure that most cells are tuned by."""
+    """The measure that cells with a judge are tuned by; of others, where no cell has one."""
     from fasb.study.measures import MC1, TRUE_INFO
 
     judged = [study.datasets[cell.dataset].judge is not None for cell in study.run.cells]

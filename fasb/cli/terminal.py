@@ -49,7 +49,7 @@ class Page:
             text = without_controls(event.text)
             self.spans.append(Span(text, "rewritten" if event.steered else "kept", event.p))
         elif event.kind == "back":
-            self.back, self.n_before = event, len(self.spans)
+            self.back, self.n_before = event, self.answer_tokens
             # the last spans are what is dropped: no answer goes back past an earlier step back (X1)
             first = len(self.spans) - event.dropped
             self.spans[first:] = [Span(span.text, "dropped", span.p) for span in self.spans[first:]]
@@ -86,11 +86,12 @@ class Page:
         """One line: whether it fired, when, and what that changed."""
         if self.back is None:
             seen = [span.p for span in self.spans if span.p is not None]
-            spread = f"; p from {min(seen):.2f} to {max(seen):.2f}" if seen else ""
-            n = len(self.spans)
-            return f"not steered: no check found p > {self.beta:.2f} in {n} tokens{spread}"
-        n = self.answer_tokens
-        told = f"{n} {'token' if n == 1 else 'tokens'}, strength {self.back.strength:.3g}"
+            told = _counted(len(self.spans))
+            if not seen:  # a policy that looks at no p
+                return f"not steered; {told}"
+            spread = f"p from {min(seen):.2f} to {max(seen):.2f}"
+            return f"not steered: no check found p > {self.beta:.2f} in {told}; {spread}"
+        told = f"{_counted(self.answer_tokens)}, strength {self.back.strength:.3g}"
         if self.back.p is None or not self.n_before:
             reason = (
                 ""
@@ -100,7 +101,7 @@ class Page:
             return f"steered from the first token{reason}; {told}"
         kept = self.n_before - self.back.dropped
         return (
-            f"steered: p {self.back.p:.2f} > {self.beta:.2f} after {self.n_before} tokens; "
+            f"steered: p {self.back.p:.2f} > {self.beta:.2f} after {_counted(self.n_before)}; "
             f"{self.back.dropped} dropped, {kept} kept; {told}"
         )
 
@@ -191,6 +192,10 @@ def legend(beta: float) -> Text:
     line.append("  ")
     line.append("rewritten", style_of(Span("", "rewritten", None), beta))
     return line
+
+
+def _counted(n: int) -> str:
+    return f"{n} token" if n == 1 else f"{n} tokens"
 
 
 def _runs(spans: Iterable[Span]) -> list[tuple[str, str]]:

@@ -4,6 +4,8 @@ In: a bank and rows. Out: the cluster of each row's question, for every unit of 
 clusters' centres.
 """
 
+import warnings
+
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
@@ -55,7 +57,9 @@ def _centres(
     from sklearn.cluster import KMeans
     from threadpoolctl import threadpool_limits
 
-    with threadpool_limits(1):
+    with threadpool_limits(1), warnings.catch_warnings():
+        # a unit whose differences are all equal leaves clusters empty, which callers expect
+        warnings.filterwarnings("ignore", "Number of distinct clusters")
         fitted = KMeans(n_clusters, n_init=10, random_state=42).fit(x)
     centres: np.ndarray = fitted.cluster_centers_
     return centres

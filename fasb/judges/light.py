@@ -146,7 +146,7 @@ class Light:
         tensors, about, _ = read_tensors(path)
         if not isinstance(about, dict) or about.get("version") != VERSION:
             raise ArtifactError(
-                f"{path}: a light judge of another version, or none; delete it, and it is trained "
+                f"{path}: no light judge, or one of another version; delete it, and it is trained "
                 "anew"
             )
         try:

@@ -42,15 +42,18 @@ def origin(message: str, files: Sequence[str | Path]) -> Path:
         paths.append(path.relative_to(here) if path.is_relative_to(here) else path)
     if len(paths) == 1:
         return paths[0]
-    key = message.split(": ", 1)[0].split(".")
+    key = message.split(": ", 1)[0]
 
     def depth(file: Path) -> int:
-        node: Any = read_mapping(file)
-        for i in range(len(key)):
-            if not isinstance(node, dict) or key[i] not in node:
-                return i
-            node = node[key[i]]
-        return len(key)
+        node, rest, found = read_mapping(file), key, 0
+        while isinstance(node, dict) and rest:
+            # a name such as qwen2.5-7b holds a dot itself, so the longest that fits is the one
+            fitting = [str(name) for name in node if f"{rest}.".startswith(f"{name}.")]
+            if not fitting:
+                break
+            name = max(fitting, key=len)
+            node, rest, found = node.get(name), rest[len(name) + 1 :], found + 1
+        return found
 
     # of equal depths `max` takes the first, which is the last file here
     return max(reversed(paths), key=depth)

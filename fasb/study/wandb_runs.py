@@ -199,7 +199,9 @@ def _log_files(wandb: Any, logged: Any, run: Run) -> None:
     if not run.files:
         return
     # wandb refuses other signs in an artifact's name
-    artifact = wandb.Artifact(re.sub(r"[^\w.-]", "-", f"{run.name}-results"), type="results")
+    artifact = wandb.Artifact(
+        re.sub(r"[^a-zA-Z0-9_.-]", "-", f"{run.name}-results"), type="results"
+    )
     for file in run.files:
         artifact.add_file(str(file), name=f"{file.parent.name}/{file.name}")
         if file.suffix == ".png":

@@ -28,8 +28,11 @@ def view(study: str, project: str, entity: str, tuned_by: str, tables: Sequence[
             "fasb sweep view: needs wandb-workspaces; run \"pip install 'fasb[views]'\""
         ) from None
 
+    # a Python literal, in which the library takes every = for its sign of comparison
+    quoted = repr(study).replace("=", r"\x3d")
+
     def grid(kind: str, panels: list[Any], groupby: Sequence[str] = ()) -> Any:
-        only = f"Config('study') = '{study}' and Config('kind') = '{kind}'"
+        only = f"Config('study') = {quoted} and Config('kind') = '{kind}'"
         where = project if entity else ""
         groups = list(groupby)
         runs = wr.Runset(entity=entity, project=where, name=kind, filters=only, groupby=groups)

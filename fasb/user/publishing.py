@@ -44,7 +44,9 @@ def push(bundle: Bundle, repo: str, private: bool = False) -> str:
 def card(bundle: Bundle, repo: str) -> str:
     """Return the model card: what the bundle is, what was measured, how it is used."""
     model = bundle.fingerprint.model if bundle.fingerprint is not None else ""
-    on_hub = REPOSITORY.fullmatch(model) is not None
+    # a folder may be called like a repository, but only the hub's have a commit
+    from_hub = bundle.fingerprint is not None and bool(bundle.fingerprint.revision)
+    on_hub = from_hub and REPOSITORY.fullmatch(model) is not None
     base = f"base_model: {model}\n" if on_hub else ""
     measured = (
         "Measured on questions that it was neither fitted nor tuned on; the intervals are of the "
