@@ -228,13 +228,34 @@ def test_only_the_first_rows_are_fitted_on(tmp_path):
     assert [question.role for question in questions] == ["fit"] * 4 + ["test"]
 
 
-def test_hidden_labels_of_sst2_are_refused(tmp_path):
-    write_lines(tmp_path / "train.jsonl", [sst2_row("film", 1)])
-    write_lines(tmp_path / "test.jsonl", [sst2_row("test film", -1)])
-    with pytest.raises(
-        DataError, match="test row 1 has the label -1, not 0 or 1; use a copy with labels"
-    ):
-        sst2.load(sst2.Settings(path=str(tmp_path)))
+HIDDEN = {
+    "copa": [("label", -1), ("label", 2), ("label", None), ("label", True), ("choice1", None)],
+    "story_cloze": [("answer_right_ending", 0), ("answer_right_ending", 3)],
+    "nli": [("label", 3), ("label", "entailment"), ("premise", None)],
+    "sst2": [("label", -1), ("label", 0.5)],
+    "winogrande": [("answer", ""), ("answer", "0"), ("option2", 7)],
+    "mmlu": [("answer", -1), ("answer", "E"), ("choices", ["x", "y"])],
+}
+"""What may not stand in a test row: first of all a label that is not public."""
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value"), [(name, *one) for name, wrong in HIDDEN.items() for one in wrong]
+)
+def test_a_row_without_its_label_or_a_text_is_refused(tmp_path, name, field, value):
+    module, files, _ = TASKS[name]
+    *fitted, tested = files
+    for file in fitted:
+        write_parquet(tmp_path / file, files[file])
+    write_parquet(tmp_path / tested, [{**files[tested][0], field: value}])
+    with pytest.raises(DataError, match=rf"{tested}: row 1\b.*; (use|get)") as caught:
+        module.load(module.Settings(path=str(tmp_path)))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_label_in_a_column_with_a_gap_is_a_number_still():
+    assert sources.label({"label": 1.0}, 2, "label") == 1
+    assert sources.label({"answer": "2"}, 2, "answer", least=1) == 1
 
 
 def test_a_damaged_file_is_named(tmp_path):

@@ -106,16 +106,16 @@ def test_the_hubs_copy_gives_the_same_questions(tmp_path, monkeypatch):
         ),
         pytest.param(
             {"Incorrect Answers": "Them"},
-            "question 1 .* list different answers; get both",
+            "row 2: .* list different answers; get both",
             id="false",
         ),
         pytest.param(
             {"Correct Answers": "You; We"},
-            "question 1 .* list different answers; get both",
+            "row 2: .* list different answers; get both",
             id="true",
         ),
         pytest.param(
-            {"Best Answer": "Me"}, "question 1 .* list different answers; get both", id="best"
+            {"Best Answer": "Me"}, "row 2: .* list different answers; get both", id="best"
         ),
     ],
 )

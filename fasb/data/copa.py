@@ -56,10 +56,9 @@ def load(settings: Settings) -> list[Question]:
     wording = sources.wording(settings, "copa")
     found = sources.files(settings, wanted(settings))
     role = "fit" if "test" in found else "any"
-    questions = [_question(row, "dev", role, wording) for row in _items(found["development"])]
+    questions = _questions(found["development"], "dev", role, wording)
     if "test" in found:
-        test = [_question(row, "test", "test", wording) for row in _items(found["test"])]
-        questions = sources.apart(questions, test)
+        questions = sources.apart(questions, _questions(found["test"], "test", "test", wording))
     check_questions(questions, str(found["development"][0]))
     return questions
 
@@ -70,10 +69,17 @@ def wanted(settings: Settings) -> dict[str, tuple[str, ...]]:
     return development if settings.rows == "development" else development | {"test": TEST}
 
 
+def _questions(paths: list[Path], split: str, role: str, wording: str) -> list[Question]:
+    def question(_: int, row: dict[str, Any]) -> Question:
+        return _question(row, split, role, wording)
+
+    return sources.each(paths[0], _items(paths), question)
+
+
 def _items(paths: list[Path]) -> list[dict[str, Any]]:
     """Return rows with the fields of the hub's copy, labels from 0."""
     if paths[0].suffix != ".xml":
-        return [row | {"id": sources.field(row, "id", "idx")} for row in sources.rows(paths)]
+        return sources.rows(paths)
     try:
         items = xml.parse(paths[0]).getroot().iter("item")  # noqa: S314
         return [
@@ -105,5 +111,9 @@ def _question(row: dict[str, Any], split: str, role: str, wording: str) -> Quest
     )
     group = " / ".join(sorted((first.casefold(), second.casefold())))
     return sources.choice(
-        f"{split}-{row['id']}", text, sources.LETTERS[:2], int(row["label"]), (group, role)
+        f"{split}-{sources.field(row, 'id', 'idx')}",
+        text,
+        sources.LETTERS[:2],
+        sources.label(row, 2, "label"),
+        (group, role),
     )

@@ -52,7 +52,7 @@ def load(settings: Settings) -> list[Question]:
         DataError: a file is missing or malformed, or a subject does not exist.
     """
     found = sources.files(settings, wanted(settings))
-    wording = sources.wording(settings, "mmlu")
+    wording, where = sources.wording(settings, "mmlu"), found["test"][0]
     rows = {
         split: _chosen(_rows(paths, split), settings.subjects, str(paths[0]))
         for split, paths in found.items()
@@ -61,14 +61,17 @@ def load(settings: Settings) -> list[Question]:
         same = [row for row in rows["test"] if row["number"] < RELEASED]
         # another group for the copies to fit on, else the leak would be refused
         questions = [
-            _question(row, role, f"{role}: ", wording) for role in ("fit", "test") for row in same
+            question
+            for role in ("fit", "test")
+            for question in _questions(where, same, role, f"{role}: ", wording)
         ]
     else:
-        fit = [_question(row, "fit", "", wording) for split in settings.fit for row in rows[split]]
+        fit = [row for split in settings.fit for row in rows[split]]
         questions = sources.apart(
-            fit, [_question(row, "test", "", wording) for row in rows["test"]]
+            _questions(found[settings.fit[0]][0], fit, "fit", "", wording),
+            _questions(where, rows["test"], "test", "", wording),
         )
-    check_questions(questions, str(found["test"][0]))
+    check_questions(questions, str(where))
     return questions
 
 
@@ -100,8 +103,9 @@ def _rows(paths: list[Path], split: str) -> list[dict[str, Any]]:
     count: dict[str, int] = defaultdict(int)
     for path in paths:
         for row in _csv_rows(path) if path.suffix == ".csv" else sources.rows([path]):
-            rows.append(row | {"split": split, "number": count[row["subject"]]})
-            count[row["subject"]] += 1
+            subject = sources.field(row, "subject")
+            rows.append(row | {"split": split, "number": count[subject]})
+            count[subject] += 1
     return rows
 
 
@@ -128,11 +132,24 @@ def _csv_rows(path: Path) -> list[dict[str, Any]]:
     ]
 
 
+def _questions(
+    where: Path, rows: list[dict[str, Any]], role: str, mark: str, wording: str
+) -> list[Question]:
+    def question(_: int, row: dict[str, Any]) -> Question:
+        return _question(row, role, mark, wording)
+
+    return sources.each(where, rows, question)
+
+
 def _question(row: dict[str, Any], role: str, mark: str, wording: str) -> Question:
-    options = [str(option).strip() for option in row["choices"]]
+    options = [option.strip() for option in row["choices"]]
     places = dict(zip("abcd", options, strict=True))
     text = fill("wording", wording, question=row["question"].strip(), **places)
     name = f"{role}-{row['subject']}-{row['split']}-{row['number']:04d}"
     return sources.choice(
-        name, text, sources.LETTERS, int(row["answer"]), (mark + text.casefold(), role)
+        name,
+        text,
+        sources.LETTERS,
+        sources.label(row, len(sources.LETTERS), "answer"),
+        (mark + text.casefold(), role),
     )

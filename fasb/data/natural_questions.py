@@ -42,7 +42,7 @@ def load(settings: Settings) -> list[Question]:
 def read(settings: Settings, files: dict[str, tuple[str, ...]]) -> list[Question]:
     """Return the questions of either transfer set."""
     found = sources.files(settings, files)["questions"]
-    questions = [transfer_question(number, row) for number, row in enumerate(sources.rows(found))]
+    questions = sources.each(found[0], sources.rows(found), transfer_question)
     if settings.rows == "consistent":
         questions = [question for question in questions if not contradicts(question)]
     check_questions(questions, str(found[0]))

@@ -49,10 +49,9 @@ def wanted(settings: Settings) -> dict[str, tuple[str, ...]]:
 
 def _question(number: int, row: dict[str, Any], role: str, wording: str) -> Question | None:
     # SNLI marks pairs without an agreed label with -1
-    if int(row["label"]) not in range(len(LABELS)):
+    label = sources.label(row, 1 + len(LABELS), "label", least=-1) - 1
+    if label < 0:
         return None
     premise = row["premise"].strip()
     text = fill("wording", wording, premise=premise, hypothesis=row["hypothesis"].strip())
-    return sources.choice(
-        f"{role}-{number:05d}", text, LABELS, int(row["label"]), (premise.casefold(), role)
-    )
+    return sources.choice(f"{role}-{number:05d}", text, LABELS, label, (premise.casefold(), role))

@@ -263,6 +263,49 @@ def wording(settings: ChoiceSource, task: str) -> str:
     return read_text(Path(settings.wording), ConfigError).rstrip()
 
 
+def label(row: dict[str, Any], n: int, *names: str, least: int = 0) -> int:
+    """Return which of `n` labels a row has, from 0 on; the file counts them from `least` on.
+
+    Raises:
+        DataError: it has none of them, as in test files whose labels are not public.
+    """
+    value = field(row, *names)
+    known = [str(number) for number in range(least, least + n)]
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # a column with a gap is of floats
+    if str(value).strip() not in known:
+        raise DataError(
+            f"{names[0]}: {value!r} is none of {', '.join(known)}; use a copy with labels"
+        )
+    return int(value) - least
+
+
+def each(
+    where: Path,
+    found: Iterable[dict[str, Any]],
+    question: Callable[[int, dict[str, Any]], Question | None],
+) -> list[Question]:
+    """Return the question of each row, given with its number; where it is None, there is none.
+
+    Raises:
+        DataError: naming file and row that lacks a field, or where something else stands in it.
+    """
+    questions = []
+    for number, row in enumerate(found):
+        try:
+            made = question(number, row)
+        except DataError as error:
+            raise DataError(f"{where}: row {number + 1}: {error}") from None
+        except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
+            reason = f"no {error}" if isinstance(error, KeyError) else str(error)
+            raise DataError(
+                f"{where}: row {number + 1} is none of this set ({reason}); get the file again"
+            ) from None
+        if made is not None:
+            questions.append(made)
+    return questions
+
+
 def choice(
     name: str, prompt: str, labels: Sequence[str], right: int, about: tuple[str, str]
 ) -> Question:
@@ -293,11 +336,11 @@ def fit_and_test(
     template, found = wording(source, task), files(source, wanted)
     made: dict[str, list[Question]] = {}
     for role, n in (("fit", fit_rows), ("test", None)):
-        each = (
-            question(number, row, role, template)
-            for number, row in enumerate(rows(found[role])[:n])
+        made[role] = each(
+            found[role][0],
+            rows(found[role])[:n],
+            lambda number, row, role=role: question(number, row, role, template),
         )
-        made[role] = [one for one in each if one is not None]
     questions = apart(made["fit"], made["test"])
     check_questions(questions, str(found["fit"][0]))
     return questions

@@ -11,7 +11,6 @@ from pydantic import Field
 from fasb.data import sources
 from fasb.data.prompts import fill
 from fasb.data.protocol import Question, Size
-from fasb.errors import DataError
 
 LABELS = ("Negative", "Positive")
 
@@ -48,12 +47,7 @@ def wanted(settings: Settings) -> dict[str, tuple[str, ...]]:
 
 def _question(number: int, row: dict[str, Any], role: str, wording: str) -> Question:
     sentence = sources.field(row, "text", "sentence").strip()
-    label = int(row["label"])
     # GLUE's copy holds the labels of its test set back, as -1
-    if label not in range(len(LABELS)):
-        raise DataError(
-            f"SST-2: {role} row {number + 1} has the label {label}, not 0 or 1; use a copy with "
-            "labels"
-        )
+    label = sources.label(row, len(LABELS), "label")
     text = fill("wording", wording, sentence=sentence)
     return sources.choice(f"{role}-{number:04d}", text, LABELS, label, (sentence.casefold(), role))

@@ -45,7 +45,7 @@ def _question(number: int, row: dict[str, Any], role: str, wording: str) -> Ques
         for n in (1, 2)
     ]
     # the set counts endings from 1
-    right = int(sources.field(row, "answer_right_ending", "AnswerRightEnding")) - 1
+    right = sources.label(row, 2, "answer_right_ending", "AnswerRightEnding", least=1)
     text = fill("wording", wording, story=story, first=endings[0], second=endings[1])
     name = f"{role}-{sources.field(row, 'story_id', 'InputStoryid')}"
     return sources.choice(name, text, sources.LETTERS[:2], right, (story.casefold(), role))

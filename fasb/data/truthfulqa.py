@@ -59,16 +59,17 @@ def load(settings: Settings) -> list[Question]:
     found = sources.files(settings, FILES)
     choices, references = (sources.rows(found[part]) for part in ("choices", "references"))
     where = str(found["choices"][0])
-    by_text = {sources.field(row, "Question", "question").strip(): row for row in references}
-    questions = []
-    for number, row in enumerate(choices):
+    by_text = {str(sources.field(row, "Question", "question")).strip(): row for row in references}
+
+    def question(number: int, row: dict[str, Any]) -> Question:
         text = row["question"].strip()
         if text not in by_text:
             raise DataError(
-                f"{where}: {text!r} is not in {found['references'][0].name}; get both from one "
-                "release"
+                f"{text!r} is not in {found['references'][0].name}; get both from one release"
             )
-        questions.append(_question(number, text, row, by_text[text]))
+        return _question(number, text, row, by_text[text])
+
+    questions = sources.each(found["choices"][0], choices, question)
     if len(by_text) != len(references) or len(references) != len(questions):
         raise DataError(
             f"{where}: not the questions of {found['references'][0].name}; get both from one "
@@ -134,8 +135,7 @@ def _question(number: int, text: str, row: dict[str, Any], reference: dict[str, 
     same = set(listed_true) - set(listed_false) == set(true) and set(listed_false) == set(false)
     if not same or best != list(listed_best):
         raise DataError(
-            f"question {number} ({text!r}): the two files list different answers; get both from "
-            "one release"
+            f"{text!r}: the two files list different answers; get both from one release"
         )
     return Question(f"{number:03d}", text, true, false, best=best[0], group=f"{number:03d}")
 

@@ -55,6 +55,5 @@ def _question(number: int, row: dict[str, Any], role: str, wording: str) -> Ques
     text = fill("wording", wording, sentence=sentence, first=first, second=second)
     options = sorted((first.casefold(), second.casefold()))
     group = " / ".join([*options, " ".join(sentence.casefold().split()[:BEGINNING])])
-    return sources.choice(
-        f"{role}-{number:04d}", text, sources.LETTERS[:2], int(row["answer"]) - 1, (group, role)
-    )
+    right = sources.label(row, 2, "answer", least=1)
+    return sources.choice(f"{role}-{number:04d}", text, sources.LETTERS[:2], right, (group, role))
