@@ -162,6 +162,20 @@ def test_every_preset_is_valid_and_says_only_what_it_changes(path):
         ("models.llama.dtyp", "x", r"models.llama.dtyp: unknown key; did you mean 'dtype'\?"),
         ("models.llama.world", {}, r"models.llama: needs either path or world; give one of them"),
         ("models.a/b", {"path": "x"}, r"models.a/b: not a file name; use letters"),
+        pytest.param(f"models.{65 * 'm'}", {"path": "x"}, "models.m*: not a file name", id="long"),
+        ("models.wandb", {"path": "x"}, r"models.wandb: results/wandb is for something else"),
+        ("models.Models", {"path": "x"}, r"models.Models: results/Models is for something"),
+        ("wandb.project", "a/b", r"wandb.project: .*, got 'a/b'"),
+        ("wandb.project", "", r"wandb.project: .*, got ''"),
+        ("run.name", "a\x1b[2J", r"run.name: .*, got 'a.x1b.2J'"),
+        (
+            "run.cells",
+            [
+                {"model": "llama", "dataset": "quiz", "train_share": share}
+                for share in (0.1234567, 0.12345674)
+            ],
+            r"run.cells.1: its folder is that of cell 0; change train_share",
+        ),
         (
             "datasets.quiz.load",
             "tabel",

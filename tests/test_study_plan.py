@@ -307,6 +307,14 @@ def test_a_plan_prints_work_disk_memory_and_what_its_times_rest_on(monkeypatch):
     assert max(map(len, run.output.splitlines())) <= 120
 
 
+def test_a_studys_name_is_printed_as_it_is(monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    (tmp_path / "own.yaml").write_text("run: {name: 'a [/b] [red]'}")
+    arguments = ["plan", "--configfile", str(tmp_path / "own.yaml")]
+    run = CliRunner().invoke(group, arguments, catch_exceptions=False)
+    assert "a [/b] [red]: " in run.output
+
+
 def test_a_check_asks_for_models_datasets_and_judges_without_weights(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     cached(tiny_checkpoint(tmp_path / "tiny"), tmp_path / "hub", monkeypatch)

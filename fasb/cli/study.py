@@ -61,6 +61,8 @@ def _check(study: Any) -> None:
 
 
 def _plan(study: Any) -> Iterable[Any]:
+    from rich.markup import escape
+
     from fasb.study import plan, rates
 
     # a plan reads no prompt, it only counts its characters: one that is not here stops nothing
@@ -80,13 +82,14 @@ def _plan(study: Any) -> Iterable[Any]:
     n_cells = len(study.run.cells) * len(study.run.seeds)
     n_jobs = sum(work.jobs for work in works.values())
     counted = "1 cell" if n_cells == 1 else f"{n_cells} cells"
-    yield f"\n[bold]{study.run.name}[/]: {counted}, {n_jobs:,} jobs"
+    yield f"\n[bold]{escape(study.run.name)}[/]: {counted}, {n_jobs:,} jobs"
     yield _cells_table(study, pairs)
     yield _rules_table(rows)
     yield _models_table(study, pairs, rows)
     yield from _notes(study, pairs, rows)
     for dataset, missing in promptless.items():
-        yield f"Without the instruction and primer of {dataset}, which are not here: {missing}"
+        told = escape(missing)
+        yield f"Without the instruction and primer of {dataset}, which are not here: {told}"
 
 
 def _cells_table(study: Any, pairs: dict[Any, Any]) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 from fasb.fitting.reads import Read
 from fasb.study.config import Study
-from fasb.study.entries import JobSettings, JudgeEntry
+from fasb.study.entries import JobSettings, JudgeEntry, cell_suffix
 from fasb.study.figures import FIGURES
 from fasb.study.measures import TABLES
 
@@ -46,9 +46,7 @@ class Cell:
     @property
     def cell_suffix(self) -> str:
         """What the name ends with; empty for a cell that fits on all its training questions."""
-        if self.source is not None:
-            return "-from-" + ".".join(self.source)
-        return "" if self.train_share == 1 else f"-train{100 * self.train_share:g}"
+        return cell_suffix(self.train_share, self.source)
 
     @property
     def folder(self) -> str:

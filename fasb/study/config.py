@@ -33,8 +33,13 @@ from fasb.study.worlds import write_out
 PRESETS = Path(__file__).parents[1] / "presets"
 BASES = (Path("config/models.yaml"), Path("config/config.yaml"))
 """What every study's own file is laid over, in this order."""
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-"""Names become folders and wildcards."""
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""Names become folders, wildcards, and tags of Weights & Biases, which are of 64 characters."""
+TAKEN = (
+    *("activations", "figures", "health", "models", "questions", "tables", "timing", "traces"),
+    *("wandb", "report.html", "study.json"),
+)
+"""What else is in `results/`, where each model has a folder: some are replaced as a whole."""
 
 
 class Study(StageSettings):
@@ -269,11 +274,14 @@ def _check_names(study: Study) -> None:
         for name in getattr(study, kind):
             if not NAME.fullmatch(name):
                 raise ConfigError(
-                    f"{kind}.{name}: not a file name; use letters, digits, '.', '_' and '-'"
+                    f"{kind}.{name}: not a file name; use letters, digits, '.', '_' and '-', at "
+                    "most 64"
                 )
     for name, model in study.models.items():
         if bool(model.path) == (model.world is not None):  # neither, or both
             raise ConfigError(f"models.{name}: needs either path or world; give one of them")
+        if name.lower() in TAKEN:
+            raise ConfigError(f"models.{name}: results/{name} is for something else; rename it")
     _check_run(study)
     _check_slurm(study.model_jobs)
     _check_slurm(study.judge_jobs)
@@ -303,7 +311,14 @@ def _check_run(study: Study) -> None:
         entries = getattr(run, key)
         if len(set(entries)) < len(entries):
             raise ConfigError(f"run.{key}: one entry appears twice; remove it")
+    folders = [cell.folder for cell in run.cells]
     for i, cell in enumerate(run.cells):
+        if cell.folder in folders[:i]:
+            first = folders.index(cell.folder)
+            raise ConfigError(
+                f"run.cells.{i}: its folder is that of cell {first}; change train_share, or names "
+                "that differ in their dots only"
+            )
         _known(f"run.cells.{i}.model", cell.model, study.models)
         _known(f"run.cells.{i}.dataset", cell.dataset, study.datasets)
         _check_source(f"run.cells.{i}", cell, study.run.cells)

@@ -14,6 +14,12 @@ SLURM_NAME = r"^[\w.,-]+$"
 """Names of partitions, accounts and qualities of service: nothing that a shell would read."""
 
 
+PRINTED = r"^[^\x00-\x1f\x7f-\x9f]*$"
+"""Text without line ends and terminal escapes."""
+PROJECT = r"^[^/\\#?%:\x00-\x1f\x7f-\x9f]*$"
+"""What the server of Weights & Biases takes for the name of a project."""
+
+
 class JobSettings(Section):
     """What jobs that run a model ask of the machine or the cluster."""
 
@@ -173,11 +179,24 @@ class CellEntry(Section):
         1.0, gt=0, le=1, description="Share of each fold's training groups that is fitted on"
     )
 
+    @property
+    def folder(self) -> tuple[str, str, str]:
+        """What the folder of each of its cells is made of, but for the seed."""
+        source = None if self.source is None else (self.source.model, self.source.dataset)
+        return self.model, self.dataset, cell_suffix(self.train_share, source)
+
+
+def cell_suffix(train_share: float, source: tuple[str, str] | None) -> str:
+    """Return what a cell's name ends with; nothing where it fits on all its training questions."""
+    if source is not None:
+        return "-from-" + ".".join(source)
+    return "" if train_share == 1 else f"-train{100 * train_share:g}"
+
 
 class RunSettings(Section):
     """What is run: every cell with every split seed and every method."""
 
-    name: str = "default"
+    name: str = Field("default", min_length=1, max_length=100, pattern=PRINTED)
     cells: tuple[CellEntry, ...] = Field(min_length=1)
     seeds: tuple[Seed, ...] = Field((0, 1), min_length=1, description="Split seeds")
     methods: tuple[str, ...] = Field(min_length=1)
@@ -187,5 +206,5 @@ class WandbSettings(Section):
     """Weights & Biases, written after the results exist."""
 
     mode: Literal["offline", "online", "disabled"] = "offline"
-    project: str = "fasb"
+    project: str = Field("fasb", min_length=1, max_length=128, pattern=PROJECT)
     sweep: bool = Field(False, description="Also one run per grid setting")

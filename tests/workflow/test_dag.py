@@ -161,6 +161,16 @@ def test_a_mistake_in_the_config_is_one_line_before_any_job(snakemake, tmp_path)
     assert not (tmp_path / "calls.txt").exists()
 
 
+def test_a_key_that_is_there_twice_is_refused_before_any_job(snakemake, tmp_path):
+    twice = tmp_path / "twice.yaml"
+    twice.write_text(f"{CONFIGS['world'].read_text()}\nwandb: {{mode: offline, mode: disabled}}\n")
+    run = snakemake("-n", config=twice)
+    assert run.returncode
+    assert re.search(
+        r"twice.yaml: not YAML .*the key '(mode|wandb)' again", run.stderr + run.stdout
+    )
+
+
 def test_a_second_judge_adds_its_verdicts_and_one_table(snakemake, tmp_path):
     above = {"datasets": {"tiny": {"second_judge": {"use": "light", "job": {"gpu": 1}}}}}
     config = tmp_path / "two.yaml"
