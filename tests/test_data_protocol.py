@@ -45,7 +45,16 @@ def test_another_table_is_refused(tmp_path, change, message):
         read_questions(tmp_path / "q.parquet")
 
 
-@pytest.mark.parametrize("other", ["what is it?", "What  is it ?", "WHAT IS\tIT?", " What is it? "])
+@pytest.mark.parametrize(
+    "other",
+    [
+        "what is it?",
+        "What  is it ?",
+        "WHAT IS\tIT?",
+        " What is it? ",
+        "\ufeffWhat is\u200b i\u00adt?",
+    ],
+)
 def test_the_same_text_however_it_is_written(other):
     assert plain_text(other) == plain_text("What is it?")
     assert replace(QUESTIONS[0], text=other).key == replace(QUESTIONS[0], text="What is it?").key
@@ -55,3 +64,6 @@ def test_other_texts_stay_apart():
     texts = ["What is it?", "What is it", "What is it!", "What isit?", "What's it?"]
     assert len(set(map(plain_text, texts))) == len(texts)
     assert plain_text("What\u2019s \u201cit\u201d?") == plain_text('What\'s "it"?')
+    assert plain_text("What\u2032s \u00abit\u00bb \u2013 e\u0301?") == plain_text(
+        'What\'s "it" - \xe9?'
+    )

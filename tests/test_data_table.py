@@ -191,6 +191,32 @@ def test_answers_are_texts(tmp_path, value):
         load(write(tmp_path, json.dumps(row), "my.jsonl"))
 
 
+@pytest.mark.parametrize("name", ["id", "group", "best"])
+@pytest.mark.parametrize("value", [True, {"a": 1}, ["a"]])
+def test_optional_columns_are_one_text(tmp_path, name, value):
+    row = {"question": "Why?", "true": "a", "false": "b", name: value}
+    with pytest.raises(DataError, match=f"row 1, '{name}': .* is no text; give one text"):
+        load(write(tmp_path, json.dumps(row), "my.jsonl"))
+
+
+@pytest.mark.parametrize("name", ["Group", "BEST", "group\u200b", "False", "Question"])
+def test_a_column_that_is_almost_one_of_ours_is_not_passed_over(tmp_path, name):
+    row = {"question": "Why?", "true": "a", "false": "b", name: "c"}
+    with pytest.raises(DataError, match="column '.*' is not read; call it '[a-z]+', or"):
+        load(write(tmp_path, json.dumps(row), "my.jsonl"))
+
+
+def test_what_is_not_seen_is_nothing(tmp_path):
+    lines = "Is\u00ad it?\ufeff,a,b\nIs it\u200b?,c,d\n"
+    questions = load(write(tmp_path, f"question,true,false\n{lines}"))
+    assert {question.group for question in questions} == {"is it?"}
+    for row in ("\u200b,a,b", "Why?,\u200b,b"):
+        with pytest.raises(DataError, match="row 1 has nothing under"):
+            load(write(tmp_path, f"question,true,false\n{row}\n"))
+    with pytest.raises(DataError, match="is under 'true' and under 'false' of the same question"):
+        load(write(tmp_path, "question,true,false\nWhy?,a,a\u200d\n"))
+
+
 def test_a_question_written_twice_is_one_group_and_one_key(tmp_path):
     rows = "What is it?,a,b\nwhat  is it ?,c,d\nWHAT IS IT?,e,f\nWho?,g,h\n"
     questions = load(write(tmp_path, f"question,true,false\n{rows}"))

@@ -63,6 +63,20 @@ def test_an_end_that_the_tokenizer_appends_is_left_out():
     assert model.encode_with_offsets("ab")[1] == [(0, 0), (0, 1), (1, 2)]
 
 
+@pytest.mark.parametrize("appends", [False, True])
+def test_special_tokens_that_a_person_wrote_stay_and_none_is_added_to_them(appends):
+    from tokenizers import processors
+
+    tokenizer = tiny_tokenizer()
+    tokenizer._tokenizer.post_processor = processors.TemplateProcessing(
+        f"<s> $A{' </s>' * appends}", special_tokens=[("<s>", 0), ("</s>", 1)]
+    )
+    model = wrap(tiny_model().model, tokenizer)
+    (plain,) = model.encode(["ab"])
+    assert model.encode(["<s>ab", "ab</s>", "<s>ab</s>"]) == [plain, [*plain, 1], [*plain, 1]]
+    assert model.encode_with_offsets("<s>a</s>")[1] == [(0, 3), (3, 4), (4, 8)]
+
+
 def test_offsets_cover_the_text_and_leave_out_bos():
     model = tiny_model()
     tokens, offsets = model.encode_with_offsets(TEXTS[1])

@@ -38,6 +38,11 @@ class TestOnRealData:
         assert not theirs & {plain_text(prompt) for prompt in (*own.calibration, *own.held_out)}
 
 
+def test_a_line_separator_within_a_question_does_not_end_it(tmp_path):
+    (tmp_path / "own.txt").write_text("One\u2028line?\r\n\r\nAnd\u0085two?\n", newline="")
+    assert controls_of(tmp_path / "own.txt").calibration == ("One\u2028line?",)
+
+
 def test_lines_of_a_file_are_asked_once_each(tmp_path):
     file = tmp_path / "controls.txt"
     file.write_text("# mine\nHello!\n\n  Two plus two?\nhello !\nGood night.\n")

@@ -21,15 +21,26 @@ from fasb.provenance import content_hash
 
 
 def plain_text(text: str) -> str:
-    """Return what two texts share that differ only in case, spaces, and how quotes are typed.
+    """Return what texts share that differ in case, spaces, or how quotes and dashes are typed.
 
-    "What ?" and "what?" are one question, and must not be fitted on and held out.
+    "What ?" and "what?" are one question, and must not be fitted on and held out. Characters that
+    nobody sees, such as a byte order mark or a zero-width space, do not count.
     """
-    text = unicodedata.normalize("NFKC", text).casefold().translate(QUOTES)
+    seen = [character for character in text.translate(TYPED) if not _is_unseen(character)]
+    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", "".join(seen)).casefold())
     return re.sub(r"\s+(?=[?!.,;:])", "", " ".join(text.split()))
 
 
-QUOTES = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"'})
+TYPED = str.maketrans(
+    dict.fromkeys("`\u00b4\u2018\u2019\u201a\u201b\u2032", "'")
+    | dict.fromkeys("\u201c\u201d\u201e\u201f\u2033\u00ab\u00bb", '"')
+    | dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212", "-")
+)
+
+
+def _is_unseen(character: str) -> bool:
+    """Whether it is a mark of format, or one that chooses how another is drawn."""
+    return unicodedata.category(character) == "Cf" or "\ufe00" <= character <= "\ufe0f"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +152,7 @@ def check_questions(questions: Sequence[Question], where: str) -> None:
                 f"{where}: question id {question.id!r} appears twice; ids must be unique"
             )
         seen.add(question.id)
-        if not question.text.strip():
+        if not plain_text(question.text):
             raise DataError(
                 f"{where}: question {question.id!r} has no text; remove the row or fill it in"
             )

@@ -55,6 +55,7 @@ def load(settings: Settings) -> list[Question]:
     settings = settings.model_copy(
         update={name: _column(name, settings, columns) for name in ("question", "true", "false")}
     )
+    _check_columns(settings, columns)
     splitter = Splitter(settings)
     questions = [
         _question(row, number, settings, splitter) for number, row in enumerate(rows, start=1)
@@ -85,6 +86,21 @@ def _column(name: str, settings: Settings, columns: list[str]) -> str:
     return str(found)
 
 
+def _check_columns(settings: Settings, columns: list[str]) -> None:
+    """Refuse "Group" beside or in place of "group": it would be passed over without a word.
+
+    Raises:
+        DataError: naming the column.
+    """
+    for name in (settings.question, settings.true, settings.false, "best", "group"):
+        for column in columns:
+            if column != name and plain_text(column) == plain_text(name):
+                raise DataError(
+                    f"{settings.path}: column {column!r} is not read; call it {name!r}, or "
+                    "something else"
+                )
+
+
 class Splitter:
     """Splits fields into answers, and remembers what it split without having been told to."""
 
@@ -104,7 +120,7 @@ class Splitter:
             parts = [_text(value)]
         else:
             parts = [part.strip() for part in _text(value).split(self.separator or SEPARATOR)]
-        parts = [part for part in parts if part]
+        parts = [part for part in parts if plain_text(part)]
         if self.separator == "" and isinstance(value, str) and len(parts) > 1:
             self._check_sentence(parts, value, where)
             self.split.append(value)
@@ -131,11 +147,13 @@ class Splitter:
 def _question(row: dict[str, Any], number: int, settings: Settings, splitter: Splitter) -> Question:
     for column in (settings.question, settings.true, settings.false):
         _check_field(row.get(column), f"{settings.path}: row {number}, {column!r}")
+    for column in ("id", "group", "best"):
+        _check_field(row.get(column), f"{settings.path}: row {number}, {column!r}", lists=False)
     text = _text(row.get(settings.question))
     true = splitter.answers(row.get(settings.true), f"row {number}, {settings.true!r}")
     false = splitter.answers(row.get(settings.false), f"row {number}, {settings.false!r}")
     for column, found in ((settings.question, text), (settings.true, true)):
-        if not found:
+        if not (plain_text(found) if isinstance(found, str) else found):
             raise DataError(
                 f"{settings.path}: row {number} has nothing under {column!r}; fill it in or remove "
                 "the row"
@@ -179,16 +197,17 @@ def _check_classes(questions: list[Question], settings: Settings) -> None:
                 )
 
 
-def _check_field(value: Any, where: str) -> None:
-    """Refuse what is neither a text, a number, nothing, nor a list of these.
+def _check_field(value: Any, where: str, lists: bool = True) -> None:
+    """Refuse what is neither a text, a number, nothing, nor, with `lists`, a list of these.
 
     Raises:
         DataError: it is something else, such as the label true itself.
     """
-    parts = value if isinstance(value, list) else [value]
+    parts = value if isinstance(value, list) and lists else [value]
     for part in parts:
         if isinstance(part, bool) or not isinstance(part, str | int | float | None):
-            raise DataError(f"{where}: {part!r} is no text; give texts, or a list of texts")
+            remedy = "give texts, or a list of texts" if lists else "give one text"
+            raise DataError(f"{where}: {part!r} is no text; {remedy}")
 
 
 def _text(value: Any) -> str:

@@ -166,10 +166,26 @@ class LoadedModel:
                 )
             spans = found["offset_mapping"][i] if offsets else [(0, 0)] * len(tokens)
             # where none is added, as in a chat's text, an end is the text's own
-            ends = special and len(tokens) > 1 and tokens[-1] == self.tokenizer.eos_token_id
-            end = len(tokens) - ends
-            rows.append((list(tokens[:end]), [(int(a), int(b)) for a, b in spans[:end]]))
+            own = self._own(tokens) if special else slice(None)
+            rows.append((list(tokens[own]), [(int(a), int(b)) for a, b in spans[own]]))
         return rows
+
+    def _own(self, tokens: Sequence[int]) -> slice:
+        """Return where a text lies with one BOS before it, and without an EOS nobody wrote.
+
+        What the tokenizer adds to any text is told from what a person wrote into this one.
+        """
+        bos, eos = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
+        twice = len(tokens) > 1 and tokens[0] == tokens[1] == bos
+        ended = len(tokens) > 1 and tokens[-1] == eos
+        if not (twice or ended):
+            return slice(None)
+        any_text, plain = (
+            self.tokenizer("a", add_special_tokens=added)["input_ids"] for added in (True, False)
+        )
+        start = twice and any_text[:1] == [bos] != plain[:1]
+        end = ended and any_text[-1:] == [eos] != plain[-1:]
+        return slice(int(start), len(tokens) - end)
 
 
 def wrap(

@@ -5,6 +5,7 @@ prompts that are held out for the report. They have no reference answers; what c
 changes.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +34,8 @@ def controls_of(path: str | Path | None = None) -> Controls:
         DataError: the file is missing, no text, or has fewer than two prompts.
     """
     path = OWN if path is None else Path(path)
-    lines = [line.strip() for line in read_text(path, DataError).splitlines()]
+    # a line separator may stand within a question, as in JSON lines
+    lines = [line.strip() for line in re.split(r"[\r\n]", read_text(path, DataError))]
     prompts: dict[str, str] = {}
     for line in lines:
         if line and not line.startswith("#"):

@@ -95,6 +95,7 @@ def questions_of(
 
     Raises:
         DataError: naming the file and what is missing in it.
+        ConfigError: the separator is no text.
     """
     if not isinstance(data, str | Path):
         questions = list(data)
@@ -103,7 +104,8 @@ def questions_of(
     path = Path(data)
     if path.suffix == ".parquet" and is_ours(path):
         return read_questions(path)
-    return table.load(table.Settings(path=str(path), separator=separator))
+    given = {"path": str(path), "separator": separator}
+    return table.load(validated(table.Settings, given, ""))
 
 
 def judge_of(judge: str | dict[str, Any] | JudgeSettings | None) -> JudgeSettings | None:
