@@ -111,6 +111,9 @@ class ModelSettings(Section):
         if unset := re.search(r"\$\{?(\w+)", filled):
             told = "the environment variable {name} is not set; set it, or write the folder out"
             raise PydanticCustomError("unset_variable", told, {"name": unset[1]})
+        if path and not filled.strip():
+            told = "nothing is left where its variables are filled in; set them, or write it out"
+            raise PydanticCustomError("unset_variable", told)
         # None stays None
         return path and filled
 

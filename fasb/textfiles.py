@@ -226,25 +226,44 @@ def _children(node: Any) -> Iterator[Any]:
 
 
 def _check_keys(node: Any, done: set[int]) -> None:
-    """Refuse a mapping with a key twice, wherever in the document.
+    """Refuse a key twice, a key that is no text, and a number that YAML reads as another.
 
     Raises:
-        ValueError: naming key and line.
+        ValueError: naming key or number, and line.
     """
     if id(node) in done:
         return
     done.add(id(node))
+    _check_number(node)
     if type(node).__name__ == "MappingNode":
         seen: set[Hashable] = set()
         for key, _ in node.value:
             if key.tag.endswith(":merge"):  # `<<` is no key of its own
                 continue
+            if key.tag.endswith((":bool", ":int", ":float", ":null")):
+                line = key.start_mark.line + 1
+                raise ValueError(f"line {line}: the key {key.value!r} is no text; put it in quotes")
             name = key.value if isinstance(key.value, str) else id(key)
             if name in seen:
                 raise ValueError(f"line {key.start_mark.line + 1} has the key {name!r} again")
             seen.add(name)
     for child in _children(node):
         _check_keys(child, done)
+
+
+def _check_number(node: Any) -> None:
+    """Refuse 010, which is 8, and 1:30, which is 90.
+
+    Raises:
+        ValueError: naming number and line.
+    """
+    is_number = node.tag.endswith((":int", ":float"))
+    if is_number and re.match(r"[-+]?(0[0-9_]|[0-9_]+:)", node.value):
+        line = node.start_mark.line + 1
+        raise ValueError(
+            f"line {line}: {node.value!r} is read as another number; write it without leading "
+            "zeros and colons, or in quotes"
+        )
 
 
 def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -39,6 +39,9 @@ def writing(path: Path) -> Iterator[Path]:
     with _explained(path):
         if path.is_dir():
             raise ArtifactError(f"{path}: a folder; give the path of a file")
+        if path.exists() and not path.is_file():
+            # such as /dev/null, in whose place an administrator could put a file
+            raise ArtifactError(f"{path}: no ordinary file; give the path of a file")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             _sweep(path)

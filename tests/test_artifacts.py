@@ -283,6 +283,13 @@ def test_the_part_of_another_machine_is_left_for_a_day(tmp_path):
     assert not part.exists()
 
 
+def test_what_is_no_file_is_not_replaced_by_one(tmp_path):
+    os.mkfifo(tmp_path / "pipe.json")
+    refused(lambda: write_one(tmp_path / "pipe.json"), "pipe.json: no ordinary file; give the path")
+    assert (tmp_path / "pipe.json").is_fifo()
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize(
     ("where", "message"),

@@ -37,6 +37,11 @@ def test_a_fault_of_the_program_is_one_line_and_its_traceback_lies_in_a_log(
     assert "versions: " in log.read_text()
 
 
+def test_what_an_error_repeats_is_no_command_of_the_terminal(capsys):
+    guarded(raising(DataError("key \x1b[2Ja: unknown; remove it")), debug=False)
+    assert capsys.readouterr().err == "key [2Ja: unknown; remove it\n"
+
+
 def test_in_the_folder_of_a_study_the_log_lies_beside_the_others(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "logs").mkdir()

@@ -129,6 +129,18 @@ FIT = ["fit", "--data", "my.csv", "--out", "x"]
             ["fit", "--data", "my.csv", "--out", "."], FasbError, "a folder", id="out is a folder"
         ),
         pytest.param([*FIT, "--settings", "my.csv"], ConfigError, "not a mapping", id="no mapping"),
+        pytest.param(
+            ["steer", "--bundle", "x", "--settings", '{"decoding": {"tokens": 5}}', "Why?"],
+            ConfigError,
+            "--settings: decoding: not used by this command; it takes model$",
+            id="steer",
+        ),
+        pytest.param(
+            ["evaluate", "--bundle", "x", "--data", "my.csv", "--settings", '{"seed": 5}'],
+            ConfigError,
+            "--settings: seed: not used by this command; it takes model, judge, separator$",
+            id="evaluate",
+        ),
     ],
 )
 def test_a_wrong_argument_is_one_line(folder, monkeypatch, arguments, error, message):

@@ -3,11 +3,13 @@
 import pytest
 from pydantic import Field
 
-from fasb.errors import ConfigError
+from fasb.data import sources
+from fasb.errors import ConfigError, DataError
 from fasb.extensions import validated
 from fasb.settings import (
     ActivationSettings,
     DecodingSettings,
+    ModelSettings,
     ProbeSettings,
     ScoringSettings,
     Section,
@@ -69,3 +71,12 @@ def test_settings_of_extensions_are_held_to_the_same():
 def test_temperature_may_be_zero_or_divide():
     for temperature in (0, 0.01, 0.7, 100):
         assert DecodingSettings(temperature=temperature).temperature == temperature
+
+
+@pytest.mark.parametrize("value", ["", " "])
+def test_a_variable_that_is_empty_is_not_the_working_directory(monkeypatch, value):
+    monkeypatch.setenv("MODELS", value)
+    with pytest.raises(ConfigError, match="model.path: nothing is left where its variables are"):
+        validated(ModelSettings, {"path": "$MODELS"}, "model")
+    with pytest.raises(DataError, match="path: '\\$MODELS' is empty once its variables are filled"):
+        sources.files(sources.Source(path="$MODELS", hub="x"), {"a": ("*",)})

@@ -64,6 +64,15 @@ def test_the_unsteered_bundle_has_neither_edit_nor_tracker(tmp_path):
     assert plain.key() == Bundle(Policy(when="never")).key()
 
 
+@pytest.mark.parametrize(
+    "questions", [[], {"seen": "abc"}, {"seen": None}, {"seen": [["a"]]}, {"seen": [1]}]
+)
+def test_questions_that_a_bundle_has_seen_are_a_list_of_texts(tmp_path, questions):
+    Bundle(Policy(when="never"), about={"questions": questions}).save(tmp_path / "x.bundle")
+    with pytest.raises(BundleError, match=r"x.bundle: .*about.questions.seen is no list of texts"):
+        Bundle.load(tmp_path / "x.bundle")
+
+
 def test_the_key_follows_all_that_changes_an_answer():
     one = bundle()
     (first, *rest), at = one.edit.changes, AT.flip(0)

@@ -91,6 +91,11 @@ def test_a_backslash_before_the_name_of_a_character_is_text():
     ("text", "message"),
     [
         ("a: 1\nb: 2\na: 3\n", "line 3 has the key 'a' again"),
+        ("on: 1\n", "line 1: the key 'on' is no text; put it in quotes"),
+        ("a:\n  0x1: 2\n", "line 2: the key '0x1' is no text"),
+        ("a: 1\nseed: 010\n", "line 2: '010' is read as another number"),
+        ("[1:30, 2]", "line 1: '1:30' is read as another number"),
+        ("x: -1:30.5", "line 1: '-1:30.5' is read as another number"),
         ("x:\n  a: 1\n  a: 3\n", "line 3 has the key 'a' again"),
         ("a: [1\n", "not YAML .*line"),
         ("a: !!python/object:os.system x", "not YAML"),

@@ -94,6 +94,12 @@ def test_a_bundle_that_does_not_steer_says_why(changes, words):
     assert re.search(words, first)
 
 
+def test_answers_do_not_reach_the_terminal_as_commands():
+    about = about_of(GOOD)
+    about["examples"] = [dict.fromkeys(("question", "unsteered", "steered"), "a\x1b[2J\x9db\x07")]
+    assert said(about).count("a[2Jb") == 3
+
+
 def test_it_shows_reasons_controls_and_answers_before_and_after():
     text = said(about_of(GOOD))
     assert "          4 settings left out: wrote empty or repeating answers" in text

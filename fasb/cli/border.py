@@ -19,6 +19,7 @@ import click
 
 from fasb.errors import FasbError
 from fasb.provenance import surroundings
+from fasb.study.escaping import without_controls
 from fasb.wholefiles import REMEDIES
 
 LOGS = Path("logs")
@@ -40,7 +41,8 @@ def guarded(command: Callable[[], Any], debug: bool) -> int:
         if debug:
             raise
         known = line_of(error)
-        click.echo(known or _unexpected(error), err=True)
+        # what it repeats of a file may hold terminal escapes
+        click.echo(without_controls(known or _unexpected(error)), err=True)
         return 2 if known else 1
     # outside its standalone mode click returns the code of an `Exit` instead of raising it
     return code if isinstance(code, int) else 0

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from fasb.cli.user import BUNDLE, SIBLINGS, load_named, model_options
+from fasb.cli.user import BUNDLE, SIBLINGS, check_keys, load_named, model_options
 from fasb.errors import DataError
 
 QUIT = "/quit"
@@ -31,6 +31,7 @@ def chat_command(model: str, settings: dict[str, Any], bundle: Path, siblings: b
     from fasb.steering.bundle import Bundle
     from fasb.user.steering import attach, prompts_of
 
+    check_keys(settings, "model")
     known = Bundle.load(bundle)  # before a model is loaded
     answering = load_named(model, settings)
     attach(answering, known, siblings)

@@ -114,6 +114,7 @@ def steer_command(
     from fasb.user.steering import attach, prompts_of
     from fasb.wholefiles import check_out, writing
 
+    check_keys(settings, "model")
     bundle = Bundle.load(options["bundle"])  # before a model is loaded
     if options["svg"] is not None:
         check_out(options["svg"])
@@ -154,6 +155,7 @@ def evaluate_command(**options: Any) -> None:
     from fasb.user.evaluation import as_table, evaluate, judge_of, questions_of
 
     settings = options["settings"]
+    check_keys(settings, "model", "judge", "separator")
     judge = _merged(settings, {"judge": {"use": options["judge"]}} if options["judge"] else {}).get(
         "judge"
     )
@@ -222,6 +224,7 @@ def compile_command(bundle: Path, model: str, settings: dict[str, Any], out: Pat
     from fasb.user.compiling import compile_bundle, refuse_what_varies
     from fasb.wholefiles import check_out
 
+    check_keys(settings, "model")
     known = Bundle.load(bundle)
     refuse_what_varies(known)
     check_out(out)  # a folder that is there would be replaced
@@ -235,6 +238,19 @@ def _merged(settings: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     if isinstance(judge, dict) and given.get("judge", {}).get("use") == judge.get("use"):
         given = {**given, "judge": judge}
     return {**settings, **given}
+
+
+def check_keys(settings: dict[str, Any], *known: str) -> None:
+    """Refuse settings that a command would pass over without a word.
+
+    Raises:
+        ConfigError: naming the first key that is not among those known.
+    """
+    for key in settings:
+        if key not in known:
+            raise ConfigError(
+                f"--settings: {key}: not used by this command; it takes {', '.join(known)}"
+            )
 
 
 def load_named(model: str, settings: dict[str, Any]) -> Any:

@@ -133,6 +133,11 @@ def _folder(path: str) -> Path:
             f"{path}: the environment variable {unset[1]} is not set; set it, or write the folder "
             "out"
         )
+    if not filled.strip():
+        raise DataError(
+            f"path: {path!r} is empty once its variables are filled in; set them, or write the "
+            "folder out"
+        )
     folder = Path(filled).expanduser()
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; correct the path, or leave it out to download")

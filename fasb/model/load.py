@@ -171,18 +171,15 @@ class LoadedModel:
         return rows
 
     def _own(self, tokens: Sequence[int]) -> slice:
-        """Return where a text lies with one BOS before it, and without an EOS nobody wrote.
-
-        What the tokenizer adds to any text is told from what a person wrote into this one.
-        """
+        """Return where a text lies with one BOS before it, and without an EOS nobody wrote."""
         bos, eos = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
         twice = len(tokens) > 1 and tokens[0] == tokens[1] == bos
         ended = len(tokens) > 1 and tokens[-1] == eos
         if not (twice or ended):
             return slice(None)
-        any_text, plain = (
-            self.tokenizer("a", add_special_tokens=added)["input_ids"] for added in (True, False)
-        )
+        # what the tokenizer adds is not told from what a person wrote by this text alone
+        any_text = self.tokenizer("a")["input_ids"]
+        plain = self.tokenizer("a", add_special_tokens=False)["input_ids"]
         start = twice and any_text[:1] == [bos] != plain[:1]
         end = ended and any_text[-1:] == [eos] != plain[-1:]
         return slice(int(start), len(tokens) - end)

@@ -171,7 +171,7 @@ def _read(about: dict[str, Any], tensors: dict[str, Tensor]) -> Bundle:
         decoding=validated(DecodingSettings, _mapping(about, "decoding"), "decoding"),
         scoring=validated(ScoringSettings, _mapping(about, "scoring"), "scoring"),
         fingerprint=None if fingerprint is None else Fingerprint.read(fingerprint, "fingerprint"),
-        about=_mapping(about, "about"),
+        about=_read_about(_mapping(about, "about")),
     )
     # what this version does not know might steer too: it is refused rather than left out
     if unknown := about.keys() - {"format", *SECTIONS}:
@@ -214,6 +214,18 @@ def _read_policy(values: dict[str, Any]) -> Policy:
         first = error.errors()[0]
         key = ".".join(str(part) for part in ("policy", *first["loc"]))
         raise ValueError(f"{key}: {first['msg']}") from None
+
+
+def _read_about(values: dict[str, Any]) -> dict[str, Any]:
+    """Return what a bundle says of itself, if the questions that it has seen are hashes.
+
+    Evaluation leaves those questions out: what else it holds is only shown.
+    """
+    questions = values.get("questions", {})
+    seen = questions.get("seen", []) if isinstance(questions, dict) else None
+    if not isinstance(seen, list) or not all(isinstance(key, str) for key in seen):
+        raise ValueError("about.questions.seen is no list of texts")
+    return values
 
 
 def _mapping(about: dict[str, Any], key: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fasb.steering.bundle import Bundle
+from fasb.study.escaping import without_controls
 from fasb.user.evaluation import LABELS, Measure
 from fasb.user.guards import REASONS
 
@@ -34,7 +35,7 @@ def report(bundle: Bundle) -> str:
         f"changed, {controls['degenerate']} newly empty or repeating"
     )
     for row in about["examples"]:
-        lines.append(f"example   {row['question']}")
+        lines.append(f"example   {_line(row['question'])}")
         lines += [f"          {side}: {_line(row[side])}" for side in ("unsteered", "steered")]
     return "\n".join(lines)
 
@@ -141,6 +142,6 @@ def _share(share: float) -> str:
 
 
 def _line(text: str) -> str:
-    """Return a text on one line, its end cut off where it is long."""
-    line = " ".join(text.split())
+    """Return a text on one line, without terminal escapes, its end cut off where it is long."""
+    line = without_controls(" ".join(text.split()))
     return line if len(line) <= 160 else line[:159] + "…"
