@@ -4,6 +4,7 @@ import pytest
 import torch
 from steering import some_bundle
 from tiny import tiny_model
+from transformers import MaxTimeCriteria, StoppingCriteriaList
 
 from fasb.decoding.decode import answer
 from fasb.decoding.hf import steered
@@ -64,6 +65,12 @@ def test_a_single_unpadded_row_needs_no_mask(model):
         ({"do_sample": True}, r"generate\.do_sample: True.*set it to False"),
         ({"num_beams": 2}, r"generate\.num_beams: 2.*set it to 1"),
         ({"repetition_penalty": 1.5}, r"generate\.logits_processor: Repetition.*leave them out"),
+        ({"return_dict_in_generate": True}, r"generate\.return_dict_in_generate: True.*to False"),
+        ({"max_time": 1.0}, r"generate\.stopping_criteria: MaxTimeCriteria would not be asked"),
+        (
+            {"stopping_criteria": StoppingCriteriaList([MaxTimeCriteria(1.0)])},
+            r"generate\.stopping_criteria: MaxTimeCriteria would not be asked; leave out",
+        ),
     ],
 )
 def test_what_cannot_be_steered_is_refused(model, inputs, asked, message):
@@ -74,6 +81,18 @@ def test_what_cannot_be_steered_is_refused(model, inputs, asked, message):
             custom_generate=steered(some_bundle(model), model.tokenizer),
             **asked,
         )
+
+
+def test_a_bundles_file_will_do(model, inputs, tmp_path):
+    bundle = some_bundle(model, tokens=5)
+    bundle.save(tmp_path / "my.bundle")
+    both = [
+        model.model.generate(
+            **inputs, max_new_tokens=5, custom_generate=steered(one, model.tokenizer)
+        )
+        for one in (bundle, tmp_path / "my.bundle")
+    ]
+    assert torch.equal(*both)
 
 
 def test_a_bundle_of_another_model_is_refused(model, inputs):

@@ -3,8 +3,10 @@
 import re
 
 import pytest
+from click.testing import CliRunner
 
 import fasb
+from fasb.cli import group
 from fasb.user.report import harms, report
 
 
@@ -94,10 +96,16 @@ def test_a_bundle_that_does_not_steer_says_why(changes, words):
     assert re.search(words, first)
 
 
-def test_answers_do_not_reach_the_terminal_as_commands():
+def test_answers_do_not_reach_the_terminal_as_commands(tmp_path, monkeypatch):
     about = about_of(GOOD)
-    about["examples"] = [dict.fromkeys(("question", "unsteered", "steered"), "a\x1b[2J\x9db\x07")]
-    assert said(about).count("a[2Jb") == 3
+    about["examples"] = [dict.fromkeys(("question", "unsteered", "steered"), "a\x1b[2J\n\x9db\x07")]
+    bundle = fasb.Bundle(fasb.Policy(when="never"), about=about)
+    monkeypatch.setattr("fasb.user.fitting.fit", lambda *_: bundle)
+    monkeypatch.setattr("fasb.cli.user.load_named", lambda *_: None)
+    (tmp_path / "my.csv").write_text("question,true,false\nWhy?,a,b\n")
+    given = ["--model", "x", "--data", tmp_path / "my.csv", "--out", tmp_path / "my.bundle"]
+    run = CliRunner().invoke(group, ["fit", *map(str, given)], catch_exceptions=False)
+    assert run.stdout.count("a[2J b\n") == 3
 
 
 def test_it_shows_reasons_controls_and_answers_before_and_after():

@@ -69,6 +69,7 @@ def fit_command(model: str, settings: dict[str, Any], data: Path, out: Path, **g
     answers among all under the edit that free answers get. A bundle that would not help, or does
     harm, does not steer (docs/steer.md).
     """
+    from fasb.study.escaping import without_controls
     from fasb.user.evaluation import questions_of
     from fasb.user.fitting import checked_settings, fit
     from fasb.user.report import report
@@ -85,7 +86,7 @@ def fit_command(model: str, settings: dict[str, Any], data: Path, out: Path, **g
     # `fasb explain` makes the command of these three
     given_settings = checked.model_dump(mode="json", exclude_unset=True)
     bundle.save(out, {"data": str(data), "model": model, "settings": given_settings})
-    click.echo(report(bundle))
+    click.echo(without_controls(report(bundle)))
     click.echo(f"{out}: written; {work} may be deleted", err=True)
 
 

@@ -11,6 +11,7 @@ import os
 import re
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -326,7 +327,7 @@ def fit_and_test(
     source: ChoiceSource,
     task: str,
     wanted: Mapping[str, Sequence[str]],
-    question: Callable[[int, dict[str, Any], str, str], Question | None],
+    question: Callable[..., Question | None],
     fit_rows: int | None = None,
 ) -> list[Question]:
     """Return the questions of a task with files to fit on and to test on, in this order.
@@ -342,9 +343,7 @@ def fit_and_test(
     made: dict[str, list[Question]] = {}
     for role, n in (("fit", fit_rows), ("test", None)):
         made[role] = each(
-            found[role][0],
-            rows(found[role])[:n],
-            lambda number, row, role=role: question(number, row, role, template),
+            found[role][0], rows(found[role])[:n], partial(question, role=role, wording=template)
         )
     questions = apart(made["fit"], made["test"])
     check_questions(questions, str(found["fit"][0]))

@@ -9,6 +9,7 @@ Greedy only.
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,7 +22,9 @@ from fasb.model.load import LoadedModel, wrap
 from fasb.steering.bundle import Bundle
 
 
-def steered(bundle: Bundle, tokenizer: Any, siblings: bool = False) -> Callable[..., Tensor]:
+def steered(
+    bundle: Bundle | str | Path, tokenizer: Any, siblings: bool = False
+) -> Callable[..., Tensor]:
     """A decoding method for `model.generate(..., custom_generate=...)`.
 
     The bundle is checked at its first use.
@@ -36,6 +39,7 @@ def steered(bundle: Bundle, tokenizer: Any, siblings: bool = False) -> Callable[
     """
     # by identity, and kept: so no other model can get the same id
     loaded: dict[int, LoadedModel] = {}
+    bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(Path(bundle))
 
     def decode(model: Any, input_ids: Tensor, generation_config: Any, **inputs: Any) -> Tensor:
         _refuse(generation_config, inputs)
@@ -63,15 +67,32 @@ def steered(bundle: Bundle, tokenizer: Any, siblings: bool = False) -> Callable[
     return decode
 
 
+PLAIN = {
+    "do_sample": False,
+    "num_beams": 1,
+    "num_return_sequences": 1,
+    "return_dict_in_generate": False,
+}
+"""What `generate` may be asked for."""
+HONOURED = ("MaxLengthCriteria", "EosTokenCriteria")
+"""Criteria that `generate` makes of the tokens and ends that are honoured."""
+
+
 def _refuse(generation_config: Any, inputs: dict[str, Any]) -> None:
     """Greedy decoding of tokens is all that can be steered."""
-    for key, plain in {"do_sample": False, "num_beams": 1, "num_return_sequences": 1}.items():
+    for key, plain in PLAIN.items():
         value = getattr(generation_config, key, None)
         if value not in (None, plain):
             raise ConfigError(
-                f"generate.{key}: {value}, but a steered answer is decoded greedily; set it to "
-                f"{plain}"
+                f"generate.{key}: {value}, but a steered answer is decoded greedily, and returned "
+                f"as tokens; set it to {plain}"
             )
+    criteria = [type(one).__name__ for one in inputs.get("stopping_criteria") or []]
+    if others := [name for name in criteria if name not in HONOURED]:
+        raise ConfigError(
+            f"generate.stopping_criteria: {', '.join(others)} would not be asked; leave out "
+            "stopping_criteria, max_time and stop_strings, and set the bundle's prompt.stop"
+        )
     if processors := list(inputs.get("logits_processor") or []):
         names = ", ".join(type(processor).__name__ for processor in processors)
         raise ConfigError(

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from fasb.steering.bundle import Bundle
-from fasb.study.escaping import without_controls
 from fasb.user.evaluation import LABELS, Measure
 from fasb.user.guards import REASONS
 
@@ -142,6 +141,6 @@ def _share(share: float) -> str:
 
 
 def _line(text: str) -> str:
-    """Return a text on one line, without terminal escapes, its end cut off where it is long."""
-    line = without_controls(" ".join(text.split()))
+    """Return a text on one line, its end cut off where it is long."""
+    line = " ".join(text.split())
     return line if len(line) <= 160 else line[:159] + "…"
