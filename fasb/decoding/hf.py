@@ -39,16 +39,14 @@ def steered(
     """
     # by identity, and kept: so no other model can get the same id
     loaded: dict[int, LoadedModel] = {}
-    bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(Path(bundle))
+    own = bundle if isinstance(bundle, Bundle) else Bundle.load(Path(bundle))
 
     def decode(model: Any, input_ids: Tensor, generation_config: Any, **inputs: Any) -> Tensor:
         _refuse(generation_config, inputs)
         if id(model) not in loaded:
-            name = (
-                bundle.fingerprint.model if bundle.fingerprint is not None else type(model).__name__
-            )
+            name = own.fingerprint.model if own.fingerprint is not None else type(model).__name__
             loaded[id(model)] = wrap(model, tokenizer, name)
-            check(loaded[id(model)], bundle, siblings)
+            check(loaded[id(model)], own, siblings)
         eos = generation_config.eos_token_id
         known = replace(
             loaded[id(model)], eos=frozenset([eos] if isinstance(eos, int) else eos or [])
@@ -56,8 +54,8 @@ def steered(
         # `generate` has turned max_new_tokens into max_length by now
         n_new = generation_config.max_length - input_ids.shape[1]
         wanted = replace(
-            bundle,
-            decoding=bundle.decoding.model_copy(update={"tokens": n_new, "temperature": 0.0}),
+            own,
+            decoding=own.decoding.model_copy(update={"tokens": n_new, "temperature": 0.0}),
         )
         rows = decode_live(
             known, _prompts(input_ids, inputs.get("attention_mask")), wanted
