@@ -45,7 +45,8 @@ def origin(message: str, files: Sequence[str | Path]) -> Path:
     key = message.split(": ", 1)[0]
 
     def depth(file: Path) -> int:
-        node, rest, found = read_mapping(file), key, 0
+        node: Any = read_mapping(file)
+        rest, found = key, 0
         while isinstance(node, dict) and rest:
             # a name such as qwen2.5-7b holds a dot itself, so the longest that fits is the one
             fitting = [str(name) for name in node if f"{rest}.".startswith(f"{name}.")]
