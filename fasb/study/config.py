@@ -213,6 +213,10 @@ def load(
         ConfigError: `<file>: <key>: <what is wrong>; <remedy>`, one line.
     """
     files = [where] if isinstance(where, str) else list(where)
+    if not isinstance(where, str):
+        for path in files:
+            # whoever merged them may have taken the last of a key that is there twice, unasked
+            read_mapping(Path(path))
     try:
         # `run.worlds` is written out first: what is validated has no such key
         study: Study = validated(Study, write_out(mapping), "")
