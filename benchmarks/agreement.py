@@ -23,7 +23,7 @@ from subjects import SHAPES, subject
 from fasb.artifacts import write_json
 from fasb.data.prompts import generation_prompt
 from fasb.decoding.decode import answer, decode
-from fasb.decoding.deviation import Prompts
+from fasb.decoding.sequences import Prompts
 from fasb.model.load import LoadedModel, load_model
 from fasb.provenance import surroundings
 from fasb.settings import ModelSettings

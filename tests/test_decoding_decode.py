@@ -116,7 +116,7 @@ def test_regenerated_rows_keep_what_the_decision_keeps(model):
     fired = np.arange(len(PROMPTS)) % 2 == 0
     kept = np.where(fired, traced.length // 2, traced.length)
     decision = Decision(fired, kept, np.where(fired, 5.0, 0.0), traced.length)
-    after = regenerate(model, PROMPTS, traced, decision, bundle)
+    after = regenerate(model, PROMPTS, traced, [decision], [bundle])[0]
     for i, (before, now) in enumerate(zip(traced.rows(), after.rows(), strict=True)):
         assert now[: kept[i]] == before[: kept[i]]
         assert fired[i] or now == before
@@ -129,7 +129,7 @@ def test_rows_that_fired_with_nothing_left_to_write_stay(model):
     decision = Decision(
         np.array([True, True]), np.array([14, 13]), np.array([1.0, 1.0]), np.array([14, 14])
     )
-    rows = regenerate(model, PROMPTS[:2], full, decision, bundle).rows()
+    rows = regenerate(model, PROMPTS[:2], full, [decision], [bundle])[0].rows()
     assert rows[0] == [7] * 14
     assert rows[1][:13] == [8] * 13
     assert len(rows[1]) == 14

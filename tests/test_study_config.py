@@ -20,6 +20,7 @@ from fasb.settings import PromptSettings
 from fasb.study import cells, jobs
 from fasb.study.config import (
     PRESETS,
+    TAKEN,
     load,
     load_files,
     load_study,
@@ -241,6 +242,13 @@ def test_a_mistake_is_one_line_that_names_file_key_and_remedy(mapping, path, val
     with pytest.raises(ConfigError, match=rf"^my.yaml: {message}") as caught:
         load(changed(mapping, path, value), "my.yaml")
     assert "\n" not in str(caught.value)
+
+
+def test_no_model_may_be_called_like_what_else_is_in_the_results():
+    written = [path for stage in jobs.STAGES.values() for path in stage.written().values()]
+    beside = {path.split("/")[1] for path in written} - {"{model}"}
+    # the other two are of no stage: times of all jobs, and the study itself
+    assert set(TAKEN) == beside | {"timing", "study.json"}
 
 
 def test_the_file_that_has_the_key_is_named_among_several(mapping, tmp_path):

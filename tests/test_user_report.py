@@ -22,7 +22,7 @@ def about_of(*measures, **changes):
     tuned = {"point": point, "value": 0.5, "unsteered": 0.4, "steered": 0.2, "settings": 30}
     tuned |= {"on": "mc2_as_generated", "judge": None, "touch": 0.05, "perplexity": 1.25}
     tuned |= {"fired": 10, "out": {"degenerate": 4}}
-    tracker = {"heads": [(1, 2, 0.7)], "chance": 0.5, "auc": 0.8, "ece": [0.2, 0.1]}
+    tracker = {"heads": [(1, 2, 0.7)], "chance": 0.5, "auc": 0.8, "ece": [0.2, 0.1], "tied": []}
     return {
         "tuned": {**tuned, **changes},
         "tracker": {**tracker, "n_validation": 24, "n_test": 24},

@@ -10,11 +10,12 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float
 
-from fasb.decoding.deviation import Prompts, observe_all, tracker_key
+from fasb.decoding.deviation import observe_all, tracker_key
 from fasb.decoding.guided import write_guided
 from fasb.decoding.particles import write_particles
 from fasb.decoding.sampling import seeded
-from fasb.decoding.suffixes import regenerate_all
+from fasb.decoding.sequences import Prompts
+from fasb.decoding.suffixes import regenerate
 from fasb.model.load import LoadedModel
 from fasb.steering.bundle import Bundle
 from fasb.steering.decide import decide
@@ -57,7 +58,7 @@ def best_of(
         members = [i for i, bundle in enumerate(bundles) if bundle.policy.best_of > draw]
         drawing = [replace(bundles[i], decoding=seeded(bundles[i].decoding, draw)) for i in members]
         of_members = [decisions[i] for i in members]
-        written = regenerate_all(model, prompts, before[0], of_members, drawing)
+        written = regenerate(model, prompts, before[0], of_members, drawing)
         alike: dict[bytes, list[int]] = {}
         for i, found in zip(members, written, strict=True):
             drawn[i].append(found)

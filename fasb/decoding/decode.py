@@ -18,11 +18,11 @@ import torch
 
 from fasb.decoding.choosing import best_of, choose_within, decline
 from fasb.decoding.controller import BacktrackController
-from fasb.decoding.deviation import Prompts, Seen, observe_all, tracker_key
+from fasb.decoding.deviation import Seen, observe_all, tracker_key
 from fasb.decoding.generate import DecodingBatch, complete, generate
 from fasb.decoding.observe import logits_of
-from fasb.decoding.sequences import Sequences, Start
-from fasb.decoding.suffixes import regenerate_all
+from fasb.decoding.sequences import Prompts, Sequences, Start
+from fasb.decoding.suffixes import regenerate
 from fasb.errors import BundleError
 from fasb.model.batch import shared_prefix
 from fasb.model.chat import render_of
@@ -143,7 +143,7 @@ def sweep(
         else:
             found[i] = replace(decode(model, prompts, bundle), before=before[i])
     decisions = [decide(before[i], bundles[i].policy) for i in once]
-    after = regenerate_all(model, prompts, trace, decisions, [bundles[i] for i in once])
+    after = regenerate(model, prompts, trace, decisions, [bundles[i] for i in once])
     for i, decision, steered in zip(once, decisions, after, strict=True):
         found[i] = Answers.once(before[i], decision, steered, bundles[i].positions)
     best = best_of(model, prompts, [before[i] for i in several], [bundles[i] for i in several])

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 
 from fasb.decoding.observe import TeacherForcedText, TrackerGroup, observe_batch
+from fasb.decoding.sequences import Prompts
 from fasb.errors import BundleError
 from fasb.model.batch import in_batches, shared_prefix
 from fasb.model.load import LoadedModel
@@ -19,7 +20,6 @@ from fasb.steering.edit import Edit
 from fasb.steering.trace import Answers, Trace
 from fasb.steering.tracker import Tracker
 
-Prompts = Sequence[Sequence[int]]
 Seen = Mapping[bytes, Float[np.ndarray, "row state"]]
 """P of every state as each tracker sees it, by the tracker's content."""
 

@@ -14,8 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fasb.decoding.observe import not_finite
-from fasb.decoding.particles import Chosen, Prompts
-from fasb.decoding.sequences import Completion, Sequences, Start
+from fasb.decoding.particles import Chosen
+from fasb.decoding.sequences import Completion, Prompts, Sequences, Start
 from fasb.model.batch import Prefix, batch_of, forward, in_batches, prefix_of, shared_prefix
 from fasb.model.hooks import ActivationRecorder, recording
 from fasb.model.load import LoadedModel

@@ -5,7 +5,6 @@ its end. Nothing is edited. After every s tokens a draw goes on from the text of
 among all of its prompt, finished ones too, in proportion to exp(-resample * p).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,13 +13,11 @@ from jaxtyping import Float, Int
 from fasb.decoding.generate import DecodingBatch, complete
 from fasb.decoding.observe import TeacherForcedText, TrackerGroup, observe_batch
 from fasb.decoding.sampling import Sampler, seed_of, seeded
-from fasb.decoding.sequences import Sequences, Start
+from fasb.decoding.sequences import Prompts, Sequences, Start
 from fasb.model.batch import in_batches, shared_prefix
 from fasb.model.load import LoadedModel
 from fasb.steering.bundle import Bundle
 from fasb.steering.trace import LIMIT, OPEN, Trace
-
-Prompts = Sequence[Sequence[int]]
 
 
 @dataclass(frozen=True, slots=True)

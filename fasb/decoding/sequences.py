@@ -17,6 +17,9 @@ from fasb.model.load import LoadedModel
 from fasb.settings import DecodingSettings, Positions
 from fasb.steering.trace import EOS, LIMIT, OPEN, STOP, edited_states
 
+Prompts = Sequence[Sequence[int]]
+"""Token ids of each row's prompt."""
+
 
 @dataclass(frozen=True, slots=True)
 class Start:

@@ -57,9 +57,9 @@ class SlotLayer(DynamicLayer):
         """Return the slot of the next token, as masks count."""
         return self.start
 
-    def get_mask_sizes(self, _query: int | Tensor) -> tuple[int, int]:
+    def get_mask_sizes(self, query_length: int | Tensor) -> tuple[int, int]:
         """Return how many slots are seen, and the first of them."""
-        # the number of new tokens; their positions before transformers 5.4
+        # query_length is of positions, not a number, before transformers 5.4
         return self.upto or self.keys.shape[2], 0
 
     def slots_of(self, rows: Int[Tensor, " some"], first: int, end: int) -> tuple[Tensor, Tensor]:

@@ -6,9 +6,8 @@ beta, s or strength often want the same row, from the same place, at the same st
 
 from collections.abc import Sequence
 
-from fasb.decoding.deviation import Prompts
 from fasb.decoding.generate import DecodingBatch, complete
-from fasb.decoding.sequences import Completion, Sequences, Start
+from fasb.decoding.sequences import Completion, Prompts, Sequences, Start
 from fasb.model.batch import shared_prefix
 from fasb.model.load import LoadedModel
 from fasb.steering.bundle import Bundle
@@ -19,13 +18,6 @@ Suffix = tuple[int, int, float]
 
 
 def regenerate(
-    model: LoadedModel, prompts: Prompts, trace: Trace, decision: Decision, bundle: Bundle
-) -> Trace:
-    """Write rows that fired on from what they keep, with the bundle's edit; others stay (G4-G9)."""
-    return regenerate_all(model, prompts, trace, [decision], [bundle])[0]
-
-
-def regenerate_all(
     model: LoadedModel,
     prompts: Prompts,
     trace: Trace,

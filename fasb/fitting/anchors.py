@@ -117,9 +117,9 @@ def tied_units(
     Raises:
         ConfigError: k is not between 1 and the number of units.
     """
-    layer, unit = best_units(accuracy, k)[-1]
-    ranked = [(int(layer), int(unit)) for layer, unit in rank_units(accuracy)]
-    tied = accuracy[layer, unit]
-    taken = [pair for pair in ranked[:k] if accuracy[pair] == tied]
-    left_out = [pair for pair in ranked[k:] if accuracy[pair] == tied]
+    layer, unit = best_units(accuracy, k)[-1].tolist()
+    # in the order of ties: by layer, then by unit
+    tied = [(i, j) for i, j in np.argwhere(accuracy == accuracy[layer, unit]).tolist()]
+    taken = [pair for pair in tied if pair <= (layer, unit)]
+    left_out = [pair for pair in tied if pair > (layer, unit)]
     return (taken, left_out) if left_out else ([], [])

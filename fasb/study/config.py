@@ -212,11 +212,16 @@ def load(
     Raises:
         ConfigError: `<file>: <key>: <what is wrong>; <remedy>`, one line.
     """
-    files = [where] if isinstance(where, str) else list(where)
-    if not isinstance(where, str):
-        for path in files:
-            # whoever merged them may have taken the last of a key that is there twice, unasked
-            read_mapping(Path(path))
+    if isinstance(where, str):
+        return _study(mapping, [where], prompts)
+    for path in where:
+        # whoever merged them may have taken the last of a key that is there twice, unasked
+        read_mapping(Path(path))
+    return _study(mapping, where, prompts)
+
+
+def _study(mapping: dict[str, Any], files: Sequence[str | Path], prompts: bool) -> Study:
+    """Return the study of a mapping whose files have been read; as for `load`."""
     try:
         # `run.worlds` is written out first: what is validated has no such key
         study: Study = validated(Study, write_out(mapping), "")
@@ -270,7 +275,7 @@ def load_files(paths: Sequence[Path], prompts: bool = True) -> Study:
     merged: dict[str, Any] = {}
     for path in paths:
         merged = merge(merged, read_mapping(path))
-    return load(merged, list(paths), prompts)
+    return _study(merged, paths, prompts)
 
 
 def _check_names(study: Study) -> None:

@@ -101,7 +101,7 @@ def _tracker(tracker: Mapping[str, Any]) -> list[str]:
     )
     auc = "one class only" if tracker["auc"] is None else f"{tracker['auc']:.2f}"
     before, after = tracker["ece"]
-    tied = ", ".join(f"{layer}.{head}" for layer, head in tracker.get("tied", ()))
+    tied = ", ".join(f"{layer}.{head}" for layer, head in tracker["tied"])
     ties = f"; as accurate as the last anchor, but left out: {tied}" if tied else ""
     return [
         f"tracker   best heads (layer.head): {heads} of {tracker['n_validation']} states told "
