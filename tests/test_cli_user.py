@@ -6,9 +6,12 @@ import pytest
 from click.testing import CliRunner
 
 from fasb.cli import group
+from fasb.cli.user import opened_bundle
 from fasb.errors import BundleError, ConfigError, DataError, FasbError, ModelError
+from fasb.steering.bundle import Bundle
+from tests.steering import some_bundle
 from tests.test_user import QUESTIONS, SETTINGS
-from tests.tiny import tiny_checkpoint
+from tests.tiny import tiny_checkpoint, tiny_model
 
 
 def run(*arguments):
@@ -46,6 +49,27 @@ def test_steer_shows_each_question_its_answer_and_what_happened(folder):
     lines = stdout.splitlines()
     assert lines.count(QUESTIONS[0].text) == lines.count(QUESTIONS[1].text) == 1
     assert sum(line.startswith(("steered", "not steered")) for line in lines) == 2
+
+
+def test_options_stand_in_for_what_the_bundle_says(folder, tmp_path):
+    some_bundle(tiny_model(), alpha=2.0, beta=0.4, tokens=9).save(tmp_path / "a.bundle")
+    own = {"bundle": tmp_path / "a.bundle", "alpha": None, "beta": None, "tokens": None}
+    assert opened_bundle(own).key() == Bundle.load(own["bundle"]).key()
+    changed = opened_bundle({**own, "alpha": 7.0, "beta": 0.6, "tokens": 3})
+    assert (changed.policy.alpha, changed.policy.beta, changed.decoding.tokens) == (7.0, 0.6, 3)
+    for option, value in (("alpha", float("nan")), ("beta", 2.0), ("tokens", 0)):
+        with pytest.raises(ConfigError, match=option):
+            opened_bundle({**own, option: value})
+    stdout, _ = run("steer", *mine(folder), "--tokens", "1", "--json", QUESTIONS[0].text)
+    assert [json.loads(line)["kind"] for line in stdout.splitlines()].count("token") <= 2
+
+
+@pytest.mark.parametrize(("option", "when"), [("alpha", "never"), ("beta", "always")])
+def test_an_option_that_would_change_nothing_is_refused(tmp_path, option, when):
+    some_bundle(tiny_model(), when=when).save(tmp_path / "a.bundle")
+    own = {"bundle": tmp_path / "a.bundle", "alpha": None, "beta": None, "tokens": None}
+    with pytest.raises(ConfigError, match=f"--{option}: changes nothing"):
+        opened_bundle({**own, option: 0.5})
 
 
 def test_steer_draws_its_answers(folder, tmp_path):

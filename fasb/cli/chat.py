@@ -1,12 +1,19 @@
 """`fasb chat`: a conversation in the terminal, whose answers are steered while they are written."""
 
 import sys
-from pathlib import Path
 from typing import Any
 
 import click
 
-from fasb.cli.user import BUNDLE, SIBLINGS, check_keys, load_named, model_options
+from fasb.cli.user import (
+    BUNDLE,
+    SIBLINGS,
+    check_keys,
+    instead_options,
+    load_named,
+    model_options,
+    opened_bundle,
+)
 from fasb.errors import DataError
 
 QUIT = "/quit"
@@ -15,8 +22,9 @@ QUIT = "/quit"
 @click.command("chat", epilog="Example: fasb chat --model models/smollm2 --bundle my.bundle")
 @model_options
 @BUNDLE
+@instead_options
 @SIBLINGS
-def chat_command(model: str, settings: dict[str, Any], bundle: Path, siblings: bool) -> None:
+def chat_command(model: str, settings: dict[str, Any], siblings: bool, **options: Any) -> None:
     """Talk with a model under a bundle, until /quit or the end of the input.
 
     Each answer is shown as 'fasb steer' shows it, and is part of what follows. Ctrl-C stops an
@@ -28,11 +36,10 @@ def chat_command(model: str, settings: dict[str, Any], bundle: Path, siblings: b
 
     from fasb.cli.terminal import legend, show
     from fasb.decoding.stream import stream
-    from fasb.steering.bundle import Bundle
     from fasb.user.steering import attach, prompts_of
 
     check_keys(settings, "model")
-    known = Bundle.load(bundle)  # before a model is loaded
+    known = opened_bundle(options)  # before a model is loaded
     answering = load_named(model, settings)
     attach(answering, known, siblings)
     beta, console, said = known.policy.beta, Console(), []

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,21 @@ SIBLINGS = click.option(
     is_flag=True,
     help="Take the bundle of a model of the same build, such as its base.",
 )
+INSTEAD = {
+    "alpha": (float, "Strength, in place of the bundle's own."),
+    "beta": (float, "Threshold of p, in place of the bundle's own."),
+    "tokens": (int, "The most tokens of an answer, in place of the bundle's own."),
+}
+"""Options that change a bundle where it is used; `opened_bundle` takes them."""
+
+
+def instead_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--alpha`, `--beta` and `--tokens`."""
+    for name, (kind, text) in reversed(INSTEAD.items()):
+        command = click.option(f"--{name}", type=kind, help=text)(command)
+    return command
+
+
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for a script.")
 
 
@@ -97,6 +112,7 @@ def fit_command(model: str, settings: dict[str, Any], data: Path, out: Path, **g
 )
 @model_options
 @BUNDLE
+@instead_options
 @click.argument("questions", nargs=-1, required=True, metavar="QUESTION...")
 @click.option(
     "--svg", type=click.Path(path_type=Path), help="Also draw the answers, as a picture to share."
@@ -111,12 +127,11 @@ def steer_command(
 
     from fasb.cli.terminal import legend, picture, show
     from fasb.decoding.stream import stream
-    from fasb.steering.bundle import Bundle
     from fasb.user.steering import attach, prompts_of
     from fasb.wholefiles import check_out, writing
 
     check_keys(settings, "model")
-    bundle = Bundle.load(options["bundle"])  # before a model is loaded
+    bundle = opened_bundle(options)  # before a model is loaded
     if options["svg"] is not None:
         check_out(options["svg"])
     loaded = load_named(model, settings)
@@ -252,6 +267,32 @@ def check_keys(settings: dict[str, Any], *known: str) -> None:
             raise ConfigError(
                 f"--settings: {key}: not used by this command; it takes {', '.join(known)}"
             )
+
+
+def opened_bundle(options: dict[str, Any]) -> Any:
+    """Return the bundle of `--bundle` with what `--alpha`, `--beta` and `--tokens` change.
+
+    Raises:
+        BundleError: the file is missing, damaged or no bundle.
+        ConfigError: an option is out of range, or changes nothing of this bundle.
+    """
+    from fasb.extensions import validated
+    from fasb.settings import DecodingSettings
+    from fasb.steering.bundle import Bundle
+
+    bundle = Bundle.load(options["bundle"])
+    given = {name: options[name] for name in INSTEAD if options[name] is not None}
+    steers = bundle.edit is not None and bundle.policy.when != "never"
+    for name, counts in (("alpha", steers), ("beta", bundle.policy.reads_p)):
+        if name in given and not counts:
+            raise ConfigError(
+                f"--{name}: changes nothing of a bundle that does not steer by it; leave it out, "
+                "and see 'fasb show'"
+            )
+    if "tokens" in given:
+        decoding = {**bundle.decoding.model_dump(), "tokens": given.pop("tokens")}
+        bundle = replace(bundle, decoding=validated(DecodingSettings, decoding, "decoding"))
+    return bundle.with_policy(**given) if given else bundle
 
 
 def load_named(model: str, settings: dict[str, Any]) -> Any:
