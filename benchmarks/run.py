@@ -54,8 +54,8 @@ def cases(device: str, repeats: int) -> dict[str, Callable[[], dict[str, Any]]]:
     from reference_loop import answer as loop
 
     shape = "60m" if device == "cpu" else "7b"
-    batch = 16 if device == "cpu" else 256
-    large = subject(shape, 4 * batch, batch=batch, device=device)
+    batch, batches = (16, 4) if device == "cpu" else (256, 2)
+    large = subject(shape, batches * batch, batch=batch, device=device)
     small = subject("world", 256, device=device)
     return {
         "live_over_limit": lambda: live_over_limit(large, repeats),
@@ -86,12 +86,19 @@ def main() -> None:
     bars = BARS if options.device == "cpu" else GPU_BARS
     run = cases(options.device, options.repeats)
     chosen = options.only or [*bars, "scaling"]
-    measured = {}
+    measured: dict[str, dict[str, Any]] = {}
     print(HEADER)
     for name in chosen:
         measured[name] = run[name]()
         if name in bars:
             print(line(name, bars[name], measured[name]), flush=True)
+        save(options, measured, bars)  # at every case, so that a run that is cut short is not lost
+
+
+def save(
+    options: argparse.Namespace, measured: dict[str, dict[str, Any]], bars: dict[str, str]
+) -> None:
+    """Write what was measured so far, with its conditions: JSON, table and picture."""
     payload = {
         "measured": measured,
         "device": options.device,
@@ -99,13 +106,11 @@ def main() -> None:
         **surroundings(),
     }
     write_json(options.out.with_suffix(".json"), payload, {"repeats": options.repeats})
-    rows = [line(name, bars[name], row) for name, row in measured.items() if name in bars]
+    shown = {name: row for name, row in measured.items() if name in bars}
+    rows = [line(name, bars[name], row) for name, row in shown.items()]
     options.out.with_suffix(".md").write_text("\n".join([HEADER, *rows]) + "\n")
-    draw(
-        {name: row for name, row in measured.items() if name in bars},
-        bars,
-        options.out.with_suffix(".png"),
-    )
+    if shown:
+        draw(shown, bars, options.out.with_suffix(".png"))
 
 
 HEADER = "| case | bar | median | 95 % interval | conditions |\n|---|---|---|---|---|"

@@ -51,7 +51,7 @@ def run(
     seen, handles = {}, []
     if read is not None:
         for layer in range(model.layout.n_layers):
-            see = lambda x, layer=layer: seen.update({layer: x.clone()})  # noqa: E731
+            see = lambda x, layer=layer: seen.update({layer: x.cpu().clone()})  # noqa: E731
             handles.append(hook(model, read.site, layer, see))
     strength = torch.as_tensor(strength, dtype=torch.float64).reshape(1, -1, 1, 1)
     for change in edit.changes if edit is not None else ():
@@ -64,7 +64,8 @@ def run(
 
             handles.append(hook(model, change.site, layer, apply))
     try:
-        logits = model.model(torch.tensor([text]), use_cache=False).logits[0]
+        ids = torch.tensor([text], device=model.device)
+        logits = model.model(ids, use_cache=False).logits[0].cpu()
     finally:
         for handle in handles:
             handle.remove()

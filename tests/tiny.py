@@ -5,6 +5,7 @@ key head.
 """
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from fasb.hdf5files import writing_hdf5
 from fasb.model.load import LoadedModel, wrap
 from fasb.settings import SiteName
 from fasb.steering.fingerprint import Fingerprint
+
+DEVICE = os.environ.get("FASB_TEST_DEVICE", "cpu")
+"""Where tiny models stand: `cuda` runs the tests that build one on a GPU (docs/benchmarks.md)."""
 
 TEXTS = (
     "Q: What is the colour of the sky? A: The sky is blue.",
@@ -115,7 +119,7 @@ def tiny_model(
             spread = 0.4 if parameter.ndim > 1 else 0.1
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64) * spread
             parameter.copy_(noise if parameter.ndim > 1 else parameter + noise)
-    return wrap(model, tokenizer, f"tiny-{name}")
+    return wrap(model.to(DEVICE), tokenizer, f"tiny-{name}")
 
 
 def tiny_tokenizer():

@@ -34,6 +34,7 @@ class ActivationRecorder:
     at: Int[Tensor, "n 2"] | None
     positions: Int[Tensor, " row"] | Int[Tensor, "row kept"] | None = None
     _seen: dict[int, Tensor] = field(default_factory=dict)
+    _order: Tensor | None = None
 
     def pop(self) -> Float[Tensor, "row *rest width"]:
         """Return what the newest forward pass gave, and forget it: [row, token, n, width].
@@ -48,7 +49,9 @@ class ActivationRecorder:
         layers = [seen[layer].to(device) for layer in sorted(seen)]
         if self.at is None:
             return torch.stack(layers, dim=-3)
-        return torch.cat(layers, dim=-2).index_select(-2, _places(self.at).to(device))
+        # kept on the device: a GPU would wait for the host at every token
+        self._order = (_places(self.at) if self._order is None else self._order).to(device)
+        return torch.cat(layers, dim=-2).index_select(-2, self._order)
 
 
 @dataclass(slots=True)
