@@ -1,5 +1,6 @@
 """The command line as a whole: its help, its errors, its reference page."""
 
+import os
 import re
 import subprocess
 import sys
@@ -53,6 +54,29 @@ def test_help_needs_no_torch():
     code = f"import sys, fasb.cli.reference as page; page.reference(); {heavy}"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ({}, ["expandable_segments:True", None]),
+        ({"PYTORCH_ALLOC_CONF": "backend:native"}, ["backend:native", None]),
+        ({"PYTORCH_CUDA_ALLOC_CONF": "backend:native"}, [None, "backend:native"]),
+    ],
+)
+def test_a_gpus_memory_grows_in_place_unless_somebody_says_otherwise(given, found):
+    names = ["PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"]
+    code = (
+        "import os, sys, fasb.cli\n"
+        "sys.argv = ['fasb', '--help']\n"
+        "try: fasb.cli.main()\n"
+        f"finally: print([os.environ.get(name) for name in {names}], file=sys.stderr)"
+    )
+    outside = {name: value for name, value in os.environ.items() if name not in names}
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=outside | given
+    )
+    assert run.stderr.strip() == str(found)
 
 
 def test_an_error_is_one_line_and_exit_code_2_unless_debugged():

@@ -4,6 +4,7 @@ Commands are imported when they are called, so that `fasb --help` needs no torch
 """
 
 import importlib
+import os
 import sys
 
 import click
@@ -54,6 +55,10 @@ def main() -> None:
     """Run the command line; what goes wrong is one line on stderr (see `border.py`)."""
     from fasb.cli.border import guarded
 
+    # before torch is imported: a cache that grows then takes half of a GPU's memory, and a fifth
+    # less time (docs/benchmarks.md); what somebody has set stands
+    if "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:
+        os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     # click by itself would print errors and end the process before `guarded` sees them; `--debug`
     # is looked for by hand, as an error in the options comes before they are parsed
     sys.exit(guarded(lambda: group(standalone_mode=False), "--debug" in sys.argv))

@@ -3,6 +3,7 @@
 No model is run.
 """
 
+import inspect
 import json
 import os
 import re
@@ -346,6 +347,16 @@ def test_every_rule_is_one_fasb_command_with_log_timing_threads_and_resources(bo
     assert "2> >(tee {log} >&2)" in body
     assert "run:" not in body
     assert "script:" not in body
+
+
+def test_snakemake_still_has_the_limiter_that_begin_takes_away():
+    """Its scheduler looks again after every job's timer while it has one (workflow/rules/common.smk)."""
+    from snakemake.cli import get_argument_parser
+    from snakemake.scheduling.job_scheduler import JobScheduler
+
+    default = get_argument_parser().parse_args([]).max_jobs_per_timespan
+    assert (default.max_jobs, default.timespan) == (100, 1)
+    assert "self.job_rate_limiter is not None" in inspect.getsource(JobScheduler.schedule)
 
 
 def test_the_snakefile_is_short():
