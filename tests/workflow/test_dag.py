@@ -350,7 +350,7 @@ def test_every_rule_is_one_fasb_command_with_log_timing_threads_and_resources(bo
 
 
 def test_snakemake_still_has_the_limiter_that_begin_takes_away():
-    """Its scheduler looks again after every job's timer while it has one (workflow/rules/common.smk)."""
+    """While its scheduler has one, it looks again every second (workflow/rules/common.smk)."""
     from snakemake.cli import get_argument_parser
     from snakemake.scheduling.job_scheduler import JobScheduler
 

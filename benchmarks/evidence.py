@@ -1,0 +1,94 @@
+"""The claims of docs/protocol.md, tested as it says, over the worlds of a finished run.
+
+    python benchmarks/evidence.py FOLDER    where snakemake ran config/evidence.yaml
+
+The primary difference is read alone; all rows of S1 to S7 are one family, corrected by Holm.
+Written before any figure of the run was seen.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from fasb.metrics.statistics import compare, differences, holm, resample
+from fasb.study.cells import whole
+from fasb.study.config import BASES, Study, load_files
+from fasb.study.panels import Cell, Comparison, comparisons, read_cells
+from fasb.study.styles import labels_of, names_of, styles_of
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = [*(ROOT / base for base in BASES), ROOT / "config" / "evidence.yaml"]
+SUBJECT = "fasb-probe"
+
+
+class Claim(NamedTuple):
+    """A row of the protocol: a method minus another, by a metric."""
+
+    row: str
+    method: str
+    baseline: str
+    metric: str
+
+
+def claims(study: Study) -> list[Claim]:
+    """Return the protocol's rows, the primary one first; S6 has one for each control."""
+    controls = names_of(styles_of(study.chosen_methods), "control")
+    return [
+        Claim("primary", SUBJECT, "iti", "true_info"),
+        Claim("S1", "fasb-prototype", "iti", "true_info"),
+        Claim("S2", SUBJECT, "without-backtracking", "true_info"),
+        Claim("S3", SUBJECT, "after-question", "true_info"),
+        Claim("S4", SUBJECT, "all-fixed", "true_info"),
+        Claim("S5", SUBJECT, "without-adaptive", "true_info"),
+        *(Claim("S6", SUBJECT, control, "true_info") for control in controls),
+        Claim("S7", SUBJECT, "iti", "mc1"),
+        Claim("S7", SUBJECT, "iti", "mc2"),
+    ]
+
+
+def tested(comparison: Comparison, asked: Sequence[Claim]) -> pd.DataFrame:
+    """Return each claim's mean difference over worlds in points, its t interval, p and Holm's p.
+
+    The first claim is not of the family: its p stays as it is.
+    """
+    panel, sample = comparison.panel, resample(comparison.panel)
+    rows = []
+    for claim in asked:
+        change = differences(panel, sample, claim.baseline)
+        at = panel.methods.index(claim.method), panel.columns.index(claim.metric)
+        found = [100 * float(part[at]) for part in (change.value, change.low, change.high)]
+        p = compare(panel, claim.method, claim.baseline, claim.metric).p
+        rows.append([*claim, *found, p])
+    table = pd.DataFrame(rows, columns=[*Claim._fields, "difference", "low", "high", "p"])
+    p = table["p"].to_numpy(float)
+    table["p_holm"] = [p[0], *holm(p[1:])]
+    return table
+
+
+def main() -> None:
+    """Print the table, and how many worlds it speaks for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path)
+    folder = parser.parse_args().folder
+    study = load_files(CONFIGS)
+    given = [cell.dump() for cell in whole(study)]
+    cells = Cell.of([{**one, "folder": folder / one["folder"]} for one in given])
+    files = [cell.folder / "metrics.parquet" for cell in cells]
+    styles = styles_of(study.chosen_methods)
+    (comparison,) = comparisons(read_cells(cells, files, "metrics.parquet"), names_of(styles))
+    table = tested(comparison, claims(study))
+    labels = labels_of(styles)
+    for column in ("method", "baseline"):
+        table[column] = table[column].map(labels)
+    print(f"{comparison.n_worlds} worlds; differences in points, t over worlds")
+    digits = ["", "", "", "", ".1f", ".1f", ".1f", ".4f", ".4f"]
+    print(table.to_markdown(index=False, floatfmt=digits))
+
+
+if __name__ == "__main__":
+    main()
