@@ -55,7 +55,7 @@ def test_among_all_tokens_p_alone_can_choose(model):
     for prompt, (token,) in zip(PROMPTS, found, strict=False):
         every = [[*prompt, one] for one in range(model.vocab_size)]
         texts = [TeacherForcedText(text, 1) for text in every]
-        trackers = TrackerGroup.of([bundle.tracker], "cpu")
+        trackers = TrackerGroup.of([bundle.tracker], model.device)
         assert token == observe_batch(model, texts, None, trackers)[0][:, -1].argmin()
 
 

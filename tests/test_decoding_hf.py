@@ -21,7 +21,8 @@ def model():
 
 @pytest.fixture
 def inputs(model):
-    return model.tokenizer(TEXTS, return_tensors="pt", padding=True, return_token_type_ids=False)
+    rows = model.tokenizer(TEXTS, return_tensors="pt", padding=True, return_token_type_ids=False)
+    return rows.to(model.device)
 
 
 def test_generate_gives_the_steered_answers(model, inputs):
@@ -48,7 +49,7 @@ def test_strength_0_is_plain_generate(model, inputs):
 
 
 def test_a_single_unpadded_row_needs_no_mask(model):
-    ids = torch.tensor(model.encode(TEXTS[:1]))
+    ids = torch.tensor(model.encode(TEXTS[:1]), device=model.device)
     bundle = some_bundle(model)
     output = model.model.generate(
         ids, max_new_tokens=7, custom_generate=steered(bundle, model.tokenizer)

@@ -6,7 +6,7 @@ import pytest
 import reference_loop
 import reference_model
 from steering import some_bundle
-from tiny import TEXTS, tiny_model, tiny_tokenizer
+from tiny import DEVICE, TEXTS, tiny_model, tiny_tokenizer
 
 from fasb.decoding.observe import score_batch
 from fasb.decoding.score import Choice, encode_choices, score, score_sweep
@@ -239,6 +239,7 @@ def test_half_precision_scores_are_summed_in_float32():
     assert np.isfinite(logprob).all()
 
 
+@pytest.mark.skipif(DEVICE != "cpu", reason="of the host's memory")
 def test_a_host_holds_the_logits_of_few_tokens_at_once(monkeypatch):
     model = tiny_model()
     bundle = some_bundle(model, alpha=6.0)

@@ -23,12 +23,12 @@ def model():
 
 def plain_loop(model, text, bundle, gated):
     """One text, no padding, one distribution after the other, in probabilities."""
-    ids = torch.tensor([text])
-    tracker = bundle.tracker
+    ids = torch.tensor([text], device=model.device)
+    tracker = bundle.tracker.to(model.device)
     with torch.no_grad(), recording(model.layout, tracker.site, tracker.at) as recorder:
         before = model.model(ids).logits[0].double().softmax(-1)
         p = tracker.deviation(recorder.pop())[0].double()
-    strength = torch.full((1, len(text)), bundle.policy.alpha, dtype=torch.float64)
+    strength = torch.full((1, len(text)), bundle.policy.alpha, dtype=torch.float64).to(model.device)
     if gated:
         strength = bundle.policy.alpha * p[None] * (p > bundle.policy.beta)
     with torch.no_grad(), editing(model.layout, bundle.edit) as dial:

@@ -14,7 +14,8 @@ TOKENS = np.random.default_rng(0).integers(3, 150, (6, 40)).tolist()
 
 
 def whole(model, text):
-    return model.model(torch.tensor([text]), use_cache=False).logits[0, -1]
+    ids = torch.tensor([text], device=model.device)
+    return model.model(ids, use_cache=False).logits[0, -1]
 
 
 @pytest.mark.parametrize("slack", [1, 5, 64])
@@ -38,7 +39,8 @@ def test_a_batch_whose_rows_come_go_and_step_back(name, slack, monkeypatch):  # 
     def feed(n):
         for _ in range(n):
             new = [TOKENS[place][len(texts.get(place, []))] for place in range(n_places)]
-            batch = cache.feed(torch.tensor(new)[:, None], max(map(len, texts.values())))
+            ids = torch.tensor(new, device=model.device)[:, None]
+            batch = cache.feed(ids, max(map(len, texts.values())))
             logits = forward(model, batch, keep=1)[:, -1]
             for place, text in texts.items():
                 texts[place] = [*text, new[place]]
@@ -80,7 +82,7 @@ def test_buffers_are_aligned_and_grow_seldom():
     forward(model, batch)
     cache.put([0], batch)
     for n in range(3, 200):
-        seen = cache.feed(torch.tensor([[7]]), n)
+        seen = cache.feed(torch.tensor([[7]], device=model.device), n)
         forward(model, seen)
         keys = seen.cache.layers[0].keys
         assert seen.slots.tolist() == [n]
@@ -98,7 +100,7 @@ def test_models_that_count_slots_from_the_end_see_none_behind_the_newest():
     forward(model, batch)
     cache.put([0], batch)
     for n in range(3, 9):
-        seen = cache.feed(torch.tensor([[7]]), n)
+        seen = cache.feed(torch.tensor([[7]], device=model.device), n)
         forward(model, seen)
         assert seen.mask.shape[1] == n + 1
         assert seen.cache.layers[0].get_mask_sizes(1) == (n + 1, 0)

@@ -117,7 +117,7 @@ def test_prompted_rows_are_the_states_of_answers_behind_the_evaluation_prompt(
         quarters = [inside[-(-len(inside) * j // 4) - 1] for j in (1, 2, 3, 4)]
         with recording(model.layout, "head") as recorder:
             forward(model, batch_of(model, [tokens]))
-            expected = recorder.pop()[0, quarters[-read.n_states :]].numpy()
+            expected = recorder.pop()[0, quarters[-read.n_states :]].cpu().numpy()
         np.testing.assert_allclose(row, expected, atol=2e-5)
     assert bank.label.tolist() == np.repeat(texts.label, read.n_states).tolist()
     assert bank.question.tolist() == np.repeat(texts.question, read.n_states).tolist()
@@ -133,8 +133,8 @@ def test_ragged_batches_equal_single_rows(model, texts, tmp_path, batch, small_b
     assert bank.question.tolist() == bank.drawn.tolist() == list(texts.question)
     for row, tokens in zip(found, model.encode(texts.text)):
         with recording(model.layout, "head") as recorder:
-            model.model(torch.tensor([tokens]))
-            np.testing.assert_allclose(row, recorder.pop()[0, -1].numpy(), rtol=0, atol=1e-6)
+            model.model(torch.tensor([tokens], device=model.device))
+            np.testing.assert_allclose(row, recorder.pop()[0, -1].cpu().numpy(), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("site", ["attention", "mlp", "residual"])
@@ -147,8 +147,8 @@ def test_other_sites_have_one_unit_a_layer(model, texts, tmp_path, site):
     found = everything(bank)
     for row, tokens in zip(found, model.encode(texts.text)):
         with recording(model.layout, site) as recorder:
-            model.model(torch.tensor([tokens]))
-            np.testing.assert_allclose(row, recorder.pop()[0, -1].numpy(), rtol=0, atol=1e-5)
+            model.model(torch.tensor([tokens], device=model.device))
+            np.testing.assert_allclose(row, recorder.pop()[0, -1].cpu().numpy(), rtol=0, atol=1e-5)
     assert Bank.open(bank.path).site == site
 
 

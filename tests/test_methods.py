@@ -75,7 +75,8 @@ def seen_while_writing(model, text, bundle, site, monkeypatch):
         for layer, module in enumerate(where.modules):
 
             def note(x, layer=layer):
-                seen[layer].append(x.detach().clone()[0].unflatten(-1, (where.units, where.width)))
+                shape = (where.units, where.width)
+                seen[layer].append(x[0].detach().clone().cpu().unflatten(-1, shape))
 
             for first in (True, False):  # hooks run in this order, the edit's between them
                 if where.side == "input":
@@ -225,8 +226,9 @@ def test_cast_judges_the_similarity_of_the_prompts_end_to_its_condition(fits, mo
             fits, model, "cast", "condition", condition=depth, when="prompt", alpha=2
         )
         for text in PROMPTS[:3]:
-            out = model.model(torch.tensor([text]), output_hidden_states=True)
-            h = out.hidden_states[layer + 1][0, -1].detach().numpy()
+            ids = torch.tensor([text], device=model.device)
+            out = model.model(ids, output_hidden_states=True)
+            h = out.hidden_states[layer + 1][0, -1].detach().cpu().numpy()
             projected = np.tanh(np.outer(c, c) / (c @ c) @ h)
             cosine = h @ projected / np.linalg.norm(h) / np.linalg.norm(projected)
             p = (1 + cosine) / 2

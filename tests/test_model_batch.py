@@ -25,7 +25,8 @@ def alone(model, prompt, steps):
     tokens, found, heads = list(prompt), [], []
     for _ in range(steps + 1):
         with recording(model.layout, "head") as recorder:
-            found.append(model.model(torch.tensor([tokens]), use_cache=False).logits[0, -1])
+            ids = torch.tensor([tokens], device=model.device)
+            found.append(model.model(ids, use_cache=False).logits[0, -1])
             heads.append(recorder.pop()[0, -1])
         tokens.append(int(found[-1].argmax()))
     return torch.stack(found), torch.stack(heads)
@@ -113,7 +114,8 @@ def test_rows_behind_beginnings_of_their_own_equal_rows_alone(name):
     tolerance = 5e-5 if model.model.config._attn_implementation == "eager" else 1e-6
     for row, text in enumerate(texts):
         # every token that is new to its row, and the one before the first of them
-        whole = model.model(torch.tensor([text]), use_cache=False).logits[0, -n_new[row] :]
+        ids = torch.tensor([text], device=model.device)
+        whole = model.model(ids, use_cache=False).logits[0, -n_new[row] :]
         torch.testing.assert_close(logits[row, -n_new[row] :], whole, rtol=0, atol=tolerance)
 
 
@@ -125,7 +127,8 @@ def test_a_beginning_of_another_text_would_be_noticed():
     right, wrong = (
         forward(model, batch_of(model, [text], prefix, [(i, 4)]), keep=1)[0, -1] for i in (0, 1)
     )
-    whole = model.model(torch.tensor([text]), use_cache=False).logits[0, -1]
+    ids = torch.tensor([text], device=model.device)
+    whole = model.model(ids, use_cache=False).logits[0, -1]
     torch.testing.assert_close(right, whole, rtol=0, atol=1e-9)
     assert (wrong - whole).abs().max() > 1e-3
 

@@ -62,11 +62,12 @@ def test_an_edit_adds_the_projected_vector_to_the_projections_output(name):
 
     def adding(layer):
         row = torch.zeros(layout.n_heads, layout.head_dim, dtype=torch.float64)
+        row = row.to(model.device)
         for (at, head), vector in zip(HEADS.tolist(), edit.changes[0].operation.vector):
-            row[head] += vector * (at == layer)
+            row[head] += vector.to(row) * (at == layer)
 
         def add(module, _inputs, out):
-            zero = torch.zeros(1, 1, row.numel(), dtype=row.dtype)
+            zero = row.new_zeros(1, 1, row.numel())
             return out + 0.7 * (module.forward(zero + row.flatten()) - module.forward(zero))
 
         return add
@@ -165,7 +166,7 @@ def test_changes_of_one_edit_act_together_in_their_order(model, prompts):
     with recording(model.layout, "head") as plain:
         forward(model, batch_of(model, prompts[:1]))
         heads = plain.pop()[0, :, 0]
-    vector = added.operation.vector[0]
+    vector = added.operation.vector[0].to(model.device)
     for output, new in zip(found, (2 * (heads[:, 3] + vector), 2 * heads[:, 3] + vector)):
         changed = heads.clone()
         changed[:, 3] = new
@@ -236,7 +237,7 @@ def test_edits_survive_a_cache(model, prompts):
             forward(model, batch)
             rest = replace(
                 batch,
-                ids=torch.tensor([tokens[first:second]]),
+                ids=torch.tensor([tokens[first:second]], device=model.device),
                 mask=whole.mask,
                 slots=whole.slots[first:],
             )

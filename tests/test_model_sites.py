@@ -41,7 +41,7 @@ def everything(model, tokens):
         recording(model.layout, "residual") as residual,
         torch.no_grad(),
     ):
-        ids = torch.tensor([tokens])
+        ids = torch.tensor([tokens], device=model.device)
         out = model.model(ids, output_hidden_states=True, use_cache=False)
         found = [one.pop()[0, :, :, 0].transpose(0, 1) for one in (attention, mlp, residual)]
     return dict(zip(names, found, strict=True)), [x[0] for x in out.hidden_states]
@@ -60,7 +60,8 @@ def adding(model, site, layer, vector):
 
 def some_vector(model):
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(model.layout.hidden, generator=generator, dtype=torch.float64)
+    vector = torch.randn(model.layout.hidden, generator=generator, dtype=torch.float64)
+    return vector.to(model.device)
 
 
 def close(x, y, tolerance=1e-9):
@@ -160,8 +161,8 @@ def test_an_edit_of_attention_is_one_of_the_heads_projected(case):
     heads = torch.tensor([[layer, head] for head in range(layout.n_heads)])
     generator = torch.Generator().manual_seed(0)
     size = (layout.n_heads, layout.head_dim)
-    vectors = torch.randn(size, generator=generator, dtype=torch.float64)
-    projection, zero = layout.projections[layer], torch.zeros(1, 1, vectors.numel()).double()
+    vectors = torch.randn(size, generator=generator, dtype=torch.float64).to(model.device)
+    projection, zero = layout.projections[layer], vectors.new_zeros(1, 1, vectors.numel())
     with torch.no_grad():
         projected = projection(zero + vectors.flatten()) - projection(zero)
     mine = logits(model, tokens, adding(model, "attention", layer, projected[0, 0]))
