@@ -82,6 +82,7 @@ ACROSS = {
     "adding": "docs/adding.md",
     "benchmarks": "benchmarks/",
     "benchmarks_agreement": "benchmarks/agreement.py",
+    "benchmarks_evidence": "benchmarks/evidence.py",
     "benchmarks_harness": "benchmarks/harness.py",
     "checkpoints": "tests/checkpoints.py",
     "contracts": "every dataset, method, gate and judge",
