@@ -15,7 +15,7 @@ COMMANDS = {
     "fasb.cli.user": ("fit", "steer", "evaluate", "show", "export", "compile"),
     "fasb.cli.chat": ("chat",),
     "fasb.cli.get": ("get",),
-    "fasb.cli.verify": ("verify", "explain"),
+    "fasb.cli.verify": ("verify", "explain", "crate"),
     "fasb.cli.run": ("run",),
     "fasb.cli.study": ("plan", "study", "schema"),
     "fasb.cli.sweep": ("sweep",),

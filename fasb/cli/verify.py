@@ -75,6 +75,19 @@ def explain_command(file: Path) -> None:
         click.echo(line)
 
 
+@click.command("crate", epilog="Example: fasb crate results")
+@click.argument("folder", type=click.Path(path_type=Path))
+def crate_command(folder: Path) -> None:
+    """Describe a study's results for an archive: an RO-Crate, written into FOLDER.
+
+    For every job whose files are there it names the command, settings, inputs, outputs and
+    software, so that others can tell what made which file. Needs the extra `crate`.
+    """
+    from fasb.study.crate import write_crate
+
+    click.echo(str(write_crate(folder)))
+
+
 def _fit_lines(file: Path, made_by: dict[str, Any]) -> list[str]:
     """The command of a bundle that `fasb fit` wrote."""
     command = ["fasb", "fit", "--model", made_by["model"], "--data", made_by["data"]]

@@ -23,6 +23,8 @@ KINDS = (".json", ".parquet", ".safetensors", ".h5")
 """Suffixes of files that carry a checksum."""
 RESULTS = Path("results")
 """What the paths begin with that a study and its files know."""
+CRATE = "ro-crate-metadata.json"
+"""What describes the folder for others; it is of no stage."""
 ASIDE = ("models", "wandb", "timing", ".store")
 """Folders whose files others wrote, or that cost time only."""
 
@@ -59,7 +61,7 @@ def _sealed(root: Path) -> list[Path]:
     found = []
     for path in sorted(root.rglob("*")):
         inside = path.relative_to(root).parts
-        aside = inside[0] in ASIDE or any(part.startswith(".") for part in inside)
+        aside = inside[0] in (*ASIDE, CRATE) or any(part.startswith(".") for part in inside)
         if path.suffix in KINDS and path.is_file() and not aside:
             found.append(path)
     return found
@@ -159,7 +161,7 @@ def chain(study: Study, name: str) -> list[Job]:
     order: dict[str, Job] = {}
 
     def visit(one: Job) -> None:
-        for path in _flat(one.inputs.values()):
+        for path in flat(one.inputs.values()):
             before = made.get(path)
             if before is not None and command(before) not in order:
                 visit(before)
@@ -198,5 +200,6 @@ def make(study: Study, name: str) -> None:
                 run_job(one.stage.name, one.target, one.key)
 
 
-def _flat(groups: Iterable[list[str]]) -> list[str]:
+def flat(groups: Iterable[list[str]]) -> list[str]:
+    """Return all paths of a job's inputs."""
     return [path for group in groups for path in group]
