@@ -15,15 +15,23 @@ from fasb.study.verify import CRATE, verify_folder
 pytest.importorskip("rocrate", reason="no rocrate: pip install fasb[crate]")
 
 
+TABLE = ("results/tables/main.csv", "results/tables/main.md", "results/tables/main.tex")
+
+
 @pytest.fixture
 def entities(folder):  # noqa: F811
+    for name in TABLE:
+        path = Path(name)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("as if made\n")
     graph = json.loads(write_crate(Path("results")).read_text())["@graph"]
     return {entity["@id"]: entity for entity in graph}
 
 
 def test_every_job_that_ran_is_an_action_with_what_it_read_and_wrote(entities):
     actions = {one["name"]: one for one in entities.values() if one["@type"] == "CreateAction"}
-    assert set(actions) == {"fasb run questions own", "fasb run splits llama/own/seed0"}
+    asked = {"fasb run questions own", "fasb run splits llama/own/seed0", "fasb run table main"}
+    assert set(actions) == asked
     splits = actions["fasb run splits llama/own/seed0"]
     assert splits["result"] == [{"@id": SPLITS.removeprefix("results/")}]
     assert {"@id": QUESTIONS.removeprefix("results/")} in splits["object"]
@@ -43,10 +51,17 @@ def test_files_have_size_and_sha256_and_software_its_version_and_commit(entities
     assert file["contentSize"] == str(path.stat().st_size)
     assert file["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     tools = [one for one in entities.values() if one["@type"] == "SoftwareApplication"]
-    (own,) = (one for one in tools if one["name"] == "fasb")
+    (own,) = (one for one in tools if "softwareRequirements" in one)
     assert own["softwareVersion"].startswith("0.1.0 (")
     needed = {entities[one["@id"]]["name"] for one in own["softwareRequirements"]}
     assert {"python", "torch", "numpy"} <= needed
+
+
+def test_of_files_without_a_stamp_neither_version_nor_settings_are_claimed(entities):
+    (table,) = (one for one in entities.values() if one.get("name") == "fasb run table main")
+    assert entities[table["instrument"]["@id"]]["name"] == "fasb"
+    assert "softwareVersion" not in entities[table["instrument"]["@id"]]
+    assert not any("settings" in one["@id"] for one in table.get("object", []))
 
 
 def test_it_is_a_process_run_crate_that_rocrate_reads_and_verify_passes_over(entities):

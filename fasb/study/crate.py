@@ -2,19 +2,19 @@
 
 In: the folder `results/` of a study. Out: its `ro-crate-metadata.json`, after the profile Process
 Run Crate: an action for every job whose files are there, with its command, settings, inputs,
-outputs and software. The crate is the folder as it is; nothing is copied.
+outputs and software, as far as the files themselves say it. The crate is the folder as it is;
+nothing is copied.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from fasb.artifacts import stamp_of
 from fasb.errors import ArtifactError, ConfigError
-from fasb.provenance import surroundings
+from fasb.provenance import content_hash
 from fasb.study.jobs import Job, read_study
 from fasb.study.verify import CRATE, KINDS, RESULTS, command, flat, makers, verify_folder
 from fasb.wholefiles import writing
@@ -30,17 +30,17 @@ def write_crate(root: Path) -> Path:
     Files that are missing are left out.
 
     Raises:
-        ArtifactError: the folder has no `study.json`, or a file that is damaged or stale, of which
-            the study's settings would say what is not so.
+        ArtifactError: the folder has no `study.json`, or a file that is damaged or stale: it was
+            not made of the inputs that the study names.
         ConfigError: rocrate is not installed.
     """
     study = read_study(root / "study.json")
+    crate = _Crate(root, study.run.name)
     wrong = [one for one in verify_folder(root) if one.wrong and one.path.exists()]
     if wrong:
         raise ArtifactError(
             f"{wrong[0].path}: {wrong[0].told}; 'fasb verify {root}' lists all such files"
         )
-    crate = _Crate(root, study.run.name)
     # a job that writes several files stands there once for each
     for one in {command(one): one for one in makers(study).values()}.values():
         crate.add_job(one)
@@ -78,16 +78,19 @@ class _Crate:
             return
         ended = max(path.stat().st_mtime for path in made)
         self._newest = max(self._newest, ended)
-        settings = job.stage.settings(job.study, job.names)
-        told = {"@type": "PropertyValue", "name": "settings", "value": _text(settings)}
-        used = [self._path(name) for name in dict.fromkeys(flat(job.inputs.values()))]
+        paths = [self._path(name) for name in dict.fromkeys(flat(job.inputs.values()))]
+        used = [self._file(path) for path in paths if path.exists()]
+        sealed = [path for path in made if path.suffix in KINDS and path.is_file()]
+        # pictures, texts and folders carry no stamp: nobody knows who made them, of which settings
+        made_by = stamp_of(sealed[0])["provenance"] if sealed else {}
+        if "settings" in made_by:
+            value = json.dumps(made_by["settings"], sort_keys=True, ensure_ascii=False)
+            told = {"@type": "PropertyValue", "name": "settings", "value": value}
+            used.append(self._entity(f"#settings-{content_hash(value)}", told))
         action = self._crate.add_action(
-            self._software(made),
-            identifier=f"#{job.key}-{'-'.join(command(job).split()[2:])}",
-            object=[
-                *(self._file(path) for path in used if path.exists()),
-                self._entity(f"#settings-{job.key}", told),
-            ],
+            self._software(made_by),
+            identifier=f"#{'-'.join(command(job).split()[2:])}",
+            object=used,
             result=[self._file(path) for path in made],
             properties={
                 "name": command(job),
@@ -118,29 +121,25 @@ class _Crate:
             self._known[place] = self._crate.add_file(path, dest_path=place, properties=about)
         return self._known[place]
 
-    def _software(self, made: Iterable[Path]) -> Any:
-        """Return the version of this library that made a job's files, as they say themselves."""
-        sealed = [path for path in made if path.suffix in KINDS and path.is_file()]
-        # pictures and texts carry no stamp: they count as made by what describes them
-        by = stamp_of(sealed[0])["provenance"] if sealed else surroundings()
-        versions, commit = by.get("versions", {}), by.get("commit") or "no commit"
+    def _software(self, made_by: dict[str, Any]) -> Any:
+        """Return this library as a file's stamp names it; of no version where there is no stamp."""
+        own: dict[str, Any] = {"@type": "SoftwareApplication", "name": "fasb"}
+        if "versions" not in made_by:
+            own["description"] = "The files do not say which version made them."
+            return self._entity("#fasb", own)
+        versions, commit = made_by["versions"], made_by.get("commit") or "no commit"
         needed = []
         for name, version in sorted(versions.items()):
             if name != "fasb" and version is not None:
-                about = {"@type": "SoftwareApplication", "name": name, "softwareVersion": version}
-                needed.append(self._entity(f"#{name}-{version}", about))
-        hardware = sorted(by.get("hardware", {}).items())
-        own = {
-            "@type": "SoftwareApplication",
-            "name": "fasb",
-            "softwareVersion": f"{versions.get('fasb')} ({commit})",
-            "softwareRequirements": [{"@id": one.id} for one in needed],
-            "processorRequirements": ", ".join(
-                f"{key} {value}" for key, value in hardware if value
-            ),
-        }
-        number = hashlib.sha256(_text(own).encode()).hexdigest()[:12]
-        return self._entity(f"#fasb-{number}", own)
+                other = {"@type": "SoftwareApplication", "name": name, "softwareVersion": version}
+                needed.append({"@id": self._entity(f"#{name}-{version}", other).id})
+        hardware = sorted(made_by.get("hardware", {}).items())
+        own["softwareVersion"] = f"{versions.get('fasb')} ({commit})"
+        own["softwareRequirements"] = needed
+        own["processorRequirements"] = ", ".join(
+            f"{key} {value}" for key, value in hardware if value
+        )
+        return self._entity(f"#fasb-{content_hash(own)}", own)
 
     def _entity(self, identifier: str, properties: dict[str, Any]) -> Any:
         from rocrate.model import ContextEntity
@@ -149,10 +148,6 @@ class _Crate:
             entity = ContextEntity(self._crate, identifier, properties=properties)
             self._known[identifier] = self._crate.add(entity)
         return self._known[identifier]
-
-
-def _text(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
 
 
 def _time(seconds: float) -> str:

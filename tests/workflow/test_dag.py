@@ -14,6 +14,7 @@ import sys
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -347,6 +348,20 @@ def test_every_rule_is_one_fasb_command_with_log_timing_threads_and_resources(bo
     assert "2> >(tee {log} >&2)" in body
     assert "run:" not in body
     assert "script:" not in body
+
+
+@pytest.mark.parametrize(("limit", "stays"), [((100, 1), False), ((10, 60), True)])
+def test_begin_takes_away_the_default_limit_of_starts_alone(limit, stays):
+    text = (ROOT / "workflow" / "rules" / "common.smk").read_text()
+    (source,) = re.findall(r"^def begin\(.*?(?=^\S)", text, re.MULTILINE | re.DOTALL)
+    limiter = SimpleNamespace(max_jobs=limit[0], timespan=limit[1])
+    workflow = SimpleNamespace(scheduler=SimpleNamespace(job_rate_limiter=limiter))
+    written = []
+    names = {"workflow": workflow, "jobs": SimpleNamespace(write_study=written.append)}
+    exec(source, names)
+    names["begin"]("the study")
+    assert written == ["the study"]
+    assert workflow.scheduler.job_rate_limiter is (limiter if stays else None)
 
 
 def test_snakemake_still_has_the_limiter_that_begin_takes_away():
