@@ -11,9 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
-from fasb.metrics.statistics import compare, differences, holm, resample
+from fasb.artifacts import read_parquet
+from fasb.metrics.answers import verdict
+from fasb.metrics.statistics import compare, differences, holm, resample, t_interval
 from fasb.study.cells import whole
 from fasb.study.config import BASES, Study, load_files
 from fasb.study.panels import Cell, Comparison, comparisons, read_cells
@@ -22,6 +25,7 @@ from fasb.study.styles import labels_of, names_of, styles_of
 ROOT = Path(__file__).parents[1]
 CONFIGS = [*(ROOT / base for base in BASES), ROOT / "config" / "evidence.yaml"]
 SUBJECT = "fasb-probe"
+GATED = (SUBJECT, "fasb-prototype")
 
 
 class Claim(NamedTuple):
@@ -68,8 +72,37 @@ def tested(comparison: Comparison, asked: Sequence[Claim]) -> pd.DataFrame:
     return table
 
 
+def gate_of(written: pd.DataFrame, judged: pd.DataFrame) -> tuple[float, float]:
+    """Return precision and recall of a method's gate: does it fire where the answer is false?
+
+    written: rows of one method in `generations.parquet`, whose `trace_answer` is what stood there
+    unsteered. NaN where nothing fired, or nothing was false.
+    """
+    verdicts = judged.set_index(["question", "answer"])["true"]
+    asked = pd.MultiIndex.from_frame(written[["question", "trace_answer"]])
+    false, fired = ~verdict(verdicts.loc[asked].to_numpy()), written["fired"].to_numpy(bool)
+    both, n_fired, n_false = (int(rows.sum()) for rows in (false & fired, fired, false))
+    return both / n_fired if n_fired else np.nan, both / n_false if n_false else np.nan
+
+
+def gates(cells: Sequence[Cell], methods: Sequence[str]) -> pd.DataFrame:
+    """Return precision and recall of each method's gate in percent: means and t over worlds."""
+    rows = []
+    for method in methods:
+        worlds = []
+        for cell in cells:
+            written = read_parquet(cell.folder / "generations.parquet")
+            judged = read_parquet(cell.folder / "judged.parquet")
+            worlds.append(gate_of(written[written["method"] == method], judged))
+        values = 100 * np.array(worlds)
+        found = (np.nanmean(values, axis=0), *t_interval(values))
+        for i, measure in enumerate(("precision", "recall")):
+            rows.append([method, measure, *(part[i] for part in found)])
+    return pd.DataFrame(rows, columns=["method", "measure", "value", "low", "high"])
+
+
 def main() -> None:
-    """Print the table, and how many worlds it speaks for."""
+    """Print both tables, and how many worlds they speak for."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -82,12 +115,16 @@ def main() -> None:
     styles = styles_of(study.chosen_methods)
     (comparison,) = comparisons(read_cells(cells, files, "metrics.parquet"), names_of(styles))
     table = tested(comparison, claims(study))
+    quality = gates(cells, GATED)
     labels = labels_of(styles)
     for column in ("method", "baseline"):
         table[column] = table[column].map(labels)
+    quality["method"] = quality["method"].map(labels)
     print(f"{comparison.n_worlds} worlds; differences in points, t over worlds")
     digits = ["", "", "", "", ".1f", ".1f", ".1f", ".4f", ".4f"]
     print(table.to_markdown(index=False, floatfmt=digits))
+    print("\nDoes the gate fire where the unsteered answer is false? Percent, t over worlds")
+    print(quality.to_markdown(index=False, floatfmt=".1f"))
 
 
 if __name__ == "__main__":

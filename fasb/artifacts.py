@@ -29,6 +29,8 @@ from fasb.provenance import (
 from fasb.textfiles import parse_json, read_text
 from fasb.wholefiles import existing, naming, writing
 
+SEALED = (".json", ".parquet", ".safetensors", ".h5")
+"""Suffixes of files that carry a checksum."""
 MOST_VALUES, LARGEST_GROUP = 2**28, 2**32
 """Values of a Parquet file, and bytes of a group of its rows, that are read at all."""
 

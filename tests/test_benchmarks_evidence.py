@@ -73,3 +73,13 @@ def test_a_difference_is_the_mean_over_worlds_in_points_with_the_t_test_of_scipy
     assert table["p"][0] == pytest.approx(expected.pvalue)
     interval = expected.confidence_interval(0.95)
     assert [table["low"][0], table["high"][0]] == pytest.approx([100 * x for x in interval])
+
+
+def test_a_gates_precision_and_recall_are_of_the_unsteered_answers_that_are_false():
+    answers = ["right", "right", "wrong", "wrong", "wrong"]
+    written = pd.DataFrame({"question": ["a", "b", "a", "b", "b"], "trace_answer": answers})
+    written["fired"] = [True, False, True, True, False]
+    judged = pd.DataFrame({"question": ["a", "b", "a", "b"]})
+    judged = judged.assign(answer=["right", "right", "wrong", "wrong"], true=[1.0, 0.5, 0.0, 0.4])
+    assert evidence.gate_of(written, judged) == pytest.approx((2 / 3, 2 / 3))
+    assert np.isnan(evidence.gate_of(written.assign(fired=False), judged)[0])

@@ -9,9 +9,11 @@ from click.testing import CliRunner
 
 from fasb.artifacts import write_json, write_tensors
 from fasb.cli import group
+from fasb.errors import ArtifactError
 from fasb.study import config
 from fasb.study.jobs import run_job, write_study
-from fasb.study.verify import differences, verify_folder
+from fasb.study.stage import differences
+from fasb.study.verify import verify_folder
 
 MAPPING = {
     "models": {"llama": {"path": "some/llama"}},
@@ -78,6 +80,30 @@ def test_a_changed_input_makes_stale_what_was_made_of_it(folder):
     run_job("questions", "own")
     (one,) = found_of(SPLITS)
     assert one.told.startswith(f"stale: {QUESTIONS} is another than it was made of; run ")
+
+
+def test_a_job_refuses_an_input_that_was_made_with_other_settings(folder):
+    changed = {"own": {**MAPPING["datasets"]["own"], "limit": 4}}
+    write_study(config.load({**MAPPING, "datasets": changed}))
+    with pytest.raises(ArtifactError) as refused:
+        run_job("splits", "llama/own/seed0")
+    assert str(refused.value) == (
+        f"{QUESTIONS}: made with another limit than the study has now; run 'fasb run questions "
+        "own' first"
+    )
+    run_job("questions", "own")
+    run_job("splits", "llama/own/seed0")
+    assert found_of(SPLITS) == []
+
+
+def test_a_job_takes_an_input_of_other_code_and_verify_names_it(folder, monkeypatch):
+    monkeypatch.setattr("fasb.study.stages.data.code_hash", lambda *_: "of before")
+    run_job("questions", "own")
+    monkeypatch.undo()
+    monkeypatch.chdir(folder)
+    run_job("splits", "llama/own/seed0")
+    (one,) = found_of(QUESTIONS)
+    assert one.told.startswith("stale: code changed; ")
 
 
 def test_a_damaged_file_and_one_that_breaks_its_schema_are_named(folder):

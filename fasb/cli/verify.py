@@ -63,11 +63,10 @@ def explain_command(file: Path) -> None:
     from where `./study` runs; a bundle of 'fasb fit' may lie anywhere.
     """
     made_by: dict[str, Any] = {}
-    from fasb.artifacts import stamp_of
-    from fasb.study.verify import KINDS
+    from fasb.artifacts import SEALED, stamp_of
 
     # pictures and texts carry no stamp; the study alone says what makes them
-    if file.suffix in (".bundle", *KINDS):
+    if file.suffix in (".bundle", *SEALED):
         stamp = stamp_of(file)
         made_by = stamp["provenance"]
         click.echo(f"# {file}: {stamp['digest'][:12]}, {_provenance(made_by)}")
@@ -98,13 +97,13 @@ def _fit_lines(file: Path, made_by: dict[str, Any]) -> list[str]:
 
 def _study_lines(file: Path, made_by: dict[str, Any]) -> list[str]:
     from fasb.study.jobs import read_study
-    from fasb.study.verify import RESULTS, chain, command, inputs_of
+    from fasb.study.verify import RESULTS, chain, inputs_of
 
     lines = [f"#   {name} {told or 'as it was'}" for name, told in inputs_of(RESULTS, made_by)]
     if not file.resolve().is_relative_to(Path.cwd()):
         raise ConfigError(f"{file}: not in this folder; change to where ./study runs")
     name = str(file.resolve().relative_to(Path.cwd()))
-    return lines + [command(one) for one in chain(read_study(), name)]
+    return lines + [one.command for one in chain(read_study(), name)]
 
 
 def _provenance(made_by: dict[str, Any]) -> str:

@@ -9,7 +9,6 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.special import logsumexp
 
 VERDICT = 0.5
 """A judge's score from here on counts as yes (docs/method.md Q8)."""
@@ -46,9 +45,10 @@ def choice_metrics(
     if not false.size:
         return SKIPPED
     hardest = false.max()
-    odds = np.array([logsumexp(true.astype(np.float64)), logsumexp(false.astype(np.float64))])
+    odds_true, odds_false = (np.logaddexp.reduce(side.astype(np.float64)) for side in (true, false))
+    total = np.logaddexp(odds_true, odds_false)
     # no answer is possible: nothing to take a share of
-    mc2 = np.nan if np.isneginf(odds).all() else np.exp(odds[0] - logsumexp(odds))
+    mc2 = np.nan if np.isneginf(total) else np.exp(odds_true - total)
     return ChoiceMetrics(float(true[best] > hardest), float(mc2), float((true > hardest).mean()))
 
 

@@ -12,11 +12,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fasb.artifacts import stamp_of
+from fasb.artifacts import SEALED, stamp_of
 from fasb.errors import ArtifactError, ConfigError
 from fasb.provenance import content_hash
 from fasb.study.jobs import Job, read_study
-from fasb.study.verify import CRATE, KINDS, RESULTS, command, flat, makers, verify_folder
+from fasb.study.verify import CRATE, RESULTS, flat, makers, verify_folder
 from fasb.wholefiles import writing
 
 PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
@@ -42,7 +42,7 @@ def write_crate(root: Path) -> Path:
             f"{wrong[0].path}: {wrong[0].told}; 'fasb verify {root}' lists all such files"
         )
     # a job that writes several files stands there once for each
-    for one in {command(one): one for one in makers(study).values()}.values():
+    for one in {one.command: one for one in makers(study).values()}.values():
         crate.add_job(one)
     path = root / CRATE
     with writing(path) as part:
@@ -80,7 +80,7 @@ class _Crate:
         self._newest = max(self._newest, ended)
         paths = [self._path(name) for name in dict.fromkeys(flat(job.inputs.values()))]
         used = [self._file(path) for path in paths if path.exists()]
-        sealed = [path for path in made if path.suffix in KINDS and path.is_file()]
+        sealed = [path for path in made if path.suffix in SEALED and path.is_file()]
         # pictures, texts and folders carry no stamp: nobody knows who made them, of which settings
         made_by = stamp_of(sealed[0])["provenance"] if sealed else {}
         if "settings" in made_by:
@@ -89,11 +89,11 @@ class _Crate:
             used.append(self._entity(f"#settings-{content_hash(value)}", told))
         action = self._crate.add_action(
             self._software(made_by),
-            identifier=f"#{'-'.join(command(job).split()[2:])}",
+            identifier=f"#{'-'.join(job.command.split()[2:])}",
             object=used,
             result=[self._file(path) for path in made],
             properties={
-                "name": command(job),
+                "name": job.command,
                 "endTime": _time(ended),
                 "actionStatus": {"@id": "http://schema.org/CompletedActionStatus"},
             },

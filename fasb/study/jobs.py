@@ -13,7 +13,7 @@ from typing import Any
 from fasb.errors import ArtifactError, ConfigError, did_you_mean
 from fasb.extensions import validated
 from fasb.study.config import Study
-from fasb.study.stage import Names, Paths, Stage
+from fasb.study.stage import Names, Paths, Stage, differences, without_code
 from fasb.study.stages import data, fit, outputs, test, tune, world
 
 STUDY = Path("results/study.json")
@@ -54,6 +54,38 @@ class Job:
         """Its files."""
         return self.stage.paths(self.study, self.names)
 
+    @property
+    def command(self) -> str:
+        """What runs it by hand."""
+        return f"fasb run {self.stage.command} {self.target}".rstrip()
+
+    def check_inputs(self) -> None:
+        """Refuse files that were made with other settings than the study has now.
+
+        The workflow makes these anew, where it knows their history: not in a folder that was copied
+        without `.snakemake`, nor when a stage is run by hand. Other code is let pass: who keeps
+        results beyond a change of code says so to the workflow, and `fasb verify` names them.
+
+        Raises:
+            ArtifactError: naming the file, what differs, and the command that makes it.
+        """
+        from fasb.artifacts import SEALED, stamp_of
+
+        for path in self.paths.every():
+            if path.suffix not in SEALED or not path.is_file():
+                continue
+            made_by = stamp_of(path)["provenance"]
+            maker = maker_of(self.study, str(made_by.get("stage")), str(path))
+            if maker is None:
+                continue
+            asked = maker.stage.settings(self.study, maker.names)
+            changed = differences(without_code(made_by.get("settings", {})), without_code(asked))
+            if changed:
+                raise ArtifactError(
+                    f"{path}: made with another {', '.join(changed[:3])} than the study has now; "
+                    f"run '{maker.command}' first"
+                )
+
 
 def job(study: Study, stage: str, target: str = "") -> Job:
     """Return the job of a stage for a target.
@@ -77,6 +109,17 @@ def job_of(study: Study, stage: str, wildcards: Mapping[str, str]) -> Job:
     return job(study, stage, STAGES[stage].scope.wildcards.format(**wildcards))
 
 
+def maker_of(study: Study, stage: str, path: str) -> Job | None:
+    """Return the job of a stage that makes a file; None where no target of the study does."""
+    found = STAGES.get(stage)
+    if found is None:
+        return None
+    for target, names in found.scope.targets(study).items():
+        if path in (written.format(**names) for written in found.outputs.values()):
+            return Job(found, target, names, study)
+    return None
+
+
 def count_jobs(study: Study) -> Counter[str]:
     """Return how many jobs of each stage an empty folder needs."""
     counts = {name: len(stage.scope.targets(study)) for name, stage in STAGES.items()}
@@ -88,8 +131,9 @@ def run_job(stage: str, target: str = "", key: str | None = None) -> None:
 
     Raises:
         ConfigError: the study has no such job.
-        ArtifactError: that file is missing, or what the job depends on is not what `key` was taken
-            of: the study, the library or an extension file changed in between.
+        ArtifactError: that file is missing; or what the job depends on is not what `key` was taken
+            of: the study, the library or an extension file changed in between; or an input was made
+            with other settings.
     """
     found = job(read_study(), stage, target)
     if key is not None and key != found.key:
@@ -97,6 +141,7 @@ def run_job(stage: str, target: str = "", key: str | None = None) -> None:
             f"{STUDY}: {found.stage.command} {target} depends on other settings or code than when "
             "the workflow started; let it end, and start it again"
         )
+    found.check_inputs()
     found.stage.run(found.study, **found.names, paths=found.paths)
 
 

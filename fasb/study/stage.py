@@ -24,6 +24,8 @@ from fasb.study.config import Study
 CELL = "{model}/{dataset}/seed{seed}{suffix}"
 """A cell's name in the workflow's wildcards."""
 STORE = Path("results/.store")
+CODE = ("code", "version")
+"""Keys of settings that say which code is meant; no user sets them."""
 Names = dict[str, Any]
 
 
@@ -140,6 +142,26 @@ class Stage:
         written = {name: path.format(**names) for name, path in self.outputs.items()}
         provenance = {"stage": self.name, "settings": self.settings(study, names)}
         return Paths(self.read(study, names), written, provenance)
+
+
+def differences(before: Any, now: Any, key: str = "") -> list[str]:
+    """Return the keys, dots between them, under which two nested mappings differ."""
+    if not isinstance(before, dict) or not isinstance(now, dict):
+        return [] if before == now else [key or "settings"]
+    found = []
+    for name in sorted(before.keys() | now.keys()):
+        way = f"{key}.{name}" if key else name
+        found += differences(before.get(name), now.get(name), way)
+    return found
+
+
+def without_code(settings: Any) -> Any:
+    """Return settings without the hashes of code and the library's version, at any depth."""
+    if isinstance(settings, list):
+        return [without_code(one) for one in settings]
+    if not isinstance(settings, dict):
+        return settings
+    return {key: without_code(one) for key, one in settings.items() if key not in CODE}
 
 
 def part_of(whole: Stage) -> Stage:

@@ -11,16 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fasb.artifacts import stamp_of
+from fasb.artifacts import SEALED, stamp_of
 from fasb.errors import ArtifactError, ConfigError, FasbError
 from fasb.provenance import content_hash, surroundings
 from fasb.study.config import Study
 from fasb.study.frames import MAPPINGS, read_mapping, read_table, table_of
 from fasb.study.jobs import STAGES, Job, job, read_study, run_job
-from fasb.study.stage import STORE
+from fasb.study.stage import STORE, differences
 
-KINDS = (".json", ".parquet", ".safetensors", ".h5")
-"""Suffixes of files that carry a checksum."""
 RESULTS = Path("results")
 """What the paths begin with that a study and its files know."""
 CRATE = "ro-crate-metadata.json"
@@ -54,7 +52,7 @@ def verify_folder(root: Path) -> Iterator[Finding]:
     for name, maker in made.items():
         path = root / Path(name).relative_to(RESULTS)
         if not path.exists():
-            yield Finding(path, f"missing; run '{command(maker)}'")
+            yield Finding(path, f"missing; run '{maker.command}'")
 
 
 def _sealed(root: Path) -> list[Path]:
@@ -62,13 +60,13 @@ def _sealed(root: Path) -> list[Path]:
     for path in sorted(root.rglob("*")):
         inside = path.relative_to(root).parts
         aside = inside[0] in (*ASIDE, CRATE) or any(part.startswith(".") for part in inside)
-        if path.suffix in KINDS and path.is_file() and not aside:
+        if path.suffix in SEALED and path.is_file() and not aside:
             found.append(path)
     return found
 
 
 def _of_file(root: Path, path: Path, maker: Job | None) -> Iterator[Finding]:
-    again = "make it again" if maker is None else f"run '{command(maker)}' again"
+    again = "make it again" if maker is None else f"run '{maker.command}' again"
     try:
         made_by = stamp_of(path)["provenance"]
         _check_content(path)
@@ -112,17 +110,6 @@ def inputs_of(root: Path, made_by: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield name, "" if now == digest else "is another than it was made of"
 
 
-def differences(before: Any, now: Any, key: str = "") -> list[str]:
-    """Return the keys, dots between them, under which two nested mappings differ."""
-    if not isinstance(before, dict) or not isinstance(now, dict):
-        return [] if before == now else [key or "settings"]
-    found = []
-    for name in sorted(before.keys() | now.keys()):
-        way = f"{key}.{name}" if key else name
-        found += differences(before.get(name), now.get(name), way)
-    return found
-
-
 def _other_versions(made_by: dict[str, Any]) -> list[str]:
     here = surroundings()
     found = []
@@ -143,11 +130,6 @@ def makers(study: Study) -> dict[str, Job]:
     return found
 
 
-def command(one: Job) -> str:
-    """Return the command that runs a job."""
-    return f"fasb run {one.stage.command} {one.target}".rstrip()
-
-
 def chain(study: Study, name: str) -> list[Job]:
     """Return the jobs that make a file from nothing, in an order in which they can run.
 
@@ -163,9 +145,9 @@ def chain(study: Study, name: str) -> list[Job]:
     def visit(one: Job) -> None:
         for path in flat(one.inputs.values()):
             before = made.get(path)
-            if before is not None and command(before) not in order:
+            if before is not None and before.command not in order:
                 visit(before)
-        order[command(one)] = one
+        order[one.command] = one
 
     visit(last)
     return list(order.values())
@@ -179,7 +161,7 @@ def is_fresh(one: Job) -> bool:
     for path in map(Path, one.paths.outputs.values()):
         if not path.exists():
             return False
-        if path.suffix in KINDS and any(found.wrong for found in _of_file(RESULTS, path, one)):
+        if path.suffix in SEALED and any(found.wrong for found in _of_file(RESULTS, path, one)):
             return False
     return True
 
@@ -191,7 +173,7 @@ def make(study: Study, name: str) -> None:
         ConfigError: no job of the study makes it.
     """
     for one in chain(study, name):
-        lock = STORE / "locks" / content_hash(command(one))
+        lock = STORE / "locks" / content_hash(one.command)
         lock.parent.mkdir(parents=True, exist_ok=True)
         with lock.open("w") as file:
             # given back when the file is closed, also by a killed process

@@ -1,5 +1,6 @@
 """Disks that are full, folders that cannot be written, files that were moved, clocks set back."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -10,9 +11,22 @@ from damaged import write
 from registry import fault, said
 
 from fasb.artifacts import read_json, stamp_of, write_json
+from fasb.study import config
+from fasb.study.jobs import run_job, write_study
 from fasb.wholefiles import check_out, writing_folder
 
 KEPT = "the file that was there before"
+STUDY = {
+    "models": {"llama": {"path": "some/llama"}},
+    "datasets": {"own": {"load": "table", "settings": {"path": "my.csv"}}},
+    "methods": {"unsteered": {}},
+    "run": {
+        "cells": [{"model": "llama", "dataset": "own"}],
+        "seeds": [0],
+        "methods": ["unsteered"],
+    },
+    "wandb": {"mode": "disabled"},
+}
 FULL = """
 import resource, sys
 from pathlib import Path
@@ -76,6 +90,19 @@ def moved(folder):
     shutil.move(folder / "one", folder / "two")
     assert read_json(folder / "two" / "x.json") == 3
     return "nothing; files know no folder"
+
+
+@fault("results copied without Snakemake's memory of them, then another `limit`", "every file")
+def copied(folder):
+    (folder / "my.csv").write_text(
+        "question,true,false\n" + "".join(f"Who is {i}?,this,that\n" for i in range(20))
+    )
+    with contextlib.chdir(folder):
+        write_study(config.load(STUDY))
+        run_job("questions", "own")
+        changed = {"own": {**STUDY["datasets"]["own"], "limit": 4}}
+        write_study(config.load({**STUDY, "datasets": changed}))
+        return said(lambda: run_job("splits", "llama/own/seed0"))
 
 
 @fault("the clock set back by a year after a file was written", "every file")
