@@ -1,4 +1,5 @@
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -7,7 +8,7 @@ from matplotlib.text import Text
 from synthetic import STYLES, results, styled
 
 from fasb.errors import ConfigError
-from fasb.study.figures import FIGURES, draw, figure, rows_of, save
+from fasb.study.figures import FIGURES, costs, draw, figure, rows_of, save
 from fasb.study.figures.drawing import contrast_on_white, looks, readable
 from fasb.study.figures.figure_1 import area
 from fasb.study.figures.figure_4 import head_rows
@@ -113,6 +114,21 @@ def test_labels_at_line_ends_do_not_overlap(drawn):
         boxes = [text.get_window_extent() for text in axis.texts]
         for i, box in enumerate(boxes):
             assert not any(box.overlaps(other) for other in boxes[i + 1 :])
+
+
+def test_numbers_of_methods_that_cost_and_gain_alike_lie_on_no_other():
+    about = {"model": "m", "dataset": "m", "over": "worlds", "metric": "true_info", "worlds": 3}
+    rows = [
+        about
+        | {"method": f"m{i}", "label": f"Method {i}", "colour": "#0072B2", "place": i}
+        | {"cost": "harmed", "x": x, "value": value, "low": value - 1, "high": value + 1}
+        for i, (x, value) in enumerate([(5, 9.9), (5, 10), (5.1, 10), (5.1, 10.1), (0, 0), (9, 20)])
+    ]
+    figure = costs.draw(pd.DataFrame(rows))
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+    assert len(boxes) == len(rows)
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.transforms import Bbox
 
 from fasb.metrics.statistics import differences, estimate, resample
 from fasb.study.figures.drawing import STYLE, WIDTH, Look, empty, groups, looks, panels, side_label
@@ -28,6 +29,8 @@ COSTS = {
     KL_GATED.name: "KL on plain text (nats)",
 }
 EFFECTS = "side_effects.parquet"
+DIGIT = (3.4, 4.8)
+"""Width and height of a digit of a number, in points."""
 
 
 def rows(
@@ -116,11 +119,15 @@ def draw(rows: pd.DataFrame) -> Figure:
         for cost, axis in zip(costs, grid[-1], strict=True):
             axis.set_xlabel(COSTS[cost])
         _draw_key(figure, methods)
+        figure.draw_without_rendering()  # from here on points have their places
+        for (_, part), axes in zip(found, grid, strict=True):
+            for cost, axis in zip(costs, axes, strict=True):
+                _number_methods(axis, part[part["cost"] == cost], methods)
     return figure
 
 
 def _draw_cost(axis: Axes, rows: pd.DataFrame, cost: str, methods: dict[str, Look]) -> None:
-    """One number a method, its interval behind it."""
+    """One point a method, its interval behind it."""
     if rows.empty:
         axis.text(0.5, 0.5, "not measured", transform=axis.transAxes, ha="center", va="center")
         axis.set_xticks([])
@@ -132,22 +139,40 @@ def _draw_cost(axis: Axes, rows: pd.DataFrame, cost: str, methods: dict[str, Loo
     elif cost == KL_GATED.name:
         # zero is a value here: a gate that never opens on plain text
         axis.set_xscale("symlog", linthresh=1e-3)
-    numbers = {method: i + 1 for i, method in enumerate(methods)}
     for row in rows.dropna(subset=["x", "value"]).to_dict("records"):
         look = methods[row["method"]]
         axis.vlines(row["x"], row["low"], row["high"], color=look.colour, lw=0.6, alpha=0.5)
         axis.plot(row["x"], row["value"], ".", color=look.colour, markersize=3)
+    axis.margins(x=0.1)
+    if cost == KL_GATED.name:
+        axis.set_xlim(left=-2e-4)
+
+
+def _number_methods(axis: Axes, rows: pd.DataFrame, methods: dict[str, Look]) -> None:
+    """Write each method's number beside its point, where no other number and no point is."""
+    numbers = {method: i + 1 for i, method in enumerate(methods)}
+    rows = rows.dropna(subset=["x", "value"])
+    points = axis.transData.transform(rows[["x", "value"]].to_numpy(float))
+    points *= 72 / axis.figure.dpi
+    taken = [Bbox.from_bounds(x - 1.5, y - 1.5, 3, 3) for x, y in points]
+    for row, (x, y) in zip(rows.to_dict("records"), points, strict=True):
+        look, text = methods[row["method"]], str(numbers[row["method"]])
+        width = DIGIT[0] * len(text)
+        right, left, above, below = 2.5, -2.5 - width, 1.5, -1.5 - DIGIT[1]
+        places = [(dx, dy) for dy in (above, below, above + 6, below - 6) for dx in (right, left)]
+        boxes = [Bbox.from_bounds(x + dx, y + dy, width, DIGIT[1]) for dx, dy in places]
+        # where all is full, numbers lie on others
+        free = (i for i, box in enumerate(boxes) if not any(box.overlaps(one) for one in taken))
+        i = next(free, 0)
+        taken.append(boxes[i])
         axis.annotate(
-            str(numbers[row["method"]]),
+            text,
             (row["x"], row["value"]),
-            (2.5, 1.5),
+            places[i],
             textcoords="offset points",
             fontsize=6.5,
             color=look.ink,
         )
-    axis.margins(x=0.1)
-    if cost == KL_GATED.name:
-        axis.set_xlim(left=-2e-4)
 
 
 def _draw_key(figure: Figure, methods: dict[str, Look]) -> None:
