@@ -59,6 +59,11 @@ def grid_points(grid: Mapping[str, Sequence[Any]]) -> list[Point]:
     return [dict(zip(grid, values, strict=True)) for values in crossed]
 
 
+def values_of(points: Sequence[Point]) -> dict[str, list[Any]]:
+    """Return the values that each key has in some of these points, which all have the same keys."""
+    return {key: [point[key] for point in points] for key in points[0]}
+
+
 def best_of(tried: Sequence[Tried]) -> int:
     """Return the number of the setting with the highest value.
 

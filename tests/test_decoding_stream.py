@@ -44,6 +44,17 @@ def test_a_stream_tells_what_live_gives(model, when, judged, edit):
         assert "".join(pieces) == model.decode(answers.after.rows()[i])
 
 
+@pytest.mark.parametrize("positions", ["from_answer", "prompt_end", "all"])
+def test_a_step_back_tells_the_strength_of_what_follows_wherever_the_edit_is(model, positions):
+    bundle = some_bundle(model)
+    bundle = replace(bundle, edit=replace(bundle.edit, positions=positions))
+    strengths = decode(model, PROMPTS, bundle).decision
+    for i, prompt in enumerate(PROMPTS):
+        told = [event.strength for event in stream(model, prompt, bundle) if event.kind == "back"]
+        assert told == pytest.approx([strengths.strength[i]] * int(strengths.fired[i]), abs=1e-9)
+    assert (strengths.kept[strengths.fired] > 0).any()
+
+
 def test_a_stream_tells_p_of_each_token(model):
     bundle = some_bundle(model, beta=1.0)
     answers = answer(model, PROMPTS[:1], bundle)

@@ -3,8 +3,9 @@
 import pytest
 
 from fasb.errors import ConfigError
-from fasb.search import MOST_POINTS, Method, grid_points
+from fasb.search import MOST_POINTS, Method, at_edge, grid_points, values_of
 from fasb.settings import StageSettings
+from fasb.user.fitting import Grid
 
 
 def test_a_grid_of_too_many_settings_is_refused_before_it_is_listed():
@@ -31,3 +32,11 @@ def test_a_policy_has_ranges(key, value):
     method = Method(use="head_vectors", gate="probe", settings={key: value})
     with pytest.raises(ConfigError, match=rf"methods\.m\.settings\.{key}: "):
         method.check(StageSettings(), "methods.m")
+
+
+def test_what_was_left_out_of_a_grid_is_no_edge_of_what_was_tried():
+    points = Grid(k=(4, 12, 24), alpha=(1, 2, 5), s=(5,)).points(n_heads=16)
+    values = values_of(points)
+    assert set(values["k"]) == {4, 12}
+    assert at_edge({"k": 4, "alpha": 2, "s": 5}, values) == []
+    assert at_edge({"k": 12, "alpha": 5, "s": 5}, values) == ["alpha"]

@@ -80,6 +80,19 @@ def test_what_weights_cannot_hold_is_refused(tmp_path, site, kind, positions, po
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_refusal_halfway_leaves_the_model_as_it_was(tmp_path, dtype):
+    model = tiny_model(dtype=dtype)
+    before = {name: value.clone() for name, value in model.model.state_dict().items()}
+    # the second has no bias to go to, after the first is in the weights
+    changes = [some_change(model, "mlp", kind, k=2) for kind in ("scale", "add")]
+    edit = Edit(tuple(changes), "all").to("cpu", getattr(torch, dtype))
+    with pytest.raises(BundleError, match="has no bias"):
+        compile_bundle(model, bundle_of(model, edit), tmp_path / "out")
+    after = model.model.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+
+
 def test_the_command_writes_the_folder(tmp_path):
     model = tiny_model(dtype="float32")
     model.model.save_pretrained(tmp_path / "model")

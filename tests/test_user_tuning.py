@@ -10,6 +10,7 @@ from fasb.decoding.score import score
 from fasb.errors import ConfigError, DataError
 from fasb.metrics.answers import choice_rows
 from fasb.settings import PromptSettings
+from fasb.steering.policy import Policy
 from fasb.user.asking import (
     ask,
     encoded_choices,
@@ -138,13 +139,14 @@ def _batch(tokens):
     return torch.tensor([tokens])
 
 
-def test_mc2_as_generated_edits_all_answers_of_a_question_alike(model):
-    bundle = bundle_for(model)
+@pytest.mark.parametrize("policy", [{}, {"when": "always", "after": 3}, {"best_of": 3}])
+def test_mc2_as_generated_edits_all_answers_of_a_question_alike(model, policy):
+    bundle = bundle_for(model).with_policy(**policy)
     strength = np.array([3.0, 0.0, 1.5])
     (found,) = mc2_as_generated(model, QUESTIONS[:3], [bundle], [strength])
     for i, question in enumerate(QUESTIONS[:3]):
         when = "always" if strength[i] else "never"
-        one = bundle.with_policy(when=when, alpha=strength[i], adaptive=False, backtrack=False)
+        one = replace(bundle, policy=Policy(when=when, alpha=strength[i]))
         scores = score(model, encoded_choices(model, bundle, [question]), one)
         expected = choice_rows([question], scores.logprob, scores.fired)[0, 1]
         assert found[i] == pytest.approx(expected, abs=1e-6)

@@ -17,11 +17,16 @@ from fasb.steering.trace import OPEN, Answers, Decision, Trace
 
 @dataclass(frozen=True, slots=True)
 class Firing:
-    """A row as it was when it fired: after n tokens, of which `kept` stayed."""
+    """A row as it was when it fired: after n tokens, of which `kept` stayed.
+
+    strength: what this firing adds; in_force: what steers the row from then on, earlier firings'
+    strength included.
+    """
 
     n: int
     kept: int
     strength: float
+    in_force: float
     tokens: list[int]
     p: Float[np.ndarray, " state"]
 
@@ -45,7 +50,7 @@ class BacktrackController:
         if always:
             alpha = bundle.policy.alpha
             for row in range(n_rows):
-                self.first[row] = Firing(0, 0, alpha, [], sequences.p[row].copy())
+                self.first[row] = Firing(0, 0, alpha, alpha, [], sequences.p[row].copy())
 
     def roll_back(
         self, sequences: Sequences, rows: Int[np.ndarray, " n"], accepted: bool
@@ -130,17 +135,17 @@ class BacktrackController:
         again = []
         for i, row in enumerate(rows.tolist()):
             stays = int(kept[i])
+            # strengths add up (X1); of other positions state 0 says what is in force
+            state = stays if sequences.positions == "from_answer" else 0
+            total = float(sequences.edited[row, state]) + float(more[i])
             # copies, as the row is cut below
-            firing = Firing(
-                int(n[i]), stays, float(more[i]), sequences.answer(row), sequences.p[row].copy()
-            )
+            seen = sequences.answer(row), sequences.p[row].copy()
+            firing = Firing(int(n[i]), stays, float(more[i]), total, *seen)
             self.last[row] = firing
             self.first.setdefault(row, firing)
             # state `stays`, of the last kept token, is run again under the edit
             sequences.p[row, stays:] = np.nan
-            # strengths add up (X1); of other positions state 0 says what is in force
-            in_force = sequences.edited[row, stays if sequences.positions == "from_answer" else 0]
-            if sequences.roll_back(row, stays, float(in_force) + firing.strength):
+            if sequences.roll_back(row, stays, total):
                 again.append(row)
         self.base[rows] = kept
         self.rounds[rows] += 1
@@ -162,7 +167,7 @@ class BacktrackController:
 def _unfired(sequences: Sequences, row: int) -> Firing:
     """Return a row that never fired in the form of one that did: all of it stays."""
     n = int(sequences.n[row])
-    return Firing(n, n, 0.0, sequences.answer(row), sequences.p[row])
+    return Firing(n, n, 0.0, 0.0, sequences.answer(row), sequences.p[row])
 
 
 def _states_of(

@@ -88,8 +88,9 @@ class _Told:
         dropped = self.pieces[kept:]
         del self.pieces[kept:]
         self.rounds = int(self.controller.rounds[0])
-        strength = float(self.sequences.strength[0])
-        return Event("back", "".join(dropped), p, len(dropped), strength)
+        # what steers from the start has fired once, and never stepped back
+        firing = self.controller.last.get(0) or self.controller.first[0]
+        return Event("back", "".join(dropped), p, len(dropped), firing.in_force)
 
     def _tokens(self, tokens: list[int], p: Float[np.ndarray, " state"]) -> Iterator[Event]:
         """Tell the tokens that have not been told."""

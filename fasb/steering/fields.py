@@ -7,6 +7,8 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor
 
+from fasb.errors import BundleError
+
 Part = TypeVar("Part")
 
 
@@ -62,5 +64,15 @@ def content_of(part: Any) -> bytes:
 
 
 def kind_of(part: Any, kinds: Mapping[str, type]) -> str:
-    """Return the name under which the class of `part` stands in `kinds`."""
-    return next(name for name, kind in kinds.items() if type(part) is kind)
+    """Return the name under which the class of `part` stands in `kinds`.
+
+    Raises:
+        BundleError: it stands there under none.
+    """
+    for name, kind in kinds.items():
+        if type(part) is kind:
+            return name
+    raise BundleError(
+        f"{type(part).__name__}: none of {', '.join(kinds)}; name it in OPERATIONS of "
+        "fasb/steering/operations.py, or in SCORES of fasb/steering/tracker.py"
+    )

@@ -17,6 +17,7 @@ from fasb.decoding.score import Choice, encode_choices, score, score_sweep
 from fasb.metrics.answers import choice_rows
 from fasb.model.load import LoadedModel
 from fasb.steering.bundle import Bundle
+from fasb.steering.policy import Policy
 from fasb.steering.trace import Answers, Trace
 from fasb.user.steering import prompts_of, texts_of
 
@@ -101,11 +102,10 @@ def mc2_as_generated(
             content = bundle.edit.content() if bundle.edit is not None and strength else b""
             wanted.setdefault((content, strength), []).append(j)
         tried = []
-        for (_, strength), members in wanted.items():
-            when = "always" if strength else "never"
-            # the free answer has decided (X9): nothing here looks at p
-            changes = {"when": when, "alpha": strength, "adaptive": False, "backtrack": False}
-            tried.append(bundles[members[0]].with_policy(**changes))
+        for (content, strength), members in wanted.items():
+            # the free answer has decided (X9): of the bundle's policy nothing is left
+            decided = Policy(alpha=strength, when="always" if content else "never")
+            tried.append(replace(bundles[members[0]], policy=decided))
         choices = encoded_choices(model, bundles[0], [question])
         for members, scores in zip(
             wanted.values(), score_sweep(model, choices, tried), strict=True

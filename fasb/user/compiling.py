@@ -28,6 +28,8 @@ from fasb.wholefiles import writing_folder
 def compile_bundle(model: LoadedModel, bundle: Bundle, out: Path) -> None:
     """Write the model with the edit in its weights, and its tokenizer; it is changed in memory too.
 
+    Where it fails, the model is as it was.
+
     Raises:
         BundleError: the edit is no constant of the weights, or not of this model.
         ModelError: the weights are quantised.
@@ -41,17 +43,26 @@ def compile_bundle(model: LoadedModel, bundle: Bundle, out: Path) -> None:
     wanted = logits_of(model, text, bundle.edit, strength)
     inputs = [change for change in bundle.edit.changes if change.site == "head"]
     outputs = [change for change in bundle.edit.changes if change.site != "head"]
-    # on the input side the edit that comes first is the furthest from the weights
-    for change in [*reversed(inputs), *outputs]:
-        for i, (layer, unit) in enumerate(change.at.tolist()):
-            _bake(model, change, i, layer, unit, strength)
-    # what the layout does not tell of the way from weights to site shows in the logits
-    found = logits_of(model, text)
-    if not torch.allclose(found, wanted, rtol=1e-3, atol=1e-3 * float(wanted.abs().max())):
-        raise BundleError("compile: this model's weights cannot hold the edit; attach the bundle")
-    with writing_folder(out) as folder:
-        model.model.save_pretrained(folder)
-        model.tokenizer.save_pretrained(folder)
+    before: list[tuple[Tensor, Tensor]] = []
+    try:
+        # on the input side the edit that comes first is the furthest from the weights
+        for change in [*reversed(inputs), *outputs]:
+            for i in range(len(change.at)):
+                _bake(model, change, i, strength, before)
+        # what the layout does not tell of the way from weights to site shows in the logits
+        found = logits_of(model, text)
+        if not torch.allclose(found, wanted, rtol=1e-3, atol=1e-3 * float(wanted.abs().max())):
+            raise BundleError(
+                "compile: this model's weights cannot hold the edit; attach the bundle"
+            )
+        with writing_folder(out) as folder:
+            model.model.save_pretrained(folder)
+            model.tokenizer.save_pretrained(folder)
+    except BaseException:
+        # the newest first: a weight may stand there more than once
+        for parameter, value in reversed(before):
+            parameter.copy_(value)
+        raise
 
 
 def refuse_what_varies(bundle: Bundle) -> None:
@@ -74,14 +85,22 @@ def refuse_what_varies(bundle: Bundle) -> None:
 
 
 def _bake(
-    model: LoadedModel, change: Change, i: int, layer: int, unit: int, strength: float
+    model: LoadedModel,
+    change: Change,
+    i: int,
+    strength: float,
+    before: list[tuple[Tensor, Tensor]],
 ) -> None:
-    """Change the weights beside one unit as its operation changes its activations."""
+    """Change the weights beside the i-th unit as its operation changes its activations.
+
+    Parameters that change are added to `before`, with what they were.
+    """
+    layer, unit = change.at[i].tolist()
     linear = _linear(model, change, layer)
     matrix, constant = _affine_map(change, i, strength)
     weight, bias = weight_of(linear), getattr(linear, "bias", None)
     matrix, constant = matrix.to(weight.device), constant.to(weight.device)
-    whole = weight.double()
+    whole = weight.double().clone()
     if change.site == "head":
         # the head's columns W of the output projection: W (x A + c) = (W A^T) x + W c
         own = slice(unit * len(constant), (unit + 1) * len(constant))
@@ -102,9 +121,12 @@ def _bake(
             f"compile: {type(linear).__name__} of layer {layer} has no bias to hold what is added; "
             "attach the bundle"
         )
-    weight.data.copy_(whole.to(weight.dtype))
+    changed = [(weight.data, whole)]
     if bias is not None:
-        bias.data.copy_((bias.double() + added).to(bias.dtype))
+        changed.append((bias.data, bias.double() + added))
+    for parameter, value in changed:
+        before.append((parameter, parameter.clone()))
+        parameter.copy_(value)
 
 
 def _linear(model: LoadedModel, change: Change, layer: int) -> nn.Module:

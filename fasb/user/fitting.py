@@ -33,7 +33,7 @@ from fasb.metrics.calibration import reliability
 from fasb.model.chat import render_of, settled
 from fasb.model.load import LoadedModel
 from fasb.provenance import content_hash, weights_of
-from fasb.search import Method, at_edge, grid_points
+from fasb.search import Method, at_edge, grid_points, values_of
 from fasb.settings import (
     JudgeSettings,
     PromptSettings,
@@ -174,7 +174,7 @@ def fit(
         "tracker": quality,
         "tuned": _tuned(chosen, found, settings),
         "tried": [one.row for one in found],
-        "edge": at_edge(chosen.point, settings.grid.model_dump()) if chosen.steers else [],
+        "edge": at_edge(chosen.point, values_of(points)) if chosen.steers else [],
         "questions": {**counts, "seen": seen},
     }
     # before it is evaluated, as it must know which questions it has seen
