@@ -65,7 +65,7 @@ def _json_digest(payload: Any) -> str:
 
 
 def write_parquet(path: Path, frame: pd.DataFrame, made_by: dict[str, Any] | None = None) -> None:
-    """The frame without its index; lists of numbers or strings are list columns."""
+    """Write the frame without its index; lists of numbers or strings are list columns."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -134,7 +134,7 @@ def write_tensors(
     made_by: dict[str, Any] | None = None,
     about: Any = None,
 ) -> None:
-    """A safetensors file.
+    """Write a safetensors file.
 
     `about` is any JSON value kept with the tensors and covered by the digest.
     """

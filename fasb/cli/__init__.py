@@ -32,7 +32,7 @@ class Commands(click.Group):
         return [name for names in COMMANDS.values() for name in names]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        """The command, its module imported now."""
+        """Import the command's module now, and return the command."""
         for module, names in COMMANDS.items():
             if name in names:
                 command: click.Command = getattr(

@@ -49,7 +49,7 @@ def reference() -> str:
 
 
 def _sections(command: click.Command, title: str, context: click.Context) -> list[str]:
-    """A command's help, or that of each command of a group."""
+    """Write a command's help, or that of each command of a group."""
     if not isinstance(command, click.Group):
         return [f"### {title}\n\n```text\n{command.get_help(context)}\n```\n"]
     parts = []

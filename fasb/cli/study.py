@@ -233,7 +233,7 @@ def _numbers(work: Any) -> list[str]:
 
 
 def _time(rows: Iterable[Any], hours: bool = False) -> str:
-    """The sum, marked by the weakest of what it rests on."""
+    """Return the sum, marked by the weakest of what it rests on."""
     rows = [row for row in rows if row[2] != "unknown"]
     bases = {row[2] for row in rows}
     if not bases:

@@ -45,7 +45,7 @@ def show_command(best: int) -> None:
 
 
 def _finished(study: Any) -> tuple[list[Any], int]:
-    """The cells whose files are all there, and how many there could be."""
+    """Return the cells whose files are all there, and how many there could be."""
     from fasb.study import cells
     from fasb.study.panels import Cell
 
@@ -115,7 +115,7 @@ def view_command(entity: str, as_json: bool) -> None:
 
 
 def _tuned_by(study: Any) -> str:
-    """The measure that cells with a judge are tuned by; of others, where no cell has one."""
+    """Return the measure that cells with a judge are tuned by; of others, where no cell has one."""
     from fasb.study.measures import MC1, TRUE_INFO
 
     judged = [study.datasets[cell.dataset].judge is not None for cell in study.run.cells]

@@ -63,7 +63,7 @@ class Page:
         return sum(span.kind != "dropped" for span in self.spans)
 
     def plain(self) -> str:
-        """The answer in one line, with marks around what was dropped and rewritten."""
+        """Return the answer in one line, with marks around what was dropped and rewritten."""
         parts: list[str] = []
         for kind, text in _runs(self.spans):
             before, after = MARKS[kind]
@@ -71,7 +71,7 @@ class Page:
         return " ".join("".join(parts).replace("-]{+", "-] {+").split())
 
     def rich(self) -> Text:
-        """The answer with each token in the colour of its p; what was rewritten stands apart."""
+        """Return the answer, each token in the colour of its p; what was rewritten stands apart."""
         page, before = Text(), None
         for span in self.spans:
             # colour alone would not part the last struck word from the first new one
@@ -162,7 +162,7 @@ def show(console: Console, question: str, events: Iterable[Any], beta: float) ->
 
 
 def picture(pages: Sequence[tuple[str, Page]], beta: float) -> str:
-    """The answers as a terminal shows them, as SVG."""
+    """Return the answers as a terminal shows them, as SVG."""
     console = Console(
         record=True, width=96, force_terminal=True, color_system="truecolor", file=io.StringIO()
     )
@@ -182,7 +182,7 @@ def _block(question: str, page: Page, complete: bool) -> Group:
 
 
 def legend(beta: float) -> Text:
-    """What colours and marks mean, in one line."""
+    """Return what colours and marks mean, in one line."""
     line = Text()
     line.append("p 0 ", "dim")
     for i in range(11):

@@ -88,7 +88,7 @@ def crate_command(folder: Path) -> None:
 
 
 def _fit_lines(file: Path, made_by: dict[str, Any]) -> list[str]:
-    """The command of a bundle that `fasb fit` wrote."""
+    """Return the command of a bundle that `fasb fit` wrote."""
     command = ["fasb", "fit", "--model", made_by["model"], "--data", made_by["data"]]
     settings = made_by.get("settings") or {}
     more = ["--settings", json.dumps(settings, sort_keys=True)] if settings else []

@@ -25,7 +25,7 @@ from fasb.steering.bundle import Bundle
 def steered(
     bundle: Bundle | str | Path, tokenizer: Any, siblings: bool = False
 ) -> Callable[..., Tensor]:
-    """A decoding method for `model.generate(..., custom_generate=...)`.
+    """Return a decoding method for `model.generate(..., custom_generate=...)`.
 
     The bundle is checked at its first use.
 

@@ -47,7 +47,7 @@ class Sampler:
     def pick(
         self, logits: Float[Tensor, "row token vocab"], chance: Float[np.ndarray, "row token"]
     ) -> Int[Tensor, "row token"]:
-        """The next token after each of the given ones."""
+        """Pick the next token after each of the given ones."""
         if not self.temperature:
             return logits.argmax(-1)
         p, token = (

@@ -385,7 +385,7 @@ def _progress(path: Path) -> str:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[h5py.File]:
-    """The file for reading.
+    """Open the file for reading.
 
     What HDF5 raises on a damaged or foreign one becomes one line that names it.
     """

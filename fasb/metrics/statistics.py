@@ -225,7 +225,7 @@ def _units(panel: Panel) -> list[Sums]:
 
 
 def _sums(panel: Panel, of: Int[np.ndarray, " question"]) -> Sums:
-    """Sums over the questions of each group."""
+    """Return sums over the questions of each group."""
     _, group = np.unique(panel.group[of], return_inverse=True)
     # one matrix product sums each group for all methods and parts
     member = (group == np.arange(group.max() + 1)[:, None]).astype(np.float64)

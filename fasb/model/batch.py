@@ -106,7 +106,7 @@ def batch_of(
     prefix: Prefix | None = None,
     begins: Sequence[tuple[int, int]] | None = None,
 ) -> Batch:
-    """The texts as one batch, behind what they begin with.
+    """Return the texts as one batch, behind what they begin with.
 
     begins: which of the prefix's texts each begins with, and how many tokens of it count; the whole
     first one where not given, if the text begins so.

@@ -93,7 +93,7 @@ def _unsteered(entries: Sequence[Chosen]) -> str:
 
 
 def _drop(entries: Sequence[Chosen], tested: Sequence[Chosen]) -> dict[str, Any]:
-    """The measure that was tuned on, before and after; the first that both have."""
+    """Return the measure that was tuned on, before and after; the first that both have."""
     names = [measure.name for measure in shown_in("tuning")]
     before = pd.DataFrame([entry.get("validation") or {} for entry in entries])
     means = pd.DataFrame(

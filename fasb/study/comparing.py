@@ -63,7 +63,7 @@ def importance(grid: pd.DataFrame, method: str) -> list[dict[str, Any]]:
 
 
 def _between(rows: pd.DataFrame, key: str, measure: str) -> float:
-    """The share of variance between the key's values; 0 where nothing varies."""
+    """Return the share of variance between the key's values; 0 where nothing varies."""
     shares = []
     for _, part in rows.groupby(["cell", "fold"]):
         total = part[measure].var(ddof=0)

@@ -155,7 +155,7 @@ class Study(StageSettings):
 
 
 def _own_prompt(entry: DatasetEntry) -> dict[str, Any]:
-    """What the dataset's module says in `prompt(settings)` or `PROMPT`, if it has either."""
+    """Return what the dataset's module says in `prompt(settings)` or `PROMPT`, if it has either."""
     module = find("data", entry.load)
     if hasattr(module, "prompt"):
         made: dict[str, Any] = module.prompt(module.Settings(**entry.settings))
@@ -183,7 +183,7 @@ def _given(sections: StageSettings) -> dict[str, dict[str, Any]]:
 
 
 def read_preset(name: str) -> dict[str, dict[str, Any]]:
-    """The sections of `fasb/presets/<name>.yaml`.
+    """Return the sections of `fasb/presets/<name>.yaml`.
 
     Raises:
         ConfigError: there is no such preset.
@@ -204,7 +204,7 @@ def load(
     where: str | Sequence[str | Path] = "config/config.yaml",
     prompts: bool = True,
 ) -> Study:
-    """The study that `mapping` describes; every name and every extension's settings are checked.
+    """Return the study that `mapping` describes, every name and all settings of extensions checked.
 
     `where` names the file, or the files whose merger `mapping` is; an error names the last that has
     its key. prompts: whether the prompts that sets bring must be at hand; a plan needs none.
@@ -250,7 +250,7 @@ def bases(given: Sequence[str | Path], workflow: str | Path) -> list[str]:
 
 
 def load_study(paths: Sequence[Path] = (), prompts: bool = True) -> Study:
-    """The study that `snakemake --configfile PATHS` runs: the files laid over `BASES`.
+    """Return the study that `snakemake --configfile PATHS` runs: the files laid over `BASES`.
 
     prompts: as for `load`.
 

@@ -51,7 +51,7 @@ class Work:
         return Work(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
     def times(self, n: int) -> "Work":
-        """The work of n such jobs."""
+        """Return the work of n such jobs."""
         return Work(*(n * part for part in astuple(self)))
 
 
@@ -126,7 +126,7 @@ class Pair:
 
 
 def size_of(study: Study, dataset: str) -> Size:
-    """The size that the dataset's module states, else that of its questions, which are then loaded.
+    """Return the size that a dataset's module states, else that of its questions, which it loads.
 
     Where settings change which rows there are, the stated size is used only if the set is not at
     hand.
@@ -151,7 +151,7 @@ def size_of(study: Study, dataset: str) -> Size:
 
 
 def shape_of(entry: ModelEntry) -> ModelSize | None:
-    """The model's size, if its entry states it or the study trains it."""
+    """Return the model's size, if its entry states it or the study trains it."""
     if entry.world is None:
         return entry.size
     from fasb.world.pretrain import PretrainSettings
@@ -169,7 +169,7 @@ def shape_of(entry: ModelEntry) -> ModelSize | None:
 
 
 def pairs(study: Study) -> dict[tuple[str, str], Pair]:
-    """What each model is asked, by names of model and dataset."""
+    """Return what each model is asked, by names of model and dataset."""
     sizes = {
         name: size_of(study, name)
         for name in dict.fromkeys(cell.dataset for cell in study.run.cells)
@@ -303,7 +303,7 @@ def _each_seed(pair: Pair) -> dict[str, Work]:
 
 
 def _settings(pair: Pair) -> Iterator[int]:
-    """Settings of each method's grid whose answers can differ; none where nothing is swept."""
+    """Return how many settings of each grid can differ in answers; none where nothing is swept."""
     for method in pair.methods:
         if not (method.steers or method.asks_anew) or method.like is not None:
             yield 0

@@ -142,7 +142,7 @@ def _row(rows: pd.DataFrame, column: Column) -> pd.Series:
 
 
 def _plain(value: float, form: str) -> str:
-    """A number with a real minus sign and no negative zero."""
+    """Return a number with a real minus sign and no negative zero."""
     digits = int(form[-2])
     # -0.0 + 0.0 is 0.0
     return format(round(value, digits) + 0.0, form).replace("-", MINUS)
@@ -251,7 +251,7 @@ def _units(rows: pd.DataFrame) -> str:
 
 
 def _intervals(rows: pd.DataFrame) -> str:
-    """What the brackets hold, and what they do not speak of."""
+    """Return what the brackets hold, and what they do not speak of."""
     if rows["low"].isna().all():
         return ""
     first = rows.iloc[0]
@@ -278,7 +278,7 @@ def _questions(rows: pd.DataFrame) -> str:
 
 
 def _tests(rows: pd.DataFrame) -> str:
-    """What a mark at a difference says, and how many claims it was corrected for."""
+    """Return what a mark at a difference says, and how many claims it was corrected for."""
     tested = rows[rows["p"].notna()]
     if tested.empty:
         return ""

@@ -58,7 +58,7 @@ class Sources:
     timing: Path | None = None
 
     def named(self, suffix: str, folder: str) -> dict[str, Path]:
-        """Inputs of one kind from one folder, by name."""
+        """Return inputs of one kind from one folder, by name."""
         found = [file for file in self.files if file.suffix == suffix]
         return {file.stem: file for file in found if file.parent.name == folder}
 
@@ -96,7 +96,7 @@ def render(sources: Sources) -> str:
 
 
 def _without_controls(value: Any) -> Any:
-    """What an expression of the template gives, control characters taken out of plain text."""
+    """Return what an expression of the template gives, plain text without control characters."""
     # not of Markup, a subclass of str: that has been escaped, and stays what it is
     return without_controls(value) if type(value) is str else value
 

@@ -349,7 +349,7 @@ def _answer_rows(
 
 
 def _unwritten(policy: Policy, rounds: Int[np.ndarray, " row"]) -> Int[np.ndarray, " row"]:
-    """Passes whose token was not taken: of states that fired, and of a last one read for its p."""
+    """Return passes whose token was not taken: states that fired, and a last one read for its p."""
     if policy.chooses_within:  # the prompt, or each draw's end
         return np.ones_like(rounds) if policy.guide else rounds * policy.best_of
     reads_last = policy.checks_tokens and policy.judged == "newest"
@@ -363,7 +363,7 @@ def _unwritten(policy: Policy, rounds: Int[np.ndarray, " row"]) -> Int[np.ndarra
 def _detailed(
     model: LoadedModel, asked: Asked, frame: pd.DataFrame, found: Answers
 ) -> pd.DataFrame:
-    """The rows with p of the unsteered answer, and both answers token by token."""
+    """Return the rows with p of the unsteered answer, and both answers token by token."""
     unsteered = [list(pieces) for pieces in asked.rows["pieces"]]
     pieces, p = [], []
     for row, tokens in enumerate(found.after.rows()):

@@ -133,7 +133,7 @@ class _Compared:
         return cls(comparison, sample, own, n_permutations)
 
     def rows(self, table: str, pairs: Sequence[Pair]) -> list[dict[str, Any]]:
-        """A row per pair and measure; where a baseline has no rows, the first method stands in."""
+        """Return a row per pair and measure; the first method stands in for an absent baseline."""
         panel = self.comparison.panel
         paired: dict[str, Interval] = {}
         rows: list[dict[str, Any]] = []

@@ -175,7 +175,7 @@ def _at_mean_strength(
     points: Mapping[str, Point],
     sweep: pd.DataFrame,
 ) -> dict[str, Point]:
-    """The other's points at a constant alpha: its mean strength over all answers (C2)."""
+    """Return the other's points at a constant alpha: its mean strength over all answers (C2)."""
     rows = sweep[(sweep["fold"] == fitted.fold) & (sweep["method"] == method.like)]
     found = {}
     for purpose, point in points.items():
@@ -193,7 +193,7 @@ def _at_mean_strength(
 def _bundles(
     fitted: FittedFold, name: str, method: Method, choice: Choice, keys: Mapping[str, str]
 ) -> dict[str, Bundle]:
-    """The bundles of a method's chosen points by purpose; they know which questions were seen."""
+    """Return the bundles of a method's chosen points by purpose; they know what was seen."""
     made = {}
     seen = [keys[i] for i in fitted.seen]
     for purpose, point in choice.points.items():
@@ -204,7 +204,7 @@ def _bundles(
 
 
 def _entry(method: Method, choice: Choice, made: Mapping[str, Bundle]) -> dict[str, Any]:
-    """What `tuned.json` says of a method in one fold."""
+    """Return what `tuned.json` says of a method in one fold."""
     entry: dict[str, Any] = {"validation": choice.validation}
     entry["steers"] = {purpose: bundle.policy.when != "never" for purpose, bundle in made.items()}
     if method.like is not None:

@@ -223,7 +223,7 @@ def _json(table: pd.DataFrame) -> str:
 
 
 def _made_with(tuned_file: Path) -> Callable[[str], dict[str, Any]]:
-    """What tuning depended on, by method: others of the run change nothing of its result."""
+    """Return what tuning depended on, by method: others of the run change nothing of its result."""
     settings = dict(stamp_of(tuned_file)["provenance"].get("settings", {}))
     methods = settings.pop("methods", {})
     return lambda method: {**settings, "method": methods.get(method)}

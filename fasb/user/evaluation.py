@@ -82,7 +82,7 @@ class Evaluation:
     answers: tuple[dict[str, Any], ...]
 
     def of(self, name: str) -> Measure:
-        """The measure called `name`."""
+        """Return the measure called `name`."""
         return next(measure for measure in self.measures if measure.name == name)
 
 
@@ -109,7 +109,7 @@ def questions_of(
 
 
 def judge_of(judge: str | dict[str, Any] | JudgeSettings | None) -> JudgeSettings | None:
-    """A judge's name, or `{"use": name, "settings": {…}}`, checked.
+    """Check a judge's name, or `{"use": name, "settings": {…}}`.
 
     Raises:
         ConfigError: there is no such judge, or its settings are wrong.
@@ -251,7 +251,7 @@ def _measures(columns: dict[str, np.ndarray], groups: Sequence[str]) -> tuple[Me
 
 
 def as_table(found: Evaluation) -> str:
-    """The evaluation as aligned text, in percent."""
+    """Return the evaluation as aligned text, in percent."""
     rows: list[tuple[str, ...]] = [("", "unsteered", "steered", "difference", "95 % interval")]
     for one in found.measures:
         shares = [f"{100 * share:.1f}" for share in (one.unsteered, one.steered)]

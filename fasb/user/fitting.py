@@ -269,7 +269,7 @@ def method_of(settings: FitSettings) -> Method:
 
 
 def checked_settings(settings: FitSettings | dict[str, Any] | None) -> FitSettings:
-    """The settings, their judge and control questions found and checked.
+    """Return the settings, their judge and control questions found and checked.
 
     Raises:
         ConfigError: a key is unknown, a value is wrong, or there is no such judge.

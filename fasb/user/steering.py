@@ -39,7 +39,7 @@ class Answer:
 
 
 def load(model: Any, tokenizer: Any = None, **settings: Any) -> LoadedModel:
-    """A model to fit, steer or evaluate.
+    """Load a model to fit, steer or evaluate.
 
     Of a hub id or folder, or one in memory with its tokenizer.
 
@@ -60,7 +60,7 @@ def load(model: Any, tokenizer: Any = None, **settings: Any) -> LoadedModel:
 
 
 def attach(model: LoadedModel, bundle: Bundle | str | Path, siblings: bool = False) -> Bundle:
-    """The bundle, checked against the model.
+    """Return the bundle, checked against the model.
 
     `siblings` allows a model of another name but the same build.
 
@@ -78,7 +78,7 @@ def steer(
     questions: Asked | Sequence[Asked],
     siblings: bool = False,
 ) -> list[Answer]:
-    """The model's answers under the bundle, in the order of the questions.
+    """Answer questions under a bundle, in their order.
 
     A question may be a conversation that ends with one: a list of `{"role": …, "content": …}`, of
     which the newest answer is steered. One question, or one conversation, needs no list around it.
@@ -122,14 +122,14 @@ def _each(questions: Asked | Sequence[Asked]) -> list[Asked]:
 
 
 def prompts_of(model: LoadedModel, bundle: Bundle, questions: Sequence[Asked]) -> list[list[int]]:
-    """The questions, or conversations, as the bundle's prompt puts them, as token ids."""
+    """Return the questions, or conversations, as the bundle's prompt puts them, as token ids."""
     prompts = encode_prompts(model, bundle.prompt, questions)
     model.check_room(prompts, bundle.decoding.tokens, bundle.decoding.batch)
     return prompts
 
 
 def texts_of(model: LoadedModel, bundle: Bundle, rows: Sequence[Sequence[int]]) -> list[str]:
-    """Generated tokens as cleaned answers (docs/method.md Q6)."""
+    """Return generated tokens as cleaned answers (docs/method.md Q6)."""
     return [clean_answer(model.decode(row), bundle.prompt) for row in rows]
 
 

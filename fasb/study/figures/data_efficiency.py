@@ -59,7 +59,7 @@ def _comparison_rows(comparison: Comparison, styles: Sequence[MethodStyle]) -> I
 
 
 def _variant(cell: Cell) -> str:
-    """What follows the seed in the name of the cell's folder."""
+    """Return what follows the seed in the name of the cell's folder."""
     return cell.folder.name.removeprefix(f"seed{cell.seed}")
 
 

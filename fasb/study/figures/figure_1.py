@@ -91,7 +91,7 @@ def area(p: pd.Series, true: pd.Series) -> float:
 
 
 def _area(rows: pd.DataFrame, p: pd.Series, n_draws: int) -> Row:
-    """The area with its interval: over worlds from three on, else over their questions."""
+    """Return the area with its interval: over worlds from three on, else over their questions."""
     wrong = ~rows[TRUE.name].to_numpy(bool)
     keys = ["model", "dataset"]
     if len(rows[keys].drop_duplicates()) < ENOUGH_WORLDS:

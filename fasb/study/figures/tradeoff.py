@@ -152,7 +152,7 @@ def _draw_plane(
 
 
 def _draw_cross(axis: Axes, at: dict[str, Any], look: Look) -> None:
-    """A tuned method's test result with its intervals in both directions."""
+    """Return a tuned method's test result with its intervals in both directions."""
     x, y = at[TRUE.name], at[INFO.name]
     bar: Keywords = {"color": look.colour, "linewidth": 0.9}
     axis.hlines(y, at[f"{TRUE.name}_low"], at[f"{TRUE.name}_high"], **bar)

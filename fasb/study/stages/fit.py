@@ -69,7 +69,7 @@ def anchors(study: Study, cell: Cell, paths: Paths) -> None:
 
 
 def _fits(study: Study, cell: Cell) -> dict[str, object]:
-    """What the edits and trackers of a cell depend on: no policy, so no alpha, beta or s."""
+    """Return what the edits and trackers of a cell depend on: no policy, so no alpha, beta or s."""
     sections = study.sections(cell.dataset)
     wanted = {}
     for recipe in study.recipes(cell.dataset):

@@ -11,7 +11,7 @@ from fasb.study.stage import ONCE, Paths, Scope, each, stage
 
 
 def _shown(study: Study, shown: list[Cell]) -> dict[str, Any]:
-    """What every output depends on: its cells, and how methods are named, ordered and drawn."""
+    """Return what every output depends on: its cells; names, order and looks of methods."""
     methods = []
     for name, method in study.chosen_methods.items():
         # only what is printed of a method: another grid or another alpha draws nothing anew
@@ -22,7 +22,7 @@ def _shown(study: Study, shown: list[Cell]) -> dict[str, Any]:
 
 
 def _sigma_of_all(study: Study, table: str) -> list[str]:
-    """The datasets of a table whose sigma is taken from all questions."""
+    """Return the datasets of a table whose sigma is taken from all questions."""
     fitted = [cell.fitted_in.dataset for cell in cells.of_table(study, table)]
     return [
         name for name in dict.fromkeys(fitted) if study.sections(name).vectors.sigma_rows == "all"

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def _chosen(study: Study, cell: Cell) -> dict[str, str | list[str]]:
-    """What every test needs: the model, its acceptance, and what was tuned for the cell."""
+    """Return what every test needs: the model, its acceptance, and what was tuned for the cell."""
     return {
         "model": cells.trained(study, cell.model),
         "accepted": cells.accepted(study, cell.model),
@@ -42,7 +42,7 @@ def _chosen(study: Study, cell: Cell) -> dict[str, str | list[str]]:
 
 
 def _tested(study: Study, cell: Cell) -> dict[str, Any]:
-    """The model, the methods, and in transfer how the bundles' own questions differ."""
+    """Return the model, the methods, and in transfer how the bundles' own questions differ."""
     tested = {"model": model_settings(study, cell.model), "methods": list(study.run.methods)}
     if cell.source is None:
         return tested
@@ -74,7 +74,7 @@ def _bundles(study: Study, cell: Cell, paths: Paths) -> "fasb.study.evaluate.Bun
 
 
 def _folds(cell: Cell, questions: list[Question], paths: Paths) -> list[Split]:
-    """The folds; where they are another dataset's, as many that test all of these questions."""
+    """Return the folds; where they are another dataset's, as many that test all questions here."""
     from fasb.data.splits import all_tested, read_splits
 
     splits = read_splits(paths["splits"])

@@ -51,7 +51,7 @@ def judge_settings(judge: JudgeEntry | None) -> dict[str, Any] | None:
 
 
 def _tuning(study: Study, cell: Cell) -> dict[str, Any]:
-    """What a method's results on validation questions depend on, and how it is tuned on them."""
+    """Return what results on validation questions depend on, and how methods are tuned by them."""
     methods = {}
     for name, method in study.chosen_methods.items():
         swept = method.model_dump(mode="json", include={"grid", "like", "mean_strength"})
