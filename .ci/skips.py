@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 
 def main(report: Path) -> int:
-    """The exit code for one report."""
+    """Return the exit code for one report."""
     silent = 0
     for case in ElementTree.parse(report).getroot().iter("testcase"):  # noqa: S314 - written by our own pytest
         for skip in case.iter("skipped"):

@@ -44,7 +44,7 @@ RUNS = {
 def report(
     model: LoadedModel, prompts: Prompts, bundle: Bundle, dtype: torch.dtype
 ) -> dict[str, Any]:
-    """The engine's batched answers in `dtype` against each of `RUNS`.
+    """Compare the engine's batched answers in `dtype` with each of `RUNS`.
 
     The model is left in float32, rounded to it.
     """
@@ -98,7 +98,7 @@ def tokens(one: Trace, other: Trace, gaps: list[np.ndarray] | None) -> dict[str,
 
 
 def parting(one: Trace, other: Trace, row: int) -> int | None:
-    """The first step at which a row differs.
+    """Return the first step at which a row differs.
 
     None where it does not, or one was left unfinished before it did.
     """
@@ -164,7 +164,7 @@ def table(found: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """A random shape, or a model with its bundle and a file with one question per line."""
+    """Compare on a random shape, or on a model, its bundle and a file of a question a line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

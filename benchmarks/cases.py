@@ -73,7 +73,7 @@ def edit_over_plain(subject: Subject, repeats: int) -> dict[str, Any]:
 
 
 def generate_over_plain(subject: Subject, repeats: int) -> dict[str, Any]:
-    """Transformers' own `generate`, greedy, same batches, against this library's plain decoding."""
+    """Time transformers' own greedy `generate` in the same batches against plain decoding here."""
     model, bundle = subject.model, subject.bundle
     size = bundle.decoding.batch
     batches = [subject.prompts[i : i + size] for i in range(0, len(subject.prompts), size)]
@@ -102,7 +102,7 @@ def generate_over_plain(subject: Subject, repeats: int) -> dict[str, Any]:
 def loop_over_engine(
     subject: Subject, repeats: int, loop: Callable[..., Any], sample: int = 4
 ) -> dict[str, Any]:
-    """The authors' loop (one prompt, no cache) against live steering, per question."""
+    """Time the authors' loop (one prompt, no cache) against live steering, per question."""
     model, bundle = subject.model, subject.bundle
     few = subject.prompts[:sample]
     plain, ours = pairs(
@@ -135,7 +135,7 @@ def grid_over_tokens(subject: Subject, repeats: int) -> dict[str, Any]:
     for found in decoding.sweep(model, prompts, traced, grid):
         for key in found.decision.suffixes():
             suffixes[key] = int(found.after.length[key[0]]) - key[1]
-    first = decoding.answer(model, prompts, bundle, traced)
+    (first,) = decoding.sweep(model, prompts, traced, [bundle])
     one_suffix = int((first.after.length - first.decision.kept).sum())
     n_traced = int(traced.length.sum())
     tokens = (n_traced + sum(suffixes.values())) / (n_traced + one_suffix)
@@ -214,7 +214,7 @@ def mc_over_limit(subject: Subject, repeats: int) -> dict[str, Any]:
 
 
 def extract_over_forward(subject: Subject, repeats: int, n_answers: int = 256) -> dict[str, Any]:
-    """Extraction to HDF5 against the model's own forward over the same length-sorted batches."""
+    """Time extraction to HDF5 against the model's own forward over the same sorted batches."""
     random = np.random.default_rng(2)
     vocabulary = subject.model.model.config.vocab_size
     words = [
@@ -327,7 +327,7 @@ def _peak_rss() -> int:
 
 
 def _forward(subject: Subject, rows: list[list[int]], prefix: Prefix | None = None) -> None:
-    """The model's own pass over batches of rows of like length; logits of the last token only."""
+    """Run the model itself over batches of rows of like length, logits of the last token only."""
     size = subject.bundle.decoding.batch
     rows = sorted(rows, key=len)
     with torch.inference_mode():

@@ -56,7 +56,7 @@ class Cost:
 
 
 def config_of(cells: int) -> dict:
-    """A study of so many cells: ten models or as many as there are tens, and split seeds."""
+    """Return a study of so many cells: ten models or as many as there are tens, and split seeds."""
     n_models = min(10, cells)
     models = {f"m{i}": {"path": f"some/m{i}"} for i in range(n_models)}
     grid = {"k": [24], "alpha": [30, 60]}

@@ -26,7 +26,7 @@ def sync() -> None:
 def pairs(
     ours: Callable[[], Any], other: Callable[[], Any], repeats: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Times of both, measured in turn so that a slow spell hits both; one warm-up each.
+    """Time both in turn, so that a slow spell hits both, after one warm-up each.
 
     `[repeat]` seconds.
     """

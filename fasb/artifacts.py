@@ -77,29 +77,22 @@ def write_parquet(path: Path, frame: pd.DataFrame, made_by: dict[str, Any] | Non
         pq.write_table(stamped, part, write_page_checksum=True)
 
 
-def read_parquet(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
-    """Return the frame of a file that `write_parquet` made, or some of its columns.
+def read_parquet(path: Path) -> pd.DataFrame:
+    """Return the frame of a file that `write_parquet` made.
 
     Raises:
-        ArtifactError: the file is missing or damaged, or lacks a column.
+        ArtifactError: the file is missing or damaged.
     """
     import pyarrow.parquet as pq
 
     with naming(existing(path)):
         check_parquet_size(path)
-        # all columns, as the digest is of all of them
         table = pq.read_table(path, page_checksum_verification=True)
         if not is_checked(path):
             stamp = checked_stamp(json.loads((table.schema.metadata or {})[KEY.encode()]))
             require_match(path, stamp["digest"], _table_digest(table))
             remember(path)
-        missing = set(columns or ()) - set(table.column_names)
-        if missing:
-            raise ArtifactError(
-                f"{path}: no column {', '.join(sorted(missing))}; it has "
-                f"{', '.join(table.column_names)}"
-            )
-        frame: pd.DataFrame = table.select(columns or table.column_names).to_pandas()
+        frame: pd.DataFrame = table.to_pandas()
     return frame
 
 

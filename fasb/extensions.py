@@ -1,7 +1,7 @@
 """Extension files: a name is a file of a package here, a dotted path is anybody's module.
 
-`data/`, `methods/` and `judges/` share one shape: a frozen `Settings` and one function
-(`load`, `fit`, `judge`). There is no registry: the name of the file is the name.
+`data/`, `methods/`, `gates/` and `judges/` share one shape: a frozen `Settings` and one function
+(`load`, `fit`, `fit`, `judge`). There is no registry: the name of the file is the name.
 """
 
 import hashlib

@@ -97,12 +97,6 @@ def test_what_is_read_is_what_was_written(tmp_path):
     np.testing.assert_array_equal(tensors["w"], np.arange(6.0).reshape(2, 3))
 
 
-def test_a_column_that_is_not_there_lists_those_that_are(tmp_path):
-    write_one(tmp_path / "x.parquet")
-    with pytest.raises(ArtifactError, match="no column alpha; it has question, tokens, p"):
-        read_parquet(tmp_path / "x.parquet", ["question", "alpha"])
-
-
 def test_an_error_while_writing_leaves_the_old_file_and_no_scraps(tmp_path):
     path = tmp_path / "x.txt"
     path.write_text("old")

@@ -159,7 +159,7 @@ def test_always_steering_traces_nothing(model):
     assert answers.before.length.tolist() == [0] * len(PROMPTS)
     assert answers.decoded.tolist() == answers.after.length.tolist()
     traced = trace(model, PROMPTS, DecodingSettings(tokens=14))
-    given = answer(model, PROMPTS, some_bundle(model, when="always"), traced)
+    (given,) = sweep(model, PROMPTS, traced, [some_bundle(model, when="always")])
     assert given.after.rows() == answers.after.rows()
     assert given.decoded.tolist() == answers.decoded.tolist()
 

@@ -1,6 +1,5 @@
 """The engine against the plain loop: same tokens, same decisions, same p and log-probabilities."""
 
-from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -13,11 +12,10 @@ from hypothesis import strategies as st
 from steering import some_edit, some_prompts, some_tracker
 from tiny import tiny_model
 
-from fasb.decoding.decode import answer, sweep, trace
+from fasb.decoding.decode import answer, begin, sweep, trace
 from fasb.decoding.decode import decode as live
-from fasb.decoding.deviation import observe, observe_steered
+from fasb.decoding.generate import generate
 from fasb.decoding.score import Choice, score, score_sweep
-from fasb.errors import BundleError
 from fasb.model import batch as prefix
 from fasb.settings import DecodingSettings, PromptSettings
 from fasb.steering.bundle import Bundle
@@ -148,6 +146,20 @@ beyond = st.builds(
 )
 
 
+def live_with_strengths(model, prompts, bundle):
+    """What `live` gives, and of each answer what each of its states was edited with."""
+    sequences, batch, controller = begin(model, prompts, bundle)
+    for _ in generate(sequences, batch, controller):
+        pass
+    edited = []
+    for row, n in enumerate(sequences.n):
+        strengths = sequences.edited[row, : n + 1].copy()
+        if np.isnan(sequences.p[row, n]):  # the last state of many was not run
+            strengths[n] = sequences.strength[row]
+        edited.append(strengths)
+    return controller.answers(sequences), edited
+
+
 @settings(EASY, max_examples=60)
 @given(
     seeds=st.tuples(st.integers(0, 30), st.integers(0, 9)),
@@ -164,11 +176,11 @@ def test_what_is_beyond_the_paper_equals_the_plain_loop(
     parts = parts_of(seeds[1], False, place=place)
     bundle = bundle_of(model, parts, policy, persistent(decoding, place), stop)
     found = [reference_beyond.answer_beyond(model, prompt, bundle) for prompt in prompts]
-    answers = live(model, prompts, bundle)
+    answers, edited = live_with_strengths(model, prompts, bundle)
     assert answers.after.rows() == [tokens for tokens, _, _ in found]
     assert answers.rounds.tolist() == [rounds for _, rounds, _ in found]
-    for row, (tokens, _, strengths) in zip(answers.edited, found, strict=True):
-        assert row[: len(tokens) + 1] == pytest.approx(strengths, abs=1e-9)
+    for row, (_, _, strengths) in zip(edited, found, strict=True):
+        assert row == pytest.approx(strengths, abs=1e-9)
     whole = answer(model, prompts, bundle)
     assert whole.after.rows() == answers.after.rows()
     assert whole.decision.kept.tolist() == answers.decision.kept.tolist()
@@ -188,24 +200,6 @@ def test_a_paper_policy_is_the_same_with_the_options_beyond_it_at_rest():
             assert (tokens, rounds) == (plain.tokens, int(plain.fired))
 
 
-@pytest.mark.parametrize("backtracks", [1, 3])
-def test_steered_text_is_observed_under_its_own_edit(backtracks):
-    """In one pass, as while it was written."""
-    model, prompts = model_of(0), some_prompts(8, 1)
-    policy = Policy(2.0, 0.45, 3, backtracks=backtracks, release=0.3, reestimate=True)
-    bundle = bundle_of(model, parts_of(0, False), policy, DecodingSettings(tokens=12, batch=3), ())
-    answers = live(model, prompts, bundle)
-    seen = observe_steered(model, prompts, answers, bundle, [bundle.tracker])[0]
-    known = ~np.isnan(answers.after.p)
-    assert known.sum() > answers.after.length.sum() * 0.8
-    assert seen[known] == pytest.approx(answers.after.p[known], abs=1e-9)
-    plain = observe(model, prompts, answers.after, [bundle.tracker])[0]
-    assert abs(plain[known] - answers.after.p[known]).max() > 1e-3
-    transient = replace(bundle, decoding=DecodingSettings(tokens=12, edit="transient"))
-    with pytest.raises(BundleError, match="transient|persistent"):
-        observe_steered(model, prompts, answers, transient, [bundle.tracker])
-
-
 @settings(EASY, max_examples=15)
 @given(
     seed=st.integers(0, 30),
@@ -218,7 +212,7 @@ def test_running_out_of_memory_changes_no_answer(seed, failing, policy):
     bundle = bundle_of(
         model, parts_of(seed % 10, False), policy, DecodingSettings(tokens=12, batch=32), ()
     )
-    expected = live(model, prompts, bundle)
+    expected, wanted = live_with_strengths(model, prompts, bundle)
     passes = iter(range(10**6))
 
     def forward(model, batch, keep=0):
@@ -228,10 +222,11 @@ def test_running_out_of_memory_changes_no_answer(seed, failing, policy):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fasb.decoding.generate.forward", forward)
-        found = live(model, prompts, bundle)
+        found, edited = live_with_strengths(model, prompts, bundle)
     assert found.after.rows() == expected.after.rows()
     assert found.rounds.tolist() == expected.rounds.tolist()
-    assert found.edited == pytest.approx(expected.edited, abs=1e-9)
+    for row, strengths in zip(edited, wanted, strict=True):
+        assert row == pytest.approx(strengths, abs=1e-9)
 
 
 def test_scoring_and_observing_halve_their_batches_too(monkeypatch):
@@ -333,7 +328,7 @@ def test_a_sweep_equals_separate_runs(seed, grid, decoding, stop):
     ]
     unsteered = trace(model, prompts, decoding, stop)
     for bundle, swept in zip(bundles, sweep(model, prompts, unsteered, bundles), strict=True):
-        alone = answer(model, prompts, bundle, unsteered)
+        (alone,) = sweep(model, prompts, unsteered, [bundle])
         assert swept.after.rows() == alone.after.rows()
         assert swept.after.ended.tolist() == alone.after.ended.tolist()
         for field in ("fired", "kept", "fired_at"):

@@ -31,7 +31,7 @@ def decline(model: LoadedModel, before: Trace, bundle: Bundle) -> Answers:
     rows, ended = before.rows(), before.ended.copy()
     for row in decision.fired.nonzero()[0]:
         rows[row], ended[row] = list(said), STOP
-    answers = Answers.once(before, decision, Trace.of(rows, ended.tolist()), bundle.positions)
+    answers = Answers.once(before, decision, Trace.of(rows, ended.tolist()))
     return replace(answers, decoded=np.where(decision.fired, decision.fired_at, before.length))
 
 
@@ -89,7 +89,7 @@ def _kept_draw(
     after = Trace.of(chosen, [int(drawn[draw].ended[row]) for row, draw in enumerate(best)])
     if bundle.edit is None:
         decision = replace(decision, strength=np.zeros(len(best)))
-    answers = Answers.once(before, decision, after, bundle.positions)
+    answers = Answers.once(before, decision, after)
     anew = sum(trace.length - decision.kept for trace in drawn)
     decoded = np.where(decision.fired, decision.fired_at + anew, before.length)
     return replace(answers, decoded=decoded)

@@ -101,11 +101,7 @@ class BacktrackController:
             np.array([row.strength for row in first], dtype=np.float64),
             np.array([row.n for row in first], dtype=np.int64),
         )
-        edited, row = sequences.edited.copy(), np.arange(n_rows)
-        unseen = np.isnan(sequences.p[row, sequences.n])  # the last state of many was not run
-        edited[row[unseen], sequences.n[unseen]] = sequences.strength[unseen]
-        edited = edited[:, : after.tokens.shape[1] + 1]
-        return Answers(before, decision, after, self.rounds, sequences.decoded, edited)
+        return Answers(before, decision, after, self.rounds, sequences.decoded)
 
     def _fires(
         self, sequences: Sequences, rows: Int[np.ndarray, " n"], accepted: bool

@@ -91,17 +91,13 @@ def begin(
     return sequences, batch, BacktrackController(bundle, sequences)
 
 
-def answer(
-    model: LoadedModel, prompts: Prompts, bundle: Bundle, trace: Trace | None = None
-) -> Answers:
-    """Return the bundle's answers; `trace` is the model's unsteered one, if it is at hand.
+def answer(model: LoadedModel, prompts: Prompts, bundle: Bundle) -> Answers:
+    """Return the bundle's answers, by way of the model's unsteered ones.
 
     Raises:
         BundleError: the policy needs a tracker or an edit that the bundle does not have.
     """
-    if trace is None:
-        trace = unsteered(model, prompts, bundle)
-    return sweep(model, prompts, trace, [bundle])[0]
+    return sweep(model, prompts, unsteered(model, prompts, bundle), [bundle])[0]
 
 
 def sweep(
@@ -145,7 +141,7 @@ def sweep(
     decisions = [decide(before[i], bundles[i].policy) for i in once]
     after = regenerate(model, prompts, trace, decisions, [bundles[i] for i in once])
     for i, decision, steered in zip(once, decisions, after, strict=True):
-        found[i] = Answers.once(before[i], decision, steered, bundles[i].positions)
+        found[i] = Answers.once(before[i], decision, steered)
     best = best_of(model, prompts, [before[i] for i in several], [bundles[i] for i in several])
     found |= dict(zip(several, best, strict=True))
     return [found[i] for i in range(len(bundles))]

@@ -176,7 +176,7 @@ class DecodingBatch:
     def shrink(self) -> None:
         """Give up free places once they are a quarter of the batch."""
         # not at every free place, as it copies what stays of the cache
-        if 0 < 4 * self.n_free >= self.size > self.n_free:
+        if self.n_free and self.inside and 4 * self.n_free >= self.size:
             stays = np.flatnonzero(self._place >= 0)
             self._place, self._cached = self._place[stays], self._cached[stays]
             self._cache.keep(stays.tolist())
@@ -187,8 +187,8 @@ class DecodingBatch:
         """Return what of the rows' texts is known from the prefix."""
         if self._prefix is None:
             return None
-        known = [self._sequences.plain_beginning(row) for row in rows]
-        return [(i, min(n, len(self._prefix.texts[i]))) for i, n in known]
+        (shared,) = self._prefix.texts
+        return [(0, min(self._sequences.plain_beginning(row), len(shared))) for row in rows]
 
     def _strengths(self, row: int) -> list[float]:
         """Return what each token of a row is edited with; transient edits only the newest (G8)."""

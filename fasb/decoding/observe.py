@@ -111,17 +111,15 @@ def observe_batch(
     texts: Sequence[TeacherForcedText],
     prefix: Prefix | None,
     trackers: TrackerGroup,
-    edit: Edit | None = None,
 ) -> list[Float[np.ndarray, "row state"]]:
-    """Return p of the last states, for each tracker.
+    """Return p of the last states of unsteered texts, for each tracker.
 
     Raises:
         ModelError: an activation is not finite.
     """
     n_last = max(1, *(text.n_states for text in texts))
     batch = _batch_of(model, texts, prefix)
-    with trackers.recording(model.layout) as recorders, editing(model.layout, edit) as dial:
-        dial.strength = right_aligned([text.strength for text in texts], batch.width, model.device)
+    with trackers.recording(model.layout) as recorders:
         forward(model, batch, keep=1)
         p = trackers.deviation(recorders, n_last, model.device)
     for seen in p:

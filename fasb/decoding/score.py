@@ -36,8 +36,8 @@ class Choice:
     """A candidate answer behind its question.
 
     first_state: the first position that may be edited and judged (M2); at `len(tokens)` or beyond
-    there is none. scored_start: the first token that counts (M3); the one before it is what the
-    gate `question` judges.
+    there is none. scored_start: the first token that counts (M3); the one before it is what
+    `when: prompt` judges.
     """
 
     tokens: tuple[int, ...]

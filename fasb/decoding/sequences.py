@@ -26,14 +26,12 @@ class Start:
     """Where a row begins: its prompt, the tokens of its answer that stay, and the most it may have.
 
     The tokens that stay were written unsteered; what follows them is edited `strength` times.
-    begins: which of the prefix's texts the prompt and the tokens that stay are the beginning of.
     """
 
     prompt: Sequence[int]
     kept: Sequence[int]
     limit: int
     strength: float = 0.0
-    begins: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,14 +138,13 @@ class Sequences:
         before = states[0] if self.positions == "all" else 0.0
         return [*[before] * (int(self.n_prompt[row]) - 1), *states]
 
-    def plain_beginning(self, row: int) -> tuple[int, int]:
-        """Return with which of the prefix's texts a row begins, and its unedited tokens."""
+    def plain_beginning(self, row: int) -> int:
+        """Return how many tokens a row begins with that are not edited."""
         start = self._starts[row]
         # the last kept token is run under the edit, as its state predicts the first new one (G9)
         n_plain = len(start.prompt) + len(start.kept) - 1
         strengths = self.strengths(row)[:n_plain]
-        first_edited = next((i for i, strength in enumerate(strengths) if strength), n_plain)
-        return start.begins, first_edited
+        return next((i for i, strength in enumerate(strengths) if strength), n_plain)
 
     def order(self, rows: Iterable[int]) -> list[int]:
         """Return rows in the order in which they should start.

@@ -14,8 +14,7 @@ by layer. Of each text one token is kept, the last, or a few, or the mean of the
 
 Rows follow the questions' order, then phrasings, then true and false answers; all reads of one
 dataset have the same answers. Where several tokens are kept, an answer has so many rows, in its
-order. A killed run keeps its finished blocks beside the file and goes on from
-there.
+order. A killed run keeps its finished blocks beside the file and goes on from there.
 """
 
 import json
@@ -106,10 +105,11 @@ def texts_of(
         for phrasing in question.phrasings:
             for label, answers in ((1, question.true), (0, question.false)):
                 for answer in answers:
-                    text, start = probe_text(prompt, phrasing, answer, behind, render), 0
                     if read.prompted:
                         choice = choice_text(prompt, phrasing, answer, render)
                         text, start = choice.text[: choice.end], choice.start
+                    else:
+                        text, start = probe_text(prompt, phrasing, answer, behind, render), 0
                     rows.append((text, label, question.id, answer, last, start))
     columns = zip(*rows) if rows else 6 * ((),)
     return replace(Texts(read, *columns), rendered=render is not None)

@@ -26,6 +26,8 @@ PRODUCTS = {"true_info": ("true", "info")}
 """Metrics that are products of two means of one fold (docs/method.md Q9)."""
 DEFINED = 0.9
 """Share of bootstrap draws that must have a value, or there is no interval."""
+LEVEL = 0.95
+"""Of every interval."""
 ENOUGH_WORLDS = 3
 """From so many worlds on, intervals are over worlds; of two, t has one degree of freedom."""
 
@@ -114,24 +116,35 @@ def resample(panel: Panel, n_draws: int = 2000, seed: int = 0) -> Sample:
     return Sample(worlds, _mean(np.stack(drawn), 0))
 
 
-def intervals(panel: Panel, sample: Sample, level: float = 0.95) -> Interval:
+def intervals(panel: Panel, sample: Sample) -> Interval:
     """Return each method's estimate and interval, from what `resample` gave."""
-    return _interval(panel, sample, level)
+    value = _mean(sample.worlds, 0)
+    if panel.over == "worlds":
+        low, high = t_interval(sample.worlds)
+    elif len(sample.draws):
+        tails = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
+        known = np.isfinite(sample.draws).mean(0) >= DEFINED
+        # what is left out is filled first, as numpy warns of columns of nothing but NaN
+        drawn = np.nanquantile(np.where(known, sample.draws, 0.0), tails, axis=0)
+        low, high = np.where(known, drawn, np.nan)
+    else:
+        low = high = np.full_like(value, np.nan)
+    # 0 of 160 is no proof of 0: where nothing varied, neither method has anything to say
+    varied = high - low > 1e-12
+    return Interval(value, np.where(varied, low, np.nan), np.where(varied, high, np.nan))
 
 
-def differences(panel: Panel, sample: Sample, baseline: str, level: float = 0.95) -> Interval:
+def differences(panel: Panel, sample: Sample, baseline: str) -> Interval:
     """Return each method minus the baseline, paired world by world or draw by draw."""
     base = panel.methods.index(baseline)
     worlds = sample.worlds - sample.worlds[:, base, None]
-    return _interval(panel, Sample(worlds, sample.draws - sample.draws[:, base, None]), level)
+    return intervals(panel, Sample(worlds, sample.draws - sample.draws[:, base, None]))
 
 
-def t_interval(
-    values: Float[np.ndarray, "world ..."], level: float = 0.95
-) -> tuple[np.ndarray, np.ndarray]:
+def t_interval(values: Float[np.ndarray, "world ..."]) -> tuple[np.ndarray, np.ndarray]:
     """Return the limits of the mean over worlds by t; NaN where fewer than three have a value."""
     mean, error, n = _standard_error(values)
-    half = student.ppf((1 + level) / 2, np.maximum(n - 1, 1)) * error
+    half = student.ppf((1 + LEVEL) / 2, np.maximum(n - 1, 1)) * error
     half = np.where(n >= ENOUGH_WORLDS, half, np.nan)
     return mean - half, mean + half
 
@@ -283,20 +296,3 @@ def _t_p_value(change: Float[np.ndarray, " world"]) -> float:
     if not error:  # the same difference in every world
         return 0.0 if mean else 1.0
     return float(2 * student.sf(abs(mean / error), n - 1))
-
-
-def _interval(panel: Panel, sample: Sample, level: float) -> Interval:
-    value = _mean(sample.worlds, 0)
-    if panel.over == "worlds":
-        low, high = t_interval(sample.worlds, level)
-    elif len(sample.draws):
-        tails = [(1 - level) / 2, (1 + level) / 2]
-        known = np.isfinite(sample.draws).mean(0) >= DEFINED
-        # what is left out is filled first, as numpy warns of columns of nothing but NaN
-        drawn = np.nanquantile(np.where(known, sample.draws, 0.0), tails, axis=0)
-        low, high = np.where(known, drawn, np.nan)
-    else:
-        low = high = np.full_like(value, np.nan)
-    # 0 of 160 is no proof of 0: where nothing varied, neither method has anything to say
-    varied = high - low > 1e-12
-    return Interval(value, np.where(varied, low, np.nan), np.where(varied, high, np.nan))

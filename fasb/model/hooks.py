@@ -30,7 +30,6 @@ class ActivationRecorder:
     all tokens.
     """
 
-    site: Site
     at: Int[Tensor, "n 2"] | None
     positions: Int[Tensor, " row"] | Int[Tensor, "row kept"] | None = None
     _seen: dict[int, Tensor] = field(default_factory=dict)
@@ -75,7 +74,7 @@ def recording(
         ModelError: a unit that the model does not have.
     """
     where = layout.site(site)
-    recorder = ActivationRecorder(where, at)
+    recorder = ActivationRecorder(at)
     units = _units_by_layer(where, at)
 
     def record(layer: int) -> Callable[[Tensor], None]:

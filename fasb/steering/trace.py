@@ -80,8 +80,7 @@ class Answers:
     As they were unsteered (with p, if tracked), what was decided, and as they are.
 
     decision: of the first time a row fired; rounds: how often it did, or how often p chose among
-    texts. decoded: tokens that a live run decodes, those it drops included. edited: what each state
-    of the answers as they are was edited with.
+    texts. decoded: tokens that a live run decodes, those it drops included.
     """
 
     before: Trace
@@ -89,26 +88,18 @@ class Answers:
     after: Trace
     rounds: Int[np.ndarray, " row"]
     decoded: Int[np.ndarray, " row"]
-    edited: Float[np.ndarray, "row state"]
 
     @classmethod
-    def once(
-        cls, before: Trace, decision: Decision, after: Trace, positions: Positions = "from_answer"
-    ) -> "Answers":
+    def once(cls, before: Trace, decision: Decision, after: Trace) -> "Answers":
         """Return the answers of a policy by which a row fires once."""
         # a live run writes up to the firing, drops down to `kept`, and writes on from there
         anew = after.length - decision.kept
-        edited = np.zeros((len(after.length), after.tokens.shape[1] + 1))
-        for row in decision.fired.nonzero()[0]:
-            active = edited_states(positions, int(decision.kept[row]))
-            edited[row, active] = decision.strength[row]
         return cls(
             before,
             decision,
             after,
             rounds=decision.fired.astype(np.int64),
             decoded=np.where(decision.fired, decision.fired_at + anew, before.length),
-            edited=edited,
         )
 
 

@@ -3,9 +3,9 @@
 In: folds, splits, questions, unsteered answers, methods with their grids. Out: `sweep.parquet` and
 `sweep_mc.parquet`, one row per fold, method, setting and phrasing:
 
-    sweep       fold, method, setting (number in the grid, whose last does not steer), k, alpha,
-                beta, s, vector (empty where they mean nothing), question, phrasing, answer,
-                n_tokens, fired, kept, strength
+    sweep       fold, method, setting (number in the grid, whose last does not steer), k, layer,
+                alpha, beta, s, after, vector (empty where they mean nothing), question,
+                phrasing, answer, n_tokens, fired, kept, strength
     sweep_mc    fold, method, setting, question, phrasing, mc1, mc2, mc3, fired (share of its
                 reference answers)
 """

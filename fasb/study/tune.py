@@ -3,8 +3,8 @@
 In: the sweep's answers with their verdicts, its multiple-choice metrics, and what the folds have
 fitted. Out: the whole grid's results, what was chosen, and the bundles of what was chosen.
 
-    grid     fold, method, setting, k, alpha, beta, s, vector, true, info, true_info (product of the
-             means), mc1, mc2, mc3, steered (share of answers), steered_mc (share of reference
+    grid     fold, method, setting, hyperparameters as in `sweep`, true, info, true_info (product of
+             the means), mc1, mc2, mc3, steered (share of answers), steered_mc (share of reference
              answers), tokens (mean length), chosen, chosen_mc2 (bool), n (phrasings)
     tuned    {"fold0": {method: {"setting", "for_mc2": hyperparameters of the chosen bundles,
              "validation": its grid row, "steers": {purpose: false where not to steer was best},
@@ -112,8 +112,8 @@ def _check(
     folds: Sequence[FittedFold], methods: Mapping[str, Method], questions: Sequence[Question]
 ) -> None:
     for name, method in methods.items():
-        tuned = method.like is None or getattr(methods.get(method.like), "like", name) is None
-        if not tuned:
+        other = methods.get(method.like) if method.like is not None else None
+        if method.like is not None and (other is None or other.like is not None):
             raise ConfigError(
                 f"methods.{name}.like: {method.like!r} is not tuned here; name a method that is"
             )

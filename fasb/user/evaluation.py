@@ -17,13 +17,12 @@ from jaxtyping import Float
 from fasb.artifacts import is_ours
 from fasb.data import table
 from fasb.data.protocol import Question, check_questions, read_questions
-from fasb.decoding.decode import answer
 from fasb.decoding.score import score_sweep
 from fasb.errors import DataError
 from fasb.extensions import find, validated
 from fasb.judges.ask import run_judge
 from fasb.metrics.answers import choice_rows, degenerate, harmed, helped, verdict
-from fasb.metrics.statistics import Panel, differences, intervals, resample
+from fasb.metrics.statistics import Panel, differences, estimate, resample
 from fasb.model.load import LoadedModel
 from fasb.settings import JudgeSettings
 from fasb.steering.bundle import Bundle
@@ -185,8 +184,7 @@ def _generated(
 ) -> tuple[dict[str, np.ndarray], tuple[dict[str, Any], ...], Float[np.ndarray, " question"]]:
     """[unsteered or steered, question] for each metric of free answers, the answers, strengths."""
     asked = ask(model, bundle, [question.text for question in questions])
-    tracked = not bundle.policy.steers_from_start
-    after = steered(model, asked, [bundle])[0] if tracked else answer(model, asked.prompts, bundle)
+    after = steered(model, asked, [bundle])[0]
     texts = [asked.texts, texts_of(model, bundle, after.after.rows())]
     fired = after.decision.fired.astype(np.float64)
     changed = np.array([float(a != b) for a, b in zip(*texts, strict=True)])
@@ -237,7 +235,7 @@ def _measures(columns: dict[str, np.ndarray], groups: Sequence[str]) -> tuple[Me
         group,
     )
     draws = resample(panel)
-    mean, change = intervals(panel, draws).value, differences(panel, draws, "unsteered")
+    mean, change = estimate(panel), differences(panel, draws, "unsteered")
     place = {name: i for i, name in enumerate(panel.columns)}
     found = []
     for name in LABELS:

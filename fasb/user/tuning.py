@@ -185,12 +185,11 @@ def _true_info(
         for kind, score in said.items()
     }
     every = dict.fromkeys(pairs, 1.0)
-    return [
-        true_info(
-            *(
-                np.array([yes.get(kind, every)[pair] for pair in enumerate(answers)])
-                for kind in ("true", "info")
-            )
-        )
-        for answers in texts
-    ]
+    values = []
+    for answers in texts:
+        shares = []
+        for kind in ("true", "info"):
+            known = yes.get(kind, every)
+            shares.append(np.array([known[pair] for pair in enumerate(answers)]))
+        values.append(true_info(*shares))
+    return values
