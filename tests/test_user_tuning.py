@@ -108,14 +108,15 @@ def test_harm_counts_controls_that_changed_and_answers_that_broke(model):
     bundle = bundle_for(model, alpha=400.0, beta=0.0)
     asked = ask(model, bundle, CONTROLS)
     (answers,) = steered(model, asked, [bundle])
-    everything = harm(model, bundle, asked, answers, np.ones(19, dtype=bool))
+    plain = surprise(model, bundle, asked.prompts, asked.before.rows())
+    everything = harm(model, bundle, asked, answers, np.ones(19, dtype=bool), plain)
     assert everything.changed > 0.5
     assert everything.reason(Limits(0.05, 1.25)) == "changed"
-    nothing = harm(model, bundle, asked, answers, np.zeros(19, dtype=bool))
+    nothing = harm(model, bundle, asked, answers, np.zeros(19, dtype=bool), plain)
     assert nothing.changed == 0
     unsteered = bundle.with_policy(when="never")
     (same,) = steered(model, asked, [unsteered])
-    quiet = harm(model, unsteered, asked, same, np.ones(19, dtype=bool))
+    quiet = harm(model, unsteered, asked, same, np.ones(19, dtype=bool), plain)
     assert (quiet.changed, quiet.degenerate, quiet.perplexity) == (0, 0, 1)
 
 

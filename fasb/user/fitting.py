@@ -11,6 +11,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -45,7 +46,7 @@ from fasb.settings import (
 from fasb.steering.bundle import Bundle
 from fasb.steering.tracker import Cosine, Tracker
 from fasb.user import steering
-from fasb.user.asking import ask, steered
+from fasb.user.asking import ask, steered, surprise
 from fasb.user.controls import controls_of
 from fasb.user.evaluation import evaluate, judge_of, questions_of
 from fasb.user.guards import Limits, harm
@@ -197,17 +198,9 @@ def bundles_of(
     bank = training.bank(Read("head", settings.read))
     fitted = fit_parts(training, recipes, bank.fingerprint)
     rows = bank.rows(training.split.validation)
-    found: dict[int, Tracker] = {}
-    bundles = []
-    for recipe in recipes:
-        bundle = fitted.bundle(recipe, {})
-        tracker = bundle.tracker
-        assert tracker is not None
-        # points share trackers; `fitted` keeps them all alive, so an id stands for one
-        if id(tracker) not in found:
-            found[id(tracker)] = calibrated(tracker, bank, rows)
-        bundles.append(replace(bundle, tracker=found[id(tracker)]))
-    return bundles
+    trackers = {key: calibrated(one, bank, rows) for key, one in fitted.trackers.items()}
+    fitted = replace(fitted, trackers=trackers)
+    return [fitted.bundle(recipe, {}) for recipe in recipes]
 
 
 def held_out(
@@ -221,7 +214,8 @@ def held_out(
     found = evaluate(model, bundle, questions, settings.judge)
     asked = ask(model, bundle, controls)
     (answers,) = steered(model, asked, [bundle])
-    done = harm(model, bundle, asked, answers, np.ones(len(controls), dtype=bool))
+    plain = surprise(model, bundle, asked.prompts, asked.before.rows())
+    done = harm(model, bundle, asked, answers, np.ones(len(controls), dtype=bool), plain)
     changed = [row for row in found.answers if row["steered"] != row["unsteered"]]
     broken = [
         row for row in changed if degenerate(row["steered"]) and not degenerate(row["unsteered"])
@@ -302,13 +296,7 @@ def training_of(
     folder: Path,
 ) -> Training:
     """Return what a method may see; banks are read into `folder` when they are asked for."""
-    banks: dict[Read, Bank] = {}
-
-    def bank(read: Read) -> Bank:
-        if read not in banks:
-            banks[read] = _bank(model, questions, read, settings, folder)
-        return banks[read]
-
+    bank = cache(lambda read: _bank(model, questions, read, settings, folder))
     seen = tuple(_of(questions, (*parts.train, *parts.validation)))
     return Training(0, parts, bank, settings, seen, lambda: model, settings.seed)
 

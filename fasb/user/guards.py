@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
 from fasb.data.protocol import Question
 from fasb.decoding.deviation import observe_all
@@ -111,19 +111,23 @@ def harm(
     asked: Answered,
     answers: Answers,
     control: Bool[np.ndarray, " answer"],
+    plain: Float[np.ndarray, " answer"],
 ) -> Harm:
-    """Return what a bundle's answers did; `control` says which are to control questions."""
+    """Return what a bundle's answers did.
+
+    control: which are to control questions. plain: `surprise` of the unsteered answers.
+    """
     fired = answers.decision.fired.nonzero()[0].tolist()
-    rows, plain = answers.after.rows(), asked.before.rows()
+    rows = answers.after.rows()
     texts = dict(zip(fired, texts_of(model, bundle, [rows[i] for i in fired]), strict=True))
     changed = [i for i in fired if texts[i] != asked.texts[i]]
     broken = [i for i in changed if degenerate(texts[i]) and not degenerate(asked.texts[i])]
     perplexity = 1.0
     if changed:
         prompts = [asked.prompts[i] for i in changed]
-        sides = [surprise(model, bundle, prompts, [of[i] for i in changed]) for of in (rows, plain)]
+        steered = surprise(model, bundle, prompts, [rows[i] for i in changed])
         # nats a token: their difference is the logarithm of the ratio of perplexities
-        perplexity = math.exp(float(sides[0].mean() - sides[1].mean()))
+        perplexity = math.exp(float(steered.mean() - plain[changed].mean()))
     share = float(control[changed].sum() / max(control.sum(), 1))
     return Harm(share, len(broken), perplexity)
 

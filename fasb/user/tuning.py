@@ -23,7 +23,7 @@ from fasb.search import Tried, best_of
 from fasb.settings import JudgeSettings
 from fasb.steering.bundle import Bundle
 from fasb.steering.trace import Answers
-from fasb.user.asking import Answered, ask, mc2_as_generated, observed, steered
+from fasb.user.asking import Answered, ask, mc2_as_generated, observed, steered, surprise
 from fasb.user.guards import Harm, Limits, harm, thresholds
 from fasb.user.steering import texts_of
 
@@ -96,7 +96,8 @@ def tried(
     bundles = [bundle for _, bundle in bounded]
     answers = steered(model, asked, bundles)
     is_control = np.arange(len(asked.texts)) < len(controls)
-    harms = [harm(model, one, asked, got, is_control) for one, got in zip(bundles, answers)]
+    plain = surprise(model, first, asked.prompts, asked.before.rows())
+    harms = [harm(model, one, asked, got, is_control, plain) for one, got in zip(bundles, answers)]
     values = _values(model, questions, bundles, answers, len(controls), judge)
     found = []
     for (point, bundle), value, got, done in zip(bounded, values, answers, harms, strict=True):

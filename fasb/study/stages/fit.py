@@ -159,18 +159,11 @@ def training_of(
     """Return what methods may see of a fold."""
     from fasb.data.splits import read_splits
     from fasb.fitting.bank import Bank
-    from fasb.fitting.reads import Read
     from fasb.fitting.training import Training
 
     split = read_splits(paths["splits"])[fold]
     files = {path.stem: path for path in paths.every("banks")}
-    banks: dict[str, Bank] = {}
-
-    def bank(read: Read) -> Bank:
-        if read.name not in banks:
-            banks[read.name] = Bank.open(files[read.name])
-        return banks[read.name]
-
+    bank = cache(lambda read: Bank.open(files[read.name]))
     # no test question reaches a method
     seen = {*split.train, *split.validation}
     own = tuple(question for question in questions if question.id in seen)
