@@ -129,8 +129,14 @@ def checked_stamp(stamp: Any) -> dict[str, Any]:
     """
     if not isinstance(stamp, dict) or not isinstance(stamp.get("digest"), str):
         raise ValueError("its stamp holds no digest")
-    if not isinstance(stamp.get("provenance"), dict):
+    provenance = stamp.get("provenance")
+    if not isinstance(provenance, dict):
         raise ValueError("its stamp holds no provenance")
+    for key in ("versions", "hardware", "inputs"):
+        if not isinstance(provenance.get(key, {}), dict):
+            raise ValueError(f"{key} in its provenance is no mapping")
+    if not isinstance(provenance.get("commit"), str | None):
+        raise ValueError("commit in its provenance is no text")
     return stamp
 
 

@@ -178,6 +178,12 @@ class Method(Section):
                 raise ConfigError(
                     f"{where}.grid.{key}: empty; give at least one value, or remove the key"
                 )
+            if key in self.settings:
+                raise ConfigError(
+                    f"{where}.settings.{key}: {self.settings[key]!r}, but its grid has {key} too, "
+                    f"which would win; set grid.{key} to the values to try, say "
+                    f"[{self.settings[key]!r}], and leave this out"
+                )
         try:
             points = self.points()
         except ConfigError as error:

@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from fasb.errors import ArtifactError, FasbError
 
@@ -91,12 +92,18 @@ def writing_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(scratch, ignore_errors=True)
 
 
-def check_out(path: Path) -> None:
+def check_out(path: Path, *inputs: Any) -> None:
     """Refuse a path to write to before the work for it begins.
 
+    inputs: what the work reads; what names no file is passed over.
+
     Raises:
-        ArtifactError: it is a folder, or nothing can be written beside it.
+        ArtifactError: it is one of the inputs, or a folder, or nothing can be written beside it.
     """
+    for one in inputs:
+        there = isinstance(one, str | Path) and Path(one).exists() and path.exists()
+        if there and path.samefile(one):
+            raise ArtifactError(f"{path}: is read by this command; write to another file")
     with contextlib.suppress(_Undo), writing(path):
         raise _Undo
 

@@ -11,6 +11,7 @@ from tiny import tiny_model
 
 import fasb.user.steering
 from fasb.cli import group
+from fasb.errors import ModelError
 from fasb.model.chat import settled
 from fasb.settings import PromptSettings
 
@@ -98,3 +99,18 @@ def test_no_input_at_all_is_the_end_too(folder):
     code = "import sys; sys.stdin = None; from fasb.cli.chat import _question; print(_question())"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout == "None\n"
+
+
+def test_a_full_context_forgets_what_was_said_and_goes_on(folder, asked, monkeypatch):
+    room = fasb.user.steering.LoadedModel.check_room
+
+    def check_room(model, rows, more, batch):
+        if max(map(len, rows)) > 60:
+            raise ModelError("the context is full")
+        room(model, rows, more, batch)
+
+    monkeypatch.setattr(fasb.user.steering.LoadedModel, "check_room", check_room)
+    found = chat(folder, "Why is the sky blue?\nHow long is a river of blue water?\nWhen?\n")
+    assert "the context is full; what was said before is forgotten" in found.stderr
+    assert len(asked[-1]) < 5
+    assert asked[-1][-1] == {"role": "user", "content": "When?"}

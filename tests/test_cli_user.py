@@ -1,10 +1,12 @@
 """The commands for one's own model and questions, as a person types them."""
 
 import json
+import shlex
 
 import pytest
 from click.testing import CliRunner
 
+from fasb.artifacts import write_json
 from fasb.cli import group
 from fasb.cli.user import opened_bundle
 from fasb.errors import BundleError, ConfigError, DataError, FasbError, ModelError
@@ -186,3 +188,65 @@ def test_a_bundle_is_refused_by_another_model(folder, tmp_path):
     with pytest.raises(BundleError, match="siblings"):
         run("steer", "--model", other, "--bundle", folder / "my.bundle", "Why?")
     assert run("steer", "--model", other, "--bundle", folder / "my.bundle", "--siblings", "Why?")
+
+
+def test_a_command_does_not_write_over_what_it_reads(folder, tmp_path):
+    table, bundle = tmp_path / "my.csv", tmp_path / "my.bundle"
+    table.write_bytes((folder / "my.csv").read_bytes())
+    bundle.write_bytes((folder / "my.bundle").read_bytes())
+    model = ("--model", folder / "model")
+    for arguments in (
+        ("fit", *model, "--data", table, "--out", table),
+        ("fit", *model, "--data", folder / "my.csv", "--controls", table, "--out", table),
+        ("steer", *model, "--bundle", bundle, "--svg", bundle, "Why?"),
+        ("export", bundle, bundle),
+    ):
+        with pytest.raises(FasbError, match="is read by this command; write to another file"):
+            run(*arguments)
+    assert table.read_bytes() == (folder / "my.csv").read_bytes()
+    assert bundle.read_bytes() == (folder / "my.bundle").read_bytes()
+
+
+@pytest.mark.parametrize("own", [{"path": "other"}, {"model": "x"}, {"dtypo": "float32"}])
+def test_settings_say_how_a_model_is_loaded_and_not_which(folder, tmp_path, own):
+    path = tmp_path / "settings.json"
+    path.write_text(json.dumps({"model": own}))
+    with pytest.raises(ConfigError, match=f"model.{min(own)}: not a setting beside --model"):
+        run("steer", *mine(folder), "--settings", path, "Why?")
+
+
+def test_a_picture_of_answers_is_of_answers_that_are_shown(folder, tmp_path):
+    with pytest.raises(ConfigError, match="leave out --json"):
+        run("steer", *mine(folder), "--svg", tmp_path / "a.svg", "--json", "Why?")
+
+
+@pytest.mark.parametrize(
+    "made_by",
+    [
+        {"model": "m\ntouch PWNED #", "data": "d"},
+        {"model": "mine"},
+        {"model": 7, "settings": "zig", "data": None},
+    ],
+)
+def test_what_a_bundle_says_of_itself_is_no_command(tmp_path, monkeypatch, made_by):
+    monkeypatch.chdir(tmp_path)
+    some_bundle(tiny_model()).save(tmp_path / "a.bundle", made_by)
+    told = CliRunner().invoke(group, ["verify", "a.bundle"], catch_exceptions=False)
+    assert (told.exit_code, told.stdout.count("\n")) == (0, 1)
+    told = CliRunner().invoke(group, ["explain", "a.bundle"])
+    assert told.exception is None or isinstance(told.exception, FasbError)
+    first, *commands = told.stdout.splitlines()
+    assert first.startswith("# a.bundle: ")
+    assert not any(line.startswith("touch") for line in shlex.join(commands).splitlines())
+    assert len(commands) == (2 if "\n" in str(made_by["model"]) else 0)
+
+
+@pytest.mark.parametrize("key", ["versions", "hardware", "inputs"])
+def test_provenance_of_another_form_is_one_line(tmp_path, key):
+    write_json(tmp_path / "x.json", 3)
+    document = json.loads((tmp_path / "x.json").read_text())
+    document["provenance"][key] = ["x"]
+    (tmp_path / "x.json").write_text(json.dumps(document))
+    told = CliRunner().invoke(group, ["verify", str(tmp_path / "x.json")], catch_exceptions=False)
+    assert told.exit_code == 2
+    assert f"{key} in its provenance is no mapping" in told.stderr

@@ -9,6 +9,7 @@ from tiny import tiny_questions
 from fasb.artifacts import write_parquet
 from fasb.data.protocol import plain_text, read_questions, write_questions
 from fasb.errors import ArtifactError, DataError
+from tests.unchecked import unchecked
 
 QUESTIONS = tiny_questions(4)
 
@@ -67,3 +68,23 @@ def test_other_texts_stay_apart():
     assert plain_text("What\u2032s \u00abit\u00bb \u2013 e\u0301?") == plain_text(
         'What\'s "it" - \xe9?'
     )
+
+
+def test_questions_made_by_hand_are_of_texts_and_contradict_nothing():
+    # in a process of its own, as the tests' type checker would refuse the first three
+    said = unchecked(
+        "from fasb.data.protocol import Question, check_questions\n"
+        "from fasb.errors import DataError\n"
+        "one = dict(id='1', text='a', true=('Yes',), false=('No',), best='Yes', group='1')\n"
+        "wrong = [{'true': 'Yes'}, {'false': (1, 2)}, {'false': ('Yes', 'No')}]\n"
+        "for given in [[5], *([Question(**{**one, **changes})] for changes in wrong)]:\n"
+        "    try:\n"
+        "        print('taken', check_questions(given, 'mine'))\n"
+        "    except DataError as error:\n"
+        "        print(error)\n"
+    )
+    other, *texts, both = said.splitlines()
+    assert "5 is no question; give fasb.Question" in other
+    assert len(texts) == 2
+    assert all("give texts in a tuple or list" in line for line in texts)
+    assert "'Yes' is a true and a false answer of '1'" in both

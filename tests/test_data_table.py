@@ -222,3 +222,25 @@ def test_a_question_written_twice_is_one_group_and_one_key(tmp_path):
     questions = load(write(tmp_path, f"question,true,false\n{rows}"))
     assert [question.group for question in questions] == ["what is it?"] * 3 + ["who?"]
     assert len({question.key for question in questions}) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "message"),
+    [
+        ('{"question": ["a", "b"], "true": "c", "false": "d"}', "my.jsonl", "give one text"),
+        ("question,true,false\nWhy?,\"['b', 'd']\",c\n", "my.csv", "a list written as text"),
+        ('question,true,false\nWhy?,"[""b"",""d""]",c\n', "my.csv", "a list written as text"),
+        ("question,true,false,best\nWhy?,b;d,c,b;d\n", "my.csv", "is several answers"),
+        (
+            '{"question": "a", "true": "b", "false": "c"}\n'
+            '{"question": "d", "true": "e", "fales": "f"}',
+            "my.jsonl",
+            "row 2 has 'fales' and no 'false'",
+        ),
+        ("question,true,false,ID\nWhy?,b,c,7\n", "my.csv", "column 'ID' is not read"),
+        ('question,true,false\nWhy?, "b", c\n', "my.csv", "remove the space behind the comma"),
+    ],
+)
+def test_what_would_be_read_as_something_else_is_refused(tmp_path, text, name, message):
+    with pytest.raises(DataError, match=message):
+        load(write(tmp_path, text, name))

@@ -40,3 +40,9 @@ def test_what_was_left_out_of_a_grid_is_no_edge_of_what_was_tried():
     assert set(values["k"]) == {4, 12}
     assert at_edge({"k": 4, "alpha": 2, "s": 5}, values) == []
     assert at_edge({"k": 12, "alpha": 5, "s": 5}, values) == ["alpha"]
+
+
+def test_a_setting_that_its_grid_would_override_is_refused():
+    method = Method(use="head_vectors", settings={"alpha": 3}, grid={"alpha": [1, 2]})
+    with pytest.raises(ConfigError, match=r"methods.m.settings.alpha: 3, but its grid has alpha"):
+        method.check(StageSettings(), "methods.m")

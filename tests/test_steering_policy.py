@@ -7,6 +7,7 @@ from fasb.errors import ConfigError
 from fasb.steering.decide import decide, decide_choice, highest_judged
 from fasb.steering.policy import Policy
 from fasb.steering.trace import EOS, LIMIT, OPEN, Trace
+from tests.unchecked import unchecked
 
 N = 50
 REFERENCE = Policy(alpha=60.0, beta=0.4, s=10, judged="previous")
@@ -240,3 +241,34 @@ def test_an_answer_fires_if_and_only_if_its_highest_judged_p_exceeds_beta(judged
         assert np.array_equal(fired, highest > beta)
     with pytest.raises(ValueError, match="observe"):
         highest_judged(replace(trace, p=None), policy)
+
+
+WRONG = [
+    {"adaptive": "false"},
+    {"judged": "newes"},
+    {"when": "allways"},
+    {"s": 2.5},
+    {"s": True},
+    {"alpha": "5"},
+    {"alpha": True},
+    {"beta": None},
+    {"backtrack": "no"},
+]
+
+
+def test_a_value_of_another_type_is_refused_and_numbers_of_numpy_are_numbers():
+    # in a process of its own, as the tests' type checker would refuse them first
+    said = unchecked(
+        "import numpy as np\n"
+        "from fasb.errors import ConfigError\n"
+        "from fasb.steering.policy import Policy\n"
+        f"for changes in {WRONG}:\n"
+        "    try:\n"
+        "        print('taken', Policy(**changes))\n"
+        "    except ConfigError as error:\n"
+        "        print(error)\n"
+        "print(Policy(alpha=np.float32(2), s=np.int64(3), safe=None, release=0).s)\n"
+    )
+    *refused, taken = said.splitlines()
+    assert [line.partition(":")[0] for line in refused] == [f"policy.{min(one)}" for one in WRONG]
+    assert taken == "3"

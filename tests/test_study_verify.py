@@ -11,7 +11,7 @@ from fasb.artifacts import write_json, write_tensors
 from fasb.cli import group
 from fasb.errors import ArtifactError
 from fasb.study import config
-from fasb.study.jobs import run_job, write_study
+from fasb.study.jobs import job, read_study, run_job, write_study
 from fasb.study.stage import differences
 from fasb.study.verify import verify_folder
 
@@ -62,7 +62,7 @@ def test_whole_and_fresh_files_have_no_finding_and_unmade_ones_are_missing(folde
     assert (one.told, one.wrong) == ("missing; run 'fasb run metrics llama/own/seed0'", True)
     code, stdout, stderr = fasb("verify", "results")
     assert code == 2
-    assert stdout.endswith("files are damaged, stale or missing\n")
+    assert "files are damaged, stale or missing; pictures" in stdout
     assert all(": missing; run " in line for line in stderr.splitlines())
 
 
@@ -80,6 +80,18 @@ def test_a_changed_input_makes_stale_what_was_made_of_it(folder):
     run_job("questions", "own")
     (one,) = found_of(SPLITS)
     assert one.told.startswith(f"stale: {QUESTIONS} is another than it was made of; run ")
+
+
+def test_an_edited_table_makes_its_questions_stale_and_their_job_another(folder):
+    before = job(read_study(), "questions", "own").key
+    write_table(folder, "Whose?")
+    assert job(read_study(), "questions", "own").key != before
+    (one,) = found_of(QUESTIONS)
+    assert one.told == "stale: files.my.csv changed; run 'fasb run questions own' again"
+    with pytest.raises(ArtifactError, match="another files.my.csv than the study has now"):
+        run_job("splits", "llama/own/seed0")
+    (folder / "my.csv").unlink()
+    assert job(read_study(), "questions", "own").key != before
 
 
 def test_a_job_refuses_an_input_that_was_made_with_other_settings(folder):

@@ -14,6 +14,7 @@ from fasb.steering.tracker import Cosine, Logistic
 from fasb.user.evaluation import as_table, questions_of
 from fasb.user.report import report
 from tests.tiny import tiny_checkpoint, tiny_model
+from tests.unchecked import unchecked
 
 WORDS = (
     "slate",
@@ -328,3 +329,44 @@ def test_public_names_are_those_of_the_readme():
     assert len(fasb.__all__) == 12
     with pytest.raises(AttributeError, match=r"no attribute 'fitt'; public names: load"):
         _ = fasb.fitt
+
+
+@pytest.mark.parametrize("given", [{"dtype": "bfloat16"}, {"device": "cuda"}, {"nonsense": 3}])
+def test_a_model_in_memory_takes_no_settings(model, given):
+    for one, more in ((model, ()), (model.model, (model.tokenizer,))):
+        with pytest.raises(ConfigError, match=f"model.{min(given)}: the model is in memory"):
+            fasb.load(one, *more, **given)
+
+
+def test_fit_loads_a_model_that_is_named_as_its_settings_say(tmp_path):
+    tiny_checkpoint(tmp_path / "model")
+    with pytest.raises(ConfigError, match=r"model.dtype"):
+        fasb.fit(tmp_path / "model", QUESTIONS, {**SETTINGS, "model": {"dtype": "zig"}})
+
+
+def test_one_message_is_a_conversation_and_what_is_no_question_is_refused():
+    # in a process of its own, as the tests' type checker would refuse them first
+    said = unchecked(
+        "from fasb.errors import DataError\n"
+        "from fasb.user.steering import _each\n"
+        "message = {'role': 'user', 'content': 'Why?'}\n"
+        "assert _each(message) == _each([message]) == _each([[message]]) == [[message]]\n"
+        "for wrong in (5, [5], [None], b'Why?', ['Why?', 3]):\n"
+        "    try:\n"
+        "        print('taken', _each(wrong))\n"
+        "    except DataError as error:\n"
+        "        print(error)\n"
+    )
+    lines = said.splitlines()
+    assert len(lines) == 5
+    assert all("is no question; give texts" in line for line in lines)
+
+
+def test_bytes_that_are_no_text_are_one_line(model):
+    with pytest.raises(DataError, match="bytes that are not UTF-8"):
+        fasb.steer(model, bundle_for(model), "caf\udce9?")
+
+
+def test_another_policy_has_no_other_keys(model):
+    with pytest.raises(ConfigError, match=r"policy.alhpa: unknown key; did you mean 'alpha'"):
+        bundle_for(model).with_policy(alhpa=3.0)

@@ -4,6 +4,7 @@ Commands are imported when they are called, so that `fasb --help` needs no torch
 """
 
 import importlib
+import io
 import os
 import sys
 
@@ -59,6 +60,10 @@ def main() -> None:
     # less time (docs/benchmarks.md); what somebody has set stands
     if "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:
         os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+    # what a terminal's encoding lacks is shown as `?`; an answer is not lost for it
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     # click by itself would print errors and end the process before `guarded` sees them; `--debug`
     # is looked for by hand, as an error in the options comes before they are parsed
     sys.exit(guarded(lambda: group(standalone_mode=False), "--debug" in sys.argv))

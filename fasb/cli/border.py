@@ -63,7 +63,7 @@ def line_of(error: Exception) -> str | None:
 
 def _unexpected(error: Exception) -> str:
     """Keep the traceback, and return the line that says where."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, UnicodeError):
         log = _write_log("".join(traceback.format_exception(error)))
         return (
             f"fasb: {_first_line(error)}: this is a fault of the program; please report it with "
@@ -79,7 +79,9 @@ def _write_log(text: str) -> Path:
     folder = LOGS if LOGS.is_dir() and os.access(LOGS, os.W_OK) else Path(tempfile.gettempdir())
     log = folder / name
     head = [f"{key}: {value}" for key, value in surroundings().items()]
-    log.write_text("\n".join([shlex.join(sys.argv), *head, text]), encoding="utf-8")
+    written = "\n".join([shlex.join(sys.argv), *head, text])
+    # arguments may hold bytes that are no text
+    log.write_text(written, encoding="utf-8", errors="backslashreplace")
     return log
 
 

@@ -14,7 +14,7 @@ from fasb.cli.user import (
     model_options,
     opened_bundle,
 )
-from fasb.errors import DataError
+from fasb.errors import DataError, ModelError
 
 QUIT = "/quit"
 
@@ -49,7 +49,14 @@ def chat_command(model: str, settings: dict[str, Any], siblings: bool, **options
         click.echo("plain prompt: every question stands alone", err=True)
     while (question := _question()) is not None:
         said.append({"role": "user", "content": question})
-        (prompt,) = prompts_of(answering, known, [said])
+        try:
+            (prompt,) = prompts_of(answering, known, [said])
+        except ModelError as error:
+            if len(said) == 1:
+                raise
+            click.echo(f"{error}; what was said before is forgotten", err=True)
+            said = said[-1:]
+            (prompt,) = prompts_of(answering, known, [said])
         try:
             page = show(console, question, stream(answering, prompt, known), beta)
         except KeyboardInterrupt:

@@ -18,7 +18,13 @@ def sweep_command() -> None:
 
 
 @sweep_command.command("show", epilog="Example: fasb sweep show --best 5")
-@click.option("--best", default=3, show_default=True, help="Settings shown of each method.")
+@click.option(
+    "--best",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    help="Settings shown of each method.",
+)
 def show_command(best: int) -> None:
     """Print methods, best settings, and what results hang on, for every finished cell.
 

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from fasb.cli.options import read_settings
-from fasb.errors import BundleError, ConfigError
+from fasb.errors import BundleError, ConfigError, did_you_mean
 
 
 def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -90,7 +90,7 @@ def fit_command(model: str, settings: dict[str, Any], data: Path, out: Path, **g
     from fasb.user.report import report
     from fasb.wholefiles import check_out
 
-    check_out(out)
+    check_out(out, data, given["controls"], settings.get("controls"))
     if given["judge"] is not None:
         given["judge"] = {"use": given["judge"]}
     settings = _merged(settings, {key: value for key, value in given.items() if value is not None})
@@ -133,7 +133,9 @@ def steer_command(
     check_keys(settings, "model")
     bundle = opened_bundle(options)  # before a model is loaded
     if options["svg"] is not None:
-        check_out(options["svg"])
+        if options["as_json"]:
+            raise ConfigError("--svg: draws answers as they are shown; leave out --json")
+        check_out(options["svg"], options["bundle"])
     loaded = load_named(model, settings)
     attach(loaded, bundle, options["siblings"])
     beta, console, pages = bundle.policy.beta, Console(), []
@@ -217,7 +219,7 @@ def export_command(bundle: Path, file: Path) -> None:
     from fasb.user.exporting import export
     from fasb.wholefiles import check_out
 
-    check_out(file)
+    check_out(file, bundle)
     export(Bundle.load(bundle), file)
     click.echo(f"{file}: written; tracker and policy stay behind", err=True)
 
@@ -297,12 +299,19 @@ def opened_bundle(options: dict[str, Any]) -> Any:
 
 def load_named(model: str, settings: dict[str, Any]) -> Any:
     """Return the model of a command line, loaded as its settings say."""
+    from fasb.settings import ModelSettings
     from fasb.user.steering import load
 
     own = settings.get("model", {})
     if not isinstance(own, dict):
         raise ConfigError(
             f"--settings: model: not a mapping, got {own!r}; give keys such as dtype and device"
+        )
+    unknown = [key for key in own if key == "path" or key not in ModelSettings.model_fields]
+    if unknown:
+        raise ConfigError(
+            f"--settings: model.{unknown[0]}: not a setting beside --model; "
+            f"{did_you_mean(unknown[0], set(ModelSettings.model_fields) - {'path'})}"
         )
     return load(model, **own)
 

@@ -38,7 +38,8 @@ def _verify_file(file: Path) -> int:
     except ArtifactError as error:
         click.echo(str(error), err=True)
         return 1
-    click.echo(f"{file}: ok, {stamp['digest'][:12]}, {_provenance(stamp['provenance'])}")
+    known = f"{file}: ok, {stamp['digest'][:12]}, {_provenance(stamp['provenance'])}"
+    click.echo(_one_line(known))
     return 0
 
 
@@ -50,6 +51,7 @@ def _verify_folder(root: Path) -> int:
         click.echo(f"{one.path}: {one.told}", err=one.wrong)
     wrong = len({one.path for one in found if one.wrong})
     said = f"{wrong} files are damaged, stale or missing" if wrong else "every file is ok"
+    said += "; pictures, tables and the report hold no checksum and were looked for alone"
     click.echo(f"{root}: {said}")
     return wrong
 
@@ -69,8 +71,9 @@ def explain_command(file: Path) -> None:
     if file.suffix in (".bundle", *SEALED):
         stamp = stamp_of(file)
         made_by = stamp["provenance"]
-        click.echo(f"# {file}: {stamp['digest'][:12]}, {_provenance(made_by)}")
-    for line in _fit_lines(file, made_by) if "model" in made_by else _study_lines(file, made_by):
+        click.echo(_one_line(f"# {file}: {stamp['digest'][:12]}, {_provenance(made_by)}"))
+    by_fit = all(isinstance(made_by.get(key), str) for key in ("model", "data"))
+    for line in _fit_lines(file, made_by) if by_fit else _study_lines(file, made_by):
         click.echo(line)
 
 
@@ -87,10 +90,18 @@ def crate_command(folder: Path) -> None:
     click.echo(str(write_crate(folder)))
 
 
+def _one_line(text: str) -> str:
+    """Return text that holds what a file says of itself as one line: it may hold anything."""
+    from fasb.study.escaping import without_controls
+
+    return without_controls(" ".join(text.split()))
+
+
 def _fit_lines(file: Path, made_by: dict[str, Any]) -> list[str]:
     """Return the command of a bundle that `fasb fit` wrote."""
     command = ["fasb", "fit", "--model", made_by["model"], "--data", made_by["data"]]
-    settings = made_by.get("settings") or {}
+    settings = made_by.get("settings")
+    settings = settings if isinstance(settings, dict) else {}
     more = ["--settings", json.dumps(settings, sort_keys=True)] if settings else []
     return [shlex.join([*command, "--out", str(file), *more])]
 
@@ -99,7 +110,8 @@ def _study_lines(file: Path, made_by: dict[str, Any]) -> list[str]:
     from fasb.study.jobs import read_study
     from fasb.study.verify import RESULTS, chain, inputs_of
 
-    lines = [f"#   {name} {told or 'as it was'}" for name, told in inputs_of(RESULTS, made_by)]
+    inputs = inputs_of(RESULTS, made_by)
+    lines = ["#   " + _one_line(f"{name} {told or 'as it was'}") for name, told in inputs]
     if not file.resolve().is_relative_to(Path.cwd()):
         raise ConfigError(f"{file}: not in this folder; change to where ./study runs")
     name = str(file.resolve().relative_to(Path.cwd()))

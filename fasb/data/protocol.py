@@ -140,13 +140,14 @@ def check_questions(questions: Sequence[Question], where: str) -> None:
     """Refuse questions that later stages cannot use.
 
     Raises:
-        DataError: none at all, an id twice, no true answer, or a best answer that is not a true
-            one.
+        DataError: none at all, something else than texts, an id twice, no true answer, a best
+            answer that is not a true one, or an answer that is both true and false.
     """
     if not questions:
         raise DataError(f"{where}: no questions; check the file and its columns")
     seen: set[str] = set()
     for question in questions:
+        _check_texts(question, where)
         if question.id in seen:
             raise DataError(
                 f"{where}: question id {question.id!r} appears twice; ids must be unique"
@@ -164,6 +165,25 @@ def check_questions(questions: Sequence[Question], where: str) -> None:
             raise DataError(
                 f"{where}: best answer of {question.id!r} is not among its true ones; add it there"
             )
+
+
+def _check_texts(question: Question, where: str) -> None:
+    """Refuse what is no question of texts, or contradicts itself."""
+    if not isinstance(question, Question):
+        raise DataError(f"{where}: {question!r} is no question; give fasb.Question")
+    for name in LISTS:
+        given = getattr(question, name)
+        # a text is a sequence too, of its characters
+        if isinstance(given, str) or not all(isinstance(one, str) for one in given):
+            raise DataError(
+                f"{where}: {name} of question {question.id!r} is {given!r}; give texts in a tuple "
+                "or list"
+            )
+    if both := set(question.true) & set(question.false):
+        raise DataError(
+            f"{where}: {min(both)!r} is a true and a false answer of {question.id!r}; remove one "
+            "of them"
+        )
 
 
 def write_questions(path: Path, questions: Sequence[Question], made_by: dict[str, object]) -> None:

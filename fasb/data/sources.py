@@ -92,13 +92,37 @@ def origin(module: Any, source: Any) -> dict[str, Any]:
     located = _located(source, wanted)
     folder = next(iter(located.values()))[0]
     sums = {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        path.relative_to(folder).as_posix(): _sha256(path)
         for _, found in located.values()
         for path in found
     }
     if source.path is not None:
         return {"path": str(folder), "files": sums}
     return {"hub": source.hub, "revision": folder.name, "files": sums}
+
+
+def digests(module: Any, settings: Any) -> dict[str, str]:
+    """Return the SHA-256 of each local file that a module reads, by its name.
+
+    Its module says which, by `local_files(settings)`; of a published set they are those of `path`.
+    Empty where they are the hub's, whose commit the settings name, and where one is missing: who
+    reads it says so.
+    """
+    try:
+        if hasattr(module, "local_files"):
+            found = {path.name: _sha256(path) for path in module.local_files(settings)}
+        elif getattr(settings, "path", None) is not None:
+            found = origin(module, settings).get("files", {})
+        else:
+            found = {}
+    except (DataError, OSError):
+        return {}
+    return found
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _located(

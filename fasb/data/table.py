@@ -9,7 +9,9 @@ order. Knows no model and no prompt.
 """
 
 import logging
+import re
 from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,8 @@ ALIASES = {"true": "wanted", "false": "unwanted"}
 
 SEPARATOR = ";"
 """Between answers where none is set."""
+_LIST = re.compile(r"""\[\s*(['"]).*\1\s*\]""", re.DOTALL)
+"""A list of texts as Python, pandas and JSON write it."""
 
 
 class Settings(Section):
@@ -42,6 +46,11 @@ class Settings(Section):
         description="Between the answers of one field; null: a field is one answer. Unset: ; unless"
         " it may stand within a sentence, and that fields were split is said",
     )
+
+
+def local_files(settings: Settings) -> list[Path]:
+    """Return the file: when it changes, its questions are read again."""
+    return [Path(settings.path)]
 
 
 def load(settings: Settings) -> list[Question]:
@@ -60,8 +69,9 @@ def load(settings: Settings) -> list[Question]:
     questions = [
         _question(row, number, settings, splitter) for number, row in enumerate(rows, start=1)
     ]
+    if questions:
+        _check_classes(questions, settings)
     check_questions(questions, settings.path)
-    _check_classes(questions, settings)
     splitter.tell()
     return questions
 
@@ -92,7 +102,7 @@ def _check_columns(settings: Settings, columns: list[str]) -> None:
     Raises:
         DataError: naming the column.
     """
-    for name in (settings.question, settings.true, settings.false, "best", "group"):
+    for name in (settings.question, settings.true, settings.false, "best", "group", "id"):
         for column in columns:
             if column != name and plain_text(column) == plain_text(name):
                 raise DataError(
@@ -114,17 +124,19 @@ class Splitter:
         Raises:
             DataError: the separator is not set, and may be part of a sentence.
         """
-        if isinstance(value, Iterable) and not isinstance(value, str | bytes | dict):
-            parts = [_text(part) for part in value]
-        elif self.separator is None:
-            parts = [_text(value)]
-        else:
-            parts = [part.strip() for part in _text(value).split(self.separator or SEPARATOR)]
-        parts = [part for part in parts if plain_text(part)]
+        parts = [part for part in self.parts(value) if plain_text(part)]
         if self.separator == "" and isinstance(value, str) and len(parts) > 1:
             self._check_sentence(parts, value, where)
             self.split.append(value)
         return tuple(dict.fromkeys(parts))
+
+    def parts(self, value: Any) -> list[str]:
+        """Return what a field, or each text of a list, falls into."""
+        if isinstance(value, Iterable) and not isinstance(value, str | bytes | dict):
+            return [_text(part) for part in value]
+        if self.separator is None:
+            return [_text(value)]
+        return [part.strip() for part in _text(value).split(self.separator or SEPARATOR)]
 
     def _check_sentence(self, parts: list[str], value: str, where: str) -> None:
         """Refuse "Yes; it is.": it begins with a capital and goes on without one."""
@@ -145,9 +157,10 @@ class Splitter:
 
 
 def _question(row: dict[str, Any], number: int, settings: Settings, splitter: Splitter) -> Question:
-    for column in (settings.question, settings.true, settings.false):
+    _check_keys(row, number, settings)
+    for column in (settings.true, settings.false):
         _check_field(row.get(column), f"{settings.path}: row {number}, {column!r}")
-    for column in ("id", "group", "best"):
+    for column in (settings.question, "id", "group", "best"):
         _check_field(row.get(column), f"{settings.path}: row {number}, {column!r}", lists=False)
     text = _text(row.get(settings.question))
     true = splitter.answers(row.get(settings.true), f"row {number}, {settings.true!r}")
@@ -160,6 +173,11 @@ def _question(row: dict[str, Any], number: int, settings: Settings, splitter: Sp
             )
     # a best answer that is in no list is a true one all the same
     best = _text(row.get("best")) or true[0]
+    if best not in true and len(splitter.parts(best)) > 1:
+        raise DataError(
+            f"{settings.path}: row {number}, 'best': {best!r} is several answers; give the best "
+            "of them, or set separator to null if each field is one answer"
+        )
     return Question(
         id=_text(row.get("id")) or str(number),
         text=text,
@@ -197,17 +215,43 @@ def _check_classes(questions: list[Question], settings: Settings) -> None:
                 )
 
 
+def _check_keys(row: dict[str, Any], number: int, settings: Settings) -> None:
+    """Refuse a row of JSONL that has "fales" where others have "false": it would be read as empty.
+
+    Raises:
+        DataError: naming row and key.
+    """
+    for name in (settings.question, settings.true, settings.false):
+        close = [] if name in row else get_close_matches(name, row, n=1, cutoff=0.75)
+        if close:
+            raise DataError(
+                f"{settings.path}: row {number} has {close[0]!r} and no {name!r}; correct the key, "
+                "or call it something else"
+            )
+
+
 def _check_field(value: Any, where: str, lists: bool = True) -> None:
     """Refuse what is neither a text, a number, nothing, nor, with `lists`, a list of these.
 
     Raises:
-        DataError: it is something else, such as the label true itself.
+        DataError: it is something else, such as the label true itself; or a text that is a list or
+            a quotation as another program writes them, which would be read as one answer.
     """
     parts = value if isinstance(value, list) and lists else [value]
     for part in parts:
         if isinstance(part, bool) or not isinstance(part, str | int | float | None):
             remedy = "give texts, or a list of texts" if lists else "give one text"
             raise DataError(f"{where}: {part!r} is no text; {remedy}")
+        if isinstance(part, str) and _LIST.fullmatch(part.strip()):
+            raise DataError(
+                f"{where}: {part!r} is a list written as text; put a separator between its texts, "
+                "or write JSONL or Parquet, which know lists"
+            )
+        if isinstance(part, str) and part.startswith(' "'):
+            raise DataError(
+                f"{where}: {part!r} is a space and a quotation mark; remove the space behind the "
+                "comma, so that the quotation marks are no part of the text"
+            )
 
 
 def _text(value: Any) -> str:

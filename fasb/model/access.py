@@ -21,6 +21,8 @@ from fasb.errors import FasbError, ModelError
 from fasb.settings import ModelSettings
 
 GB = 1e9
+DEVICES = ("cpu", "cuda", "mps", "xpu", "auto")
+"""Kinds of device that torch may have and models run on; `auto` is for accelerate to spread."""
 GGUF = ".gguf"
 """Ending of the files of llama.cpp, which are read and dequantised."""
 MOST_LAYERS = 10_000
@@ -131,8 +133,14 @@ def check_device(settings: ModelSettings) -> None:
     """Refuse a device that is not there.
 
     Raises:
-        ModelError: CUDA is asked for, and none is visible.
+        ModelError: CUDA is asked for, and none is visible; or there is no such kind of device.
     """
+    kind = settings.device.partition(":")[0]
+    if kind not in DEVICES:
+        raise ModelError(
+            f"device: {settings.device!r} is none that models run on; set one of "
+            f"{', '.join(DEVICES)}"
+        )
     if settings.device.startswith("cuda") and not torch.cuda.is_available():
         raise ModelError(
             f"device: {settings.device}, but no CUDA device is visible; set device: cpu or start "

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from fasb.errors import ModelError
+from fasb.errors import DataError, ModelError
 from fasb.extensions import validated
 from fasb.model.access import (
     GB,
@@ -83,8 +83,7 @@ class LoadedModel:
         if not self.tokenizer.is_fast:
             raise ModelError(
                 f"{self.settings.path}: its tokenizer gives no character offsets; install its fast "
-                "tokenizer, "
-                "or set scoring.span: released"
+                "tokenizer, or set scoring.span: released"
             )
         return self._encoded([text], True, special)[0]
 
@@ -128,9 +127,8 @@ class LoadedModel:
         if context is not None and longest > context:
             raise ModelError(
                 f"{self.settings.path}: the longest text has {longest:,} tokens, its answer "
-                "included, but the "
-                f"model's context is {context:,}; shorten prompt.prefix or the questions, or "
-                "choose another model"
+                f"included, but the model's context is {context:,}; shorten prompt.prefix or the "
+                "questions, or choose another model"
             )
         n_rows = min(batch if self.device.type == "cpu" else 1, len(rows))
         need = cache_bytes(self.model.config, n_rows * longest, self.model.dtype)
@@ -138,10 +136,8 @@ class LoadedModel:
         if need > have:
             raise ModelError(
                 f"{self.settings.path}: {n_rows} x {longest:,} tokens take {need / GB:.1f} GB of "
-                "keys and "
-                f"values, but {self.settings.device} has {have / GB:.1f} GB free; lower `batch` in "
-                "decoding, scoring "
-                "and activations, or shorten the texts"
+                f"keys and values, but {self.settings.device} has {have / GB:.1f} GB free; lower "
+                "`batch` in decoding, scoring and activations, or shorten the texts"
             )
 
     def _encoded(
@@ -149,6 +145,11 @@ class LoadedModel:
     ) -> list[tuple[list[int], list[tuple[int, int]]]]:
         if not texts:
             return []
+        try:
+            "".join(texts).encode()
+        except UnicodeEncodeError as error:
+            around = error.object[max(error.start - 20, 0) : error.end]
+            raise DataError(f"{around!r}: bytes that are not UTF-8; correct the text") from None
         found = self.tokenizer(
             list(texts),
             add_special_tokens=special,
@@ -161,8 +162,7 @@ class LoadedModel:
             if max(tokens, default=0) >= n_known:
                 raise ModelError(
                     f"{self.settings.path}: the tokenizer gives token {max(tokens):,}, but the "
-                    "model knows "
-                    f"{n_known:,}; give the tokenizer that belongs to it"
+                    f"model knows {n_known:,}; give the tokenizer that belongs to it"
                 )
             spans = found["offset_mapping"][i] if offsets else [(0, 0)] * len(tokens)
             # where none is added, as in a chat's text, an end is the text's own
@@ -366,8 +366,7 @@ def _check_tokenizer(tokenizer: Any, model: Any, name: str) -> None:
     if tokenizer.vocab_size > rows:
         raise ModelError(
             f"{name}: its tokenizer has {tokenizer.vocab_size:,} tokens, but the model knows "
-            f"{rows:,}; "
-            "give the tokenizer that belongs to it"
+            f"{rows:,}; give the tokenizer that belongs to it"
         )
 
 

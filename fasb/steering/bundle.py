@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from fasb.artifacts import read_tensors, write_tensors
-from fasb.errors import BundleError, FasbError
+from fasb.errors import BundleError, ConfigError, FasbError, did_you_mean
 from fasb.extensions import validated
 from fasb.provenance import content_hash
 from fasb.settings import DecodingSettings, Positions, PromptSettings, ScoringSettings
@@ -144,7 +144,14 @@ class Bundle:
         """Return the same bundle under another threshold, strength or step back.
 
         What was measured under the old policy is no longer claimed.
+
+        Raises:
+            ConfigError: there is no such field, or its value is of another type or out of range.
         """
+        known = [field.name for field in fields(Policy)]
+        for key in changes:
+            if key not in known:
+                raise ConfigError(f"policy.{key}: unknown key; {did_you_mean(key, known)}")
         about = {key: value for key, value in (self.about or {}).items() if key not in MEASURED}
         return replace(self, policy=replace(self.policy, **changes), about=about)
 

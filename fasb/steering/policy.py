@@ -5,7 +5,8 @@ and side effects all ask it. `steering/decide.py` replays a whole trace through 
 """
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from numbers import Integral, Real
+from typing import Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -15,6 +16,14 @@ from fasb.errors import ConfigError
 When = Literal["never", "always", "prompt", "token", "oracle"]
 STRONGEST, MOST_TOKENS, MOST_BACKTRACKS, MOST_ANSWERS = 10**6, 10**6, 1000, 1000
 """What a policy takes at most; each step back costs a forward pass over what it dropped."""
+
+
+TYPES: dict[type, tuple[tuple[str, ...], str]] = {
+    Real: (("alpha", "beta", "resample", "guide", "safe", "release"), "a number"),
+    Integral: (("s", "after", "best_of", "among", "backtracks"), "a whole number"),
+    bool: (("adaptive", "backtrack", "abstain", "reestimate"), "true or false"),
+}
+"""What each field of a policy is, beside `when` and `judged`, and how that is called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +68,7 @@ class Policy:
     release: float | None = None
 
     def __post_init__(self) -> None:
+        self._check_types()
         if not 1 <= self.s <= MOST_TOKENS:
             raise ConfigError(
                 f"policy.s: {self.s}, but at least one token must be dropped; set s between 1 and "
@@ -86,6 +96,23 @@ class Policy:
                 )
         self._check_once()
         self._check_choosing()
+
+    def _check_types(self) -> None:
+        """Refuse "false" for False, or 2.5 tokens: they would be read as something else."""
+        for kind, (keys, said) in TYPES.items():
+            for key in keys:
+                value = getattr(self, key)
+                # True is a number to Python, and no number here
+                is_bool = isinstance(value, bool)
+                if value is None and key in ("safe", "release"):
+                    continue
+                if not isinstance(value, kind) or is_bool != (kind is bool):
+                    raise ConfigError(f"policy.{key}: {value!r} is not {said}; correct it")
+        for key, known in (("when", get_args(When)), ("judged", ("newest", "previous"))):
+            if getattr(self, key) not in known:
+                raise ConfigError(
+                    f"policy.{key}: {getattr(self, key)!r}; give one of {', '.join(known)}"
+                )
 
     def _check_once(self) -> None:
         """Refuse what is only for policies that look at the unsteered answer alone, or at none."""

@@ -188,9 +188,8 @@ def read_preset(name: str) -> dict[str, dict[str, Any]]:
     Raises:
         ConfigError: there is no such preset.
     """
-    path = PRESETS / f"{name}.yaml"
-    if not path.is_file():
-        known = [file.stem for file in PRESETS.iterdir()]
+    path, known = PRESETS / f"{name}.yaml", [file.stem for file in PRESETS.iterdir()]
+    if name not in known:
         raise ConfigError(f"preset: {name!r} does not exist; {did_you_mean(name, known)}")
     return _given(
         validated(

@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from fasb.extensions import code_hash
+from fasb.extensions import code_hash, find, settings_of
 from fasb.study import cells
 from fasb.study.config import Study
 
@@ -234,6 +234,13 @@ def model_settings(study: Study, model: str) -> dict[str, Any]:
 def extension(package: str, use: str, settings: dict[str, Any]) -> dict[str, Any]:
     """Return an extension file's name, its hash and its settings."""
     return {"use": use, "code": code_hash(package, use), "settings": settings}
+
+
+def digests_of(load: str, settings: dict[str, Any]) -> dict[str, str]:
+    """Return the content of the local files that a dataset is read from: a table may be edited."""
+    from fasb.data.sources import digests
+
+    return digests(find("data", load), settings_of("data", load, settings, load))
 
 
 @cache

@@ -53,6 +53,8 @@ def verify_folder(root: Path) -> Iterator[Finding]:
         path = root / Path(name).relative_to(RESULTS)
         if not path.exists():
             yield Finding(path, f"missing; run '{maker.command}'")
+        elif Path(name).suffix and not path.is_file():
+            yield Finding(path, f"no file; remove it and run '{maker.command}'")
 
 
 def _sealed(root: Path) -> list[Path]:

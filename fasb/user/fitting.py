@@ -86,7 +86,7 @@ class FitSettings(StageSettings):
     """How a bundle is fitted; sections as in a study, each with its own default."""
 
     model: dict[str, Any] = Field(
-        {}, description="ModelSettings other than the path; used by the command line"
+        {}, description="ModelSettings other than the path, of a model that is given by name"
     )
     prompt: PromptSettings = PromptSettings(chat="auto")
     vector: Literal["probe", "prototype"] = "probe"
@@ -150,7 +150,9 @@ def fit(
     # files that may be wrong are read before a model is loaded
     questions = questions_of(data, settings.separator)
     controls = controls_of(settings.controls)
-    judge, model = settings.judge, steering.load(model)
+    # of a model that is in memory, they have said how it was loaded
+    given = settings.model if isinstance(model, str | Path) else {}
+    judge, model = settings.judge, steering.load(model, **given)
     settings = settings.model_copy(update={"prompt": settled(model, settings.prompt)})
     points = settings.grid.points(model.layout.n_layers * model.layout.n_heads)
     parts = split_of(questions, settings)

@@ -11,6 +11,7 @@ from typing import Any
 
 from fasb.data.prompts import Asked, clean_answer
 from fasb.decoding.decode import answer, check
+from fasb.errors import ConfigError, DataError
 from fasb.extensions import validated
 from fasb.model.chat import encode_prompts
 from fasb.model.load import LoadedModel, load_model, wrap
@@ -43,12 +44,18 @@ def load(model: Any, tokenizer: Any = None, **settings: Any) -> LoadedModel:
 
     Of a hub id or folder, or one in memory with its tokenizer.
 
-    `settings` are those of `fasb.settings.ModelSettings`: revision, tokenizer, dtype, device.
+    `settings` are those of `fasb.settings.ModelSettings`: revision, tokenizer, dtype, device. A
+    model in memory takes none: it is as it was loaded.
 
     Raises:
         ModelError: it cannot be loaded or has an unknown layout; the message says what to do.
-        ConfigError: a setting is unknown or wrong.
+        ConfigError: a setting is unknown or wrong, or given for a model in memory.
     """
+    if settings and not isinstance(model, str | Path):
+        raise ConfigError(
+            f"model.{min(settings)}: the model is in memory already, and stays as it was loaded; "
+            "leave it out, or give the model's name"
+        )
     if isinstance(model, LoadedModel):
         return model
     if isinstance(model, str | Path):
@@ -117,8 +124,21 @@ def _each(questions: Asked | Sequence[Asked]) -> list[Asked]:
     """Return the questions; messages without a list around them are one conversation."""
     if isinstance(questions, str):
         return [questions]
-    given: list[Any] = list(questions)
-    return [given] if given and isinstance(given[0], Mapping) else given
+    if isinstance(questions, Mapping):
+        return [[questions]]
+    try:
+        given: list[Any] = list(questions)
+    except TypeError:
+        given = [questions]
+    if given and isinstance(given[0], Mapping):
+        return [given]
+    for one in given:
+        if not isinstance(one, str | list | tuple):
+            raise DataError(
+                f"questions: {one!r} is no question; give texts, or conversations as lists of "
+                "messages"
+            )
+    return given
 
 
 def prompts_of(model: LoadedModel, bundle: Bundle, questions: Sequence[Asked]) -> list[list[int]]:

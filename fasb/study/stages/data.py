@@ -14,6 +14,7 @@ from fasb.study.stage import (
     EACH_FITTED_CELL,
     Paths,
     Scope,
+    digests_of,
     model_settings,
     stage,
 )
@@ -39,14 +40,20 @@ def _each_trace(study: Study) -> list[dict[str, Any]]:
     return [{"model": m, "dataset": d} for m, d in found if cells.answered(study, d)]
 
 
+def _questions_settings(study: Study, dataset: str) -> dict[str, Any]:
+    entry = study.datasets[dataset]
+    return {
+        **entry.model_dump(mode="json", include={"load", "settings", "limit"}),
+        "code": code_hash("data", entry.load),
+        "files": digests_of(entry.load, entry.settings),
+    }
+
+
 @stage(
     EACH_DATASET,
     outputs={"questions": "results/questions/{dataset}.parquet"},
     inputs=lambda study, dataset: {},
-    depends=lambda study, dataset: {
-        **study.datasets[dataset].model_dump(mode="json", include={"load", "settings", "limit"}),
-        "code": code_hash("data", study.datasets[dataset].load),
-    },
+    depends=_questions_settings,
 )
 def questions(study: Study, dataset: str, paths: Paths) -> None:
     """Write a dataset's questions."""

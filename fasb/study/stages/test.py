@@ -13,6 +13,7 @@ from fasb.study.stage import (
     STORE,
     Paths,
     Scope,
+    digests_of,
     each,
     extension,
     model_settings,
@@ -190,6 +191,7 @@ def _side_effects_settings(study: Study, cell: Cell) -> dict[str, Any]:
     if effects.choices is not None:
         sections = study.sections(effects.choices).dump("prompt", "scoring")
     texts = extension("data", effects.load, effects.settings)
+    texts["files"] = digests_of(effects.load, effects.settings)
     size = {"tokens": effects.tokens, "batch": effects.batch}
     return {**_tested(study, cell), "texts": texts, **size, **sections}
 
