@@ -315,6 +315,17 @@ def test_a_studys_name_is_printed_as_it_is(monkeypatch, tmp_path):
     assert "a [/b] [red]: " in run.output
 
 
+def test_a_check_divides_the_questions_as_the_study_will(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    file = tmp_path / "own.yaml"
+    file.write_text("split: {folds: 500}")
+    arguments = ["plan", "--check", "--configfile", str(file)]
+    run = CliRunner().invoke(group, arguments, catch_exceptions=False)
+    assert run.exit_code == 2
+    assert "MISSING  dataset" in run.output
+    assert "500 folds" in run.output
+
+
 def test_a_check_asks_for_models_datasets_and_judges_without_weights(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     cached(tiny_checkpoint(tmp_path / "tiny"), tmp_path / "hub", monkeypatch)

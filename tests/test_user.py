@@ -12,6 +12,7 @@ from fasb.model.chat import settled
 from fasb.settings import DecodingSettings, PromptSettings
 from fasb.steering.tracker import Cosine, Logistic
 from fasb.user.evaluation import as_table, questions_of
+from fasb.user.fitting import checked_settings
 from fasb.user.report import report
 from tests.tiny import tiny_checkpoint, tiny_model
 from tests.unchecked import unchecked
@@ -370,3 +371,13 @@ def test_bytes_that_are_no_text_are_one_line(model):
 def test_another_policy_has_no_other_keys(model):
     with pytest.raises(ConfigError, match=r"policy.alhpa: unknown key; did you mean 'alpha'"):
         bundle_for(model).with_policy(alhpa=3.0)
+
+
+@pytest.mark.parametrize(
+    ("key", "template"), [("probe", "{question} {answer}"), ("next_question", " {next}")]
+)
+def test_a_template_that_no_read_looks_at_is_refused(key, template):
+    given = {"prompt": {key: template}}
+    with pytest.raises(ConfigError, match=f"settings.prompt.{key}: not looked at by read"):
+        checked_settings(given)
+    assert checked_settings({**given, "read": "answer_end"}).read == "answer_end"

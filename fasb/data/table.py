@@ -86,8 +86,8 @@ def _column(name: str, settings: Settings, columns: list[str]) -> str:
     other = ALIASES.get(name) if wanted == name else None
     if other in columns and wanted in columns:
         raise DataError(
-            f"{settings.path}: columns {wanted!r} and {other!r}; name the one to be read in the "
-            f"setting {name!r}"
+            f"{settings.path}: columns {wanted!r} and {other!r}, of which one is to be read; "
+            "rename the other"
         )
     found = other if other in columns else wanted
     if found not in columns:

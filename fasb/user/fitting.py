@@ -276,6 +276,13 @@ def checked_settings(settings: FitSettings | dict[str, Any] | None) -> FitSettin
         if isinstance(settings, FitSettings)
         else validated(FitSettings, settings or {}, "settings")
     )
+    if settings.read != "answer_end":
+        for key in ("probe", "next_question"):
+            if key in settings.prompt.model_fields_set:
+                raise ConfigError(
+                    f"settings.prompt.{key}: not looked at by read {settings.read}; leave it out, "
+                    "or set read to answer_end"
+                )
     judge_of(settings.judge)
     controls_of(settings.controls)
     return settings
