@@ -102,7 +102,7 @@ def origin(module: Any, source: Any) -> dict[str, Any]:
 
 
 def digests(module: Any, settings: Any) -> dict[str, str]:
-    """Return the SHA-256 of each local file that a module reads, by its name.
+    """Return the SHA-256 of each local file that a module reads, by its path.
 
     Its module says which, by `local_files(settings)`; of a published set they are those of `path`.
     Empty where they are the hub's, whose commit the settings name, and where one is missing: who
@@ -110,7 +110,7 @@ def digests(module: Any, settings: Any) -> dict[str, str]:
     """
     try:
         if hasattr(module, "local_files"):
-            found = {path.name: _sha256(path) for path in module.local_files(settings)}
+            found = {path.as_posix(): _sha256(path) for path in module.local_files(settings)}
         elif getattr(settings, "path", None) is not None:
             found = origin(module, settings).get("files", {})
         else:
