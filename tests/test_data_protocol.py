@@ -73,13 +73,14 @@ def test_other_texts_stay_apart():
 def test_questions_made_by_hand_are_of_texts_and_contradict_nothing():
     # in a process of its own, as the tests' type checker would refuse the first three
     said = unchecked(
-        "from fasb.data.protocol import Question, check_questions\n"
+        "from fasb.data.protocol import Question\n"
+        "from fasb.user.evaluation import questions_of\n"
         "from fasb.errors import DataError\n"
         "one = dict(id='1', text='a', true=('Yes',), false=('No',), best='Yes', group='1')\n"
         "wrong = [{'true': 'Yes'}, {'false': (1, 2)}, {'false': ('Yes', 'No')}]\n"
         "for given in [[5], *([Question(**{**one, **changes})] for changes in wrong)]:\n"
         "    try:\n"
-        "        print('taken', check_questions(given, 'mine'))\n"
+        "        print('taken', questions_of(given))\n"
         "    except DataError as error:\n"
         "        print(error)\n"
     )

@@ -140,8 +140,8 @@ def check_questions(questions: Sequence[Question], where: str) -> None:
     """Refuse questions that later stages cannot use.
 
     Raises:
-        DataError: none at all, something else than texts, an id twice, no true answer, a best
-            answer that is not a true one, or an answer that is both true and false.
+        DataError: none at all, something else than texts, an id twice, no true answer, or a best
+            answer that is not a true one.
     """
     if not questions:
         raise DataError(f"{where}: no questions; check the file and its columns")
@@ -167,8 +167,22 @@ def check_questions(questions: Sequence[Question], where: str) -> None:
             )
 
 
+def check_consistent(questions: Sequence[Question], where: str) -> None:
+    """Refuse one's own questions that contradict themselves; published sets have some that do.
+
+    Raises:
+        DataError: an answer is a true and a false one of the same question.
+    """
+    for question in questions:
+        if both := set(question.true) & set(question.false):
+            raise DataError(
+                f"{where}: {min(both)!r} is a true and a false answer of {question.id!r}; remove "
+                "one of them"
+            )
+
+
 def _check_texts(question: Question, where: str) -> None:
-    """Refuse what is no question of texts, or contradicts itself."""
+    """Refuse what is no question, or one of something else than texts."""
     if not isinstance(question, Question):
         raise DataError(f"{where}: {question!r} is no question; give fasb.Question")
     for name in LISTS:
@@ -179,11 +193,6 @@ def _check_texts(question: Question, where: str) -> None:
                 f"{where}: {name} of question {question.id!r} is {given!r}; give texts in a tuple "
                 "or list"
             )
-    if both := set(question.true) & set(question.false):
-        raise DataError(
-            f"{where}: {min(both)!r} is a true and a false answer of {question.id!r}; remove one "
-            "of them"
-        )
 
 
 def write_questions(path: Path, questions: Sequence[Question], made_by: dict[str, object]) -> None:

@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from fasb.artifacts import is_ours
 from fasb.data import table
-from fasb.data.protocol import Question, check_questions, read_questions
+from fasb.data.protocol import Question, check_consistent, check_questions, read_questions
 from fasb.decoding.score import score_sweep
 from fasb.errors import DataError
 from fasb.extensions import find, validated
@@ -99,6 +99,7 @@ def questions_of(
     if not isinstance(data, str | Path):
         questions = list(data)
         check_questions(questions, "questions")
+        check_consistent(questions, "questions")
         return questions
     path = Path(data)
     if path.suffix == ".parquet" and is_ours(path):
