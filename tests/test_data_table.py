@@ -180,7 +180,7 @@ def test_fields_that_are_split_without_having_been_told_are_said(tmp_path, caplo
 def test_wanted_and_unwanted_are_true_and_false(tmp_path):
     (one,) = load(write(tmp_path, "question,wanted,unwanted\nHi?,Good day.,What.\n"))
     assert (one.true, one.false) == (("Good day.",), ("What.",))
-    with pytest.raises(DataError, match="columns 'true' and 'wanted', of which one is to be read; rename the other"):
+    with pytest.raises(DataError, match="columns 'true' and 'wanted', of which one is to be read"):
         load(write(tmp_path, "question,true,wanted,false\nHi?,a,b,c\n"))
 
 

@@ -7,7 +7,7 @@ from steering import some_bundle, some_prompts
 from tiny import GQA, TEXTS, tiny_model, tiny_tokenizer
 from torch import nn
 
-from fasb.decoding.decode import answer, decode, trace
+from fasb.decoding.decode import decode, sweep, trace
 from fasb.errors import ModelError
 from fasb.model.load import wrap
 
@@ -18,7 +18,7 @@ def answers(model):
     """Unsteered, offline and live answers of some prompts."""
     bundle, prompts = some_bundle(model), model.encode(TEXTS) + some_prompts(3)
     before = trace(model, prompts, bundle.decoding)
-    after = answer(model, prompts, bundle, before).after
+    after = sweep(model, prompts, before, [bundle])[0].after
     return before.rows(), after.rows(), decode(model, prompts, bundle).after.rows()
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fasb.artifacts import read_json, write_json
-from fasb.errors import ConfigError
+from fasb.errors import ArtifactError, ConfigError
 from fasb.hdf5files import writing_hdf5
 from fasb.study.config import load
 from fasb.study.jobs import run_job, write_study
@@ -146,6 +146,9 @@ def test_the_report_of_a_rejected_world_is_written_before_it_is_refused(
     accepted = Path("results/health/m.accepted.json")
     assert not accepted.exists()
     write_study(study_of({"enforce": False}))
+    with pytest.raises(ArtifactError, match="run 'fasb run health m' first"):
+        run_job("accept", "m")
+    run_job("health", "m")
     run_job("accept", "m")
     assert not read_json(accepted)["accepted"]
 
