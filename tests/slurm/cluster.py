@@ -67,9 +67,16 @@ def missing() -> str | None:
     ]
     if absent:
         return f"needs the Debian packages slurm-wlm and munge (no {', '.join(absent)})"
-    if any((ETC / name).exists() for name in FILES):
+    if any((ETC / name).exists() and not _left_behind(ETC / name) for name in FILES):
         return f"{ETC} holds the configuration of a real cluster"
     return None
+
+
+def _left_behind(path: Path) -> bool:
+    """Whether a test that was killed left this link, and no daemon reads it any more."""
+    running = subprocess.run(["pgrep", "-x", "slurmctld"], capture_output=True).returncode == 0
+    ours = path.is_symlink() and f"NodeName={NODE}" in path.read_text()
+    return ours and not running
 
 
 @contextlib.contextmanager
@@ -136,6 +143,7 @@ def _configure(folder: Path) -> None:
     (folder / "gres.conf").write_text(f"NodeName={NODE} Name=gpu File={folder}/gpu[0-1]\n")
     ETC.mkdir(exist_ok=True)
     for name in FILES:
+        (ETC / name).unlink(missing_ok=True)  # what a killed test left behind
         (ETC / name).symlink_to(folder / name)
 
 
