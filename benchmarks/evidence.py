@@ -3,7 +3,8 @@
     python benchmarks/evidence.py FOLDER    where snakemake ran config/evidence.yaml
 
 The primary difference is read alone; all rows of S1 to S7 are one family, corrected by Holm.
-Written before any figure of the run was seen.
+That was written before any figure of the run was seen; `gates`, what the protocol asks for beside,
+after.
 """
 
 import argparse
@@ -87,17 +88,17 @@ def gate_of(written: pd.DataFrame, judged: pd.DataFrame) -> tuple[float, float]:
 
 def gates(cells: Sequence[Cell], methods: Sequence[str]) -> pd.DataFrame:
     """Return precision and recall of each method's gate in percent: means and t over worlds."""
+    worlds: list[list[tuple[float, float]]] = []
+    for cell in cells:
+        written = read_parquet(cell.folder / "generations.parquet")
+        judged = read_parquet(cell.folder / "judged.parquet")
+        worlds.append([gate_of(written[written["method"] == one], judged) for one in methods])
+    values = 100 * np.array(worlds)  # [world, method, measure]
+    found = np.stack([np.nanmean(values, axis=0), *t_interval(values)], axis=-1)
     rows = []
-    for method in methods:
-        worlds = []
-        for cell in cells:
-            written = read_parquet(cell.folder / "generations.parquet")
-            judged = read_parquet(cell.folder / "judged.parquet")
-            worlds.append(gate_of(written[written["method"] == method], judged))
-        values = 100 * np.array(worlds)
-        found = (np.nanmean(values, axis=0), *t_interval(values))
-        for i, measure in enumerate(("precision", "recall")):
-            rows.append([method, measure, *(part[i] for part in found)])
+    for i, method in enumerate(methods):
+        for j, measure in enumerate(("precision", "recall")):
+            rows.append([method, measure, *found[i, j]])
     return pd.DataFrame(rows, columns=["method", "measure", "value", "low", "high"])
 
 

@@ -12,7 +12,7 @@ from fasb.cli import group
 from fasb.errors import ArtifactError
 from fasb.study import config
 from fasb.study.jobs import job, read_study, run_job, write_study
-from fasb.study.stage import differences
+from fasb.study.stage import differences, without_code
 from fasb.study.verify import verify_folder
 
 MAPPING = {
@@ -169,3 +169,10 @@ def test_explain_prints_the_command_of_a_bundle_of_ones_own(tmp_path):
 def test_keys_that_differ_are_named_by_their_way():
     before, now = {"a": {"b": 1, "c": [1]}, "d": 2}, {"a": {"b": 2, "c": [1]}, "e": 3}
     assert differences(before, now) == ["a.b", "d", "e"]
+
+
+def test_only_hashes_of_code_and_the_librarys_version_are_left_out():
+    own = {"use": "lab", "code": "1a", "settings": {"code": 7, "version": 2}}
+    settings = {"version": "0.1.0", "load": "table", "code": "2b", "fits": [own]}
+    kept = {"use": "lab", "settings": {"code": 7, "version": 2}}
+    assert without_code(settings) == {"load": "table", "fits": [kept]}

@@ -11,7 +11,7 @@ import os
 import re
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -121,6 +121,13 @@ def digests(module: Any, settings: Any) -> dict[str, str]:
 
 
 def _sha256(path: Path) -> str:
+    about = path.stat()
+    return _read_sha256(path, about.st_size, about.st_mtime_ns)
+
+
+@cache
+def _read_sha256(path: Path, size: int, changed: int) -> str:
+    """Return the SHA-256 of a file as it was then; a job asks for it more than once."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -4,9 +4,9 @@
 and side effects all ask it. `steering/decide.py` replays a whole trace through it.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from numbers import Integral, Real
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_origin
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -16,14 +16,6 @@ from fasb.errors import ConfigError
 When = Literal["never", "always", "prompt", "token", "oracle"]
 STRONGEST, MOST_TOKENS, MOST_BACKTRACKS, MOST_ANSWERS = 10**6, 10**6, 1000, 1000
 """What a policy takes at most; each step back costs a forward pass over what it dropped."""
-
-
-TYPES: dict[type, tuple[tuple[str, ...], str]] = {
-    Real: (("alpha", "beta", "resample", "guide", "safe", "release"), "a number"),
-    Integral: (("s", "after", "best_of", "among", "backtracks"), "a whole number"),
-    bool: (("adaptive", "backtrack", "abstain", "reestimate"), "true or false"),
-}
-"""What each field of a policy is, beside `when` and `judged`, and how that is called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,19 +91,13 @@ class Policy:
 
     def _check_types(self) -> None:
         """Refuse "false" for False, or 2.5 tokens: they would be read as something else."""
-        for kind, (keys, said) in TYPES.items():
-            for key in keys:
-                value = getattr(self, key)
-                # True is a number to Python, and no number here
-                is_bool = isinstance(value, bool)
-                if value is None and key in ("safe", "release"):
-                    continue
-                if not isinstance(value, kind) or is_bool != (kind is bool):
-                    raise ConfigError(f"policy.{key}: {value!r} is not {said}; correct it")
-        for key, known in (("when", get_args(When)), ("judged", ("newest", "previous"))):
-            if getattr(self, key) not in known:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not _is_a(value, field.type):
+                said = str(getattr(field.type, "__name__", field.type))
                 raise ConfigError(
-                    f"policy.{key}: {getattr(self, key)!r}; give one of {', '.join(known)}"
+                    f"policy.{field.name}: {value!r} is not {said.replace('typing.', '')}; "
+                    "correct it"
                 )
 
     def _check_once(self) -> None:
@@ -257,3 +243,14 @@ class Policy:
         for key in ("alpha", "beta", "resample", "guide", "safe", "release"):
             values[key] = None if values[key] is None else float(values[key])
         return values
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    """Return whether a value is of a field's type; True is no number, and numpy's numbers are."""
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if get_args(kind):
+        return any(_is_a(value, one) for one in get_args(kind))
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, {float: Real, int: Integral}.get(kind, kind))

@@ -24,8 +24,6 @@ from fasb.study.config import Study
 CELL = "{model}/{dataset}/seed{seed}{suffix}"
 """A cell's name in the workflow's wildcards."""
 STORE = Path("results/.store")
-CODE = ("code", "version")
-"""Keys of settings that say which code is meant; no user sets them."""
 Names = dict[str, Any]
 
 
@@ -155,13 +153,19 @@ def differences(before: Any, now: Any, key: str = "") -> list[str]:
     return found
 
 
-def without_code(settings: Any) -> Any:
-    """Return settings without the hashes of code and the library's version, at any depth."""
-    if isinstance(settings, list):
-        return [without_code(one) for one in settings]
-    if not isinstance(settings, dict):
-        return settings
-    return {key: without_code(one) for key, one in settings.items() if key not in CODE}
+def without_code(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return a job's settings without the library's version and the hashes of extension files."""
+
+    def of(value: Any) -> Any:
+        if isinstance(value, list):
+            return [of(one) for one in value]
+        if not isinstance(value, dict):
+            return value
+        # beside `use` and `load` alone: an extension's own settings may have a key of that name
+        left_out = {"code"} if {"use", "load"} & value.keys() else set()
+        return {key: of(one) for key, one in value.items() if key not in left_out}
+
+    return {key: of(one) for key, one in of(settings).items() if key != "version"}
 
 
 def part_of(whole: Stage) -> Stage:
