@@ -8,6 +8,7 @@ killed.
 import contextlib
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,9 @@ from fasb.wholefiles import existing, naming, writing
 
 SEALED = (".json", ".parquet", ".safetensors", ".h5")
 """Suffixes of files that carry a checksum."""
+SHOWN = (".csv", ".md", ".tex", ".png", ".pdf", ".html")
+"""Suffixes of files for people, which can carry none: it stands in their receipt."""
+CHECKED = (*SEALED, *SHOWN)
 MOST_VALUES, LARGEST_GROUP = 2**28, 2**32
 """Values of a Parquet file, and bytes of a group of its rows, that are read at all."""
 
@@ -178,10 +182,34 @@ def is_ours(path: Path) -> bool:
         return False
 
 
+def write_receipt(path: Path, files: Sequence[Path], made_by: dict[str, Any]) -> None:
+    """Write the SHA-256 of files that lie beside `path` and can carry none, and what made them."""
+    write_json(path, {file.name: _file_digest(file) for file in files}, made_by)
+
+
+def _receipt_of(path: Path) -> dict[str, Any] | None:
+    """Return the stamp that the receipt beside a file gives it; None if there is no receipt."""
+    receipt = path.with_suffix(".json")
+    if path.suffix not in SHOWN or not receipt.is_file():
+        return None
+    document = _read_document(receipt)
+    known = document["payload"]
+    if not isinstance(known, dict) or path.name not in known:
+        return None
+    with naming(path):
+        require_match(path, str(known[path.name]), _file_digest(path))
+    return {"digest": known[path.name], "provenance": document["provenance"]}
+
+
+def _file_digest(path: Path) -> str:
+    with existing(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def stamp_of(path: Path) -> dict[str, Any]:
     """Return `{"digest", "provenance"}` of any file of a study.
 
-    The payload is compared with the digest.
+    The payload is compared with the digest; of a picture or text both stand in its receipt.
 
     Raises:
         ArtifactError: the file is missing, damaged, or of an unknown kind.
@@ -203,10 +231,13 @@ def stamp_of(path: Path) -> dict[str, Any]:
     if path.suffix == ".h5":
         with reading_hdf5(path) as file:
             return hdf5_stamp(file, path)
-    raise ArtifactError(
-        f"{path}: not a kind of file this library writes; give .json .parquet .safetensors .bundle "
-        ".h5"
-    )
+    receipt = _receipt_of(path)
+    if receipt is None:
+        raise ArtifactError(
+            f"{path}: carries no checksum, and none lies beside it; give .json .parquet "
+            ".safetensors .bundle .h5, or a table or figure of a study"
+        )
+    return receipt
 
 
 @dataclass(frozen=True)

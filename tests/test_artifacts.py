@@ -1,5 +1,6 @@
 """Files are whole or absent, name their maker, and damage is an error, never a wrong number."""
 
+import hashlib
 import json
 import os
 import stat
@@ -23,6 +24,7 @@ from fasb.artifacts import (
     stamp_of,
     write_json,
     write_parquet,
+    write_receipt,
     write_tensors,
 )
 from fasb.errors import ArtifactError
@@ -49,6 +51,25 @@ def write_one(path: Path, **made_by: object) -> None:
 
 
 KINDS = ["x.json", "x.parquet", "x.safetensors", "x.h5"]
+
+
+def test_what_can_carry_no_checksum_has_it_in_a_receipt_beside_it(tmp_path):
+    picture, other = tmp_path / "x.png", tmp_path / "x.csv"
+    picture.write_bytes(b"a picture")
+    other.write_text("a,b\n")
+    with pytest.raises(ArtifactError, match="carries no checksum, and none lies beside it"):
+        stamp_of(picture)
+    write_receipt(tmp_path / "x.json", [picture], {"seed": 3})
+    assert stamp_of(picture)["digest"] == hashlib.sha256(b"a picture").hexdigest()
+    assert stamp_of(picture)["provenance"]["seed"] == 3
+    with pytest.raises(ArtifactError, match="carries no checksum"):
+        stamp_of(other)
+    picture.write_bytes(b"another picture")
+    with pytest.raises(ArtifactError, match=r"x\.png: content does not match its checksum"):
+        stamp_of(picture)
+    write_json(tmp_path / "x.json", ["x.png"])
+    with pytest.raises(ArtifactError, match="carries no checksum"):
+        stamp_of(picture)
 
 
 @pytest.mark.parametrize("name", KINDS)

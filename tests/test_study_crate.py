@@ -5,32 +5,36 @@ import json
 from pathlib import Path
 
 import pytest
-from test_study_verify import QUESTIONS, SPLITS, fasb, folder, write_table  # noqa: F401
+from test_study_verify import (
+    MAPPING,
+    QUESTIONS,
+    SPLITS,
+    fasb,
+    folder,  # noqa: F401
+    write_table,
+)
 
 from fasb.errors import ArtifactError, ConfigError
+from fasb.study import config
 from fasb.study.crate import PROFILE, write_crate
-from fasb.study.jobs import run_job
+from fasb.study.jobs import run_job, write_study
 from fasb.study.verify import CRATE, verify_folder
 
 pytest.importorskip("rocrate", reason="no rocrate: pip install fasb[crate]")
 
 
-TABLE = ("results/tables/main.csv", "results/tables/main.md", "results/tables/main.tex")
-
-
 @pytest.fixture
 def entities(folder):  # noqa: F811
-    for name in TABLE:
-        path = Path(name)
-        path.parent.mkdir(exist_ok=True)
-        path.write_text("as if made\n")
+    write_study(config.load({**MAPPING, "wandb": {"mode": "offline"}}))
+    # as if it had been run: a folder carries no stamp
+    Path("results/wandb").mkdir()
     graph = json.loads(write_crate(Path("results")).read_text())["@graph"]
     return {entity["@id"]: entity for entity in graph}
 
 
 def test_every_job_that_ran_is_an_action_with_what_it_read_and_wrote(entities):
     actions = {one["name"]: one for one in entities.values() if one["@type"] == "CreateAction"}
-    asked = {"fasb run questions own", "fasb run splits llama/own/seed0", "fasb run table main"}
+    asked = {"fasb run questions own", "fasb run splits llama/own/seed0", "fasb run wandb"}
     assert set(actions) == asked
     splits = actions["fasb run splits llama/own/seed0"]
     assert splits["result"] == [{"@id": SPLITS.removeprefix("results/")}]
@@ -58,10 +62,10 @@ def test_files_have_size_and_sha256_and_software_its_version_and_commit(entities
 
 
 def test_of_files_without_a_stamp_neither_version_nor_settings_are_claimed(entities):
-    (table,) = (one for one in entities.values() if one.get("name") == "fasb run table main")
-    assert entities[table["instrument"]["@id"]]["name"] == "fasb"
-    assert "softwareVersion" not in entities[table["instrument"]["@id"]]
-    assert not any("settings" in one["@id"] for one in table.get("object", []))
+    (runs,) = (one for one in entities.values() if one.get("name") == "fasb run wandb")
+    assert entities[runs["instrument"]["@id"]]["name"] == "fasb"
+    assert "softwareVersion" not in entities[runs["instrument"]["@id"]]
+    assert not any("settings" in one["@id"] for one in runs.get("object", []))
 
 
 def test_it_is_a_process_run_crate_that_rocrate_reads_and_verify_passes_over(entities):

@@ -8,7 +8,7 @@ from matplotlib.text import Text
 from synthetic import STYLES, results, styled
 
 from fasb.errors import ConfigError
-from fasb.study.figures import FIGURES, costs, draw, figure, rows_of, save
+from fasb.study.figures import FIGURES, costs, draw, figure, rows_of, save, tradeoff
 from fasb.study.figures.drawing import contrast_on_white, looks, readable
 from fasb.study.figures.figure_1 import area
 from fasb.study.figures.figure_4 import head_rows
@@ -129,6 +129,77 @@ def test_numbers_of_methods_that_cost_and_gain_alike_lie_on_no_other():
     boxes = [text.get_window_extent() for text in figure.axes[0].texts]
     assert len(boxes) == len(rows)
     assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+
+
+ABOUT = {"model": "m", "dataset": "m", "over": "worlds", "questions": 9, "worlds": 3, "seeds": 1}
+
+
+def many(n):
+    """What `looks` asks of n methods."""
+    return [
+        ABOUT | {"method": f"m{i}", "label": f"Method {i}", "colour": "#0072B2", "place": i}
+        for i in range(n)
+    ]
+
+
+def lies_inside(figure):
+    figure.draw_without_rendering()
+    held, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+    return (
+        held.x0 > -0.01 and held.y0 > -0.01 and held.x1 < width + 0.01 and held.y1 < height + 0.01
+    )
+
+
+def test_more_methods_than_numbers_find_place_for_have_a_line_each_the_best_on_top():
+    gains = {"metric": "true_info", "low": -5.0, "high": 5.0}
+    found = pd.DataFrame(
+        one | gains | {"cost": cost, "x": 3.0 * i, "value": float(-i)}
+        for i, one in enumerate(many(costs.MOST + 1))
+        for cost in ("decoded", "harmed")
+    )
+    assert "numbers" not in costs.caption(found)
+    figure = costs.draw(found)
+    assert [axis.get_xlabel() for axis in figure.axes][1:] == [
+        "tokens decoded an answer",
+        "answers harmed (%)",
+    ]
+    names = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    assert names == [f"Method {i}" for i in reversed(range(costs.MOST + 1))]
+    assert lies_inside(figure)
+
+
+def test_more_methods_than_a_plane_holds_have_a_plane_each():
+    point = {"true": 40.0, "info": 90.0, "alpha": np.nan} | {
+        f"{axis}_{end}": value
+        for axis, value in (("true", 40.0), ("info", 90.0))
+        for end in ("low", "high")
+    }
+    found = pd.DataFrame(
+        one | point | {"part": part, "alpha": 2.0 if part == "validation" else np.nan}
+        for one in many(tradeoff.MOST + 1)
+        for part in ("validation", "test")
+    )
+    assert "Grey points: the other methods." in tradeoff.caption(found)
+    figure = tradeoff.draw(found)
+    titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
+    assert titles == [f"Method {i}" for i in range(tradeoff.MOST + 1)]
+    assert lies_inside(figure)
+    few = found[found["place"] < tradeoff.MOST]
+    assert "Grey points" not in tradeoff.caption(few)
+    assert len(tradeoff.draw(few).axes) == 1
+
+
+def test_a_method_without_the_last_setting_is_named_where_its_line_ends():
+    two, gains = many(2), {"metric": "true_info", "low": np.nan, "high": np.nan}
+    places = [(two[0], "alpha"), (two[0], "s"), (two[1], "alpha")]
+    found = pd.DataFrame(
+        one | gains | {"knob": knob, "x": x, "value": x, "chosen": 0.0}
+        for one, knob in places
+        for x in (1.0, 2.0)
+    )
+    alpha, s = draw("sensitivity", found).axes
+    assert [text.get_text() for text in s.texts] == ["Method 0"]
+    assert [text.get_text() for text in alpha.texts] == ["Method 1"]
 
 
 @pytest.mark.parametrize(

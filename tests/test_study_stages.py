@@ -361,6 +361,27 @@ def test_controls_are_swept_tuned_tested_and_shown(controlled):
     assert "Random, Probe" not in (results / "tables" / "ablation.md").read_text()
 
 
+SHOWN = ("tables/main.csv", "tables/tuning.md", "figures/costs.png", "report.html")
+
+
+def test_tables_figures_and_the_report_are_checked_by_their_receipts(controlled, tmp_path):
+    folder = tmp_path / "results"
+    shutil.copytree(controlled[0], folder)
+    for name in SHOWN:
+        made_by = stamp_of(folder / name)["provenance"]
+        assert {"settings", "inputs", "versions", "commit", "hardware"} <= set(made_by)
+    with contextlib.chdir(tmp_path):
+        before = {str(one.path): one.told for one in verify_folder(Path("results")) if one.wrong}
+        assert not [name for name in SHOWN if f"results/{name}" in before]
+        for name in SHOWN:
+            (folder / name).write_bytes((folder / name).read_bytes() + b" ")
+        after = {str(one.path): one.told for one in verify_folder(Path("results")) if one.wrong}
+    changed = {f"results/{name}" for name in SHOWN}
+    # the report was made of what is another now
+    assert changed <= after.keys() - before.keys() <= changed | {"results/report.json"}
+    assert all("content does not match its checksum" in after[name] for name in changed)
+
+
 def test_a_method_that_abstains_declines_where_it_fires(controlled):
     _, generations, _ = controlled
     rows = generations[generations["method"] == "abstain"]

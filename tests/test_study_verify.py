@@ -62,7 +62,7 @@ def test_whole_and_fresh_files_have_no_finding_and_unmade_ones_are_missing(folde
     assert (one.told, one.wrong) == ("missing; run 'fasb run metrics llama/own/seed0'", True)
     code, stdout, stderr = fasb("verify", "results")
     assert code == 2
-    assert "files are damaged, stale or missing; pictures" in stdout
+    assert "files are damaged, stale or missing\n" in stdout
     assert all(": missing; run " in line for line in stderr.splitlines())
 
 

@@ -51,7 +51,6 @@ def _verify_folder(root: Path) -> int:
         click.echo(f"{one.path}: {one.told}", err=one.wrong)
     wrong = len({one.path for one in found if one.wrong})
     said = f"{wrong} files are damaged, stale or missing" if wrong else "every file is ok"
-    said += "; pictures, tables and the report hold no checksum and were looked for alone"
     click.echo(f"{root}: {said}")
     return wrong
 
@@ -67,8 +66,8 @@ def explain_command(file: Path) -> None:
     made_by: dict[str, Any] = {}
     from fasb.artifacts import SEALED, stamp_of
 
-    # pictures and texts carry no stamp; the study alone says what makes them
-    if file.suffix in (".bundle", *SEALED):
+    # of a folder, or what lost its receipt, the study alone says what makes it
+    if file.suffix in (".bundle", *SEALED) or file.with_suffix(".json").is_file():
         stamp = stamp_of(file)
         made_by = stamp["provenance"]
         click.echo(_one_line(f"# {file}: {stamp['digest'][:12]}, {_provenance(made_by)}"))

@@ -262,17 +262,17 @@ def figures(study: Study) -> list[str]:
 
 
 def table_files(name: str) -> list[str]:
-    """Return a table in its formats."""
-    return [f"results/tables/{name}.{suffix}" for suffix in ("csv", "md", "tex")]
+    """Return a table in its formats, and their receipt."""
+    return [f"results/tables/{name}.{suffix}" for suffix in ("csv", "md", "tex", "json")]
 
 
 def figure_files(name: str) -> list[str]:
-    """Return a figure in its formats, and its data."""
-    return [f"results/figures/{name}.{suffix}" for suffix in ("pdf", "png", "csv")]
+    """Return a figure in its formats, its data, and the receipt of all."""
+    return [f"results/figures/{name}.{suffix}" for suffix in ("pdf", "png", "csv", "json")]
 
 
 def shown_files(study: Study) -> list[str]:
-    """Return all tables and figures, in their formats."""
+    """Return all tables and figures, in their formats, with receipts."""
     named = [*tables(study), *(["judges"] if twice_judged(study) else [])]
     in_tables = [path for name in named for path in table_files(name)]
     return in_tables + [path for name in figures(study) for path in figure_files(name)]
@@ -281,5 +281,6 @@ def shown_files(study: Study) -> list[str]:
 def targets(study: Study) -> list[str]:
     """Return what a whole study makes."""
     checked = [path for model in worlds(study) for path in accepted(study, model)]
+    report = ["results/report.html", "results/report.json"]
     logged = [] if study.wandb.mode == "disabled" else ["results/wandb"]
-    return [*shown_files(study), "results/report.html", *checked, *logged]
+    return [*shown_files(study), *report, *checked, *logged]

@@ -37,7 +37,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """Names become folders, wildcards, and tags of Weights & Biases, which are of 64 characters."""
 TAKEN = (
     *("activations", "figures", "health", "models", "questions", "tables", "timing", "traces"),
-    *("wandb", "report.html", "study.json"),
+    *("wandb", "report.html", "report.json", "study.json"),
 )
 """What else is in `results/`, where each model has a folder: some are replaced as a whole."""
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fasb.artifacts import SEALED, stamp_of
+from fasb.artifacts import CHECKED, stamp_of
 from fasb.errors import ArtifactError, ConfigError
 from fasb.provenance import content_hash
 from fasb.study.jobs import Job, read_study
@@ -80,8 +80,8 @@ class _Crate:
         self._newest = max(self._newest, ended)
         paths = [self._path(name) for name in dict.fromkeys(flat(job.inputs.values()))]
         used = [self._file(path) for path in paths if path.exists()]
-        sealed = [path for path in made if path.suffix in SEALED and path.is_file()]
-        # pictures, texts and folders carry no stamp: nobody knows who made them, of which settings
+        sealed = [path for path in made if path.suffix in CHECKED and path.is_file()]
+        # a folder carries no stamp: nobody knows who made it, of which settings
         made_by = stamp_of(sealed[0])["provenance"] if sealed else {}
         if "settings" in made_by:
             value = json.dumps(made_by["settings"], sort_keys=True, ensure_ascii=False)

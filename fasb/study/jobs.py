@@ -69,10 +69,10 @@ class Job:
         Raises:
             ArtifactError: naming the file, what differs, and the command that makes it.
         """
-        from fasb.artifacts import SEALED, stamp_of
+        from fasb.artifacts import CHECKED, stamp_of
 
         for path in self.paths.every():
-            if path.suffix not in SEALED or not path.is_file():
+            if path.suffix not in CHECKED or not path.is_file():
                 continue
             made_by = stamp_of(path)["provenance"]
             maker = maker_of(self.study, str(made_by.get("stage")), str(path))

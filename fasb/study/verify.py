@@ -6,12 +6,12 @@ carry: checksum, settings with the hashes of code, digests of inputs, versions.
 """
 
 import fcntl
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fasb.artifacts import SEALED, stamp_of
+from fasb.artifacts import CHECKED, SEALED, SHOWN, stamp_of
 from fasb.errors import ArtifactError, ConfigError, FasbError
 from fasb.provenance import content_hash, surroundings
 from fasb.study.config import Study
@@ -44,8 +44,8 @@ def verify_folder(root: Path) -> Iterator[Finding]:
     """
     study = read_study(root / "study.json")
     made = makers(study)
-    for path in _sealed(root):
-        name = str(RESULTS / path.relative_to(root))
+    for path in _checked(root, made):
+        name = _name(root, path)
         # a file inside a folder that a job writes as a whole
         maker = made.get(name) or made.get(str(Path(name).parent))
         yield from _of_file(root, path, maker)
@@ -57,14 +57,22 @@ def verify_folder(root: Path) -> Iterator[Finding]:
             yield Finding(path, f"no file; remove it and run '{maker.command}'")
 
 
-def _sealed(root: Path) -> list[Path]:
+def _checked(root: Path, made: Mapping[str, Job]) -> list[Path]:
+    """Return the files that carry a checksum or are named in a receipt."""
     found = []
     for path in sorted(root.rglob("*")):
         inside = path.relative_to(root).parts
         aside = inside[0] in (*ASIDE, CRATE) or any(part.startswith(".") for part in inside)
-        if path.suffix in SEALED and path.is_file() and not aside:
+        # texts and pictures that no job makes are somebody's own; a missing receipt is found once
+        shown = path.suffix in SHOWN and path.with_suffix(".json").is_file()
+        ours = path.suffix in SEALED or (shown and _name(root, path) in made)
+        if ours and path.is_file() and not aside:
             found.append(path)
     return found
+
+
+def _name(root: Path, path: Path) -> str:
+    return str(RESULTS / path.relative_to(root))
 
 
 def _of_file(root: Path, path: Path, maker: Job | None) -> Iterator[Finding]:
@@ -163,7 +171,7 @@ def is_fresh(one: Job) -> bool:
     for path in map(Path, one.paths.outputs.values()):
         if not path.exists():
             return False
-        if path.suffix in SEALED and any(found.wrong for found in _of_file(RESULTS, path, one)):
+        if path.suffix in CHECKED and any(found.wrong for found in _of_file(RESULTS, path, one)):
             return False
     return True
 

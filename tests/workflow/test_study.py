@@ -25,6 +25,7 @@ CONFIG = HERE / "configs" / "world.yaml"
 CELL = "results/tiny/tiny/seed0"
 COMPARED = (f"{CELL}/metrics.json", f"{CELL}/side_effects.parquet")
 """Files that come after every other of which a digest is compared."""
+ASIDE = {"models", ".store", "wandb", "health", "tables", "figures", "report.json"}
 ENVIRONMENT = {
     **os.environ,
     "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
@@ -68,7 +69,7 @@ def digests(folder):
         str(path.relative_to(results)): stamp_of(path)["digest"]
         for path in sorted(results.rglob("*"))
         if path.suffix in {".json", ".parquet", ".safetensors", ".h5"}
-        and not {"models", ".store", "wandb", "health"} & set(path.relative_to(results).parts)
+        and not ASIDE & set(path.relative_to(results).parts)
     }
 
 

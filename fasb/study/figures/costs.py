@@ -16,7 +16,17 @@ from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox
 
 from fasb.metrics.statistics import differences, estimate, resample
-from fasb.study.figures.drawing import STYLE, WIDTH, Look, empty, groups, looks, panels, side_label
+from fasb.study.figures.drawing import (
+    STYLE,
+    WIDTH,
+    Keywords,
+    Look,
+    empty,
+    groups,
+    looks,
+    panels,
+    side_label,
+)
 from fasb.study.figures.numbers import Row, bars, named_groups, sizes
 from fasb.study.measures import DECODED, HARMED, HEADLINE, KL_GATED, MEASURES
 from fasb.study.panels import Cell, Comparison, comparisons, read_cells
@@ -28,6 +38,8 @@ COSTS = {
     HARMED.name: "answers harmed (%)",
     KL_GATED.name: "KL on plain text (nats)",
 }
+MOST = 16
+"""Methods whose numbers find a place beside their points; more have a line each."""
 EFFECTS = "side_effects.parquet"
 DIGIT = (3.4, 4.8)
 """Width and height of a digit of a number, in points."""
@@ -96,17 +108,26 @@ def caption(rows: pd.DataFrame) -> str:
     measure = MEASURES[rows["metric"].iloc[0]].title
     return (
         f"{'; '.join(told)}. Gain in {measure} over the unsteered model on test questions, "
-        f"against what it takes; numbers name the methods. {sizes(rows)} {bars(rows)}"
+        f"against what it takes{_numbered(rows)}. {sizes(rows)} {bars(rows)}"
     )
 
 
+def _numbered(rows: pd.DataFrame) -> str:
+    return "" if rows["method"].nunique() > MOST else "; numbers name the methods"
+
+
 def draw(rows: pd.DataFrame) -> Figure:
-    """Return a line of panels for each comparison, one for each cost, and a key of numbers."""
+    """Return a line of panels for each comparison: one for each cost, and a key of numbers.
+
+    Of many methods, each has a line, on which the panels show its gain and its costs.
+    """
     found = groups(rows)
     if not found:
         return empty("no gains")
     methods = looks(rows)
     costs = [cost for cost in COSTS if (rows["cost"] == cost).any()]
+    if len(methods) > MOST:
+        return _draw_list(found, methods, costs)
     lines = -(-len(methods) // 3)
     key = 0.2 + 0.13 * lines
     with mpl.rc_context(fname=STYLE):
@@ -126,6 +147,56 @@ def draw(rows: pd.DataFrame) -> Figure:
     return figure
 
 
+def _draw_list(
+    found: list[tuple[str, pd.DataFrame]], methods: dict[str, Look], costs: Sequence[str]
+) -> Figure:
+    """Return a line for each method, the best first: its gain, then what it takes."""
+    heights = [0.45 + 0.13 * part["method"].nunique() for _, part in found]
+    with mpl.rc_context(fname=STYLE):
+        shared: Keywords = {"height_ratios": heights, "sharex": "col", "sharey": "row"}
+        figure, grid = panels(sum(heights), len(found), 1 + len(costs), **shared)
+        for (title, part), axes in zip(found, grid, strict=True):
+            gains = part[part["cost"] == costs[0]].sort_values("value").set_index("method")
+            names = [str(name) for name in gains.index]
+            for y, (low, high) in enumerate(zip(gains["low"], gains["high"], strict=True)):
+                axes[0].hlines(y, low, high, color=methods[names[y]].colour, lw=0.9)
+            _draw_column(axes[0], gains["value"], methods)
+            for cost, axis in zip(costs, axes[1:], strict=True):
+                of_cost = part[part["cost"] == cost].set_index("method")["x"]
+                _draw_column(axis, of_cost.reindex(gains.index), methods)
+                _scale(axis, cost)
+            axes[0].set_yticks(range(len(names)), [methods[name].label for name in names])
+            for text, name in zip(axes[0].get_yticklabels(), names, strict=True):
+                text.set(fontsize=7, color=methods[name].ink)
+            axes[0].set_title(title, fontsize=8.5, loc="left")
+        measure = MEASURES[found[0][1]["metric"].iloc[0]].title
+        axes[0].set_xlabel(f"gain in {measure}")
+        for cost, axis in zip(costs, grid[-1][1:], strict=True):
+            axis.set_xlabel(COSTS[cost])
+    return figure
+
+
+def _draw_column(axis: Axes, values: pd.Series, methods: dict[str, Look]) -> None:
+    """Draw a point on the line of each method that has a value."""
+    axis.axvline(0, color="#BBBBBB", linewidth=0.6, zorder=0)
+    for y, (name, x) in enumerate(values.items()):
+        axis.axhline(y, color="#EEEEEE", linewidth=0.6, zorder=0)
+        axis.plot(x, y, "o", color=methods[str(name)].colour, markersize=3)
+    axis.set_ylim(-0.7, len(values) - 0.3)
+    axis.tick_params(axis="y", length=0)
+
+
+def _scale(axis: Axes, cost: str) -> None:
+    """Set the scale on which a cost is read."""
+    if cost == DECODED.name:
+        axis.set_xscale("log", base=2)
+        axis.xaxis.set_major_formatter("{x:g}")
+    elif cost == KL_GATED.name:
+        # zero is a value here: a gate that never opens on plain text
+        axis.set_xscale("symlog", linthresh=1e-3)
+        axis.set_xlim(left=-2e-4)
+
+
 def _draw_cost(axis: Axes, rows: pd.DataFrame, cost: str, methods: dict[str, Look]) -> None:
     """One point a method, its interval behind it."""
     if rows.empty:
@@ -133,19 +204,12 @@ def _draw_cost(axis: Axes, rows: pd.DataFrame, cost: str, methods: dict[str, Loo
         axis.set_xticks([])
         return
     axis.axhline(0, color="#BBBBBB", linewidth=0.6, zorder=0)
-    if cost == DECODED.name:
-        axis.set_xscale("log", base=2)
-        axis.xaxis.set_major_formatter("{x:g}")
-    elif cost == KL_GATED.name:
-        # zero is a value here: a gate that never opens on plain text
-        axis.set_xscale("symlog", linthresh=1e-3)
     for row in rows.dropna(subset=["x", "value"]).to_dict("records"):
         look = methods[row["method"]]
         axis.vlines(row["x"], row["low"], row["high"], color=look.colour, lw=0.6, alpha=0.5)
         axis.plot(row["x"], row["value"], ".", color=look.colour, markersize=3)
     axis.margins(x=0.1)
-    if cost == KL_GATED.name:
-        axis.set_xlim(left=-2e-4)
+    _scale(axis, cost)
 
 
 def _number_methods(axis: Axes, rows: pd.DataFrame, methods: dict[str, Look]) -> None:

@@ -16,6 +16,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, StrMethodF
 
 from fasb.study.figures.drawing import (
     STYLE,
+    Keywords,
     Look,
     empty,
     end_labels,
@@ -101,9 +102,25 @@ def draw(rows: pd.DataFrame) -> Figure:
             last = part[part["knob"] == hyperparameters[-1]].sort_values("x")
             ends = last.groupby("method")["value"].last().to_dict()
             end_labels(axes[-1], ends, methods, PANEL)
+            # a method without the last setting is named where its last line ends
+            others = part[~part["method"].isin(list(ends))]
+            for knob, axis in zip(hyperparameters, axes, strict=True):
+                here = others[others["knob"] == knob]
+                later = hyperparameters[hyperparameters.index(knob) + 1 :]
+                ended = set(here["method"]) - set(others[others["knob"].isin(later)]["method"])
+                _name_ends(axis, here[here["method"].isin(list(ended))], methods)
         for knob, axis in zip(hyperparameters, grid[-1], strict=True):
             axis.set_xlabel(NAMES[knob])
     return figure
+
+
+def _name_ends(axis: Axes, rows: pd.DataFrame, methods: dict[str, Look]) -> None:
+    """Write the names of methods above the right ends of their lines."""
+    ends = rows.sort_values("x").groupby("method", sort=False).last()
+    for method, x, y in zip(ends.index, ends["x"], ends["value"], strict=True):
+        look = methods[str(method)]
+        above: Keywords = {"xytext": (3, 4), "textcoords": "offset points", "ha": "right"}
+        axis.annotate(look.label, (x, y), color=look.ink, fontsize=8, **above)
 
 
 def _varied(rows: pd.DataFrame, knob: str) -> bool:

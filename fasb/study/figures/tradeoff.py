@@ -36,6 +36,9 @@ from fasb.study.styles import MethodStyle, names_of
 TITLE = "True against Info"
 AXES = (TRUE, INFO)
 BOTH = [measure.name for measure in AXES]
+MOST = 8
+"""Methods that can be told apart in one plane; more have a plane each."""
+COLUMNS = 5
 
 
 def rows(
@@ -98,15 +101,28 @@ def caption(rows: pd.DataFrame) -> str:
     return (
         f"True / Info on test questions: {'; '.join(told)}. Small markers: along alpha on "
         "validation questions, the other settings as tuned; large markers: tuned, on test "
-        f"questions. Grey: equal {TRUE_INFO.title}. {sizes(test)} {bars(test)}"
+        f"questions. Grey lines: equal {TRUE_INFO.title}.{_others(test)} {sizes(test)} "
+        f"{bars(test)}"
     )
 
 
+def _others(rows: pd.DataFrame) -> str:
+    return " Grey points: the other methods." if _is_crowded(rows) else ""
+
+
+def _is_crowded(rows: pd.DataFrame) -> bool:
+    """Return whether a comparison tests more methods than one plane can hold."""
+    tested = rows[rows["part"] == "test"]
+    return bool((tested.groupby(["model", "dataset"])["method"].nunique() > MOST).any())
+
+
 def draw(rows: pd.DataFrame) -> Figure:
-    """Return a plane for each comparison, at most two side by side."""
+    """Return a plane for each comparison, or where there are many methods for each of them."""
     found = groups(rows)
     if not found:
         return empty("no answers")
+    if _is_crowded(rows):
+        return _draw_each(found, looks(rows), [_limits(rows, name) for name in BOTH])
     methods, n = looks(rows), len(found)
     n_lines, width = -(-n // 2), WIDTH if n > 1 else 3.6
     with mpl.rc_context(fname=STYLE):
@@ -127,6 +143,38 @@ def draw(rows: pd.DataFrame) -> Figure:
     return figure
 
 
+def _draw_each(
+    found: list[tuple[str, pd.DataFrame]],
+    methods: dict[str, Look],
+    limits: list[tuple[float, float]],
+) -> Figure:
+    """Return small planes of one method each, five side by side, the other methods in grey."""
+    planes = []
+    for title, part in found:
+        tested = set(part[part["part"] == "test"]["method"])
+        planes += [(title, part, name) for name in methods if name in tested]
+    n_lines = -(-len(planes) // COLUMNS)
+    with mpl.rc_context(fname=STYLE):
+        shared = {"sharex": True, "sharey": True}
+        figure, grid = panels(0.3 + 1.1 * n_lines, n_lines, COLUMNS, **shared)
+        flat = list(grid.ravel())
+        for (title, part, name), axis in zip(planes, flat, strict=False):
+            others = part[(part["part"] == "test") & (part["method"] != name)]
+            axis.plot(others[TRUE.name], others[INFO.name], ".", color="#BBBBBB", markersize=2)
+            _draw_plane(axis, part[part["method"] == name], limits, methods, step=20)
+            label = f"{title}\n{methods[name].label}" if title else methods[name].label
+            axis.set_title(label, fontsize=7, color=methods[name].ink)
+        for i, axis in enumerate(flat):
+            if i >= len(planes):
+                axis.set_axis_off()
+            # the lowest of its column
+            elif i + COLUMNS >= len(planes):
+                axis.tick_params(labelbottom=True)
+        figure.supxlabel("True (%)", fontsize=9)
+        figure.supylabel("Info (%)", fontsize=9)
+    return figure
+
+
 def _limits(rows: pd.DataFrame, name: str) -> tuple[float, float]:
     """Limits that hold every point and interval, the same for all panels."""
     held = rows[[name, f"{name}_low", f"{name}_high"]].to_numpy(np.float64)
@@ -138,9 +186,10 @@ def _draw_plane(
     rows: pd.DataFrame,
     limits: list[tuple[float, float]],
     methods: dict[str, Look],
+    step: int = 10,
 ) -> None:
     axis.set(xlim=limits[0], ylim=limits[1])
-    _draw_products(axis)
+    _draw_products(axis, step)
     rows = rows[rows[BOTH].notna().all(axis=1)]
     for method, part in rows.groupby("method", sort=False):
         look = methods[str(method)]
@@ -166,12 +215,12 @@ def _draw_cross(axis: Axes, at: dict[str, Any], look: Look) -> None:
     axis.plot(x, y, look.marker, **point)
 
 
-def _draw_products(axis: Axes) -> None:
-    """Lines of equal True*Info, every ten points, named where they leave the plane on the right."""
+def _draw_products(axis: Axes, step: int) -> None:
+    """Lines of equal True*Info, named where they leave the plane on the right."""
     (left, right), (bottom, top) = axis.get_xlim(), axis.get_ylim()
     # from 1 on: at 0 a product's line has no place
     true = np.linspace(max(left, 1), right, 200)
-    for product in range(10, 100, 10):
+    for product in range(step, 100, step):
         info = 100 * product / true
         axis.plot(true, info, color="#DDDDDD", lw=0.6, zorder=0, scalex=False, scaley=False)
         if bottom + 2 < info[-1] < top - 2:

@@ -29,17 +29,28 @@ def _sigma_of_all(study: Study, table: str) -> list[str]:
     ]
 
 
-def _write_table(paths: Paths, texts: dict[str, str]) -> None:
+def _write(paths: Paths, texts: dict[str, str]) -> None:
     from fasb.wholefiles import writing
 
-    for suffix, text in texts.items():
-        with writing(paths[suffix]) as part:
+    for name, text in texts.items():
+        with writing(paths[name]) as part:
             part.write_text(text)
+
+
+def _write_receipt(paths: Paths) -> None:
+    """Write checksum and origin of a job's pictures and texts beside them."""
+    from fasb.artifacts import write_receipt
+
+    shown = [paths[name] for name in paths.outputs if name != "receipt"]
+    write_receipt(paths["receipt"], shown, paths.made_by())
 
 
 @stage(
     each("table", cells.tables),
-    outputs={suffix: f"results/tables/{{table}}.{suffix}" for suffix in ("csv", "md", "tex")},
+    outputs={
+        **{suffix: f"results/tables/{{table}}.{suffix}" for suffix in ("csv", "md", "tex")},
+        "receipt": "results/tables/{table}.json",
+    },
     inputs=lambda study, table: {
         "cells": cells.files(cells.of_table(study, table), TABLES[table].files)
     },
@@ -61,7 +72,8 @@ def table(study: Study, table: str, paths: Paths) -> None:
     if table == "tuning":
         rows = chosen.chosen_rows(shown, files, methods)
         texts = {"md": chosen.markdown(rows), "tex": chosen.latex(rows)}
-        _write_table(paths, {"csv": csv_text(rows), **texts})
+        _write(paths, {"csv": csv_text(rows), **texts})
+        _write_receipt(paths)
         return
     (file,) = TABLES[table].files
     rows = table_rows(read_cells(shown, files, file), table, methods, study.preset)
@@ -72,12 +84,16 @@ def table(study: Study, table: str, paths: Paths) -> None:
         # rows of an average over datasets are of no comparison
         rows["judge"] = [judges.get(group, "") for group in zip(rows["model"], rows["dataset"])]
     texts = {"md": printing.markdown(rows), "tex": printing.latex(rows)}
-    _write_table(paths, {"csv": csv_text(rows), **texts})
+    _write(paths, {"csv": csv_text(rows), **texts})
+    _write_receipt(paths)
 
 
 @stage(
     Scope("", lambda study: [{}] if cells.twice_judged(study) else []),
-    outputs={suffix: f"results/tables/judges.{suffix}" for suffix in ("csv", "md", "tex")},
+    outputs={
+        **{suffix: f"results/tables/judges.{suffix}" for suffix in ("csv", "md", "tex")},
+        "receipt": "results/tables/judges.json",
+    },
     inputs=lambda study: {
         "cells": cells.files(
             cells.twice_judged(study),
@@ -95,12 +111,16 @@ def agreement(study: Study, paths: Paths) -> None:
 
     shown = Cell.of([cell.dump() for cell in cells.twice_judged(study)])
     rows = agreement_rows(shown, paths.every("cells"), styles_of(study.chosen_methods))
-    _write_table(paths, {"csv": csv_text(rows), "md": markdown(rows), "tex": latex(rows)})
+    _write(paths, {"csv": csv_text(rows), "md": markdown(rows), "tex": latex(rows)})
+    _write_receipt(paths)
 
 
 @stage(
     each("figure", cells.figures),
-    outputs={suffix: f"results/figures/{{figure}}.{suffix}" for suffix in ("png", "pdf", "csv")},
+    outputs={
+        **{suffix: f"results/figures/{{figure}}.{suffix}" for suffix in ("png", "pdf", "csv")},
+        "receipt": "results/figures/{figure}.json",
+    },
     inputs=lambda study, figure: {"cells": cells.figure_inputs(study, figure)},
     depends=lambda study, figure: _shown(study, cells.of_figure(study, figure)),
 )
@@ -110,19 +130,18 @@ def figure(study: Study, figure: str, paths: Paths) -> None:
     from fasb.study.figures import draw, rows_of, save
     from fasb.study.panels import Cell
     from fasb.study.styles import styles_of
-    from fasb.wholefiles import writing
 
     shown = Cell.of([cell.dump() for cell in cells.of_figure(study, figure)])
     methods = styles_of(study.chosen_methods)
     rows = rows_of(figure, shown, paths.every("cells"), methods)
-    with writing(paths["csv"]) as part:
-        part.write_text(csv_text(rows))
+    _write(paths, {"csv": csv_text(rows)})
     save(draw(figure, rows), paths["csv"].with_suffix(""))
+    _write_receipt(paths)
 
 
 @stage(
     ONCE,
-    outputs={"report": "results/report.html"},
+    outputs={"report": "results/report.html", "receipt": "results/report.json"},
     inputs=lambda study: {
         "shown": [path for path in cells.shown_files(study) if path.endswith((".csv", ".png"))],
         "cells": cells.files(cells.whole(study), cells.REPORTED),
@@ -135,7 +154,6 @@ def report(study: Study, paths: Paths) -> None:
     from fasb.study.panels import Cell
     from fasb.study.report import Sources, render
     from fasb.study.styles import styles_of
-    from fasb.wholefiles import writing
 
     sources = Sources(
         name=study.run.name,
@@ -147,8 +165,8 @@ def report(study: Study, paths: Paths) -> None:
         # no declared input: times differ from run to run, and would make every report stale
         timing=Path("results/timing"),
     )
-    with writing(paths["report"]) as part:
-        part.write_text(render(sources))
+    _write(paths, {"report": render(sources)})
+    _write_receipt(paths)
 
 
 @stage(
