@@ -200,6 +200,27 @@ class Method(Section):
                 beside = "settings" if key in self.settings or not self.grid else "grid"
                 raise ConfigError(f"{where}.{beside}{'.' if key else ''}{told}") from None
 
+    def check_like(self, other: "Method", where: str) -> None:
+        """Refuse settings that the chosen point of `other` would win over, or leave unsaid.
+
+        Raises:
+            ConfigError: naming the key below `where`.
+        """
+        for key in other.grid.keys() & self.settings.keys():
+            raise ConfigError(
+                f"{where}.settings.{key}: {self.settings[key]!r}, but the grid of {self.like} has "
+                f"{key} too, and what is chosen there would win; remove it, or give a grid in "
+                "place of `like`"
+            )
+        every = set().union(*known_keys(self.use, self.gate).values())
+        fixed = {key: other.settings[key] for key in other.settings.keys() & every}
+        if unsaid := sorted(fixed.keys() - self.settings.keys()):
+            key = unsaid[0]
+            raise ConfigError(
+                f"{where}.settings.{key}: unset, but {self.like} has {fixed[key]!r}, which `like` "
+                "does not take over: it takes what was chosen in the grid; set the same or another"
+            )
+
     def recipe(self, point: Mapping[str, Any], sections: StageSettings, name: str) -> Recipe:
         """Return what a point of the grid asks for.
 

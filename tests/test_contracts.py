@@ -342,7 +342,7 @@ def test_it_reads_only_what_it_says(pair, fits, model):
         asked.append(read)
         return fits.bank(read)
 
-    fit_bundle(replace(training_of(fits, model), bank=bank), recipe, model.fingerprint, {})
+    fit_bundle(replace(training_of(fits, model), banks=bank), recipe, model.fingerprint, {})
     assert set(asked) <= set(recipe.reads())
 
 

@@ -58,7 +58,7 @@ def test_another_table_is_refused(tmp_path, change, message):
 )
 def test_the_same_text_however_it_is_written(other):
     assert plain_text(other) == plain_text("What is it?")
-    assert replace(QUESTIONS[0], text=other).key == replace(QUESTIONS[0], text="What is it?").key
+    assert replace(QUESTIONS[0], text=other).keys == replace(QUESTIONS[0], text="What is it?").keys
 
 
 def test_other_texts_stay_apart():

@@ -221,7 +221,7 @@ def test_a_question_written_twice_is_one_group_and_one_key(tmp_path):
     rows = "What is it?,a,b\nwhat  is it ?,c,d\nWHAT IS IT?,e,f\nWho?,g,h\n"
     questions = load(write(tmp_path, f"question,true,false\n{rows}"))
     assert [question.group for question in questions] == ["what is it?"] * 3 + ["who?"]
-    assert len({question.key for question in questions}) == 2
+    assert len({question.keys for question in questions}) == 2
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,8 @@ from fasb.hdf5files import reading_hdf5
 from fasb.methods.head_vectors import directions
 from fasb.search import Method
 from fasb.settings import DecodingSettings, ProbeSettings, StageSettings, VectorSettings
+from fasb.steering.edit import Edit
+from fasb.steering.operations import Add, Remove
 
 UNSTEERED = Method()
 EVERY_HEAD = np.stack(np.unravel_index(np.arange(6), (2, 3)), axis=1)
@@ -243,3 +245,47 @@ def test_what_a_fold_made_once_is_made_once(fits):
         assert training.once("key", lambda: made.append(1) or "value") == "value"
     assert made == [1]
     assert fits.training().once("key", lambda: "other") == "other"
+
+
+def test_labels_of_questions_that_are_tested_on_are_not_given(fits):
+    training, raw = fits.training(), fits.bank(HEAD_READS[0])
+    bank, tested = training.bank(HEAD_READS[0]), raw.rows(fits.splits[0].test)
+    assert set(raw.label[tested]) == {0, 1}
+    assert set(bank.label[np.isin(bank.question, fits.splits[0].test)]) == {-1}
+    own = np.isin(bank.question, (*fits.splits[0].train, *fits.splits[0].validation))
+    assert np.array_equal(bank.label[own], raw.label[own])
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (None, "fit gives NoneType, not an Edit"),
+        (lambda: edit_of(at=[[9, 0]]), "unit 0 of layer 9"),
+        (lambda: edit_of(at=[[0, 0], [0, 0]]), "holds a unit twice"),
+        (lambda: edit_of(width=3), "3 values wide"),
+        (lambda: edit_of(value=float("nan")), "is not finite"),
+        (lambda: edit_of(gradient=True), "still has its gradient; detach it"),
+        (lambda: edit_of(operation=Remove, value=5.0), "removes a direction of length"),
+    ],
+)
+def test_what_a_method_of_ones_own_gives_is_checked_where_it_is_fitted(
+    fits, monkeypatch, made, message
+):
+    monkeypatch.setattr(
+        "fasb.methods.head_vectors.fit", lambda *_: made() if made is not None else None
+    )
+    with pytest.raises(ConfigError, match=f"^methods: head_vectors: .*{message}"):
+        fit_parts(fits.training(), recipes_of([Method(use="head_vectors")], StageSettings()))
+
+
+def test_what_a_gate_of_ones_own_gives_is_checked_too(fits, monkeypatch):
+    both = Method(use="head_vectors", gate="probe", settings={"k": 2})
+    monkeypatch.setattr("fasb.gates.probe.fit", lambda *_: 0.5)
+    with pytest.raises(ConfigError, match=r"^gates: probe: fit gives float, not a Tracker"):
+        fit_parts(fits.training(), recipes_of([both], StageSettings()))
+
+
+def edit_of(at=((0, 0), (1, 1)), width=None, value=1.0, gradient=False, operation=Add):
+    """An edit of the tiny bank's model, wrong in one way."""
+    vector = torch.full((len(at), width or 5), value, requires_grad=gradient)
+    return Edit.of("head", torch.tensor([list(pair) for pair in at]), operation(vector))

@@ -18,7 +18,7 @@ from fasb.errors import BundleError, ConfigError, DataError
 from fasb.extensions import validated
 from fasb.fitting.bank import texts_of
 from fasb.fitting.reads import HEAD_READS
-from fasb.model.chat import encode_prompts, render_of, settled
+from fasb.model.chat import _folded, encode_prompts, render_of, settled
 from fasb.settings import PromptSettings, ScoringSettings
 from fasb.steering.trace import LIMIT, Trace
 from fasb.user.steering import texts_of as texts_of_answers
@@ -340,3 +340,13 @@ def test_the_demonstration_model_answers_in_its_own_prompt():
     assert answer.text == "The capital of France is Paris."
     tokens = encode_prompts(model, prompt, ["Hi"])[0]
     assert tokens.count(model.tokenizer.convert_tokens_to_ids("<|im_start|>")) == 3
+
+
+def test_a_system_message_that_a_template_refuses_goes_to_the_first_users_turn():
+    said = [("system", "Be kind."), ("assistant", "Hello"), ("user", "Why?"), ("user", "Who?")]
+    folded = _folded([{"role": role, "content": content} for role, content in said])
+    assert [(one["role"], one["content"]) for one in folded] == [
+        ("assistant", "Hello"),
+        ("user", "Be kind.\n\nWhy?"),
+        ("user", "Who?"),
+    ]

@@ -225,6 +225,16 @@ def test_every_preset_is_valid_and_says_only_what_it_changes(path):
         ),
         ("methods.same.grid", {"k": [1]}, r"methods.same.like: needs no grid"),
         (
+            "methods.same.settings",
+            {"alpha": 3},
+            r"methods.same.settings.alpha: 3, but the grid of ",
+        ),
+        (
+            "methods.steered",
+            {"use": "own.extension", "settings": {"s": 3}, "grid": {"alpha": [1, 2]}},
+            r"methods.same.settings.s: unset, but steered has 3, which `like` does not take over",
+        ),
+        (
             "run.methods",
             ["steerd"],
             r"run.methods: 'steerd' is not defined; did you mean 'steered'\?",
@@ -618,3 +628,21 @@ def test_a_plan_needs_no_file_of_a_prompt(tmp_path, monkeypatch):
     study = load_files([*files, own], prompts=False)
     assert list(study.do_without_missing_prompts()) == ["truthfulqa"]
     assert study.sections("truthfulqa").prompt.prefix == ""
+
+
+def worlds_by_name(mapping, model, dataset, **entry):
+    """The small study with its model and dataset called otherwise."""
+    models = {model: entry or next(iter(mapping["models"].values()))}
+    datasets = {dataset: next(iter(mapping["datasets"].values()))}
+    run = {**mapping["run"], "cells": [{"model": model, "dataset": dataset}]}
+    return {**mapping, "models": models, "datasets": datasets, "run": run}
+
+
+def test_names_that_tables_would_average_over_are_those_of_worlds(mapping):
+    with pytest.raises(ConfigError, match=r"models\.bert-s1: tables average over names"):
+        load(worlds_by_name(mapping, "bert-s1", "own"))
+    with pytest.raises(ConfigError, match=r"datasets\.own-s1: tables average over names"):
+        load(worlds_by_name(mapping, "bert", "own-s1"))
+    for model, dataset in (("bert-s", "own"), ("own-s1", "own-s1"), ("bert-1", "own")):
+        load(worlds_by_name(mapping, model, dataset))
+    load(worlds_by_name(mapping, "lies-s1", "own", world={"level": "easy", "seed": 1}))

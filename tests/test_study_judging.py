@@ -136,3 +136,31 @@ def test_a_judge_is_checked_on_reference_answers_and_fails_as_it_would_later(lab
     lab.broken = True
     with pytest.raises(DataError, match="correct the judge"):
         check_judge(JudgeSettings(use="lab.judge"), QUESTIONS)
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        ({"true": [70.0, 5.0]}, r"`true` is 70 for 'a', .*scores go from 0 to 1"),
+        ({"true": [0.5, -0.2]}, r"`true` is -0\.2 for 'b'"),
+        ({"truth": [0.0, 1.0], "info": [1.0, 1.0]}, "unknown 'truth'; did you mean 'true'"),
+        ([0.0, 1.0], "not a mapping but list"),
+    ],
+)
+def test_scores_of_another_scale_or_name_are_refused(lab, monkeypatch, scores, message):
+    monkeypatch.setattr(lab, "judge", lambda *_: scores)
+    with pytest.raises(DataError, match=message):
+        run_judge(JudgeSettings(use="lab.judge"), QUESTIONS[:2], ["a", "b"])
+
+
+def test_a_probability_that_rounding_took_beyond_1_is_1(lab, monkeypatch):
+    monkeypatch.setattr(lab, "judge", lambda *_: {"true": [1 + 1e-7, -1e-8]})
+    found = run_judge(JudgeSettings(use="lab.judge"), QUESTIONS[:2], ["a", "b"])
+    assert found["true"].tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("error", [{"true": 8}, {"truth": 0.08}, 0.08, {"true": "8 %"}])
+def test_an_error_that_is_no_share_is_refused_before_anything_is_swept(lab, monkeypatch, error):
+    monkeypatch.setattr(lab, "error", lambda settings: error, raising=False)
+    with pytest.raises(DataError, match=r"lab\.judge: error\(\)"):
+        check_judge(JudgeSettings(use="lab.judge"), QUESTIONS)

@@ -103,7 +103,10 @@ def test_other_questions_are_asked_behind_the_same_instruction(tmp_path, model):
     for said in (None, SAID):
         settings = {} if said is None else {"instruction": said}
         bundle = bundle_of(model.fingerprint, **settings)
-        about = {**bundle.about, "questions": {"seen": [q.key for q in QUESTIONS[:2]]}}
+        about = {
+            **bundle.about,
+            "questions": {"seen": [key for q in QUESTIONS[:2] for key in q.keys]},
+        }
         for purpose in ("generation", "mc2"):
             path = bundle_path(tmp_path, "asked", 0, purpose)
             replace(bundle, about=about).save(path)

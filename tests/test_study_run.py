@@ -210,7 +210,8 @@ def tuned(tmp_path, bundles):
     Method b has another setting for MC2.
     """
     for fold, split in enumerate(SPLITS):
-        seen = [q.key for q in QUESTIONS if q.id in (*split.train, *split.validation)]
+        own = [q for q in QUESTIONS if q.id in (*split.train, *split.validation)]
+        seen = [key for q in own for key in q.keys]
         for method, (first, second) in {"a": bundles[:1] * 2, "b": bundles[1:3]}.items():
             for bundle, purpose in ((first, "generation"), (second, "mc2")):
                 about = {"questions": {"seen": seen}}

@@ -261,7 +261,8 @@ def test_the_chosen_bundles_are_those_of_the_grid(tuned, folds, tmp_path):
             point = METHODS["fasb"].points()[rows[rows[column]]["setting"].item()]
             bundle = Bundle.load(bundle_path(tmp_path / "bundles", "fasb", fitted.fold, purpose))
             assert bundle.key() == METHODS["fasb"].bundle(fitted, point, "fasb").key()
-            seen = {q.key for q in QUESTIONS if q.id in split.train + split.validation}
+            own = [q for q in QUESTIONS if q.id in split.train + split.validation]
+            seen = {key for q in own for key in q.keys}
             assert set(bundle.about["questions"]["seen"]) == seen
     assert len([*(tmp_path / "bundles").iterdir()]) == 2 * 2 * len(METHODS)
 

@@ -156,6 +156,15 @@ def test_explain_prints_the_commands_from_nothing_and_the_inputs(folder):
     assert len(set(commands)) == len(commands)
 
 
+def test_explain_follows_no_link_that_results_are(folder):
+    elsewhere = folder.with_name("elsewhere")
+    (folder / "results").rename(elsewhere)
+    (folder / "results").symlink_to(elsewhere)
+    code, stdout, _ = fasb("explain", SPLITS)
+    assert code == 0
+    assert stdout.splitlines()[-1] == "fasb run splits llama/own/seed0"
+
+
 def test_explain_prints_the_command_of_a_bundle_of_ones_own(tmp_path):
     made_by = {"model": "some/llama", "data": "my data.csv", "settings": {"seed": 3}}
     write_tensors(tmp_path / "my.bundle", {"x": np.ones(1)}, made_by)

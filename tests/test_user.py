@@ -180,15 +180,16 @@ def test_a_bundle_that_never_fires_changes_nothing(model):
 
 
 def test_questions_that_were_fitted_on_are_left_out(model):
-    bundle = replace(
-        bundle_for(model), about={"questions": {"seen": [q.key for q in QUESTIONS[:15]]}}
-    )
+    seen = [key for question in QUESTIONS[:15] for key in question.keys]
+    bundle = replace(bundle_for(model), about={"questions": {"seen": seen}})
     found = fasb.evaluate(model, bundle, QUESTIONS)
     assert (found.n, found.left_out) == (5, 15)
     assert "15 that were fitted or tuned on left out" in as_table(found)
     assert fasb.evaluate(model, bundle, QUESTIONS, seen=True).n == 20
     with pytest.raises(DataError, match=r"give others, or keep them with --seen"):
         fasb.evaluate(model, bundle, QUESTIONS[:15])
+    twin = replace(QUESTIONS[19], id="twin", text="Asked anew?", paraphrases=(QUESTIONS[0].text,))
+    assert fasb.evaluate(model, bundle, [*QUESTIONS[15:], twin]).left_out == 1
 
 
 def test_the_table_of_an_evaluation_is_in_percent(model):

@@ -93,6 +93,15 @@ def test_a_refusal_halfway_leaves_the_model_as_it_was(tmp_path, dtype):
     assert all(torch.equal(value, after[name]) for name, value in before.items())
 
 
+def test_half_precision_is_said_to_be_too_coarse(tmp_path):
+    model = tiny_model(dtype="float32")
+    edit = some_edit(model, kind="remove", positions="all").to("cpu", torch.bfloat16)
+    coarse = tiny_model(dtype="bfloat16")
+    with pytest.raises(BundleError, match="half precision is too coarse .* dtype float32"):
+        compile_bundle(coarse, bundle_of(coarse, edit), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_command_writes_the_folder(tmp_path):
     model = tiny_model(dtype="float32")
     model.model.save_pretrained(tmp_path / "model")

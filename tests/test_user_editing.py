@@ -88,6 +88,14 @@ def test_a_bundle_of_another_model_is_refused(model):
         pass
 
 
+def test_a_bundle_that_was_switched_off_is_refused_and_its_edit_is_not(model):
+    off = some_bundle(model).with_policy(when="never")
+    with pytest.raises(BundleError, match="switched off"), fasb.editing(model, off, strength=3):
+        pass
+    with fasb.editing(model, off.edit, strength=3):
+        pass
+
+
 def test_a_bundle_without_an_edit_is_refused(model):
     nothing = fasb.Bundle(fasb.Policy(when="never"))
     with pytest.raises(BundleError, match="it has no edit"), fasb.editing(model, nothing):

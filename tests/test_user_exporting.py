@@ -85,6 +85,8 @@ def test_what_is_no_control_vector_is_one_line(model):
         "'add' at head": some_bundle(model),
         "'remove' at residual": residual(model, [1], Remove),
         "behind layer 0": residual(model, [0, 1]),
+        "does not steer": residual(model, [1]).with_policy(when="never"),
+        "or alpha 0": residual(model, [1]).with_policy(alpha=0.0),
         "has no edit": fasb.Bundle(fasb.Policy(when="never")),
     }
     for message, bundle in cases.items():

@@ -1,6 +1,7 @@
 """Commands about files: whether they are whole and fresh, and what makes them again."""
 
 import json
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -111,9 +112,11 @@ def _study_lines(file: Path, made_by: dict[str, Any]) -> list[str]:
 
     inputs = inputs_of(RESULTS, made_by)
     lines = ["#   " + _one_line(f"{name} {told or 'as it was'}") for name, told in inputs]
-    if not file.resolve().is_relative_to(Path.cwd()):
+    # links stay as they are: results/ may be one to another disk
+    path = Path(os.path.normpath(file.absolute()))
+    if not path.is_relative_to(Path.cwd()):
         raise ConfigError(f"{file}: not in this folder; change to where ./study runs")
-    name = str(file.resolve().relative_to(Path.cwd()))
+    name = str(path.relative_to(Path.cwd()))
     return lines + [one.command for one in chain(read_study(), name)]
 
 

@@ -73,9 +73,9 @@ class Question:
         return (*self.true, *self.false)
 
     @property
-    def key(self) -> str:
-        """What a bundle remembers of the question: a hash of its text, however it is written."""
-        return content_hash(plain_text(self.text))
+    def keys(self) -> frozenset[str]:
+        """What a bundle remembers of the question: a hash of each phrasing, however written."""
+        return frozenset(content_hash(plain_text(text)) for text in self.phrasings)
 
 
 @dataclass(frozen=True, slots=True)

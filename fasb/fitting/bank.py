@@ -176,7 +176,10 @@ def collect(
 
 @dataclass(frozen=True, slots=True)
 class Bank:
-    """An open bank: labels and questions in memory, activations on disk until asked for."""
+    """An open bank: labels and questions in memory, activations on disk until asked for.
+
+    label: 1 true, 0 false, -1 where a fold must not know it.
+    """
 
     path: Path
     label: Int8[np.ndarray, " answer"]
@@ -228,6 +231,11 @@ class Bank:
             if not np.isfinite(x).all():
                 raise ValueError(f"layer {layer} holds values that are not finite")
         return x.astype(np.float32, copy=False)
+
+    def labelled(self, questions: Sequence[str]) -> "Bank":
+        """Return the bank with the labels of these questions' answers only, -1 for all others."""
+        known = np.isin(self.question, np.array(list(questions), dtype=str))
+        return replace(self, label=np.where(known, self.label, np.int8(-1)))
 
     def rows(self, questions: Sequence[str]) -> Bool[np.ndarray, " answer"]:
         """Which answers belong to the given questions, with no other question's text behind (A4).

@@ -12,8 +12,9 @@ them. Labels of validation rows only rank heads, those of test rows are only rep
                 once: fold{i}.{hash of the setting}.…, as bundles hold them
 """
 
+import contextlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -23,7 +24,7 @@ import torch
 
 from fasb.artifacts import read_tensors, write_tensors
 from fasb.data.protocol import Split
-from fasb.errors import ArtifactError
+from fasb.errors import ArtifactError, ConfigError
 from fasb.fitting.anchors import read_anchors
 from fasb.fitting.bank import Bank
 from fasb.fitting.probes import ClassifierKind, Classifiers, accuracy, fit_classifiers
@@ -32,9 +33,10 @@ from fasb.fitting.training import HEADS, Training
 from fasb.hdf5files import writing_hdf5
 from fasb.provenance import content_hash
 from fasb.settings import ProbeSettings, StageSettings
-from fasb.steering.bundle import Bundle
+from fasb.steering.bundle import Bundle, check_units
 from fasb.steering.edit import Edit
 from fasb.steering.fingerprint import Fingerprint
+from fasb.steering.operations import Remove
 from fasb.steering.serialize import (
     edit_layout,
     edit_tensors,
@@ -139,23 +141,69 @@ class FittedFold:
 def fit_parts(
     training: Training, recipes: Iterable[Recipe], fingerprint: Fingerprint | None = None
 ) -> FittedFold:
-    """Fit the distinct edits and trackers of some recipes on one fold."""
+    """Fit the distinct edits and trackers of some recipes on one fold.
+
+    Raises:
+        ConfigError: what a method or gate gives is no edit or tracker of this model.
+    """
     edits: dict[str, Edit] = {}
     trackers: dict[str, Tracker] = {}
+    fingerprint = fingerprint or training.bank(HEADS).fingerprint
     for recipe in recipes:
         key = edit_key(recipe)
         if recipe.use is not None and key not in edits:
-            edit = recipe.fit_edit(training)
-            assert edit is not None
-            edits[key] = edit
+            edits[key] = _checked_edit(recipe.fit_edit(training), recipe, fingerprint)
         key = tracker_key(recipe)
         if recipe.gate is not None and recipe.policy.reads_p and key not in trackers:
-            tracker = recipe.fit_tracker(training)
-            assert tracker is not None
-            trackers[key] = tracker
-    fingerprint = fingerprint or training.bank(HEADS).fingerprint
+            trackers[key] = _checked_tracker(recipe.fit_tracker(training), recipe, fingerprint)
     seen = (*training.split.train, *training.split.validation)
     return FittedFold(training.fold, edits, trackers, fingerprint, seen, training.sections)
+
+
+def _checked_edit(made: Any, recipe: Recipe, model: Fingerprint) -> Edit:
+    """Return what a method gave, if it is an edit that a bundle can hold and the model has."""
+    with _naming(f"methods: {recipe.use}"):
+        if not isinstance(made, Edit):
+            raise ValueError(f"fit gives {type(made).__name__}, not an Edit")
+        tensors = edit_tensors(made)
+        _check_tensors(tensors)
+        edit = read_edit(edit_layout(made), tensors)
+        check_units(edit, None, model)
+        for change in made.changes:
+            if isinstance(change.operation, Remove):
+                length = change.operation.direction.norm(dim=-1)
+                # of length 0 nothing is removed
+                if not torch.where(length == 0, 1.0, length).sub(1).abs().lt(0.01).all():
+                    raise ValueError(f"removes a direction of length {length.max():.3g}, not 1")
+    return made
+
+
+def _checked_tracker(made: Any, recipe: Recipe, model: Fingerprint) -> Tracker:
+    """Return what a gate gave, if it is a tracker that a bundle can hold and the model has."""
+    with _naming(f"gates: {recipe.gate}"):
+        if not isinstance(made, Tracker):
+            raise ValueError(f"fit gives {type(made).__name__}, not a Tracker")
+        tensors = tracker_tensors(made)
+        _check_tensors(tensors)
+        check_units(None, read_tracker(tracker_layout(made), tensors), model)
+    return made
+
+
+def _check_tensors(tensors: Mapping[str, Any]) -> None:
+    for name, value in tensors.items():
+        if not isinstance(value, torch.Tensor):
+            raise ValueError(f"{name} is {type(value).__name__}, not a torch tensor")
+        if value.requires_grad:
+            raise ValueError(f"{name} still has its gradient; detach it")
+
+
+@contextlib.contextmanager
+def _naming(what: str) -> Iterator[None]:
+    """Say of which method or gate an error is: a file of one's own may give anything."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(f"{what}: {error}; correct the module") from None
 
 
 def edit_key(recipe: Recipe) -> str:

@@ -91,9 +91,9 @@ class Recipe:
         """Return what its method and its gate read."""
         found: dict[Read, None] = {}
         if self.use is not None:
-            found |= dict.fromkeys(find("methods", self.use).reads(self.method))
+            found |= _reads_of("methods", self.use, self.method)
         if self.gate is not None:
-            found |= dict.fromkeys(find("gates", self.gate).reads(self.gate_settings))
+            found |= _reads_of("gates", self.gate, self.gate_settings)
         return tuple(found)
 
     @property
@@ -150,6 +150,20 @@ class Recipe:
             flat |= part.model_dump(mode="json") if part is not None else {}
         own = {} if self.instruction is None else {"instruction": self.instruction}
         return flat | dict(self.decoding) | own
+
+
+def _reads_of(package: str, use: str, settings: Section | None) -> dict[Read, None]:
+    """Return what a module says that it reads, which may be one of somebody's own.
+
+    Raises:
+        ConfigError: it says something else.
+    """
+    given = find(package, use).reads(settings)
+    if not isinstance(given, tuple | list) or not all(isinstance(one, Read) for one in given):
+        raise ConfigError(
+            f"{package}: {use}: reads gives {given!r}; give a tuple of Read, as in (Read(),)"
+        )
+    return dict.fromkeys(given)
 
 
 def known_keys(use: str | None, gate: str | None) -> dict[str, set[str]]:

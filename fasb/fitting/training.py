@@ -2,7 +2,8 @@
 
 In: banks, the fold's split, fitted classifiers. Out: what `fit` in `fasb/methods/` and
 `fasb/gates/` takes. Knows no method. Rows of test questions are nobody's business but for sigma
-under `vectors.sigma_rows: all`, which the preset `reference` needs (docs/method.md P8).
+under `vectors.sigma_rows: all`, which the preset `reference` needs (docs/method.md P8): a bank has
+them, without their labels.
 """
 
 import zlib
@@ -34,12 +35,12 @@ def _no_model() -> LoadedModel:
 class Training:
     """One fold.
 
-    questions: those fitted and tuned on. bank, model: asked for when a method wants them.
+    questions: those fitted and tuned on. banks, model: asked for when a method wants them.
     """
 
     fold: int
     split: Split
-    bank: Callable[[Read], Bank]
+    banks: Callable[[Read], Bank]
     sections: StageSettings = StageSettings()
     questions: tuple[Question, ...] = ()
     model: Callable[[], LoadedModel] = _no_model
@@ -61,6 +62,14 @@ class Training:
         """Return the random numbers that `what` is drawn from: others in each fold and seed."""
         # not hash(), which differs from process to process
         return np.random.default_rng([self.seed, self.fold, zlib.crc32(what.encode())])
+
+    def bank(self, read: Read) -> Bank:
+        """Return the activations of a read; labels of answers to other questions are -1."""
+
+        def make() -> Bank:
+            return self.banks(read).labelled((*self.split.train, *self.split.validation))
+
+        return self.once(("bank", read), make)
 
     def train_rows(self, bank: Bank) -> Bool[np.ndarray, " answer"]:
         """Return the rows of a bank that are fitted on."""

@@ -129,6 +129,7 @@ def _folded(messages: Messages) -> list[Mapping[str, str]]:
     """Return the messages with the system's at the beginning of the first user's."""
     if messages[0]["role"] != "system":
         return list(messages)
-    system, first, *rest = messages
-    joined = f"{system['content']}\n\n{first['content']}"
-    return [{"role": first["role"], "content": joined}, *rest]
+    system, *rest = messages
+    i = next(i for i, message in enumerate(rest) if message["role"] == "user")
+    joined = f"{system['content']}\n\n{rest[i]['content']}"
+    return [*rest[:i], {"role": "user", "content": joined}, *rest[i + 1 :]]

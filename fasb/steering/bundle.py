@@ -131,7 +131,7 @@ class Bundle:
         try:
             tensors = {name: torch.from_numpy(value) for name, value in arrays.items()}
             bundle = _read(about, tensors)
-            _check_units(bundle)
+            check_units(bundle.edit, bundle.tracker, bundle.fingerprint)
         except KeyError as error:  # its text is nothing but the key
             raise BundleError(f"{what} (lacks {error}); fit it again") from None
         except (TypeError, ValueError, FasbError) as error:
@@ -188,13 +188,16 @@ def _read(about: dict[str, Any], tensors: dict[str, Tensor]) -> Bundle:
     return bundle
 
 
-def _check_units(bundle: Bundle) -> None:
-    """Refuse units and widths that the model of the fingerprint does not have."""
-    shape = bundle.fingerprint
+def check_units(edit: Edit | None, tracker: Tracker | None, shape: Fingerprint | None) -> None:
+    """Refuse units and widths that the model of the fingerprint does not have.
+
+    Raises:
+        ValueError: saying which.
+    """
     if shape is None:
         return
-    parts: list[Change | Tracker] = [] if bundle.edit is None else [*bundle.edit.changes]
-    for part in parts if bundle.tracker is None else [*parts, bundle.tracker]:
+    parts: list[Change | Tracker] = [] if edit is None else [*edit.changes]
+    for part in parts if tracker is None else [*parts, tracker]:
         width = width_of(part.operation if isinstance(part, Change) else part.score)
         n_units, own = 1, shape.hidden or width  # unknown where 0
         if part.site == "head":

@@ -14,7 +14,7 @@ import pandas as pd
 
 from fasb.metrics.answers import good, harmed, helped, verdict
 from fasb.study.measures import INFO, TRUE
-from fasb.study.panels import pooled
+from fasb.study.worlds import pooled
 
 OUTCOMES = {
     "helped": "Mended: not true and informative before, both after",

@@ -28,11 +28,13 @@ from fasb.study.entries import (
     WandbSettings,
 )
 from fasb.study.layers import are_mappings, merge, origin, read_mapping
-from fasb.study.worlds import write_out
+from fasb.study.worlds import pooled, write_out
 
 PRESETS = Path(__file__).parents[1] / "presets"
 BASES = (Path("config/models.yaml"), Path("config/config.yaml"))
 """What every study's own file is laid over, in this order."""
+WORLD = "fasb.world.questions"
+"""What loads the questions of a world."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """Names become folders, wildcards, and tags of Weights & Biases, which are of 64 characters."""
 TAKEN = (
@@ -330,6 +332,7 @@ def _check_run(study: Study) -> None:
         _known(f"run.cells.{i}.model", cell.model, study.models)
         _known(f"run.cells.{i}.dataset", cell.dataset, study.datasets)
         _check_source(f"run.cells.{i}", cell, study.run.cells)
+        _check_pooled(study, cell)
     for name in run.methods:
         _known("run.methods", name, study.methods)
         method = study.methods[name]
@@ -342,6 +345,24 @@ def _check_run(study: Study) -> None:
                 raise ConfigError(
                     f"methods.{name}.like: needs no grid, and a method with its own; remove one"
                 )
+            method.check_like(study.methods[method.like], f"methods.{name}")
+
+
+def _check_pooled(study: Study, cell: CellEntry) -> None:
+    """Refuse names that tables would average over as over worlds, where they are none."""
+    numbers = {name: name.removeprefix(pooled(name)) for name in (cell.model, cell.dataset)}
+    if numbers[cell.model] == numbers[cell.dataset]:
+        return
+    is_world = {
+        "models": study.models[cell.model].world is not None,
+        "datasets": study.datasets[cell.dataset].load == WORLD,
+    }
+    for section, name in (("models", cell.model), ("datasets", cell.dataset)):
+        if numbers[name] and not is_world[section]:
+            raise ConfigError(
+                f"{section}.{name}: tables average over names that differ in the number behind "
+                "'-s' alone, as over worlds; give it another name"
+            )
 
 
 def _check_source(where: str, cell: CellEntry, entries: Sequence[CellEntry]) -> None:

@@ -180,16 +180,16 @@ def tuned_bundle(path: Path, questions: Sequence[Question], split: Split) -> Bun
     bundle = Bundle.load(path)
     # by hashes of the texts: the same question may have another id in another dataset
     seen = set(((bundle.about or {}).get("questions") or {}).get("seen", ()))
-    keys = {question.id: question.key for question in questions}
+    keys = {question.id: question.keys for question in questions}
     if split.train:
         # equal, not only within: a bundle that has seen fewer is of other splits
-        if seen != {keys[name] for name in (*split.train, *split.validation)}:
+        if seen != {key for name in (*split.train, *split.validation) for key in keys[name]}:
             raise ArtifactError(
                 f"{path}: tuned on other questions than its fold has in these splits; run the "
                 "stage 'tune' again"
             )
         return bundle
-    if both := [name for name in split.test if keys[name] in seen]:
+    if both := [name for name in split.test if keys[name] & seen]:
         raise ArtifactError(
             f"{path}: was fitted or tuned on question {both[0]!r}; test on other questions"
         )

@@ -18,7 +18,7 @@ from fasb.artifacts import Store
 from fasb.data.protocol import Question
 from fasb.errors import DataError
 from fasb.extensions import code_hash, find, settings_of
-from fasb.judges.ask import run_judge
+from fasb.judges.ask import known_error, run_judge
 from fasb.metrics.answers import verdict
 from fasb.provenance import weights_of
 from fasb.settings import JudgeSettings
@@ -136,6 +136,7 @@ def check_judge(judge: JudgeSettings, questions: Sequence[Question], n: int = 8)
     Returns the number of answers `n` and, where the judge says so, how many are found `true` or not
     as they are listed.
     """
+    known_error(judge)
     asked, answers, labels = [], [], []
     for question in questions[:n]:
         for label, listed in ((True, (question.best,)), (False, question.false[:1])):
@@ -154,11 +155,15 @@ def provenance(judge: JudgeSettings) -> dict[str, Any]:
     """Return what the judge's module says of itself, if it does.
 
     That is its `provenance`, and its known `error` by score, 0 to 1.
+
+    Raises:
+        DataError: its error is no share by score.
     """
     module = find("judges", judge.use)
     settings = settings_of("judges", judge.use, judge.settings, "judge.settings")
     said: dict[str, Any] = module.provenance(settings) if hasattr(module, "provenance") else {}
-    return {**said, "error": module.error(settings)} if hasattr(module, "error") else said
+    error = known_error(judge)
+    return said if error is None else {**said, "error": error}
 
 
 def named(provenance: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,6 @@ comparison pools worlds of one level (`middle-s3`, `middle-s4`, …: seeds of `m
 mixes models.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from fasb.errors import ArtifactError
 from fasb.metrics.statistics import Panel
 from fasb.study.frames import read_table
 from fasb.study.measures import MC1, MEASURES, TRUE_INFO, Measure, columns_of
+from fasb.study.worlds import pooled
 
 HYPERPARAMETERS = ("k", "layer", "alpha", "beta", "s", "after", "vector")
 """What is tuned, and stands beside results; the last is no number."""
@@ -76,11 +76,6 @@ class Comparison:
             "seeds": self.n_seeds,
             "over": self.panel.over,
         }
-
-
-def pooled(name: str) -> str:
-    """Return `name` without a final `-s<digits>`, a world's seed."""
-    return re.sub(r"-s\d+$", "", name)
 
 
 def titled(model: str, dataset: str) -> str:

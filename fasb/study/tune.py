@@ -81,7 +81,7 @@ def tune(
         measured(sweep, sweep_mc, judged),
         sweep.reindex(columns=[*CELL, *HYPERPARAMETERS]).drop_duplicates(list(CELL)),
     )
-    keys = {question.id: question.key for question in questions}
+    keys = {question.id: question.keys for question in questions}
     grids: list[pd.DataFrame] = []
     tuned: dict[str, Any] = {}
     bundles: dict[tuple[str, int, str], Bundle] = {}
@@ -191,11 +191,15 @@ def _at_mean_strength(
 
 
 def _bundles(
-    fitted: FittedFold, name: str, method: Method, choice: Choice, keys: Mapping[str, str]
+    fitted: FittedFold,
+    name: str,
+    method: Method,
+    choice: Choice,
+    keys: Mapping[str, frozenset[str]],
 ) -> dict[str, Bundle]:
     """Return the bundles of a method's chosen points by purpose; they know what was seen."""
     made = {}
-    seen = [keys[i] for i in fitted.seen]
+    seen = sorted({key for i in fitted.seen for key in keys[i]})
     for purpose, point in choice.points.items():
         bundle = method.bundle(fitted, point, name)
         about = {"tuned_for": purpose, "questions": {"seen": seen}}

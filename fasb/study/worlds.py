@@ -4,10 +4,16 @@ In: the mapping of a study's config. Out: the same without `run.worlds`. Knows n
 meaning.
 """
 
+import re
 from typing import Any
 
 from fasb.errors import ConfigError
 from fasb.study.layers import merge
+
+
+def pooled(name: str) -> str:
+    """Return `name` without a final `-s<digits>`, a world's seed: such names are one in tables."""
+    return re.sub(r"-s\d+$", "", name)
 
 
 def write_out(mapping: dict[str, Any]) -> dict[str, Any]:

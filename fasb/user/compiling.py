@@ -52,9 +52,7 @@ def compile_bundle(model: LoadedModel, bundle: Bundle, out: Path) -> None:
         # what the layout does not tell of the way from weights to site shows in the logits
         found = logits_of(model, text)
         if not torch.allclose(found, wanted, rtol=1e-3, atol=1e-3 * float(wanted.abs().max())):
-            raise BundleError(
-                "compile: this model's weights cannot hold the edit; attach the bundle"
-            )
+            raise BundleError(f"compile: {_reason(model.model.dtype)}")
         with writing_folder(out) as folder:
             model.model.save_pretrained(folder)
             model.tokenizer.save_pretrained(folder)
@@ -63,6 +61,13 @@ def compile_bundle(model: LoadedModel, bundle: Bundle, out: Path) -> None:
         for parameter, value in reversed(before):
             parameter.copy_(value)
         raise
+
+
+def _reason(dtype: torch.dtype) -> str:
+    """Return why logits differ, and the remedy: half precision rounds more than is let pass."""
+    if dtype in (torch.float16, torch.bfloat16):
+        return "half precision is too coarse to hold the edit; load the model with dtype float32"
+    return "this model's weights cannot hold the edit; attach the bundle"
 
 
 def refuse_what_varies(bundle: Bundle) -> None:

@@ -144,7 +144,7 @@ def evaluate(
     model = load(model)
     bundle = attach(model, bundle)
     known = set() if seen else _known(bundle)
-    questions = [question for question in given if question.key not in known]
+    questions = [question for question in given if not question.keys & known]
     if not questions:
         raise DataError(
             "all questions were fitted or tuned on; give others, or keep them with --seen "

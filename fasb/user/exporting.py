@@ -20,7 +20,8 @@ def export(bundle: Bundle, path: Path) -> None:
     Those programs add the vectors at every token: tracker, policy and positions stay behind.
 
     Raises:
-        BundleError: the edit is not an addition to the residual stream behind the first layer.
+        BundleError: it does not steer, or the edit is not an addition to the residual stream
+            behind the first layer.
         ModelError: the package gguf is missing.
         ArtifactError: the file cannot be written.
     """
@@ -46,8 +47,14 @@ def directions(bundle: Bundle) -> dict[int, Float32[np.ndarray, " hidden"]]:
     """Return what is added to each layer's output, at the bundle's alpha.
 
     Raises:
-        BundleError: the edit is not an addition to the residual stream behind the first layer.
+        BundleError: it does not steer, or the edit is not an addition to the residual stream
+            behind the first layer.
     """
+    if bundle.edit is not None and (bundle.policy.when == "never" or bundle.policy.alpha == 0):
+        raise BundleError(
+            "export: the bundle does not steer (when: never, or alpha 0), but a control vector "
+            "would; export one that does"
+        )
     found: dict[int, Float32[np.ndarray, " hidden"]] = {}
     for change in bundle.edit.changes if bundle.edit is not None else ():
         if change.site != "residual" or not isinstance(change.operation, Add):

@@ -171,7 +171,7 @@ def fit(
         found = tried(model, validation, controls.calibration, grid, limits, judge)
         chosen = best(found)
         quality = _quality(training, chosen.bundle, Read("head", settings.read))
-    seen = sorted(question.key for question in (*train, *validation))
+    seen = sorted({key for question in (*train, *validation) for key in question.keys})
     counts = {"train": len(train), "validation": len(validation), "test": len(test)}
     about = {
         "tracker": quality,
@@ -349,7 +349,8 @@ def _quality(training: Training, bundle: Bundle, read: Read) -> dict[str, Any]:
     """
     from sklearn.metrics import roc_auc_score
 
-    bank, tracker = training.bank(read), bundle.tracker
+    # with the labels of the test, which no method sees
+    bank, tracker = training.banks(read), bundle.tracker
     assert tracker is not None
     kind = kind_of_score(tracker)
     rows = bank.rows(training.split.validation)

@@ -15,8 +15,9 @@ from matplotlib.ticker import FixedLocator
 
 from fasb.fitting.anchors import read_anchors
 from fasb.study.figures.drawing import STYLE, WIDTH, Keywords, empty, groups, panels, side_label
-from fasb.study.panels import Cell, files_of, pooled
+from fasb.study.panels import Cell, files_of
 from fasb.study.styles import MethodStyle
+from fasb.study.worlds import pooled
 
 TITLE = "Which heads know truth (Figure 4)"
 KINDS = {"logistic": "logistic probe", "cosine": "prototypes"}

@@ -12,8 +12,9 @@ from jaxtyping import Bool, Float, Int
 from fasb.metrics.answers import verdict
 from fasb.metrics.statistics import DEFINED, ENOUGH_WORLDS, Interval, t_interval
 from fasb.study.measures import TRUE
-from fasb.study.panels import HYPERPARAMETERS, Cell, pooled, read_cells, titled
+from fasb.study.panels import HYPERPARAMETERS, Cell, read_cells, titled
 from fasb.study.styles import MethodStyle, first_gated
+from fasb.study.worlds import pooled
 
 BARS = {
     "worlds": "over worlds (t)",
