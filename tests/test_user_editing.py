@@ -88,11 +88,11 @@ def test_a_bundle_of_another_model_is_refused(model):
         pass
 
 
-def test_a_bundle_that_was_switched_off_is_refused_and_its_edit_is_not(model):
+def test_a_bundle_that_was_switched_off_is_refused_unless_a_strength_is_given(model):
     off = some_bundle(model).with_policy(when="never")
-    with pytest.raises(BundleError, match="switched off"), fasb.editing(model, off, strength=3):
+    with pytest.raises(BundleError, match="switched off"), fasb.editing(model, off):
         pass
-    with fasb.editing(model, off.edit, strength=3):
+    with fasb.editing(model, off, strength=3):
         pass
 
 

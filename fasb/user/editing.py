@@ -54,10 +54,10 @@ def editing(
     if isinstance(bundle, str | Path):
         bundle = Bundle.load(Path(bundle))
     if isinstance(bundle, Bundle):
-        if bundle.edit is not None and bundle.policy.when == "never":
+        if strength is None and bundle.edit is not None and bundle.policy.when == "never":
             raise BundleError(
-                "bundle: it is switched off (when: never), as steering harmed; give bundle.edit "
-                "and a strength to use it all the same"
+                "bundle: it is switched off (when: never), as one that did harm is; give a strength "
+                "to use its edit all the same"
             )
         _check(inner, layout, bundle, siblings)
         edit, alpha = bundle.edit, bundle.policy.alpha
