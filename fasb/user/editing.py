@@ -56,8 +56,8 @@ def editing(
     if isinstance(bundle, Bundle):
         if strength is None and bundle.edit is not None and bundle.policy.when == "never":
             raise BundleError(
-                "bundle: it is switched off (when: never), as one that did harm is; give a strength "
-                "to use its edit all the same"
+                "bundle: it is switched off (when: never), as one that did harm is; give a "
+                "strength to use its edit all the same"
             )
         _check(inner, layout, bundle, siblings)
         edit, alpha = bundle.edit, bundle.policy.alpha
