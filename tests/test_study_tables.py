@@ -104,6 +104,25 @@ def test_gated_methods_minus_every_baseline_have_a_table(frame, rows):
     assert "of 9 differences are marked" in text
 
 
+def test_a_caption_names_of_many_differences_those_that_are_marked(frame, monkeypatch):
+    found = table_rows(frame, "differences", STYLES, "default", n_draws=300)
+    (part, *_) = split(found)
+    measure = part[part["metric"] == "true_info"]
+    pairs = [
+        f"{one} {MINUS} {other} "
+        for one, other in zip(measure["label"], measure["baseline_label"], strict=True)
+    ]
+    assert all(pair in caption(part) for pair in pairs)
+    monkeypatch.setattr("fasb.study.printing.NAMED", 1)
+    first = measure.index[0]
+    for p in (1.0, 0.001):
+        part.loc[measure.index, "p_holm"] = 1.0
+        part.loc[first, "p_holm"] = p
+        told = caption(part)
+        assert [pair in told for pair in pairs] == [p < 0.05, *[False] * (len(pairs) - 1)]
+        assert ("True*Info, 0 of 3: none." in told) == (p == 1)
+
+
 def test_holm_corrects_over_all_differences_that_the_table_prints(frame):
     """Two comparisons, three pairs, and every measure of the part: one family."""
     found = table_rows(frame, "differences", STYLES, "default", n_draws=50)

@@ -17,6 +17,8 @@ from fasb.study.panels import titled
 from fasb.study.tables import AVERAGE, has_difference
 
 LEVEL = 0.05
+NAMED = 12
+"""Differences that a caption names; of more, those that are marked."""
 """Differences with a smaller corrected p are marked."""
 SIGMA_OF_ALL = (
     "Sigma is taken from all questions, without their labels, as the released program does."
@@ -184,16 +186,23 @@ def message(rows: pd.DataFrame) -> str:
 
 
 def _held(rows: pd.DataFrame) -> str:
-    """How many of the printed differences are marked, and those of the headline measure."""
+    """How many of the printed differences are marked, and those of the headline measure.
+
+    Of many, only the marked ones are named: the table has the others.
+    """
     tested = rows[rows["p_holm"].notna()]
     told = f"{int((tested['p_holm'] < LEVEL).sum())} of {len(tested)} differences are marked"
     for measure in HEADLINE:
         column = Column(measure, "", difference=True)
         known = tested[tested["metric"] == measure.name]
         if len(known):
+            marked = known[known["p_holm"] < LEVEL]
+            named = known if len(known) <= NAMED else marked
             # the rows of one measure make lines of one number
-            found = [f"{line.title} {line.numbers[0]}" for line in lines(known, [column])]
-            return f"{told}; {measure.title}: {', '.join(found)}."
+            made = lines(named, [column]) if len(named) else []
+            found = [f"{line.title} {line.numbers[0]}" for line in made]
+            which = "" if len(known) <= NAMED else f", {len(marked)} of {len(known)}"
+            return f"{told}; {measure.title}{which}: {', '.join(found) or 'none'}."
     return f"{told}."
 
 
