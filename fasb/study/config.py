@@ -345,7 +345,6 @@ def _check_run(study: Study) -> None:
                 raise ConfigError(
                     f"methods.{name}.like: needs no grid, and a method with its own; remove one"
                 )
-            method.check_like(study.methods[method.like], f"methods.{name}")
 
 
 def _check_pooled(study: Study, cell: CellEntry) -> None:
@@ -405,6 +404,9 @@ def _check_extensions(study: Study) -> None:
         if method.gate is not None:
             _find("gates", method.gate, f"methods.{name}.gate")
         method.check(sections, f"methods.{name}")
+        # of another that this run has not is said where methods are chosen
+        if method.like is not None and method.like in study.methods:
+            method.check_like(study.methods[method.like], f"methods.{name}")
     _check_worlds(study)
 
 
