@@ -235,7 +235,7 @@ def stamp_of(path: Path) -> dict[str, Any]:
     if receipt is None:
         raise ArtifactError(
             f"{path}: carries no checksum, and none lies beside it; give .json .parquet "
-            ".safetensors .bundle .h5, or a table or figure of a study"
+            ".safetensors .bundle .h5; 'fasb explain' says what makes a table or figure again"
         )
     return receipt
 

@@ -213,7 +213,10 @@ class Method(Section):
                 "place of `like`"
             )
         every = set().union(*known_keys(self.use, self.gate).values())
-        fixed = {key: other.settings[key] for key in other.settings.keys() & every}
+        # its own alpha is made of strengths; and what is not gated looks at no other number
+        made = {"alpha"} if self.mean_strength else set()
+        unused = made if self.gated else made | {*POLICY_KEYS} - {"alpha", "after"}
+        fixed = {key: other.settings[key] for key in other.settings.keys() & every - unused}
         if unsaid := sorted(fixed.keys() - self.settings.keys()):
             key = unsaid[0]
             raise ConfigError(

@@ -41,7 +41,9 @@ def training_of(fits, model):
 
 def bundle_of(fits, model, use, **settings):
     recipe = Method(use=use, settings=settings).recipe({}, SECTIONS, "test")
-    bundle = fit_bundle(training_of(fits, model), recipe, model.fingerprint, {})
+    # of the bank's model: some banks here are of another shape than the one that is at hand
+    fingerprint = fits.bank(HEAD_READS[0]).fingerprint
+    bundle = fit_bundle(training_of(fits, model), recipe, fingerprint, {})
     return replace(bundle, edit=bundle.edit.to("cpu", torch.float64))
 
 

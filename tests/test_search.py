@@ -46,3 +46,20 @@ def test_a_setting_that_its_grid_would_override_is_refused():
     method = Method(use="head_vectors", settings={"alpha": 3}, grid={"alpha": [1, 2]})
     with pytest.raises(ConfigError, match=r"methods.m.settings.alpha: 3, but its grid has alpha"):
         method.check(StageSettings(), "methods.m")
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"settings": {"when": "always"}}, r"when: 'always' may steer, but there is no "),
+        ({"gate": "probe", "settings": {"when": "token"}}, r"when: 'token' may steer"),
+        ({"settings": {"when": "oracle"}}, r"when: 'oracle' may steer"),
+        (
+            {"use": "head_vectors", "gate": "probe", "settings": {"when": "always", "guide": 2.0}},
+            r"use: guide and resample choose among unsteered texts",
+        ),
+    ],
+)
+def test_an_entry_that_no_bundle_could_hold_is_refused_before_anything_is_fitted(entry, message):
+    with pytest.raises(ConfigError, match=rf"methods\.m\..*{message}"):
+        Method(**entry).check(StageSettings(), "methods.m")

@@ -231,8 +231,8 @@ def test_every_preset_is_valid_and_says_only_what_it_changes(path):
         ),
         (
             "methods.steered",
-            {"use": "own.extension", "settings": {"s": 3}, "grid": {"alpha": [1, 2]}},
-            r"methods.same.settings.s: unset, but steered has 3, which `like` does not take over",
+            {"use": "own.extension", "settings": {"k": 3}, "grid": {"alpha": [1, 2]}},
+            r"methods.same.settings.k: unset, but steered has 3, which `like` does not take over",
         ),
         (
             "run.methods",

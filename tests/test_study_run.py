@@ -235,7 +235,14 @@ def test_generations_are_of_each_folds_test_questions(runner, traces, tuned):
 def test_bundles_of_other_questions_are_tested_on_all_of_these_and_never_on_one_they_have_seen(
     runner, traces, tuned
 ):
-    others = [replace(question, text=f"{question.text} now") for question in QUESTIONS]
+    others = [
+        replace(
+            question,
+            text=f"{question.text} now",
+            paraphrases=tuple(f"{text} now" for text in question.paraphrases),
+        )
+        for question in QUESTIONS
+    ]
     folds = all_tested([replace(others[0], role="fit"), *others[1:]], 2)
     taken = replace(tuned, prompt=PROMPT, tokens=4)
     found = score_stage(runner, folds, others, taken, batch=4)

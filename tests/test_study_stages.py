@@ -34,7 +34,7 @@ METHODS = {
     "same": {
         "use": "head_vectors",
         "gate": "probe",
-        "settings": {"alpha": 60, "when": "prompt"},
+        "settings": {"alpha": 60, "beta": 0.4, "when": "prompt"},
         "like": "fasb",
     },
 }
@@ -291,7 +291,12 @@ CONTROLS = {
     "fasb": METHODS["fasb"],
     "after": {"use": "head_vectors", "settings": {"alpha": 60, "k": 2}, "grid": {"after": [1, 2]}},
     "mean": {"use": "head_vectors", "like": "fasb", "mean_strength": True},
-    "chance": {"use": "head_vectors", "gate": "chance", "like": "fasb"},
+    "chance": {
+        "use": "head_vectors",
+        "gate": "chance",
+        "settings": {"alpha": 60, "beta": 0.4},
+        "like": "fasb",
+    },
     "random": {
         "use": "head_vectors",
         "gate": "probe",

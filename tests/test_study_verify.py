@@ -9,11 +9,11 @@ from click.testing import CliRunner
 
 from fasb.artifacts import write_json, write_tensors
 from fasb.cli import group
-from fasb.errors import ArtifactError
+from fasb.errors import ArtifactError, ConfigError
 from fasb.study import config
 from fasb.study.jobs import job, read_study, run_job, write_study
 from fasb.study.stage import differences, without_code
-from fasb.study.verify import verify_folder
+from fasb.study.verify import is_fresh, verify_folder
 
 MAPPING = {
     "models": {"llama": {"path": "some/llama"}},
@@ -185,3 +185,39 @@ def test_only_hashes_of_code_and_the_librarys_version_are_left_out():
     settings = {"version": "0.1.0", "load": "table", "code": "2b", "fits": [own]}
     kept = {"use": "lab", "settings": {"code": 7, "version": 2}}
     assert without_code(settings) == {"load": "table", "fits": [kept]}
+
+
+WORLD = {"level": "easy", "seed": 1}
+TRAINED = {
+    **MAPPING,
+    "models": {"easy-s1": {"world": WORLD}},
+    "datasets": {"easy-s1": {"load": "fasb.world.questions", "settings": WORLD}},
+    "run": {**MAPPING["run"], "cells": [{"model": "easy-s1", "dataset": "easy-s1"}]},
+}
+
+
+def test_a_model_that_was_trained_with_other_settings_is_no_input(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = config.load(TRAINED)
+    write_study(first)
+    one = job(first, "pretrain", "easy-s1")
+    told = Path("results/models/easy-s1/training.json")
+    write_json(told, {}, one.paths.made_by())
+    job(first, "activations", "easy-s1/easy-s1/answer_end").check_inputs()
+    assert found_of(str(told)) == []
+    assert is_fresh(one)
+    other = config.load(
+        {**TRAINED, "models": {"easy-s1": {"world": WORLD, "pretrain": {"tokens": 90000}}}}
+    )
+    write_study(other)
+    with pytest.raises(ArtifactError, match=r"models/easy-s1: made with another pretrain\.tokens"):
+        job(other, "activations", "easy-s1/easy-s1/answer_end").check_inputs()
+    (found,) = found_of(str(told))
+    assert found.told == "stale: pretrain.tokens changed; run 'fasb run pretrain easy-s1' again"
+    assert not is_fresh(job(other, "pretrain", "easy-s1"))
+
+
+@pytest.mark.parametrize("name", [".", "/"])
+def test_explain_of_no_file_is_one_line(folder, name):
+    result = CliRunner().invoke(group, ["explain", name])
+    assert isinstance(result.exception, ConfigError)

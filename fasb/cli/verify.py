@@ -68,7 +68,8 @@ def explain_command(file: Path) -> None:
     from fasb.artifacts import SEALED, stamp_of
 
     # of a folder, or what lost its receipt, the study alone says what makes it
-    if file.suffix in (".bundle", *SEALED) or file.with_suffix(".json").is_file():
+    receipt = file.name and file.with_suffix(".json").is_file()
+    if file.suffix in (".bundle", *SEALED) or receipt:
         stamp = stamp_of(file)
         made_by = stamp["provenance"]
         click.echo(_one_line(f"# {file}: {stamp['digest'][:12]}, {_provenance(made_by)}"))

@@ -200,6 +200,17 @@ def _policy_of(
     policy = Policy(**{**defaults, **given})
     if policy.reads_p and gate is None:
         raise ConfigError(f"{where}.when: {policy.when!r} reads p; name a gate, as in gate: probe")
+    if policy.chooses_within and use is not None:
+        raise ConfigError(
+            f"{where}.use: guide and resample choose among unsteered texts; leave it out"
+        )
+    # draws, declining and guiding need no edit (C7, C9, C11)
+    edits = policy.best_of == 1 and not (policy.abstain or policy.guide)
+    if use is None and policy.when != "never" and edits:
+        raise ConfigError(
+            f"{where}.when: {policy.when!r} may steer, but there is no method; give `use`, or "
+            "leave this out"
+        )
     return policy
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from fasb.errors import ArtifactError, ConfigError, did_you_mean
 from fasb.extensions import validated
 from fasb.study.config import Study
-from fasb.study.stage import Names, Paths, Stage, differences, without_code
+from fasb.study.stage import TRAINING, Names, Paths, Stage, differences, without_code
 from fasb.study.stages import data, fit, outputs, test, tune, world
 
 STUDY = Path("results/study.json")
@@ -72,14 +72,16 @@ class Job:
         from fasb.artifacts import CHECKED, stamp_of
 
         for path in self.paths.every():
-            if path.suffix not in CHECKED or not path.is_file():
+            stamped = path / TRAINING if path.is_dir() else path
+            if stamped.suffix not in CHECKED or not stamped.is_file():
                 continue
-            made_by = stamp_of(path)["provenance"]
+            made_by = stamp_of(stamped)["provenance"]
             maker = maker_of(self.study, str(made_by.get("stage")), str(path))
             if maker is None:
                 continue
             asked = maker.stage.settings(self.study, maker.names)
-            changed = differences(without_code(made_by.get("settings", {})), without_code(asked))
+            made_with = without_code(made_by.get("settings", asked))
+            changed = differences(made_with, without_code(asked))
             if changed:
                 raise ArtifactError(
                     f"{path}: made with another {', '.join(changed[:3])} than the study has now; "

@@ -24,6 +24,8 @@ from fasb.study.config import Study
 CELL = "{model}/{dataset}/seed{seed}{suffix}"
 """A cell's name in the workflow's wildcards."""
 STORE = Path("results/.store")
+TRAINING = "training.json"
+"""What says of a trained model's folder what made it."""
 Names = dict[str, Any]
 
 

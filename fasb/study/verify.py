@@ -17,7 +17,7 @@ from fasb.provenance import content_hash, surroundings
 from fasb.study.config import Study
 from fasb.study.frames import MAPPINGS, read_mapping, read_table, table_of
 from fasb.study.jobs import STAGES, Job, job, read_study, run_job
-from fasb.study.stage import STORE, differences
+from fasb.study.stage import STORE, TRAINING, differences
 
 RESULTS = Path("results")
 """What the paths begin with that a study and its files know."""
@@ -63,6 +63,7 @@ def _checked(root: Path, made: Mapping[str, Job]) -> list[Path]:
     for path in sorted(root.rglob("*")):
         inside = path.relative_to(root).parts
         aside = inside[0] in (*ASIDE, CRATE) or any(part.startswith(".") for part in inside)
+        aside = aside and not (inside[0] == "models" and path.name == TRAINING)
         # texts and pictures that no job makes are somebody's own; a missing receipt is found once
         shown = path.suffix in SHOWN and path.with_suffix(".json").is_file()
         ours = path.suffix in SEALED or (shown and _name(root, path) in made)
@@ -90,7 +91,7 @@ def _of_file(root: Path, path: Path, maker: Job | None) -> Iterator[Finding]:
         yield Finding(path, "not of the study in study.json, perhaps of one before it", False)
     else:
         asked = maker.stage.settings(maker.study, maker.names)
-        changed = differences(made_by.get("settings", {}), asked)
+        changed = differences(made_by.get("settings", asked), asked)
         if changed:
             yield Finding(path, f"stale: {', '.join(changed[:3])} changed; {again}")
     for name, told in inputs_of(root, made_by):
@@ -166,12 +167,14 @@ def chain(study: Study, name: str) -> list[Job]:
 def is_fresh(one: Job) -> bool:
     """Return whether all that a job writes is there, whole, and made of what it asks for.
 
-    Of a folder it is only asked whether it is there.
+    Of a folder that is no trained model it is only asked whether it is there.
     """
     for path in map(Path, one.paths.outputs.values()):
         if not path.exists():
             return False
-        if path.suffix in CHECKED and any(found.wrong for found in _of_file(RESULTS, path, one)):
+        stamped = path / TRAINING if path.is_dir() else path
+        is_checked = stamped.suffix in CHECKED and stamped.is_file()
+        if is_checked and any(found.wrong for found in _of_file(RESULTS, stamped, one)):
             return False
     return True
 

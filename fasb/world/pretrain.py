@@ -74,10 +74,15 @@ class PretrainSettings(Section):
     )
 
 
-def pretrain(world: WorldSettings, settings: PretrainSettings, out: Path) -> dict[str, Any]:
+def pretrain(
+    world: WorldSettings,
+    settings: PretrainSettings,
+    out: Path,
+    told: dict[str, Any] | None = None,
+) -> dict[str, Any]:
     """Train a model on the world's documents and save it as folder `out`.
 
-    Returns what `training.json` holds.
+    Returns what `training.json` holds; `told` goes into its provenance.
     """
     import torch
 
@@ -105,5 +110,5 @@ def pretrain(world: WorldSettings, settings: PretrainSettings, out: Path) -> dic
     with writing_folder(out) as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        write_json(folder / "training.json", report, {"stage": "pretrain", **made_by})
+        write_json(folder / "training.json", report, made_by | (told or {}))
     return report

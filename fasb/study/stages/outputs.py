@@ -143,7 +143,10 @@ def figure(study: Study, figure: str, paths: Paths) -> None:
     ONCE,
     outputs={"report": "results/report.html", "receipt": "results/report.json"},
     inputs=lambda study: {
-        "shown": [path for path in cells.shown_files(study) if path.endswith((".csv", ".png"))],
+        # receipts too: they say of the others whether they are whole
+        "shown": [
+            path for path in cells.shown_files(study) if path.endswith((".csv", ".png", ".json"))
+        ],
         "cells": cells.files(cells.whole(study), cells.REPORTED),
         "health": cells.health_files(study),
     },

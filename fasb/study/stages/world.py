@@ -24,7 +24,7 @@ def pretrain(study: Study, model: str, paths: Paths) -> None:
     entry = study.models[model]
     world = validated(WorldSettings, entry.world or {}, f"models.{model}.world")
     training = validated(PretrainSettings, entry.pretrain, f"models.{model}.pretrain")
-    report = pretrain(world, training, paths["model"])
+    report = pretrain(world, training, paths["model"], paths.made_by())
     figures = ", ".join(f"{name} {100 * value:.0f}" for name, value in report["figures"].items())
     say(f"{paths['model']}: {report['tokens']:,} tokens in {report['seconds']:.0f} s; {figures}")
 
