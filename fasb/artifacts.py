@@ -35,6 +35,7 @@ SEALED = (".json", ".parquet", ".safetensors", ".h5")
 SHOWN = (".csv", ".md", ".tex", ".png", ".pdf", ".html")
 """Suffixes of files for people, which can carry none: it stands in their receipt."""
 CHECKED = (*SEALED, *SHOWN)
+"""Suffixes of files that can be compared with a checksum, their own or their receipt's."""
 MOST_VALUES, LARGEST_GROUP = 2**28, 2**32
 """Values of a Parquet file, and bytes of a group of its rows, that are read at all."""
 

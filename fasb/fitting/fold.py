@@ -165,10 +165,8 @@ def _checked_edit(made: Any, recipe: Recipe, model: Fingerprint) -> Edit:
     with _naming(f"methods: {recipe.use}"):
         if not isinstance(made, Edit):
             raise ValueError(f"fit gives {type(made).__name__}, not an Edit")
-        tensors = edit_tensors(made)
-        _check_tensors(tensors)
-        edit = read_edit(edit_layout(made), tensors)
-        check_units(edit, None, model)
+        _check_tensors(edit_tensors(made))
+        check_units(read_edit(edit_layout(made), edit_tensors(made)), None, model)
         for change in made.changes:
             if isinstance(change.operation, Remove):
                 length = change.operation.direction.norm(dim=-1)
@@ -183,9 +181,8 @@ def _checked_tracker(made: Any, recipe: Recipe, model: Fingerprint) -> Tracker:
     with _naming(f"gates: {recipe.gate}"):
         if not isinstance(made, Tracker):
             raise ValueError(f"fit gives {type(made).__name__}, not a Tracker")
-        tensors = tracker_tensors(made)
-        _check_tensors(tensors)
-        check_units(None, read_tracker(tracker_layout(made), tensors), model)
+        _check_tensors(tracker_tensors(made))
+        check_units(None, read_tracker(tracker_layout(made), tracker_tensors(made)), model)
     return made
 
 

@@ -204,9 +204,7 @@ def _policy_of(
         raise ConfigError(
             f"{where}.use: guide and resample choose among unsteered texts; leave it out"
         )
-    # draws, declining and guiding need no edit (C7, C9, C11)
-    edits = policy.best_of == 1 and not (policy.abstain or policy.guide)
-    if use is None and policy.when != "never" and edits:
+    if use is None and policy.needs_edit:
         raise ConfigError(
             f"{where}.when: {policy.when!r} may steer, but there is no method; give `use`, or "
             "leave this out"

@@ -80,9 +80,7 @@ class Bundle:
             raise BundleError(
                 f"{what}: resample and guide choose among unsteered texts; leave out the edit"
             )
-        # draws, declining and guiding need no edit (C7, C9, C11)
-        edits = self.policy.best_of == 1 and not (self.policy.abstain or self.policy.guide)
-        if when != "never" and self.edit is None and edits:
+        if self.edit is None and self.policy.needs_edit:
             raise BundleError(
                 f"{what}: when {when!r} may steer, but there is no edit; fit one, or use 'never'"
             )

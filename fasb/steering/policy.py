@@ -174,6 +174,12 @@ class Policy:
         return self.when != "never" and bool(self.resample or self.guide)
 
     @property
+    def needs_edit(self) -> bool:
+        """Whether it may steer: draws, declining and guiding need no edit (C7, C9, C11)."""
+        edits = self.best_of == 1 and not (self.abstain or self.guide)
+        return self.when != "never" and edits
+
+    @property
     def live(self) -> bool:
         """Whether answers can be shown while they are written: what fires is steered from there."""
         apart = self.draws_several or self.chooses_within or self.abstain

@@ -12,10 +12,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fasb.artifacts import CHECKED, stamp_of
+from fasb.artifacts import stamp_of
 from fasb.errors import ArtifactError, ConfigError
 from fasb.provenance import content_hash
 from fasb.study.jobs import Job, read_study
+from fasb.study.stage import stamped
 from fasb.study.verify import CRATE, RESULTS, flat, makers, verify_folder
 from fasb.wholefiles import writing
 
@@ -80,8 +81,8 @@ class _Crate:
         self._newest = max(self._newest, ended)
         paths = [self._path(name) for name in dict.fromkeys(flat(job.inputs.values()))]
         used = [self._file(path) for path in paths if path.exists()]
-        sealed = [path for path in made if path.suffix in CHECKED and path.is_file()]
-        # a folder carries no stamp: nobody knows who made it, of which settings
+        # a folder that is no trained model carries no stamp: nobody knows of which settings it is
+        sealed = [speaks for path in made if (speaks := stamped(path))]
         made_by = stamp_of(sealed[0])["provenance"] if sealed else {}
         if "settings" in made_by:
             value = json.dumps(made_by["settings"], sort_keys=True, ensure_ascii=False)

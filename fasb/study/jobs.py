@@ -13,7 +13,7 @@ from typing import Any
 from fasb.errors import ArtifactError, ConfigError, did_you_mean
 from fasb.extensions import validated
 from fasb.study.config import Study
-from fasb.study.stage import TRAINING, Names, Paths, Stage, differences, without_code
+from fasb.study.stage import Names, Paths, Stage, differences, stamped, without_code
 from fasb.study.stages import data, fit, outputs, test, tune, world
 
 STUDY = Path("results/study.json")
@@ -69,13 +69,13 @@ class Job:
         Raises:
             ArtifactError: naming the file, what differs, and the command that makes it.
         """
-        from fasb.artifacts import CHECKED, stamp_of
+        from fasb.artifacts import stamp_of
 
         for path in self.paths.every():
-            stamped = path / TRAINING if path.is_dir() else path
-            if stamped.suffix not in CHECKED or not stamped.is_file():
+            speaks = stamped(path)
+            if speaks is None:
                 continue
-            made_by = stamp_of(stamped)["provenance"]
+            made_by = stamp_of(speaks)["provenance"]
             maker = maker_of(self.study, str(made_by.get("stage")), str(path))
             if maker is None:
                 continue

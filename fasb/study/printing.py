@@ -17,9 +17,9 @@ from fasb.study.panels import titled
 from fasb.study.tables import AVERAGE, has_difference
 
 LEVEL = 0.05
+"""Differences with a smaller corrected p are marked."""
 NAMED = 12
 """Differences that a caption names; of more, those that are marked."""
-"""Differences with a smaller corrected p are marked."""
 SIGMA_OF_ALL = (
     "Sigma is taken from all questions, without their labels, as the released program does."
 )

@@ -25,7 +25,7 @@ CELL = "{model}/{dataset}/seed{seed}{suffix}"
 """A cell's name in the workflow's wildcards."""
 STORE = Path("results/.store")
 TRAINING = "training.json"
-"""What says of a trained model's folder what made it."""
+"""What says of a trained model's folder what made it; other folders carry nothing."""
 Names = dict[str, Any]
 
 
@@ -142,6 +142,17 @@ class Stage:
         written = {name: path.format(**names) for name, path in self.outputs.items()}
         provenance = {"stage": self.name, "settings": self.settings(study, names)}
         return Paths(self.read(study, names), written, provenance)
+
+
+def stamped(path: Path) -> Path | None:
+    """Return the file that says what made a path: itself, or of a trained model's folder its own.
+
+    None where nothing does.
+    """
+    from fasb.artifacts import CHECKED
+
+    speaks = path / TRAINING if path.is_dir() else path
+    return speaks if speaks.suffix in CHECKED and speaks.is_file() else None
 
 
 def differences(before: Any, now: Any, key: str = "") -> list[str]:

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fasb.artifacts import CHECKED, SEALED, SHOWN, stamp_of
+from fasb.artifacts import SEALED, SHOWN, stamp_of
 from fasb.errors import ArtifactError, ConfigError, FasbError
 from fasb.provenance import content_hash, surroundings
 from fasb.study.config import Study
 from fasb.study.frames import MAPPINGS, read_mapping, read_table, table_of
 from fasb.study.jobs import STAGES, Job, job, read_study, run_job
-from fasb.study.stage import STORE, TRAINING, differences
+from fasb.study.stage import STORE, TRAINING, differences, stamped
 
 RESULTS = Path("results")
 """What the paths begin with that a study and its files know."""
@@ -172,9 +172,8 @@ def is_fresh(one: Job) -> bool:
     for path in map(Path, one.paths.outputs.values()):
         if not path.exists():
             return False
-        stamped = path / TRAINING if path.is_dir() else path
-        is_checked = stamped.suffix in CHECKED and stamped.is_file()
-        if is_checked and any(found.wrong for found in _of_file(RESULTS, stamped, one)):
+        speaks = stamped(path)
+        if speaks and any(found.wrong for found in _of_file(RESULTS, speaks, one)):
             return False
     return True
 
