@@ -153,18 +153,29 @@ def lies_inside(figure):
 def test_more_methods_than_numbers_find_place_for_have_a_line_each_the_best_on_top():
     gains = {"metric": "true_info", "low": -5.0, "high": 5.0}
     found = pd.DataFrame(
-        one | gains | {"cost": cost, "x": 3.0 * i, "value": float(-i)}
+        one | gains | {"model": model, "cost": cost, "x": least + i, "value": float(-i)}
         for i, one in enumerate(many(costs.MOST + 1))
-        for cost in ("decoded", "harmed")
+        for model in ("m", "n")
+        for cost, least in (("decoded", 16.0), ("harmed", 0.0), ("kl_gated", 0.0))
+        if (model, cost) != ("n", "kl_gated")
     )
     assert "numbers" not in costs.caption(found)
     figure = costs.draw(found)
-    assert [axis.get_xlabel() for axis in figure.axes][1:] == [
-        "tokens decoded an answer",
-        "answers harmed (%)",
-    ]
-    names = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    grid = np.reshape(figure.axes, (2, 4))
+    figure.draw_without_rendering()
+    labels = [axis.xaxis.label for axis in grid[1]]
+    assert [label.get_text().split()[0] for label in labels[1:]] == ["tokens", "answers", "KL"]
+    boxes = [label.get_window_extent() for label in labels]
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+    names = [text.get_text() for text in grid[0][0].get_yticklabels()]
     assert names == [f"Method {i}" for i in reversed(range(costs.MOST + 1))]
+    # every point lies in its panel, and 0, which has no logarithm, is not asked for
+    for axis, least in zip(grid[0][1:], (16, 0, 0), strict=True):
+        low, high = axis.get_xlim()
+        assert low < least
+        assert least + costs.MOST < high
+    assert grid[1][1].get_xlim()[0] > 8
+    assert [text.get_text() for text in grid[1][3].texts] == ["not measured"]
     assert lies_inside(figure)
 
 

@@ -7,6 +7,7 @@ x, value, low, high    the cost; the gain over the unsteered model in points of 
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from textwrap import fill
 
 import matplotlib as mpl
 import pandas as pd
@@ -154,31 +155,35 @@ def _draw_list(
     heights = [0.45 + 0.13 * part["method"].nunique() for _, part in found]
     with mpl.rc_context(fname=STYLE):
         shared: Keywords = {"height_ratios": heights, "sharex": "col", "sharey": "row"}
-        figure, grid = panels(sum(heights), len(found), 1 + len(costs), **shared)
+        figure, grid = panels(0.3 + sum(heights), len(found), 1 + len(costs), **shared)
         for (title, part), axes in zip(found, grid, strict=True):
             gains = part[part["cost"] == costs[0]].sort_values("value").set_index("method")
             names = [str(name) for name in gains.index]
             for y, (low, high) in enumerate(zip(gains["low"], gains["high"], strict=True)):
                 axes[0].hlines(y, low, high, color=methods[names[y]].colour, lw=0.9)
             _draw_column(axes[0], gains["value"], methods)
+            axes[0].axvline(0, color="#BBBBBB", linewidth=0.6, zorder=0)
             for cost, axis in zip(costs, axes[1:], strict=True):
                 of_cost = part[part["cost"] == cost].set_index("method")["x"]
                 _draw_column(axis, of_cost.reindex(gains.index), methods)
-                _scale(axis, cost)
             axes[0].set_yticks(range(len(names)), [methods[name].label for name in names])
             for text, name in zip(axes[0].get_yticklabels(), names, strict=True):
                 text.set(fontsize=7, color=methods[name].ink)
             axes[0].set_title(title, fontsize=8.5, loc="left")
         measure = MEASURES[found[0][1]["metric"].iloc[0]].title
-        axes[0].set_xlabel(f"gain in {measure}")
+        grid[-1][0].set_xlabel(f"gain in\n{measure}")
+        # when all panels of a column have their points: limits follow from these
         for cost, axis in zip(costs, grid[-1][1:], strict=True):
-            axis.set_xlabel(COSTS[cost])
+            axis.margins(x=0.1)
+            _scale(axis, cost)
+            axis.set_xlabel(fill(COSTS[cost], 16))
     return figure
 
 
 def _draw_column(axis: Axes, values: pd.Series, methods: dict[str, Look]) -> None:
     """Draw a point on the line of each method that has a value."""
-    axis.axvline(0, color="#BBBBBB", linewidth=0.6, zorder=0)
+    if values.isna().all():
+        axis.text(0.5, 0.5, "not measured", transform=axis.transAxes, ha="center", fontsize=7)
     for y, (name, x) in enumerate(values.items()):
         axis.axhline(y, color="#EEEEEE", linewidth=0.6, zorder=0)
         axis.plot(x, y, "o", color=methods[str(name)].colour, markersize=3)
