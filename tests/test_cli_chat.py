@@ -101,7 +101,9 @@ def test_no_input_at_all_is_the_end_too(folder):
     assert run.stdout == "None\n"
 
 
-def test_a_full_context_forgets_what_was_said_and_goes_on(folder, asked, monkeypatch):
+@pytest.fixture
+def short(monkeypatch):
+    """A context of 60 tokens."""
     room = fasb.user.steering.LoadedModel.check_room
 
     def check_room(model, rows, more, batch):
@@ -110,7 +112,17 @@ def test_a_full_context_forgets_what_was_said_and_goes_on(folder, asked, monkeyp
         room(model, rows, more, batch)
 
     monkeypatch.setattr(fasb.user.steering.LoadedModel, "check_room", check_room)
+
+
+def test_a_full_context_forgets_what_was_said_and_goes_on(folder, asked, short):
     found = chat(folder, "Why is the sky blue?\nHow long is a river of blue water?\nWhen?\n")
     assert "the context is full; what was said before is forgotten" in found.stderr
     assert len(asked[-1]) < 5
     assert asked[-1][-1] == {"role": "user", "content": "When?"}
+
+
+def test_a_line_longer_than_the_context_is_forgotten_and_the_next_is_answered(folder, asked, short):
+    found = chat(folder, f"{'Why is the sky blue? ' * 20}\nWhen?\n")
+    assert "the context is full; this line is forgotten" in found.stderr
+    assert [one[-1]["content"] for one in asked][-1] == "When?"
+    assert len(asked[-1]) == 1

@@ -51,7 +51,7 @@ def test_importance_is_the_variance_between_a_keys_values(compared):
 def test_without_answers_settings_are_compared_by_mc1():
     frame = grid(true_info=float("nan"))
     columns = {"layer": float("nan"), "beta": float("nan"), "s": float("nan")}
-    frame = frame.assign(cell=0, **columns, after=float("nan"), vector=None)
+    frame = frame.assign(cell=0, **columns, after=float("nan"), vector=None, other=None)
     assert tuned_by(frame).name == "mc1"
     assert best_settings(frame, "m", 1)[0]["setting"] == "k 2, alpha 1"
     same = importance(frame.assign(mc1=0.5), "m")

@@ -12,9 +12,11 @@ from fasb.extensions import validated
 from fasb.search import Method, at_edge
 from fasb.settings import DecodingSettings
 from fasb.steering.bundle import Bundle
+from fasb.study import comparing
+from fasb.study.figures.numbers import along
 from fasb.study.panels import HYPERPARAMETERS
 from fasb.study.run import Runner, traced
-from fasb.study.sweep import CELL, hyperparameters, sweep_methods
+from fasb.study.sweep import CELL, hyperparameter_table, hyperparameters, sweep_methods
 from fasb.study.tune import best_setting, bundle_path, tune
 
 QUESTIONS = some_questions(20)
@@ -133,6 +135,40 @@ def test_hyperparameters_are_those_that_the_bundle_looks_at(folds, use, settings
     } == expected
 
 
+@pytest.mark.parametrize(
+    ("use", "point", "expected"),
+    [
+        (
+            FASB,
+            {"k": 2, "alpha": 3, "adaptive": False, "backtracks": 2},
+            "adaptive False, backtracks 2",
+        ),
+        (FASB, {"k": 2, "alpha": 3, "when": "prompt"}, "when prompt"),
+        (FASB, {"k": 2, "alpha": 3, "adaptive": False, "when": "never"}, None),
+        ({}, {"instruction": "Be brief.\nBe  true."}, "instruction Be brief. Be true."),
+        # a key of another method's grid, which this one takes over, means nothing to it
+        (ALWAYS, {"k": 2, "alpha": 3, "adaptive": False, "bound": 2}, "adaptive False"),
+    ],
+)
+def test_what_has_no_column_of_its_own_stands_in_one_text(folds, use, point, expected):
+    method = Method(**use, like="another") if use is ALWAYS else Method(**use)
+    assert hyperparameters(method.bundle(folds[0][0], point, "test"), point)["other"] == expected
+
+
+def test_settings_that_differ_in_other_keys_are_told_apart_wherever_they_are_shown(folds):
+    method = Method(**FASB, settings={"k": 2}, grid={"alpha": (1, 2), "adaptive": (True, False)})
+    bundles = [method.bundle(folds[0][0], point, "mine") for point in method.points()]
+    table = hyperparameter_table(bundles, method.grid)
+    assert table["other"].tolist()[:-1] == ["adaptive True", "adaptive False"] * 2
+    assert table["other"].isna().tolist() == [False, False, False, False, True]
+    frame = table.assign(fold=0, cell=0, method="mine", true_info=[0.1, 0.4, 0.2, 0.6, 0.0])
+    frame = frame.assign(model="m", dataset="d", seed=0, n=1.0, chosen=frame["setting"] == 3)
+    assert comparing.best_settings(frame, "mine", 1)[0]["setting"].endswith(", adaptive False")
+    assert comparing.importance(frame, "mine")[0]["key"] == "other"
+    # a line over alpha holds fixed what else was chosen
+    assert along(frame, "alpha")["setting"].tolist() == [1, 3]
+
+
 def test_a_wrong_value_names_the_method_and_key(folds):
     with pytest.raises(
         ConfigError, match=r"methods\.mine\.betta: unknown key; did you mean 'beta'"
@@ -162,7 +198,7 @@ def test_hyperparameters_stand_beside_the_answers(swept):
     assert rows["layer"].isna().all()
     *points, _ = METHODS["fasb"].points()
     expected = [[point["k"], point["alpha"], 0.5, point["s"], "probe"] for point in points]
-    known = [key for key in HYPERPARAMETERS if key not in ("layer", "after")]
+    known = [key for key in HYPERPARAMETERS if key not in ("layer", "after", "other")]
     for _, of_fold in rows.groupby("fold"):
         assert of_fold[known].to_numpy().tolist()[:-1] == expected
         # the last setting is not to steer

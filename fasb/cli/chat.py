@@ -1,7 +1,7 @@
 """`fasb chat`: a conversation in the terminal, whose answers are steered while they are written."""
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +15,10 @@ from fasb.cli.user import (
     opened_bundle,
 )
 from fasb.errors import DataError, ModelError
+
+if TYPE_CHECKING:
+    from fasb.model.load import LoadedModel
+    from fasb.steering.bundle import Bundle
 
 QUIT = "/quit"
 
@@ -36,7 +40,7 @@ def chat_command(model: str, settings: dict[str, Any], siblings: bool, **options
 
     from fasb.cli.terminal import legend, show
     from fasb.decoding.stream import stream
-    from fasb.user.steering import attach, prompts_of
+    from fasb.user.steering import attach
 
     check_keys(settings, "model")
     known = opened_bundle(options)  # before a model is loaded
@@ -49,14 +53,9 @@ def chat_command(model: str, settings: dict[str, Any], siblings: bool, **options
         click.echo("plain prompt: every question stands alone", err=True)
     while (question := _question()) is not None:
         said.append({"role": "user", "content": question})
-        try:
-            (prompt,) = prompts_of(answering, known, [said])
-        except ModelError as error:
-            if len(said) == 1:
-                raise
-            click.echo(f"{error}; what was said before is forgotten", err=True)
-            said = said[-1:]
-            (prompt,) = prompts_of(answering, known, [said])
+        prompt = _prompt(answering, known, said)
+        if prompt is None:
+            continue
         try:
             page = show(console, question, stream(answering, prompt, known), beta)
         except KeyboardInterrupt:
@@ -67,6 +66,23 @@ def chat_command(model: str, settings: dict[str, Any], siblings: bool, **options
         # a plain prompt has a place for one question and none for what was said before
         if known.prompt.chat == "off":
             said.clear()
+
+
+def _prompt(model: "LoadedModel", bundle: "Bundle", said: list[dict[str, str]]) -> list[int] | None:
+    """Return the prompt of a conversation, which loses what does not fit; None if nothing does."""
+    from fasb.user.steering import prompts_of
+
+    while said:
+        try:
+            (prompt,) = prompts_of(model, bundle, [said])
+        except ModelError as error:
+            before = len(said) > 1
+            forgotten = "what was said before" if before else "this line"
+            click.echo(f"{error}; {forgotten} is forgotten", err=True)
+            said[:] = said[-1:] if before else []
+        else:
+            return prompt
+    return None
 
 
 def _question() -> str | None:

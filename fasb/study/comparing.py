@@ -74,7 +74,9 @@ def _between(rows: pd.DataFrame, key: str, measure: str) -> float:
 
 def written(row: "pd.Series[Any]") -> str:
     """Return a setting in one line, without what means nothing to it."""
-    told = [f"{key} {_text(row[key])}" for key in HYPERPARAMETERS if pd.notna(row[key])]
+    known = {key: _text(row[key]) for key in HYPERPARAMETERS if pd.notna(row[key])}
+    # what has no column of its own says by itself what it is
+    told = [text if key == "other" else f"{key} {text}" for key, text in known.items()]
     return ", ".join(told) or "not steered"
 
 

@@ -20,8 +20,11 @@ from fasb.study.frames import read_table
 from fasb.study.measures import MC1, MEASURES, TRUE_INFO, Measure, columns_of
 from fasb.study.worlds import pooled
 
-HYPERPARAMETERS = ("k", "layer", "alpha", "beta", "s", "after", "vector")
-"""What is tuned, and stands beside results; the last is no number."""
+HYPERPARAMETERS = ("k", "layer", "alpha", "beta", "s", "after", "vector", "other")
+"""What is tuned, and stands beside results; the last two are no numbers.
+
+other: what else the method's own grid crosses, as text: "clusters 4, last False".
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,13 +4,13 @@ In: folds, splits, questions, unsteered answers, methods with their grids. Out: 
 `sweep_mc.parquet`, one row per fold, method, setting and phrasing:
 
     sweep       fold, method, setting (number in the grid, whose last does not steer), k, layer,
-                alpha, beta, s, after, vector (empty where they mean nothing), question,
+                alpha, beta, s, after, vector, other (empty where they mean nothing), question,
                 phrasing, answer, n_tokens, fired, kept, strength
     sweep_mc    fold, method, setting, question, phrasing, mc1, mc2, mc3, fired (share of its
                 reference answers)
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -24,17 +24,27 @@ from fasb.study.run import ANSWERS, SCORES, Asked, Runner
 from fasb.study.shards import ordered, units
 
 CELL = ("fold", "method", "setting")
+TEXTS = ("vector", "other")
 SWEPT = tuple(column for column in ANSWERS if column not in ("decoded", "passes", "ended"))
 
 
-def hyperparameters(bundle: Bundle) -> dict[str, Any]:
-    """Return what is tuned of a bundle; None where it does not look at one."""
-    policy = bundle.policy
+def hyperparameters(bundle: Bundle, crossed: Iterable[str] = ()) -> dict[str, Any]:
+    """Return what is tuned of a bundle; None where it does not look at one.
+
+    crossed: the keys of its method's grid; those without a column of their own share one.
+    """
+    policy, about = bundle.policy, bundle.about or {}
+    settings = about.get("settings") or {}
+    further = [key for key in crossed if key in settings and key not in HYPERPARAMETERS]
+    # a text is in one line; as what else there is, a value has all its digits
+    told = [" ".join(f"{key} {settings[key]}".split()) for key in further]
+    found = {**dict.fromkeys(HYPERPARAMETERS), "other": ", ".join(told) or None}
     if policy.when == "never":
-        return dict.fromkeys(HYPERPARAMETERS)
-    settings = (bundle.about or {}).get("settings") or {}
+        # what neither edits nor tracks can have a prompt of its own; else nothing is looked at
+        plain = about.get("use") is None and about.get("gate") is None
+        return found if plain else dict.fromkeys(HYPERPARAMETERS)
     looks_back = policy.checks_tokens or policy.resample > 0
-    return {
+    return found | {
         "k": settings.get("k"),
         "layer": settings.get("layer"),
         "alpha": policy.alpha if bundle.edit is not None else None,
@@ -45,13 +55,14 @@ def hyperparameters(bundle: Bundle) -> dict[str, Any]:
     }
 
 
-def hyperparameter_table(bundles: Sequence[Bundle]) -> pd.DataFrame:
-    """Return setting and hyperparameters of each bundle; NaN where they mean nothing."""
-    rows = [hyperparameters(bundle) for bundle in bundles]
+def hyperparameter_table(bundles: Sequence[Bundle], crossed: Iterable[str]) -> pd.DataFrame:
+    """Return setting and hyperparameters of each bundle of a grid; NaN where they mean nothing."""
+    keys = list(crossed)
+    rows = [hyperparameters(bundle, keys) for bundle in bundles]
     table = pd.DataFrame(rows, columns=list(HYPERPARAMETERS))
     # a column of nothing but None would be of objects, not of numbers
-    numbers = {key: "float64" for key in HYPERPARAMETERS if key != "vector"}
-    return table.astype({**numbers, "vector": "object"}).assign(setting=range(len(bundles)))
+    types = {key: "object" if key in TEXTS else "float64" for key in HYPERPARAMETERS}
+    return table.astype(types).assign(setting=range(len(bundles)))
 
 
 def sweep_methods(
@@ -78,7 +89,7 @@ def sweep_methods(
         if traces is not None:
             asked = Asked.of(questions, unit.ids, traces)
             found = runner.answers(asked, bundles, f"sweep, {unit.what}, answers")
-            settings = hyperparameter_table(bundles)
+            settings = hyperparameter_table(bundles, method.grid)
             found = found.merge(settings, on="setting", validate="many_to_one")
             answers.append(found.assign(**cell))
         found = runner.scores(validation, bundles, f"sweep, {unit.what}, choices")

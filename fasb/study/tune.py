@@ -159,7 +159,8 @@ def _choose(fitted: FittedFold, name: str, method: Method, results: Results) -> 
             f"{where}: results of {len(rows)} settings, but its grid has {len(points)}; run "
             "the stage 'sweep' again"
         )
-    table = hyperparameter_table([method.bundle(fitted, point, name) for point in points])
+    bundles = [method.bundle(fitted, point, name) for point in points]
+    table = hyperparameter_table(bundles, method.grid)
     _check_grid(_of(results.swept, fitted, name), table, where)
     grid = table.merge(rows, on="setting", validate="one_to_one")
     best = best_setting(grid, tuned_by(grid).name)
@@ -214,7 +215,8 @@ def _entry(method: Method, choice: Choice, made: Mapping[str, Bundle]) -> dict[s
     if method.like is not None:
         entry["like"] = method.like
     for purpose, (setting, edge) in ENTRIES.items():
-        entry[setting] = {k: v for k, v in hyperparameters(made[purpose]).items() if v is not None}
+        found = hyperparameters(made[purpose], choice.points[purpose])
+        entry[setting] = {key: value for key, value in found.items() if value is not None}
         entry[edge] = at_edge(choice.points[purpose], method.grid)
     return entry
 
