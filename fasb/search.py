@@ -146,7 +146,7 @@ class Method(Section):
     @property
     def asks_judge(self) -> bool:
         """Whether it sees the judge's verdicts on unsteered answers, those of the test too."""
-        return self.settings.get("when") == "oracle"
+        return "oracle" in (self.settings.get("when"), *self.grid.get("when", ()))
 
     @property
     def gated(self) -> bool:

@@ -646,3 +646,29 @@ def test_names_that_tables_would_average_over_are_those_of_worlds(mapping):
     for model, dataset in (("bert-s", "own"), ("own-s1", "own-s1"), ("bert-1", "own")):
         load(worlds_by_name(mapping, model, dataset))
     load(worlds_by_name(mapping, "lies-s1", "own", world={"level": "easy", "seed": 1}))
+
+
+@pytest.mark.parametrize(
+    ("entry", "exact", "refused"),
+    [
+        ({"like": "steered", "mean_strength": True}, False, True),
+        ({"settings": {"when": "oracle"}}, True, True),
+        ({"grid": {"when": ["oracle", "always"]}}, True, True),
+        # nothing is generated there, and of choices nobody asks a judge
+        ({"settings": {"when": "oracle"}}, False, False),
+    ],
+)
+def test_what_waits_for_verdicts_that_no_judge_gives_is_refused_before_anything_runs(
+    mapping, entry, exact, refused
+):
+    entries = changed(mapping, "methods.waits", {"use": "own.extension", **entry})
+    entries["run"] = {**entries["run"], "methods": ["steered", "waits"]}
+    assert load(entries).run.methods == ("steered", "waits")
+    entries["datasets"] = {"quiz": {"load": "own.extension", "exact": exact}}
+    if not refused:
+        assert load(entries).run.methods == ("steered", "waits")
+        return
+    with pytest.raises(
+        ConfigError, match=r"run\.methods: waits needs .* set datasets\.quiz\.judge"
+    ):
+        load(entries)

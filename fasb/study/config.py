@@ -28,7 +28,7 @@ from fasb.study.entries import (
     WandbSettings,
 )
 from fasb.study.layers import are_mappings, merge, origin, read_mapping
-from fasb.study.worlds import pooled, write_out
+from fasb.study.worlds import check_worlds, pooled, write_out
 
 PRESETS = Path(__file__).parents[1] / "presets"
 BASES = (Path("config/models.yaml"), Path("config/config.yaml"))
@@ -333,6 +333,7 @@ def _check_run(study: Study) -> None:
         _known(f"run.cells.{i}.dataset", cell.dataset, study.datasets)
         _check_source(f"run.cells.{i}", cell, study.run.cells)
         _check_pooled(study, cell)
+        _check_judged(study, cell)
     for name in run.methods:
         _known("run.methods", name, study.methods)
         method = study.methods[name]
@@ -361,6 +362,22 @@ def _check_pooled(study: Study, cell: CellEntry) -> None:
             raise ConfigError(
                 f"{section}.{name}: tables average over names that differ in the number behind "
                 "'-s' alone, as over worlds; give it another name"
+            )
+
+
+def _check_judged(study: Study, cell: CellEntry) -> None:
+    """Refuse methods that wait for verdicts which no judge will give."""
+    dataset = study.datasets[cell.dataset]
+    if dataset.judge is not None:
+        return
+    for name in study.run.methods:
+        method = study.methods[name]
+        tuned = method.mean_strength and cell.source is None
+        # of choices nobody asks a judge, and there an oracle leaves all as it is
+        if tuned or (method.asks_judge and dataset.exact):
+            raise ConfigError(
+                f"run.methods: {name} needs verdicts on the answers of {cell.dataset}, which has "
+                f"no judge; set datasets.{cell.dataset}.judge, or leave the method out"
             )
 
 
@@ -407,7 +424,7 @@ def _check_extensions(study: Study) -> None:
         # of another that this run has not is said where methods are chosen
         if method.like is not None and method.like in study.methods:
             method.check_like(study.methods[method.like], f"methods.{name}")
-    _check_worlds(study)
+    check_worlds(study.models, study.health)
 
 
 def _check_side_effects(study: Study, dataset: str) -> None:
@@ -417,20 +434,6 @@ def _check_side_effects(study: Study, dataset: str) -> None:
     _check_extension("data", effects.load, f"{key}.load", effects.settings)
     if effects.choices is not None:
         _known(f"{key}.choices", effects.choices, study.datasets)
-
-
-def _check_worlds(study: Study) -> None:
-    worlds = {name: model for name, model in study.models.items() if model.world is not None}
-    if not worlds:
-        return
-    from fasb.world.health import HealthSettings
-    from fasb.world.pretrain import PretrainSettings
-    from fasb.world.text import WorldSettings
-
-    validated(HealthSettings, study.health, "health")
-    for name, model in worlds.items():
-        validated(WorldSettings, model.world or {}, f"models.{name}.world")
-        validated(PretrainSettings, model.pretrain, f"models.{name}.pretrain")
 
 
 def _check_extension(package: str, use: str, key: str, settings: dict[str, Any]) -> None:

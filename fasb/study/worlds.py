@@ -1,13 +1,16 @@
 """Many worlds in one line: `run.worlds` written out as models, datasets and cells.
 
-In: the mapping of a study's config. Out: the same without `run.worlds`. Knows no other key's
-meaning.
+In: the mapping of a study's config. Out: the same without `run.worlds`; whether the settings of
+worlds can be had. Knows no other key's meaning.
 """
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from fasb.errors import ConfigError
+from fasb.extensions import validated
+from fasb.study.entries import ModelEntry
 from fasb.study.layers import merge
 
 
@@ -50,3 +53,22 @@ def write_out(mapping: dict[str, Any]) -> dict[str, Any]:
     rest = {key: value for key, value in run.items() if key != "worlds"}
     written = {"models": models, "datasets": datasets, "run": rest}
     return {**merge(written, mapping), "run": {**rest, "cells": [*own, *cells]}}
+
+
+def check_worlds(models: Mapping[str, ModelEntry], health: dict[str, Any]) -> None:
+    """Refuse a wrong setting of a model that the study trains, or of what is asked of it.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    worlds = {name: model for name, model in models.items() if model.world is not None}
+    if not worlds:
+        return
+    from fasb.world.health import HealthSettings
+    from fasb.world.pretrain import PretrainSettings
+    from fasb.world.text import WorldSettings
+
+    validated(HealthSettings, health, "health")
+    for name, model in worlds.items():
+        validated(WorldSettings, model.world or {}, f"models.{name}.world")
+        validated(PretrainSettings, model.pretrain, f"models.{name}.pretrain")
