@@ -16,14 +16,21 @@ from jaxtyping import install_import_hook
 install_import_hook("fasb", "beartype.beartype")
 
 LONGEST = [
-    f"test_{name}" for name in ("slurm", "paper_mini", "study", "equivalence", "dag", "paper")
+    f"test_{name}"
+    for name in (
+        *("slurm", "paper_mini", "user_fitting", "study", "equivalence", "dag", "packaging"),
+        *("study_run", "paper", "contracts", "study_stages"),
+    )
 ]
-"""Files of a minute or more."""
+"""Files of half a minute or more."""
 
 
 def pytest_xdist_auto_num_workers(config):
-    """Named files run in this process; all of them in two to four."""
-    return 0 if config.option.file_or_dir else min(os.cpu_count() or 1, 4)
+    """Named files run in this process; all of them in three or four, one more than two cores.
+
+    Some wait most of their time: for SLURM, for a process that was started.
+    """
+    return 0 if config.option.file_or_dir else min((os.cpu_count() or 1) + 1, 4)
 
 
 def pytest_collection_modifyitems(items):

@@ -156,6 +156,11 @@ def test_explain_prints_the_commands_from_nothing_and_the_inputs(folder):
     assert len(set(commands)) == len(commands)
 
 
+def test_explain_says_what_writes_the_study_itself(folder):
+    with pytest.raises(ConfigError, match="made of configs, by 'fasb study --configfile FILE'"):
+        fasb("explain", "results/study.json")
+
+
 def test_explain_follows_no_link_that_results_are(folder):
     elsewhere = folder.with_name("elsewhere")
     (folder / "results").rename(elsewhere)

@@ -16,7 +16,7 @@ from fasb.errors import ArtifactError, ConfigError, FasbError
 from fasb.provenance import content_hash, surroundings
 from fasb.study.config import Study
 from fasb.study.frames import MAPPINGS, read_mapping, read_table, table_of
-from fasb.study.jobs import STAGES, Job, job, read_study, run_job
+from fasb.study.jobs import STAGES, STUDY, Job, job, read_study, run_job
 from fasb.study.stage import STORE, TRAINING, differences, stamped
 
 RESULTS = Path("results")
@@ -150,7 +150,9 @@ def chain(study: Study, name: str) -> list[Job]:
     made = makers(study)
     last = made.get(name) or made.get(str(Path(name).parent))
     if last is None:
-        raise ConfigError(f"{name}: no job of the study in results/study.json makes it")
+        if name == str(STUDY):
+            raise ConfigError(f"{name}: made of configs, by 'fasb study --configfile FILE'")
+        raise ConfigError(f"{name}: no job of the study in {STUDY} makes it")
     order: dict[str, Job] = {}
 
     def visit(one: Job) -> None:
