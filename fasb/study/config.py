@@ -333,7 +333,6 @@ def _check_run(study: Study) -> None:
         _known(f"run.cells.{i}.dataset", cell.dataset, study.datasets)
         _check_source(f"run.cells.{i}", cell, study.run.cells)
         _check_pooled(study, cell)
-        _check_judged(study, cell)
     for name in run.methods:
         _known("run.methods", name, study.methods)
         method = study.methods[name]
@@ -346,6 +345,7 @@ def _check_run(study: Study) -> None:
                 raise ConfigError(
                     f"methods.{name}.like: needs no grid, and a method with its own; remove one"
                 )
+        _check_judged(study, name)
 
 
 def _check_pooled(study: Study, cell: CellEntry) -> None:
@@ -365,16 +365,14 @@ def _check_pooled(study: Study, cell: CellEntry) -> None:
             )
 
 
-def _check_judged(study: Study, cell: CellEntry) -> None:
-    """Refuse methods that wait for verdicts which no judge will give."""
-    dataset = study.datasets[cell.dataset]
-    if dataset.judge is not None:
-        return
-    for name in study.run.methods:
-        method = study.methods[name]
+def _check_judged(study: Study, name: str) -> None:
+    """Refuse a method that waits for verdicts which no judge will give."""
+    method = study.methods[name]
+    for cell in study.run.cells:
+        dataset = study.datasets[cell.dataset]
         tuned = method.mean_strength and cell.source is None
         # of choices nobody asks a judge, and there an oracle leaves all as it is
-        if tuned or (method.asks_judge and dataset.exact):
+        if dataset.judge is None and (tuned or (method.asks_judge and dataset.exact)):
             raise ConfigError(
                 f"run.methods: {name} needs verdicts on the answers of {cell.dataset}, which has "
                 f"no judge; set datasets.{cell.dataset}.judge, or leave the method out"
