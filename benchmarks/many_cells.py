@@ -5,6 +5,9 @@
                                                               empty files
     python benchmarks/many_cells.py --cells 50 --run --killed 10
                                                               of which so many in 100 are killed
+    python benchmarks/many_cells.py --cells 50 --run --killed 10 -- --profile slurm
+                                                              as jobs of SLURM; behind -- stand
+                                                              options of Snakemake
 
 Prints seconds, CPU-seconds and memory of Snakemake's own process, which holds the DAG and schedules
 the jobs; after `--run` also how many jobs were killed, and whether anything is left to do.
@@ -122,15 +125,16 @@ def main() -> None:
     options.add_argument("--cells", type=int, default=1000)
     options.add_argument("--run", action="store_true")
     options.add_argument("--killed", type=int, default=0, metavar="PERCENT")
+    options.add_argument("snakemake", nargs="*", default=["--cores", "2"])
     given = options.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="cells"))
     try:
         n_jobs = prepare(folder, given.cells)
         print(f"{given.cells} cells, {n_jobs} jobs")
-        print(f"dry run: {run(folder, '-n', '--quiet')}")
+        print(f"dry run: {run(folder, '-n', '--quiet')}", flush=True)
         if given.run:
-            at = ["--cores", "2", "--retries", "5", "--quiet"]
-            print(f"run: {run(folder, *at, killed=655 * given.killed)}")
+            at = [*given.snakemake, "--retries", "5", "--quiet"]
+            print(f"run: {run(folder, *at, killed=655 * given.killed)}", flush=True)
             killed = folder / "killed.txt"
             n_killed = len(killed.read_text().split()) if killed.exists() else 0
             run(folder, "-n")
