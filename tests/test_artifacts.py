@@ -29,7 +29,7 @@ from fasb.artifacts import (
 )
 from fasb.errors import ArtifactError
 from fasb.hdf5files import reading_hdf5, writing_hdf5
-from fasb.provenance import content_hash, provenance, weights_of
+from fasb.provenance import _processor, content_hash, provenance, weights_of
 from fasb.wholefiles import check_out, writing, writing_folder
 
 FRAME = pd.DataFrame({"question": ["a", "b"], "tokens": [[1, 2], []], "p": [0.5, float("nan")]})
@@ -80,6 +80,24 @@ def test_equal_payloads_have_equal_digests_whoever_made_them(tmp_path, name):
     assert one["digest"] == two["digest"]
     assert (one["provenance"]["seed"], two["provenance"]["seed"]) == (1, 2)
     assert {"versions", "commit", "hardware"} <= set(one["provenance"])
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        (
+            "model name\t: AMD EPYC\nflags\t: fma avx avx2 avx512f\nmodel name\t: x",
+            "AMD EPYC avx512f",
+        ),
+        ("model name\t: Xeon\nflags\t: fma avx avx2", "Xeon avx2"),
+        ("Features\t: fp asimd", None),
+    ],
+)
+def test_a_result_names_the_processor_which_decides_how_sums_are_rounded(
+    monkeypatch, told, expected
+):
+    monkeypatch.setattr(Path, "read_text", lambda path, **_: told)
+    assert _processor() == expected
 
 
 @pytest.mark.parametrize("name", KINDS)
