@@ -15,7 +15,7 @@ CONFIGS = click.option(
     "configs",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="As for snakemake.",
+    help="As for snakemake; said again for each further file.",
 )
 
 
