@@ -136,7 +136,8 @@ class Method(Section):
     @property
     def steers(self) -> bool:
         """Whether this is more than the model as it is."""
-        return self.use is not None or self.settings.get("when", "never") != "never"
+        whens = (self.settings.get("when", "never"), *self.grid.get("when", ()))
+        return self.use is not None or any(when != "never" for when in whens)
 
     @property
     def asks_anew(self) -> bool:

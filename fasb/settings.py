@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from fasb.errors import ConfigError
+
 SiteName = Literal["head", "attention", "neuron", "mlp", "residual"]
 """Where activations are read and edited (`fasb/model/layout.py`)."""
 Positions = Literal["from_answer", "all", "prompt_end"]
@@ -314,6 +316,19 @@ class StageSettings(Section):
     def dump(self, *names: str) -> dict[str, Any]:
         """Return the named sections as plain values, all fields."""
         return self.model_dump(mode="json", include=set(names))
+
+
+def check_places(prompt: PromptSettings, scoring: ScoringSettings, where: str = "") -> None:
+    """Refuse a chat whose scored tokens are counted as the released program counts them (M2, M3).
+
+    Raises:
+        ConfigError: naming the key below `where`.
+    """
+    if prompt.chat == "on" and "released" in (scoring.start, scoring.span):
+        raise ConfigError(
+            f"{where}scoring: released places are counted in a plain prompt; set prompt.chat to "
+            "off, or start to answer and span to offsets"
+        )
 
 
 class JudgeSettings(Section):

@@ -10,9 +10,9 @@ from tiny import DEVICE, TEXTS, tiny_model, tiny_tokenizer
 
 from fasb.decoding.observe import score_batch
 from fasb.decoding.score import Choice, encode_choices, score, score_sweep
-from fasb.errors import BundleError, DataError
+from fasb.errors import BundleError, ConfigError, DataError
 from fasb.model.load import wrap
-from fasb.settings import PromptSettings, ScoringSettings
+from fasb.settings import PromptSettings, ScoringSettings, check_places
 
 PROMPT = PromptSettings(prefix="Q: Why? A: I have no comment.\n\n")
 ANSWERS = (
@@ -103,6 +103,19 @@ def test_a_space_that_is_a_token_counts_with_the_answer():
         opened = model.encode([f"{PROMPT.prefix}Q: Why?\nA:"])[0]
         assert choice.tokens[: choice.scored_start] == tuple(opened)
         assert choice.first_state == len(opened) - 1
+
+
+def test_answers_of_which_no_token_is_scored_are_refused(model):
+    # the released span begins three tokens behind the question, where an answer of labels has ended
+    labels = PromptSettings(answer="{answer}")
+    with pytest.raises(DataError, match="token scored, as the released places begin behind them"):
+        encode_choices(model, labels, RELEASED, [("Which?", "A"), ("Which?", "B")])
+
+
+def test_a_chat_has_no_released_places(model):
+    chat = PromptSettings(chat="on")
+    with pytest.raises(ConfigError, match="released places are counted in a plain prompt"):
+        check_places(chat, RELEASED)
 
 
 def test_released_program_counts_from_the_questions_tokens(model):

@@ -63,3 +63,10 @@ def test_a_setting_that_its_grid_would_override_is_refused():
 def test_an_entry_that_no_bundle_could_hold_is_refused_before_anything_is_fitted(entry, message):
     with pytest.raises(ConfigError, match=rf"methods\.m\..*{message}"):
         Method(**entry).check(StageSettings(), "methods.m")
+
+
+def test_a_method_whose_grid_says_when_steers():
+    method = Method(gate="probe", settings={"best_of": 4}, grid={"when": ("token", "always")})
+    assert method.steers
+    assert method.points()[-1] == {"when": "never"}
+    assert not Method(grid={"instruction": ("a", "b")}).steers

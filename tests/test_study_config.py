@@ -672,3 +672,11 @@ def test_what_waits_for_verdicts_that_no_judge_gives_is_refused_before_anything_
         ConfigError, match=r"run\.methods: waits needs .* set datasets\.quiz\.judge"
     ):
         load(entries)
+
+
+def test_a_chat_under_the_released_preset_is_refused_before_anything_runs(mapping):
+    chat = changed({**mapping, "preset": "reference"}, "datasets.quiz.prompt", {"chat": "on"})
+    with pytest.raises(ConfigError, match=r"datasets\.quiz\.scoring: released places are counted"):
+        load(chat).sections("quiz")
+    offsets = changed(chat, "datasets.quiz.scoring", {"start": "answer", "span": "offsets"})
+    assert load(offsets).sections("quiz").prompt.chat == "on"

@@ -8,12 +8,21 @@ from matplotlib.text import Text
 from synthetic import STYLES, results, styled
 
 from fasb.errors import ConfigError
-from fasb.study.figures import FIGURES, costs, draw, figure, rows_of, save, tradeoff
+from fasb.study.figures import (
+    FIGURES,
+    costs,
+    draw,
+    figure,
+    rows_of,
+    save,
+    sensitivity,
+    tradeoff,
+)
 from fasb.study.figures.drawing import contrast_on_white, looks, readable
 from fasb.study.figures.figure_1 import area
 from fasb.study.figures.figure_4 import head_rows
 from fasb.study.figures.numbers import mean_over_worlds, with_verdicts
-from fasb.study.panels import Cell
+from fasb.study.panels import Cell, read_cells
 from fasb.study.styles import MethodStyle
 
 CROSSED = (
@@ -267,6 +276,26 @@ def test_sensitivity_holds_the_other_settings_at_their_tuned_value(rows):
     tuned = part[(part["knob"] == "beta") & (part["method"] == "fasb-probe")]
     assert set(tuned["x"]) == {0.4, 0.5, 0.6}
     assert tuned.groupby("model")["chosen"].sum().tolist() == pytest.approx([1.0, 1.0])
+
+
+def test_spans_of_a_setting_are_those_of_each_comparison(rows):
+    part = rows["sensitivity"]
+    told = sensitivity.caption(part)
+    lower = part.assign(dataset="another", value=part["value"] - 40)
+    both = sensitivity.caption(pd.concat([part, lower]))
+    assert both.split("Validation")[0] == told.split("Validation")[0]
+
+
+def test_what_has_no_info_lies_in_no_plane(made):
+    cells, files = Cell.of(made.cells), made.files("grid.parquet", "metrics.parquet")
+    grid, metrics = (
+        read_cells(cells, files, f"{name}.parquet").assign(info=np.nan)
+        for name in ("grid", "metrics")
+    )
+    found = tradeoff.plane_rows(grid, metrics, ["iti"], 10)
+    assert found.empty
+    assert tradeoff.caption(found) == "No generated answers in this study."
+    tradeoff.draw(found)
 
 
 def test_an_interval_over_worlds_needs_three():

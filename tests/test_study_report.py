@@ -9,12 +9,12 @@ import pytest
 from synthetic import STYLES, results, styled
 
 from fasb.study import chosen
-from fasb.study.answers import OUTCOMES, pick
+from fasb.study.answers import OUTCOMES, _with_verdicts, pick
 from fasb.study.chosen import chosen_rows
 from fasb.study.escaping import csv_text
 from fasb.study.figures import FIGURES, draw, rows_of, save
 from fasb.study.panels import Cell, read_cells
-from fasb.study.report import Sources, health, render, timing
+from fasb.study.report import Sources, _table, health, render, timing
 from fasb.study.tables import table_rows
 
 INPUTS = (
@@ -207,6 +207,32 @@ def test_the_drop_from_validation_to_test_is_in_points(tmp_path):
     rows = chosen_row([{"edge": []}, {"edge": [], "validation": {"true_info": 0.7}}], tmp_path)
     assert (rows["validation"], rows["test"]) == pytest.approx((80.0, 72.0))
     assert rows["drop"] == pytest.approx(8.0)
+
+
+def test_one_score_of_a_judge_is_what_was_tuned_on_and_what_is_lost_on_test():
+    found = chosen._drop(
+        [{"validation": {"true_info": 0.6, "mc1": 0.3}}], [{"true": 0.5, "mc1": 0.35}]
+    )
+    assert (found["validation"], found["test"]) == pytest.approx((60.0, 50.0))
+    both = chosen._drop(
+        [{"validation": {"true_info": 0.6}}], [{"true": 0.5, "info": 1, "true_info": 0.4}]
+    )
+    assert both["test"] == pytest.approx(40.0)
+
+
+def test_an_answer_is_informative_where_its_judge_gives_no_info_whatever_another_gives():
+    keys = {"model": ["a", "b"], "dataset": ["a", "b"], "seed": 0, "source": "", "question": "q"}
+    rows = pd.DataFrame({**keys, "trace_answer": "x", "answer": "y", "fired": True})
+    said = pd.concat([rows.assign(answer="x", true=0.0), rows.assign(true=1.0)])
+    said["info"] = [1.0, None, 1.0, None]  # model b's judge gives one score
+    assert _with_verdicts(rows, said)["outcome"].tolist() == ["helped", "helped"]
+
+
+def test_a_method_called_none_keeps_its_name_on_the_page(tmp_path):
+    (tmp_path / "x.csv").write_text("label,value\nNone,\nnull,1\n")
+    found = _table(tmp_path / "x.csv")
+    assert found["label"].tolist() == ["None", "null"]
+    assert found["value"].isna().tolist() == [True, False]
 
 
 def chosen_row(folds, root):

@@ -6,6 +6,7 @@ from tiny import tiny_model, tiny_questions
 
 from fasb.artifacts import Store
 from fasb.data import plain_text
+from fasb.data.prompts import instructed
 from fasb.errors import DataError
 from fasb.steering.policy import Policy
 from fasb.study.evaluate import SIDE_EFFECTS, Bundles, Unrelated, measure_side_effects
@@ -46,6 +47,25 @@ def test_every_tuned_bundle_is_measured_and_kept_in_the_store(model, tmp_path):
     stored = replace(runner, model=lambda: pytest.fail("the model was loaded"))
     again = measure_side_effects(stored, 2, Bundles(tmp_path, list(bundles)), unrelated)
     assert again.equals(found)
+
+
+def test_an_instruction_stays_before_choices_of_another_dataset(model, tmp_path, monkeypatch):
+    plain = replace(some_bundle(model), policy=Policy(when="never"), edit=None, tracker=None)
+    told = replace(plain, about={"settings": {"instruction": "it is oak ."}})
+    runner = Runner(model.settings, lambda: model, Store(tmp_path / "store"))
+    texts, questions = ["what is it made of ?"], tiny_questions(2)
+    unrelated = Unrelated(texts, 6, 2, questions, plain.prompt, plain.scoring)
+    asked, scores = [], Runner.scores
+
+    def spied(runner, choices, bundles, what):
+        asked.extend(bundles)
+        return scores(runner, choices, bundles, what)
+
+    monkeypatch.setattr(Runner, "scores", spied)
+    for bundle in (plain, told):
+        unrelated.measure(runner, bundle, "choices")
+    assert asked[0].prompt == plain.prompt
+    assert asked[1].prompt == instructed(plain.prompt, "it is oak .")
 
 
 def test_texts_are_read_from_a_folder(tmp_path):

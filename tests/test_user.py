@@ -298,7 +298,12 @@ def test_prototypes_and_a_judge_are_used_when_asked_for(model, tmp_path, monkeyp
     }
     bundle = fasb.fit(model, QUESTIONS, settings)
     assert isinstance(bundle.tracker.score, Cosine)
-    assert bundle.about["tuned"]["on"] == "true_info"
+    # this judge gives one score, and that is what was tuned on, and what the report is of
+    assert bundle.about["tuned"]["on"] == "true"
+    steering = replace(
+        bundle, about={**bundle.about, "tuned": {**bundle.about["tuned"], "point": {"k": 2}}}
+    )
+    assert "True " in report(steering)
     assert {"true", "harmed", "helped"} <= {measure["name"] for measure in bundle.about["held_out"]}
 
 

@@ -14,11 +14,11 @@ from jaxtyping import Bool, Float, Int
 
 from fasb.data.prompts import Asked, Render, answer_tokens, choice_text
 from fasb.decoding.observe import Observation, TeacherForcedText, TrackerGroup, score_batch
-from fasb.errors import ConfigError, DataError
+from fasb.errors import DataError
 from fasb.model.batch import Prefix, in_batches, prefix_of, shared_prefix
 from fasb.model.chat import render_of
 from fasb.model.load import LoadedModel
-from fasb.settings import Positions, PromptSettings, ScoringSettings
+from fasb.settings import Positions, PromptSettings, ScoringSettings, check_places
 from fasb.steering.bundle import Bundle
 from fasb.steering.decide import decide_choice
 from fasb.steering.trace import LIMIT, Decision, Trace
@@ -94,12 +94,13 @@ def encode_choices(
         ModelError: a text is too long for the model, or a batch for its memory.
     """
     render = render_of(model, prompt)
-    if render is not None and "released" in (scoring.start, scoring.span):
-        raise ConfigError(
-            "scoring: released places are counted in a plain prompt; set prompt.chat to off, or "
-            "start to answer and span to offsets"
-        )
+    check_places(prompt, scoring)
     choices = [_choice(model, prompt, scoring, pair, render) for pair in pairs]
+    if choices and all(choice.scored_start >= len(choice.tokens) for choice in choices):
+        raise DataError(
+            f"answer {pairs[0][1]!r}: neither of it nor of another is a token scored, as the "
+            "released places begin behind them; set scoring.span to offsets"
+        )
     if scoring.span == "released":
         _warn_of_lost_tokens(model, prompt, choices, pairs)
     model.check_room([choice.tokens for choice in choices], 0, scoring.batch)

@@ -103,7 +103,8 @@ def _with_verdicts(rows: pd.DataFrame, judged: pd.DataFrame) -> pd.DataFrame:
     if rows.empty or TRUE.name not in judged:
         return rows.iloc[:0].assign(outcome="")
     keys, kinds = [*CELL, "question"], [TRUE.name, INFO.name]
-    said = judged if INFO.name in judged else judged.assign(**{INFO.name: 1.0})
+    info = judged[INFO.name].fillna(1.0) if INFO.name in judged else 1.0
+    said = judged.assign(**{INFO.name: info})
     said = said.drop_duplicates([*keys, "answer"])[[*keys, "answer", *kinds]]
     rows, were_good = rows.reset_index(drop=True), []
     for when, column in (("before", "trace_answer"), ("after", "answer")):

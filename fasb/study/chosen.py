@@ -21,7 +21,7 @@ import pandas as pd
 
 from fasb.study.escaping import DASH, MINUS, escape_latex, escape_markdown
 from fasb.study.frames import read_mapping
-from fasb.study.measures import MC2, MEASURES, shown_in
+from fasb.study.measures import INFO, MC2, MEASURES, TRUE, TRUE_INFO, shown_in
 from fasb.study.panels import HYPERPARAMETERS, Cell, files_of, titled
 from fasb.study.printing import latex_table, latex_tabular, markdown_table
 from fasb.study.styles import MethodStyle, with_styles
@@ -99,7 +99,7 @@ def _drop(entries: Sequence[Chosen], tested: Sequence[Chosen]) -> dict[str, Any]
     means = pd.DataFrame(
         {
             "validation": before.reindex(columns=names).astype(float).mean(),
-            "test": pd.DataFrame(list(tested)).reindex(columns=names).astype(float).mean(),
+            "test": _tested(tested).reindex(columns=names).astype(float).mean(),
         }
     ).dropna()
     # without either, as where another method's setting is taken over, there is nothing to compare
@@ -107,6 +107,15 @@ def _drop(entries: Sequence[Chosen], tested: Sequence[Chosen]) -> dict[str, Any]
     found = MEASURES[name].scale * means.reindex([name]).iloc[0]
     drop = found["validation"] - found["test"]
     return {"measure": MEASURES[name].title, **found.to_dict(), "drop": drop}
+
+
+def _tested(tested: Sequence[Chosen]) -> pd.DataFrame:
+    """Return test results; of a judge that gives one score, that score is what was tuned on."""
+    found = pd.DataFrame(list(tested))
+    alone = INFO.name not in found or found[INFO.name].isna().all()
+    if TRUE.name in found and alone:
+        return found.assign(**{TRUE_INFO.name: found[TRUE.name]})
+    return found
 
 
 def _text(value: Any) -> str:

@@ -18,7 +18,7 @@ from fasb.errors import ConfigError, DataError, did_you_mean
 from fasb.extensions import find, settings_of, validated
 from fasb.fitting.recipe import Recipe
 from fasb.search import Method, recipes_of
-from fasb.settings import IN_A_CHAT, PLAIN, StageSettings
+from fasb.settings import IN_A_CHAT, PLAIN, StageSettings, check_places
 from fasb.study.entries import (
     CellEntry,
     DatasetEntry,
@@ -153,6 +153,7 @@ class Study(StageSettings):
         found = StageSettings(**merged)
         if found.prompt.chat == "auto":
             raise ConfigError(f"datasets.{dataset}.prompt.chat: auto; a study says on or off")
+        check_places(found.prompt, found.scoring, f"datasets.{dataset}.")
         return found
 
 

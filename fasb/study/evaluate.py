@@ -44,6 +44,7 @@ class Bundles:
     methods: Sequence[str]
     prompt: PromptSettings | None = None
     tokens: int | None = None
+    scoring: ScoringSettings | None = None
 
     def load(
         self, method: str, fold: int, questions: Sequence[Question], split: Split
@@ -60,12 +61,19 @@ class Bundles:
             bundle = tuned_bundle(path, questions, split)
             if self.prompt is not None:
                 decoding = bundle.decoding.model_copy(update={"tokens": self.tokens})
-                settings = (bundle.about or {}).get("settings") or {}
                 # other questions are put in their own way, but a tuned instruction stays (C12)
-                prompt = instructed(self.prompt, settings.get("instruction"))
-                bundle = replace(bundle, prompt=prompt, decoding=decoding)
+                prompt = instructed(self.prompt, _instruction(bundle))
+                scoring = self.scoring or bundle.scoring
+                bundle = replace(bundle, prompt=prompt, decoding=decoding, scoring=scoring)
             loaded[purpose] = bundle
         return loaded
+
+
+def _instruction(bundle: Bundle) -> str | None:
+    """Return what a tuned bundle's questions stand behind in place of the prompt's own (C12)."""
+    settings = (bundle.about or {}).get("settings") or {}
+    instruction: str | None = settings.get("instruction")
+    return instruction
 
 
 def generate(
@@ -146,7 +154,9 @@ class Unrelated:
         effects = effects.assign(question=names, group=names, unrelated=np.nan)
         if not self.choices:
             return effects
-        asked = replace(bundle, prompt=self.prompt, scoring=self.scoring)
+        # other questions are put in their own way, but a tuned instruction stays (C12)
+        prompt = instructed(self.prompt, _instruction(bundle))
+        asked = replace(bundle, prompt=prompt, scoring=self.scoring)
         scores = runner.scores(self.choices, [asked], f"{what}, choices")
         mc1 = scores.groupby("question", sort=False)["mc1"].mean()
         groups = {question.id: question.group for question in self.choices}

@@ -76,7 +76,7 @@ def render(sources: Sources) -> str:
         finalize=_without_controls,
     )
     csvs, pictures = sources.named(".csv", "tables"), sources.named(".png", "figures")
-    judges = agreement_parts(pd.read_csv(csvs["judges"])) if "judges" in csvs else []
+    judges = agreement_parts(_table(csvs["judges"])) if "judges" in csvs else []
     return environment.get_template("report.html").render(
         css=(FOLDER / "report.css").read_text(),
         sources=sources,
@@ -87,7 +87,7 @@ def render(sources: Sources) -> str:
         judges=judges,
         figures=[picture(name, pictures[name]) for name in FIGURES if name in pictures],
         health=health({path.stem: read_json(path) for path in sources.health}),
-        chosen=chosen_tables(pd.read_csv(csvs["tuning"])) if "tuning" in csvs else [],
+        chosen=chosen_tables(_table(csvs["tuning"])) if "tuning" in csvs else [],
         answers=answers(sources),
         outcomes=OUTCOMES,
         provenance=provenance(sources),
@@ -101,10 +101,15 @@ def _without_controls(value: Any) -> Any:
     return without_controls(value) if type(value) is str else value
 
 
+def _table(path: Path) -> pd.DataFrame:
+    """Return a CSV's rows; a method may be called "None", and only an empty field is none."""
+    return pd.read_csv(path, keep_default_na=False, na_values=[""])
+
+
 def tables(path: Path) -> list[dict[str, Any]]:
     """Return the comparisons of a table's CSV, each with its caption, columns and lines."""
     made = []
-    for rows in split(pd.read_csv(path)):
+    for rows in split(_table(path)):
         parts = [(columns, lines(rows, columns)) for columns in parts_of(rows).values()]
         made.append(
             {
@@ -121,7 +126,7 @@ def picture(name: str, path: Path) -> dict[str, str]:
     """Return a picture as data URI, with its title and its caption from the CSV beside it."""
     data = path.with_suffix(".csv")
     # a frame without columns leaves nothing that `read_csv` could read
-    rows = pd.read_csv(data) if data.is_file() and data.stat().st_size > 2 else pd.DataFrame()
+    rows = _table(data) if data.is_file() and data.stat().st_size > 2 else pd.DataFrame()
     content = path.read_bytes()
     # a PNG's header holds its width in pixels
     inches = int.from_bytes(content[16:20], "big") / DPI

@@ -9,7 +9,7 @@ was held out shows harm, the bundle does not steer (docs/decisions.md).
 import contextlib
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
@@ -173,7 +173,7 @@ def fit(
         quality = _quality(training, chosen.bundle, Read("head", settings.read))
     seen = sorted({key for question in (*train, *validation) for key in question.keys})
     counts = {"train": len(train), "validation": len(validation), "test": len(test)}
-    about = {
+    about: dict[str, Any] = {
         "tracker": quality,
         "tuned": _tuned(chosen, found, settings),
         "tried": [one.row for one in found],
@@ -184,6 +184,7 @@ def fit(
     bundle = replace(chosen.bundle, about=about)
     say("comparing with the unsteered model on the questions and controls held out")
     about |= held_out(model, bundle, test, controls.held_out, settings)
+    about["tuned"]["on"] = _tuned_on(settings, {one["name"] for one in about["held_out"]})
     bundle = replace(bundle, about=about)
     # what is held out may switch a bundle off, never choose another (docs/decisions.md)
     if chosen.steers and harms(about, settings.touch):
@@ -251,6 +252,13 @@ def _tuned(chosen: Candidate, found: Sequence[Candidate], settings: FitSettings)
         "touch": settings.touch,
         "perplexity": settings.perplexity,
     }
+
+
+def _tuned_on(settings: FitSettings, measured: Container[str]) -> str:
+    """Return the measure that was tuned on: of a judge that gives one score, that score."""
+    if settings.judge is None:
+        return "mc2_as_generated"
+    return next(name for name in ("true_info", "true", "info") if name in measured)
 
 
 def _parted(questions: Sequence[Question], parts: Split) -> tuple[list[Question], ...]:

@@ -24,7 +24,7 @@ def report(bundle: Bundle) -> str:
     if not about["tuned"]["point"]:
         return "\n".join(lines)
     for found in _measures(about):
-        if found.name in SHOWN:
+        if found.name in (*SHOWN, about["tuned"]["on"]):
             shares = f"{100 * found.unsteered:5.1f} to {100 * found.steered:5.1f} %"
             lines.append(f"held out  {LABELS[found.name]:16} {shares}  ({_interval(found)})")
     lines.append(f"          n = {about['questions']['test']} questions held out")

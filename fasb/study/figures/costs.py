@@ -106,9 +106,9 @@ def caption(rows: pd.DataFrame) -> str:
     for title, part in named_groups(rows[rows["cost"] == rows["cost"].iloc[0]]):
         best = part.loc[part["value"].idxmax()]
         told.append(f"{title}: {best['label']} gains most, {best['value']:+.1f} points")
-    measure = MEASURES[rows["metric"].iloc[0]].title
+    measures = " or ".join(MEASURES[name].title for name in rows["metric"].unique())
     return (
-        f"{'; '.join(told)}. Gain in {measure} over the unsteered model on test questions, "
+        f"{'; '.join(told)}. Gain in {measures} over the unsteered model on test questions, "
         f"against what it takes{_numbered(rows)}. {sizes(rows)} {bars(rows)}"
     )
 

@@ -77,7 +77,8 @@ def caption(rows: pd.DataFrame) -> str:
     known = rows[rows["metric"] == measure.name].sort_values("pairs")
     # the message is about the method that is best with all of the data
     best = known[known["pairs"] == known["pairs"].max()]["value"].idxmax()
-    part = known[known["method"] == known.loc[best, "method"]]
+    same = known[["model", "dataset", "method"]] == known.loc[best, ["model", "dataset", "method"]]
+    part = known[same.all(axis=1)]
     few, full = part.iloc[0], part.iloc[-1]
     published = rows["published"].notna().any()
     told = " Dotted: the paper's unsteered number, from another protocol." if published else ""

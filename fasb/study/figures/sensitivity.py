@@ -55,8 +55,8 @@ def grid_rows(grid: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
     found: list[Row] = []
     if grid.empty:
         return pd.DataFrame(found)
-    measure = tuned_by(grid)
     for about, of_group in by_group(grid):
+        measure = tuned_by(of_group)
         for method in methods:
             of_method = of_group[of_group["method"] == method]
             for knob in NAMES:
@@ -73,7 +73,8 @@ def caption(rows: pd.DataFrame) -> str:
     """Return which setting moves the result most."""
     if rows.empty:
         return "No method with a grid in this study."
-    values = rows.groupby(["model", "method", "knob"])["value"]
+    # two comparisons differ in level, which is no setting's doing
+    values = rows.groupby(["model", "dataset", "method", "knob"])["value"]
     spans = (values.max() - values.min()).groupby("knob").mean().sort_values(ascending=False)
     told = [f"{knob} {points:.0f}" for knob, points in spans.items()]
     return (

@@ -67,7 +67,9 @@ def plane_rows(
                 found.append(row)
     for comparison in comparisons(metrics, methods):
         found += _test_rows(comparison, n_draws)
-    return pd.DataFrame(found)
+    frame = pd.DataFrame(found)
+    # of a dataset without a judge, or whose judge gives one score, nothing lies in the plane
+    return frame.dropna(subset=BOTH) if found else frame
 
 
 def _test_rows(comparison: Comparison, n_draws: int) -> Iterator[Row]:

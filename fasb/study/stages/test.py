@@ -51,7 +51,7 @@ def _tested(study: Study, cell: Cell) -> dict[str, Any]:
     differs: dict[str, Any] = {"model": model != cell.model, "dataset": dataset != cell.dataset}
     if differs["dataset"]:
         sections = study.sections(cell.dataset)
-        differs |= {**sections.dump("prompt"), "tokens": sections.decoding.tokens}
+        differs |= {**sections.dump("prompt", "scoring"), "tokens": sections.decoding.tokens}
     return {**tested, "transfer": differs}
 
 
@@ -70,8 +70,9 @@ def _bundles(study: Study, cell: Cell, paths: Paths) -> "fasb.study.evaluate.Bun
     # its own questions are put as they were when the bundles were tuned
     if cell.source is None or cell.source[1] == cell.dataset:
         return Bundles(paths["bundles"], study.run.methods)
-    sections = study.sections(cell.dataset)
-    return Bundles(paths["bundles"], study.run.methods, sections.prompt, sections.decoding.tokens)
+    asked = study.sections(cell.dataset)
+    own = (asked.prompt, asked.decoding.tokens, asked.scoring)
+    return Bundles(paths["bundles"], study.run.methods, *own)
 
 
 def _folds(cell: Cell, questions: list[Question], paths: Paths) -> list[Split]:
