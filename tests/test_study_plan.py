@@ -97,7 +97,7 @@ def test_validation_and_test_questions_are_those_of_the_splits(tmp_path, questio
     settings = SplitSettings(folds=folds, validation=0.3)
     found = splits.split(questions, settings, 0)
     (pair,) = plan.pairs(study_of(tmp_path, split=settings.model_dump())).values()
-    pair = plan.Pair(Size.of(questions), pair.sections, None, "float32", 1, True, (), ())
+    pair = plan.Pair(Size.of(questions), pair.sections, None, "float32", True, True, (), ())
     assert pair.tuned_on == sum(len(split.validation) for split in found)
     assert pair.tested_on == sum(len(split.test) for split in found)
 
@@ -173,6 +173,11 @@ def test_what_is_taken_over_is_tested_alone_and_on_another_dataset_by_every_fold
     folds = study.sections("d").split.folds
     assert works["generate", "m", "other"].jobs == 2
     assert works["generate", "m", "other"].written == 2 * folds * 20 * 50
+    # a second judge judges only where all training questions were at hand
+    second = {"second_judge": {"use": "similarity", "settings": {"metric": "chrf"}}}
+    both = study_of(tmp_path, datasets={"d": entry | second, "other": entry}, run=run)
+    assert plan.works(both)["judge", "m", "d"].jobs == 2 * (2 + 1)
+    assert sum(work.jobs for work in plan.works(both).values()) == count_jobs(both).total()
     counted = {
         rule: sum(w.jobs for names, w in works.items() if names[0] == rule)
         for rule in count_jobs(study)

@@ -59,15 +59,15 @@ class Work:
 class Pair:
     """A model and a dataset, and what their work is reckoned from.
 
-    judges: how many judge its test answers. answered: whether there are any. around: what a chat
-    template writes around a question; None where the prompt is plain text.
+    judged: whether its answers are. answered: whether there are any on test questions. around: what
+    a chat template writes around a question; None where the prompt is plain text.
     """
 
     size: Size
     sections: StageSettings
     shape: ModelSize | None
     dtype: str
-    judges: int
+    judged: bool
     answered: bool
     methods: tuple[Method, ...]
     reads: tuple[str, ...]
@@ -183,7 +183,7 @@ def pairs(study: Study) -> dict[tuple[str, str], Pair]:
             sections=sections,
             shape=shape_of(entry),
             dtype=entry.dtype,
-            judges=len(study.datasets[cell.dataset].judges),
+            judged=study.datasets[cell.dataset].judge is not None,
             answered=cells.answered(study, cell.dataset),
             methods=methods,
             reads=tuple(cells.reads(study, cell.dataset)),
@@ -198,17 +198,17 @@ def works(study: Study) -> dict[tuple[str, str, str], Work]:
     asked = pairs(study)
     for names, pair in asked.items():
         fitted = sum((cell.model, cell.dataset) == names for cell in cells.fitting(study))
-        tested = [
-            _passes(cell, asked)
-            for cell in cells.cells(study)
-            if (cell.model, cell.dataset) == names
-        ]
+        tested, twice = (
+            [_passes(cell, asked) for cell in some if (cell.model, cell.dataset) == names]
+            for some in (cells.cells(study), cells.twice_judged(study))
+        )
         needed = {"activations": fitted, "trace": pair.answered}
         found |= {(rule, *names): work for rule, work in _once(pair).items() if needed[rule]}
         for rule, work in _each_seed(pair).items():
             if rule in TESTING:
                 # a transferred cell asks once by each fold, but in one job
-                found[rule, *names] = replace(work.times(sum(tested)), jobs=work.jobs * len(tested))
+                passes = [*tested, *(twice if rule == "judge" else [])]
+                found[rule, *names] = replace(work.times(sum(passes)), jobs=len(passes))
             elif fitted:
                 found[rule, *names] = work.times(fitted)
         shards = study.models[names[0]].job.shards
@@ -280,7 +280,7 @@ def _each_seed(pair: Pair) -> dict[str, Work]:
     n_methods = len(pair.methods)
     reads = sum(settings > 0 for settings in _settings(pair))
     passage, choice = pair.question + pair.written, pair.question + pair.answer
-    generates = int(pair.judges > 0)
+    generates = int(pair.judged)
     answers = asked * (steered + 1) * generates
     tests = tested * n_methods * pair.answered
     judge = Work(1, judged=tested * (n_methods + 1), disk=tested * n_methods * _text(pair))
@@ -298,7 +298,7 @@ def _each_seed(pair: Pair) -> dict[str, Work]:
         ),
         # once unsteered and under each of the two tuned settings, at most
         "score": Work(1, read=to_score_tested * choice * 3 * n_methods),
-        "judge": judge.times(pair.judges) if generates else Work(1),
+        "judge": judge if generates else Work(1),
     }
 
 
