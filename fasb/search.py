@@ -134,10 +134,15 @@ class Method(Section):
     )
 
     @property
+    def _whens(self) -> tuple[Any, ...]:
+        """What its policies may say of when to steer, as a recipe does where nothing is said."""
+        follows = "never" if self.use is None else "token" if self.gate is not None else "always"
+        return self.grid.get("when") or (self.settings.get("when", follows),)
+
+    @property
     def steers(self) -> bool:
         """Whether this is more than the model as it is."""
-        whens = (self.settings.get("when", "never"), *self.grid.get("when", ()))
-        return self.use is not None or any(when != "never" for when in whens)
+        return self.use is not None or any(when != "never" for when in self._whens)
 
     @property
     def asks_anew(self) -> bool:
@@ -147,13 +152,12 @@ class Method(Section):
     @property
     def asks_judge(self) -> bool:
         """Whether it sees the judge's verdicts on unsteered answers, those of the test too."""
-        return "oracle" in (self.settings.get("when"), *self.grid.get("when", ()))
+        return "oracle" in self._whens
 
     @property
     def gated(self) -> bool:
         """Whether p decides when this method steers: a later token, or the prompt's end."""
-        when = self.settings.get("when", "token" if self.gate is not None else "always")
-        return self.steers and when in ("token", "prompt")
+        return any(when in ("token", "prompt") for when in self._whens)
 
     def points(self) -> list[Point]:
         """Return the grid's points, the last key varying fastest; without a grid one, empty.

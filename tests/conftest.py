@@ -26,7 +26,7 @@ LONGEST = [
 
 
 def pytest_xdist_auto_num_workers(config):
-    """Named files run in this process; all of them in three or four, one more than two cores.
+    """Named files run in this process; all of them in one more than there are cores, or in four.
 
     Some wait most of their time: for SLURM, for a process that was started.
     """

@@ -10,9 +10,9 @@ from tiny import DEVICE, TEXTS, tiny_model, tiny_tokenizer
 
 from fasb.decoding.observe import score_batch
 from fasb.decoding.score import Choice, encode_choices, score, score_sweep
-from fasb.errors import BundleError, ConfigError, DataError
+from fasb.errors import BundleError, DataError
 from fasb.model.load import wrap
-from fasb.settings import PromptSettings, ScoringSettings, check_places
+from fasb.settings import PromptSettings, ScoringSettings
 
 PROMPT = PromptSettings(prefix="Q: Why? A: I have no comment.\n\n")
 ANSWERS = (
@@ -110,12 +110,6 @@ def test_answers_of_which_no_token_is_scored_are_refused(model):
     labels = PromptSettings(answer="{answer}")
     with pytest.raises(DataError, match="token scored, as the released places begin behind them"):
         encode_choices(model, labels, RELEASED, [("Which?", "A"), ("Which?", "B")])
-
-
-def test_a_chat_has_no_released_places(model):
-    chat = PromptSettings(chat="on")
-    with pytest.raises(ConfigError, match="released places are counted in a plain prompt"):
-        check_places(chat, RELEASED)
 
 
 def test_released_program_counts_from_the_questions_tokens(model):

@@ -11,6 +11,7 @@ from fasb.errors import ConfigError
 from fasb.study.figures import (
     FIGURES,
     costs,
+    data_efficiency,
     draw,
     figure,
     rows_of,
@@ -284,6 +285,20 @@ def test_spans_of_a_setting_are_those_of_each_comparison(rows):
     lower = part.assign(dataset="another", value=part["value"] - 40)
     both = sensitivity.caption(pd.concat([part, lower]))
     assert both.split("Validation")[0] == told.split("Validation")[0]
+
+
+def test_few_and_all_pairs_are_of_one_comparison():
+    keys = {"metric": "mc1", "method": "iti", "label": "ITI", "published": np.nan, "over": ""}
+    rows = pd.DataFrame({"pairs": [10.0, 50.0, 10.0, 50.0], "value": [30.0, 40.0, 70.0, 80.0]})
+    rows = rows.assign(model="m", dataset=["a", "a", "b", "b"], worlds=1, seeds=1, **keys)
+    told = data_efficiency.caption(rows)
+    assert told.startswith("ITI on 10 training pairs: MC1 70.0, on 50: 80.0")
+
+
+def test_gains_by_two_measures_are_called_by_both(rows):
+    part = rows["costs"]
+    other = part.assign(dataset="another", metric="mc1")
+    assert "Gain in True*Info or MC1 over" in costs.caption(pd.concat([part, other]))
 
 
 def test_what_has_no_info_lies_in_no_plane(made):

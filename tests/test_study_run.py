@@ -15,7 +15,7 @@ from fasb.decoding.score import encode_choices, score
 from fasb.decoding.stream import stream
 from fasb.errors import ArtifactError, BundleError
 from fasb.metrics.answers import choice_metrics
-from fasb.settings import DecodingSettings, PromptSettings, ScoringSettings
+from fasb.settings import DecodingSettings, PromptSettings, ScoringSettings, StageSettings
 from fasb.steering.fingerprint import Fingerprint
 from fasb.steering.policy import Policy
 from fasb.study.evaluate import GENERATIONS, SCORED, Bundles, generate
@@ -245,7 +245,8 @@ def test_bundles_of_other_questions_are_tested_on_all_of_these_and_never_on_one_
     ]
     folds = all_tested([replace(others[0], role="fit"), *others[1:]], 2)
     scoring = ScoringSettings(start="answer", span="offsets")
-    taken = replace(tuned, prompt=PROMPT, tokens=4, scoring=scoring)
+    asked = StageSettings(prompt=PROMPT, decoding=DecodingSettings(tokens=4), scoring=scoring)
+    taken = replace(tuned, asked=asked)
     (loaded, *_) = taken.load(tuned.methods[0], 0, others, folds[0]).values()
     assert (loaded.prompt, loaded.decoding.tokens, loaded.scoring) == (PROMPT, 4, scoring)
     found = score_stage(runner, folds, others, taken, batch=4)

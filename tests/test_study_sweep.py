@@ -131,7 +131,7 @@ def test_hyperparameters_are_those_that_the_bundle_looks_at(folds, use, settings
     bundle = Method(**use, settings=settings).bundle(folds[0][0], {}, "test")
     expected = settings if expected is ... else expected
     assert {
-        key: value for key, value in hyperparameters(bundle).items() if value is not None
+        key: value for key, value in hyperparameters(bundle, ()).items() if value is not None
     } == expected
 
 

@@ -24,7 +24,7 @@ import pandas as pd
 from fasb.data.prompts import instructed
 from fasb.data.protocol import Question, Split
 from fasb.errors import ArtifactError
-from fasb.settings import PromptSettings, ScoringSettings
+from fasb.settings import PromptSettings, ScoringSettings, StageSettings
 from fasb.steering.bundle import Bundle
 from fasb.study.run import ANSWERS, DETAIL, EFFECTS, SCORES, Asked, Runner
 from fasb.study.shards import ordered, units
@@ -42,9 +42,7 @@ class Bundles:
 
     folder: Path
     methods: Sequence[str]
-    prompt: PromptSettings | None = None
-    tokens: int | None = None
-    scoring: ScoringSettings | None = None
+    asked: StageSettings | None = None
 
     def load(
         self, method: str, fold: int, questions: Sequence[Question], split: Split
@@ -59,21 +57,20 @@ class Bundles:
         for purpose in PURPOSES:
             path = bundle_path(self.folder, method, fold, purpose)
             bundle = tuned_bundle(path, questions, split)
-            if self.prompt is not None:
-                decoding = bundle.decoding.model_copy(update={"tokens": self.tokens})
-                # other questions are put in their own way, but a tuned instruction stays (C12)
-                prompt = instructed(self.prompt, _instruction(bundle))
-                scoring = self.scoring or bundle.scoring
-                bundle = replace(bundle, prompt=prompt, decoding=decoding, scoring=scoring)
+            if self.asked is not None:
+                tokens = {"tokens": self.asked.decoding.tokens}
+                decoding = bundle.decoding.model_copy(update=tokens)
+                bundle = _put(bundle, self.asked.prompt, self.asked.scoring)
+                bundle = replace(bundle, decoding=decoding)
             loaded[purpose] = bundle
         return loaded
 
 
-def _instruction(bundle: Bundle) -> str | None:
-    """Return what a tuned bundle's questions stand behind in place of the prompt's own (C12)."""
+def _put(bundle: Bundle, prompt: PromptSettings, scoring: ScoringSettings) -> Bundle:
+    """Return a bundle for other questions, put in their own way; its instruction stays (C12)."""
     settings = (bundle.about or {}).get("settings") or {}
-    instruction: str | None = settings.get("instruction")
-    return instruction
+    asked = instructed(prompt, settings.get("instruction"))
+    return replace(bundle, prompt=asked, scoring=scoring)
 
 
 def generate(
@@ -154,9 +151,7 @@ class Unrelated:
         effects = effects.assign(question=names, group=names, unrelated=np.nan)
         if not self.choices:
             return effects
-        # other questions are put in their own way, but a tuned instruction stays (C12)
-        prompt = instructed(self.prompt, _instruction(bundle))
-        asked = replace(bundle, prompt=prompt, scoring=self.scoring)
+        asked = _put(bundle, self.prompt, self.scoring)
         scores = runner.scores(self.choices, [asked], f"{what}, choices")
         mc1 = scores.groupby("question", sort=False)["mc1"].mean()
         groups = {question.id: question.group for question in self.choices}

@@ -21,7 +21,7 @@ from fasb.study.measures import MC1, MEASURES, TRUE_INFO, Measure, columns_of
 from fasb.study.worlds import pooled
 
 HYPERPARAMETERS = ("k", "layer", "alpha", "beta", "s", "after", "vector", "other")
-"""What is tuned, and stands beside results; the last two are no numbers.
+"""What is tuned, and stands beside results.
 
 other: what else the method's own grid crosses, as text: "clusters 4, last False".
 """

@@ -25,10 +25,11 @@ from fasb.study.shards import ordered, units
 
 CELL = ("fold", "method", "setting")
 TEXTS = ("vector", "other")
+"""Hyperparameters that are no numbers."""
 SWEPT = tuple(column for column in ANSWERS if column not in ("decoded", "passes", "ended"))
 
 
-def hyperparameters(bundle: Bundle, crossed: Iterable[str] = ()) -> dict[str, Any]:
+def hyperparameters(bundle: Bundle, crossed: Iterable[str]) -> dict[str, Any]:
     """Return what is tuned of a bundle; None where it does not look at one.
 
     crossed: the keys of its method's grid; those without a column of their own share one.
@@ -36,7 +37,7 @@ def hyperparameters(bundle: Bundle, crossed: Iterable[str] = ()) -> dict[str, An
     policy, about = bundle.policy, bundle.about or {}
     settings = about.get("settings") or {}
     further = [key for key in crossed if key in settings and key not in HYPERPARAMETERS]
-    # a text is in one line; as what else there is, a value has all its digits
+    # a prompt's instruction may have several lines
     told = [" ".join(f"{key} {settings[key]}".split()) for key in further]
     found = {**dict.fromkeys(HYPERPARAMETERS), "other": ", ".join(told) or None}
     if policy.when == "never":

@@ -244,7 +244,6 @@ def _tuned(chosen: Candidate, found: Sequence[Candidate], settings: FitSettings)
         "value": chosen.value,
         "unsteered": none.value,
         "steered": chosen.steered,
-        "on": "true_info" if judge else "mc2_as_generated",
         "judge": judge.model_dump(mode="json") if judge else None,
         "settings": len(found) - 1,
         "out": dict(Counter(one.out for one in found if one.out)),

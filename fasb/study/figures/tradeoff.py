@@ -92,7 +92,7 @@ def caption(rows: pd.DataFrame) -> str:
     """Return where the tuned methods end."""
     if rows.empty:
         return "No generated answers in this study."
-    test = rows[(rows["part"] == "test") & rows[TRUE.name].notna()]
+    test = rows[rows["part"] == "test"]
     told = []
     for title, part in named_groups(test):
         points = [
@@ -192,7 +192,6 @@ def _draw_plane(
 ) -> None:
     axis.set(xlim=limits[0], ylim=limits[1])
     _draw_products(axis, step)
-    rows = rows[rows[BOTH].notna().all(axis=1)]
     for method, part in rows.groupby("method", sort=False):
         look = methods[str(method)]
         line = part[part["part"] == "validation"].sort_values("alpha")

@@ -70,9 +70,7 @@ def _bundles(study: Study, cell: Cell, paths: Paths) -> "fasb.study.evaluate.Bun
     # its own questions are put as they were when the bundles were tuned
     if cell.source is None or cell.source[1] == cell.dataset:
         return Bundles(paths["bundles"], study.run.methods)
-    asked = study.sections(cell.dataset)
-    own = (asked.prompt, asked.decoding.tokens, asked.scoring)
-    return Bundles(paths["bundles"], study.run.methods, *own)
+    return Bundles(paths["bundles"], study.run.methods, study.sections(cell.dataset))
 
 
 def _folds(cell: Cell, questions: list[Question], paths: Paths) -> list[Split]:
