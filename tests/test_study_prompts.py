@@ -13,7 +13,7 @@ from fasb.decoding.score import encode_choices, score
 from fasb.errors import ConfigError
 from fasb.metrics.answers import choice_rows
 from fasb.search import Method
-from fasb.settings import DecodingSettings, PromptSettings, StageSettings
+from fasb.settings import DecodingSettings, PromptSettings, ScoringSettings, StageSettings
 from fasb.study.evaluate import Bundles
 from fasb.study.run import Asked, Runner, traced
 from fasb.study.tune import bundle_path
@@ -110,8 +110,14 @@ def test_other_questions_are_asked_behind_the_same_instruction(tmp_path, model):
         for purpose in ("generation", "mc2"):
             path = bundle_path(tmp_path, "asked", 0, purpose)
             replace(bundle, about=about).save(path)
-        other = PromptSettings(question="Frage: {question}")
-        bundles = Bundles(tmp_path, ["asked"], other, 3)
-        loaded = bundles.load("asked", 0, QUESTIONS, split)["generation"]
-        assert loaded.prompt == instructed(other, said)
-        assert loaded.policy.when == "never"
+        other = StageSettings(
+            prompt=PromptSettings(question="Frage: {question}"),
+            scoring=ScoringSettings(start="first"),
+            decoding=DecodingSettings(tokens=3),
+        )
+        loaded = Bundles(tmp_path, ["asked"], other).load("asked", 0, QUESTIONS, split)
+        for bundle in loaded.values():
+            assert bundle.prompt == instructed(other.prompt, said)
+            assert bundle.scoring == other.scoring != SECTIONS.scoring
+            assert bundle.decoding == SECTIONS.decoding.model_copy(update={"tokens": 3})
+            assert bundle.policy.when == "never"
