@@ -18,7 +18,7 @@ from fasb.decoding import decode as decoding
 from fasb.decoding import score as scoring
 from fasb.fitting import bank as activations
 from fasb.fitting.reads import Read
-from fasb.model.batch import Prefix, batch_of, forward, shared_prefix
+from fasb.model.batch import Prefix, batch_of, common_prefix, forward, shared_prefix
 from fasb.settings import ActivationSettings, PromptSettings
 
 
@@ -153,21 +153,23 @@ def grid_over_tokens(subject: Subject, repeats: int) -> dict[str, Any]:
 
 
 def choices_over_limit(subject: Subject, repeats: int) -> dict[str, Any]:
-    """Scoring 60 settings against unsteered scoring x (scored + distinct tokens again) / scored.
+    """Scoring 60 settings against unsteered scoring x (run + distinct tokens run again) / run.
 
-    Scored again are the tokens from the first edited position on, once per distinct suffix.
+    Unsteered scoring runs what stands behind the beginning that all texts share. Run again are the
+    tokens from the first edited position on, once per distinct suffix.
     """
     model, choices = subject.model, _choices(subject)
     grid, size = _grid(subject.bundle), subject.bundle.scoring.batch
     plain = subject.bundle.with_policy(when="never")
-    scored = sum(len(choice.tokens) for choice in choices)
+    n_shared = len(common_prefix([choice.tokens for choice in choices]))
+    n_run = sum(len(choice.tokens) - n_shared for choice in choices)
     again = {}
     for found in scoring.score_sweep(model, choices, grid, size):
         for row in found.fired.nonzero()[0].tolist():
             choice, kept = choices[row], int(found.kept[row])
             n_again = len(choice.tokens) - choice.first_state - kept
             again[row, kept, float(found.strength[row])] = n_again
-    share = (scored + sum(again.values())) / scored
+    share = (n_run + sum(again.values())) / n_run
     many, base = pairs(
         lambda: scoring.score_sweep(model, choices, grid, size),
         lambda: scoring.score(model, choices, plain, size),

@@ -6,14 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import CONFIGS, FURTHER, TEXTS, tiny_model
 
-from fasb.model.batch import (
-    Batch,
-    batch_of,
-    common_prefix,
-    compute_prefix,
-    forward,
-    prefix_of,
-)
+from fasb.decoding.slots import SlotCache
+from fasb.model.batch import batch_of, common_prefix, compute_prefix, forward, prefix_of
 from fasb.model.hooks import recording
 
 PRIMER = TEXTS[0] + " Q: Why? A: No."
@@ -33,19 +27,17 @@ def alone(model, prompt, steps):
 
 
 def together(model, prompts, prefix, steps):
+    """The same of a batch and, as decoding goes on, of the slots that take it over."""
     batch, found, heads = batch_of(model, prompts, prefix), [], []
+    slots, longest = SlotCache(len(prompts), model.fixed_shapes), max(map(len, prompts))
     with recording(model.layout, "head") as recorder:
-        for _ in range(steps + 1):
+        for step in range(steps + 1):
             found.append(forward(model, batch, keep=1)[:, -1])
             heads.append(recorder.pop()[:, -1])
-            batch = then(batch, found[-1].argmax(-1)[:, None])
+            if step == 0:
+                slots.put(range(len(prompts)), batch)
+            batch = slots.feed(found[-1].argmax(-1)[:, None], longest + step)
     return torch.stack(found, 1), torch.stack(heads, 1)
-
-
-def then(batch, tokens):
-    """After the pass has run: the next tokens of each row behind the same cache."""
-    mask = torch.cat([batch.mask, batch.mask.new_ones(tokens.shape)], dim=1)
-    return Batch(tokens, mask, batch.slots[-1:] + 1, batch.cache)
 
 
 @pytest.mark.parametrize("name", CONFIGS | FURTHER)
@@ -76,8 +68,9 @@ def test_the_layout_is_masked_slots_then_prefix_then_the_last_tokens():
     assert batch.mask.tolist() == [[0, 0, 1, 1, 1, 1, 1, 1], [1] * 8]
     assert batch.slots.tolist() == [5, 6, 7]
     for keys, (own, _) in zip((layer.keys for layer in batch.cache.layers), prefix.layers):
-        assert torch.equal(keys[0, :, 2:], own[0, :, :3])
-        assert torch.equal(keys[1], own[0])
+        assert torch.equal(keys[0, :, 2:5], own[0, :, :3])
+        assert torch.equal(keys[1, :, :5], own[0])
+        assert keys.shape[2] == 8  # with room for what is run
 
 
 def test_a_prefix_shorter_than_the_longest_rest_is_shared_by_the_rows_it_helps():
@@ -117,6 +110,29 @@ def test_rows_behind_beginnings_of_their_own_equal_rows_alone(name):
         ids = torch.tensor([text], device=model.device)
         whole = model.model(ids, use_cache=False).logits[0, -n_new[row] :]
         torch.testing.assert_close(logits[row, -n_new[row] :], whole, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", CONFIGS | FURTHER)
+def test_texts_run_again_from_some_token_on_equal_texts_alone(name):
+    """As answers are scored under many settings; their keys and values are copied as one slice."""
+    model = tiny_model(name)
+    texts = model.encode([PRIMER + suffix for suffix in SUFFIXES])
+    run = batch_of(model, texts)
+    forward(model, run)
+    prefix = prefix_of(texts, run)
+    again = [(3, 2), (0, 4), (0, 1), (2, 3), (1, 4)]  # of each, so many tokens at its end
+    rows = [texts[i] for i, _ in again]
+    begins = [(i, len(texts[i]) - n) for i, n in again]
+    batch = batch_of(model, rows, prefix, begins)
+    assert batch.width == 4
+    kept = [keys.clone() for keys, _ in prefix.layers]
+    logits = forward(model, batch)
+    assert all(torch.equal(a, b) for a, (b, _) in zip(kept, prefix.layers, strict=True))
+    tolerance = 5e-5 if model.model.config._attn_implementation == "eager" else 1e-6
+    for row, text in enumerate(rows):
+        ids = torch.tensor([text], device=model.device)
+        whole = model.model(ids, use_cache=False).logits[0, -again[row][1] :]
+        torch.testing.assert_close(logits[row, -again[row][1] :], whole, rtol=0, atol=tolerance)
 
 
 def test_a_beginning_of_another_text_would_be_noticed():

@@ -6,7 +6,7 @@ cache of the pass. Knows no policy and writes no token.
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fasb.errors import ModelError
-from fasb.model.batch import Batch, Prefix, batch_of, forward
+from fasb.model.batch import Batch, Prefix, batch_of, forward, prefix_of
 from fasb.model.hooks import ActivationRecorder, editing, recording
 from fasb.model.layout import Layout
 from fasb.model.load import LoadedModel
@@ -46,12 +46,12 @@ class Observation:
     """The last states of a batch; those of a shorter text stand at the right.
 
     p: of every state, for each tracker. logprob: of every token but the first of them, given all
-    before it, in float32 or better. batch: what was run, with its KV cache.
+    before it, in float32 or better. known: what was run, for texts that begin so.
     """
 
     p: list[Float[np.ndarray, "row state"]]
     logprob: Float[np.ndarray, "row token"]
-    batch: Batch
+    known: Prefix
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,20 +140,20 @@ def score_batch(
     Raises:
         ModelError: an activation or a logit is not finite.
     """
-    n_last = max(1, *(text.n_states for text in texts))
-    batch = _batch_of(model, texts, prefix)
-    with trackers.recording(model.layout) as recorders, editing(model.layout, edit) as dial:
-        dial.strength = right_aligned([text.strength for text in texts], batch.width, model.device)
-        # logits at a token are of the next one, so the last token's are of none
-        logits = forward(model, batch, keep=n_last)[:, :-1]
-        p = trackers.deviation(recorders, n_last, model.device)
-    ids = batch.ids[:, batch.width - n_last + 1 :]
-    logprob = _log_probabilities(logits, ids).cpu().numpy()
     n_states = [text.n_states for text in texts]
+    n_scored = max(1, *n_states) - 1
+    # logits at a token are of the next one: the last token is run only where its state is read
+    run = texts if trackers.trackers else [_without_last(text) for text in texts]
+    batch = _batch_of(model, run, prefix)
+    with trackers.recording(model.layout) as recorders, editing(model.layout, edit) as dial:
+        dial.strength = right_aligned([text.strength for text in run], batch.width, model.device)
+        logits = forward(model, batch, keep=max(1, n_scored + (run is texts)))[:, :n_scored]
+        p = trackers.deviation(recorders, n_scored + 1, model.device)
+    logprob = _log_probabilities(logits, _last_ids(model, texts, n_scored)).cpu().numpy()
     for seen in p:
         _check_finite(model, seen, n_states, "a tracked activation")
     _check_finite(model, logprob, [n - 1 for n in n_states], "a logit")
-    return Observation(p, logprob, batch)
+    return Observation(p, logprob, prefix_of([text.text for text in run], batch))
 
 
 @torch.inference_mode()
@@ -219,6 +219,23 @@ def _batch_of(
 ) -> Batch:
     begins = [text.begins for text in texts if text.begins is not None]
     return batch_of(model, [text.text for text in texts], prefix, begins or None)
+
+
+def _without_last(text: TeacherForcedText) -> TeacherForcedText:
+    """Return the text without its last token, if more than that is looked at."""
+    if text.n_states <= 1:
+        return text
+    tokens, strength = text.text[:-1], text.strength[:-1]
+    return replace(text, text=tokens, n_states=text.n_states - 1, strength=strength)
+
+
+def _last_ids(
+    model: LoadedModel, texts: Sequence[TeacherForcedText], n_last: int
+) -> Int[Tensor, "row last"]:
+    """Return the last tokens of each text, padded at the left."""
+    rows = [list(text.text[max(0, len(text.text) - n_last) :]) for text in texts]
+    padded = [[model.pad] * (n_last - len(row)) + row for row in rows]
+    return torch.tensor(padded, dtype=torch.long, device=model.device)
 
 
 def _log_probabilities(

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from fasb.data.prompts import Asked, Render, answer_tokens, choice_text
 from fasb.decoding.observe import Observation, TeacherForcedText, TrackerGroup, score_batch
 from fasb.errors import DataError
-from fasb.model.batch import Prefix, in_batches, prefix_of, shared_prefix
+from fasb.model.batch import Prefix, in_batches, shared_prefix
 from fasb.model.chat import render_of
 from fasb.model.load import LoadedModel
 from fasb.settings import Positions, PromptSettings, ScoringSettings, check_places
@@ -255,8 +255,6 @@ def _score_block(
         decision = _decide(choices, bundle, None if number is None else plain.states(number))
         logprob = plain.total.copy()
         found.append(Scores(logprob, decision.fired, decision.kept, decision.strength))
-    # what stands before an edit is taken from the unsteered pass
-    known = prefix_of([choice.tokens for choice in choices], seen.batch)
     budget = len(choices) * max(len(choice.tokens) for choice in choices)
     budget = min(budget, _most_tokens(model))
     for members in grid.sharing_edit:
@@ -264,7 +262,7 @@ def _score_block(
         wanted: dict[Suffix, None] = {}
         for i in members:
             wanted |= dict.fromkeys(_suffixes(found[i]))
-        steered = dict(_score_suffixes(model, plain, list(wanted), bundle, known, budget))
+        steered = dict(_score_suffixes(model, plain, list(wanted), bundle, budget))
         for i in members:
             for suffix in _suffixes(found[i]):
                 found[i].logprob[suffix[0]] = steered[suffix]
@@ -279,13 +277,14 @@ def _most_tokens(model: LoadedModel) -> int:
 class _PlainPass:
     """What the unsteered pass saw of each answer.
 
-    P of its states, log-probabilities of its tokens.
+    P of its states, log-probabilities of its tokens; and `known`, the pass itself.
     """
 
     def __init__(
         self, choices: Sequence[Choice], texts: Sequence[TeacherForcedText], seen: Observation
     ) -> None:
         self.choices, self._texts, self._seen = choices, texts, seen
+        self.known = seen.known
         self.total = np.array(
             [self.before(row, len(choices[row].tokens)) for row in range(len(choices))]
         )
@@ -355,37 +354,38 @@ def _score_suffixes(
     plain: _PlainPass,
     wanted: Sequence[Suffix],
     bundle: Bundle,
-    known: Prefix,
     budget: int,
 ) -> Iterator[tuple[Suffix, float]]:
-    """Score answers under the edit; only tokens from the first edited one on are run.
+    """Score answers under the edit; what stands before the first edited token is not run again.
 
     Batches hold as many tokens as the unsteered one did, so that they fit the memory as it did.
     """
-    texts = []
-    for row, kept, strength in wanted:
-        choice = plain.choices[row]
-        strengths = choice.strengths(bundle.positions, kept, strength)
-        first = next((i for i, one in enumerate(strengths) if one), len(strengths) - 1)
-        begins = row, min(first, len(choice.tokens) - 1)
-        texts.append(
-            TeacherForcedText(choice.tokens, len(choice.tokens) - begins[1], strengths, begins)
-        )
+    texts, suffixes = [], []
+    for suffix in wanted:
+        row, kept, strength = suffix
+        tokens = plain.choices[row].tokens
+        strengths = plain.choices[row].strengths(bundle.positions, kept, strength)
+        first = next((i for i, one in enumerate(strengths) if one), len(tokens))
+        if first >= len(tokens) - 1:
+            yield suffix, float(plain.total[row])  # no token follows an edited one
+            continue
+        suffixes.append(suffix)
+        texts.append(TeacherForcedText(tokens, len(tokens) - first, strengths, (row, first)))
     order = sorted(range(len(texts)), key=lambda i: -texts[i].n_states)
     no_trackers = TrackerGroup.of([], model.device)
     while order:
         size = max(1, budget // texts[order[0]].n_states)
         part, order = order[:size], order[size:]
         chosen = [texts[i] for i in part]
-        logprob = score_batch(model, chosen, known, no_trackers, bundle.edit).logprob
+        logprob = score_batch(model, chosen, plain.known, no_trackers, bundle.edit).logprob
         for i, of_tokens in zip(part, logprob, strict=True):
-            row = wanted[i][0]
+            row = suffixes[i][0]
             choice = plain.choices[row]
             first = len(choice.tokens) - texts[i].n_states
             # tokens up to the first edited one are as likely as they were
             n_new = len(choice.tokens) - max(choice.scored_start, first + 1)
             new = of_tokens[len(of_tokens) - n_new :].sum(dtype=np.float64)
-            yield wanted[i], plain.before(row, first + 1) + float(new)
+            yield suffixes[i], plain.before(row, first + 1) + float(new)
 
 
 def _nothing_scored(n_rows: int) -> Scores:

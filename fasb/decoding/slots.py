@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
 from fasb.model.batch import Batch, keys_and_values
+from fasb.model.buffers import BufferLayer, part_of
 
 SLACK = 64
 """Tokens that buffers have room for beyond what is in them."""
@@ -23,20 +23,14 @@ ALIGNED = 8
 """Buffers hold a multiple of so many slots, as attention kernels want of a mask."""
 
 
-class SlotLayer(DynamicLayer):
+class SlotLayer(BufferLayer):
     """One layer's keys and values, in buffers made like those of a batch that has run.
-
-    What is run next goes to the slots from `start` on.
 
     upto: only so many slots are seen; all where None.
     """
 
     def __init__(self, keys: Tensor, values: Tensor, n_rows: int) -> None:
-        super().__init__()
-        self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
-        self.keys: Tensor = _empty_like(keys, n_rows)
-        self.values: Tensor = _empty_like(values, n_rows)
-        self.start = 0
+        super().__init__(_empty_like(keys, n_rows), _empty_like(values, n_rows))
         self.upto: int | None = None
 
     def update(
@@ -47,25 +41,16 @@ class SlotLayer(DynamicLayer):
         **_kwargs: object,
     ) -> tuple[Tensor, Tensor]:
         """Write tokens to their slots; return keys and values of all slots that are seen."""
-        # in place: the library's torch.cat would copy the whole cache at every token
-        end = self.start + key_states.shape[2]
-        self.keys[:, :, self.start : end] = key_states
-        self.values[:, :, self.start : end] = value_states
-        return self.keys[:, :, : self.upto], self.values[:, :, : self.upto]
-
-    def get_seq_length(self) -> int:
-        """Return the slot of the next token, as masks count."""
-        return self.start
+        keys, values = super().update(key_states, value_states)
+        return keys[:, :, : self.upto], values[:, :, : self.upto]
 
     def get_mask_sizes(self, query_length: int | Tensor) -> tuple[int, int]:
         """Return how many slots are seen, and the first of them."""
-        # query_length is of positions, not a number, before transformers 5.4
-        return self.upto or self.keys.shape[2], 0
+        return self.upto or super().get_mask_sizes(query_length)[0], 0
 
     def slots_of(self, rows: Int[Tensor, " some"], first: int, end: int) -> tuple[Tensor, Tensor]:
         """Return a copy of these slots of some rows."""
-        at = rows.to(self.keys.device)
-        return self.keys[at, :, first:end], self.values[at, :, first:end]
+        return part_of(self.keys, rows, first, end), part_of(self.values, rows, first, end)
 
     def put(
         self,

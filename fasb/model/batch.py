@@ -25,6 +25,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import DynamicCache
 
+from fasb.model.buffers import BufferLayer, gathered, part_of
 from fasb.model.load import LoadedModel
 
 
@@ -43,7 +44,7 @@ class Prefix:
 class Batch:
     """What one forward pass takes.
 
-    `cache` grows in place when the pass is run; the rest is never changed.
+    The pass, which is run once, fills `cache`; the rest is never changed.
 
     ids: the tokens to run. mask: 1 for real tokens, over all slots of the cache once it holds
     `ids`. slots: which of them each column of `ids` takes.
@@ -126,26 +127,40 @@ def batch_of(
     mask = (slots >= (n_cached - start)[:, None]).long()
     cache = DynamicCache()
     if n_cached and prefix is not None and begins is not None:
-        _fill(cache, prefix, [i for i, _ in begins], n_cached - start, n_cached)
+        masked = [n_cached - (length - width) for length in lengths]
+        cache.layers = _beginnings(prefix, [i for i, _ in begins], masked, n_cached, width)
     return Batch(torch.tensor(columns, device=device), mask, slots[n_cached:], cache)
 
 
-def _fill(
-    cache: DynamicCache, prefix: Prefix, of: list[int], n_masked: Int[Tensor, " row"], n_cached: int
-) -> None:
-    """Fill in each row's beginning, behind so many masked slots, which may hold anything."""
-    device, n_slots = n_masked.device, prefix.layers[0][0].shape[2]
-    index = torch.tensor(of, device=device)[:, None]
-    first = torch.tensor([n_slots - len(prefix.texts[i]) for i in of], device=device)
+def _beginnings(
+    prefix: Prefix, of: Sequence[int], masked: Sequence[int], n_cached: int, width: int
+) -> list[Any]:
+    """Return each layer's keys and values of the rows' beginnings, with room for `width` tokens.
+
+    They stand behind each row's masked slots, which may hold anything finite.
+    """
+    n_slots = prefix.layers[0][0].shape[2]
+    # where each row's text begins in the prefix, and what would come into the row's first slot
+    begin = [n_slots - len(prefix.texts[i]) for i in of]
+    first = {at - n for at, n in zip(begin, masked, strict=True)}
+    rows, end = torch.tensor(of), max(first) + n_cached + width
+    if len(first) == 1 and min(first) >= 0 and end <= n_slots:
+        # rows that are run again from some token on: one copy, and many times as fast
+        at = min(first)
+        return [
+            BufferLayer(part_of(keys, rows, at, end), part_of(values, rows, at, end), n_cached)
+            for keys, values in prefix.layers
+        ]
     # masked slots repeat the text's first one: nobody sees them
-    at = first[:, None] + (torch.arange(n_cached, device=device) - n_masked[:, None]).clamp(min=0)
-    for layer, (keys, values) in enumerate(prefix.layers):
-        # layers may be on several devices; indices on both sides of a slice give
-        # [row, slot, kv_head, head_dim], hence the transpose
-        row, slot = index.to(keys.device), at.to(keys.device)
-        cache.update(
-            keys[row, :, slot].transpose(1, 2), values[row, :, slot].transpose(1, 2), layer
+    behind = (torch.arange(n_cached) - torch.tensor(masked)[:, None]).clamp(min=0)
+    source = torch.tensor(begin)[:, None] + behind
+    # layers may be on several devices
+    return [
+        BufferLayer(
+            gathered(keys, rows, source, width), gathered(values, rows, source, width), n_cached
         )
+        for keys, values in prefix.layers
+    ]
 
 
 def _shared(text: Sequence[int], beginning: tuple[int, ...]) -> int:
@@ -179,7 +194,7 @@ def in_batches(lengths: Sequence[int], size: int, run: Callable[[list[int]], Non
 
 
 def forward(model: LoadedModel, batch: Batch, keep: int = 0) -> Float[Tensor, "row kept vocab"]:
-    """Logits of the last `keep` columns, 0 for all; the batch's cache grows by its columns."""
+    """Logits of the last `keep` columns, 0 for all; the batch's cache takes in all of them."""
     arguments: dict[str, Any] = {"logits_to_keep": keep} if _takes(model, "logits_to_keep") else {}
     if _takes(model, "position_ids"):  # ALiBi models take none and count from the mask
         arguments["position_ids"] = (
