@@ -13,7 +13,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from functools import cache
 from importlib import metadata
@@ -27,6 +27,13 @@ KEY = "fasb"
 
 # the default is never changed, only replaced
 _made_by: ContextVar[dict[str, Any]] = ContextVar("made_by", default={})  # noqa: B039
+
+WHOLE, BLOCKS, BLOCK = 2**26, 2**10, 2**16
+"""Bytes up to which a local file is hashed whole; of a larger one blocks of so many bytes are."""
+
+WEIGHTS = frozenset((".safetensors", ".bin", ".gguf"))
+OF_MODELS = WEIGHTS | {".json", ".jinja", ".model", ".txt", ".py"}
+"""Files of a model's folder: weights, config, tokenizer, chat template and code."""
 
 _checked: dict[Path, tuple[int, int, int]] = {}
 """Files whose content was compared with its checksum by this process.
@@ -50,18 +57,54 @@ def content_hash(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def weights_of(model: str) -> list[tuple[str, int, int]]:
-    """Name, size and time of change of a file, or of each weight file of a local model.
+def content_of(model: str) -> list[tuple[str, str]]:
+    """Return name and hash of a file, or of each file of a local model that says what it answers.
 
-    They tell a retrained model from the one before.
+    Of a file beyond `WHOLE` bytes its size, its beginning and blocks spread over it are hashed, so
+    that hundreds of gigabytes are known in seconds. A load compares a hash of all rows besides.
 
     Empty for a hub id: there the revision says which weights they are.
     """
-    path = Path(model)
-    files = [path] if path.is_file() else []
-    if path.is_dir():
-        files = sorted(file for kind in ("*.safetensors", "*.bin") for file in path.glob(kind))
-    return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    found = []
+    for file in _files_of(Path(model)):
+        stat = file.stat()
+        found.append((file.name, _sampled(file.resolve(), stat.st_size, stat.st_mtime_ns)))
+    return found
+
+
+def _files_of(path: Path) -> list[Path]:
+    try:
+        if path.is_file():
+            return [path]
+        files = sorted(file for file in path.glob("*") if file.suffix in OF_MODELS)
+    except OSError:  # a text that is too long for a name
+        return []
+    # other folders hold .json and .txt too
+    return files if any(file.suffix in WEIGHTS for file in files) else []
+
+
+def contents_of(settings: Any) -> list[list[tuple[str, str]]]:
+    """Return the content of every local file or model that settings name, in the keys' order."""
+    if isinstance(settings, Mapping):
+        return [one for key in sorted(settings) for one in contents_of(settings[key])]
+    if isinstance(settings, list | tuple):
+        return [one for value in settings for one in contents_of(value)]
+    found = content_of(os.path.expandvars(settings)) if isinstance(settings, str) else []
+    return [found] if found else []
+
+
+@cache
+def _sampled(path: Path, size: int, mtime_ns: int) -> str:
+    """Return 16 hex digits of a file's content; the same process does not read it twice."""
+    digest = hashlib.sha256(str(size).encode())
+    with path.open("rb") as file:
+        if size <= WHOLE:
+            digest.update(file.read())
+        for i in range(BLOCKS if size > WHOLE else 0):
+            # the first is the header, the last ends with the file
+            file.seek((size - BLOCK) * i // (BLOCKS - 1))
+            digest.update(file.read(BLOCK))
+    return digest.hexdigest()[:16]
 
 
 @cache

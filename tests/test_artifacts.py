@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -29,7 +30,7 @@ from fasb.artifacts import (
 )
 from fasb.errors import ArtifactError
 from fasb.hdf5files import reading_hdf5, writing_hdf5
-from fasb.provenance import _processor, content_hash, provenance, weights_of
+from fasb.provenance import _processor, content_hash, content_of, provenance
 from fasb.wholefiles import check_out, writing, writing_folder
 
 FRAME = pd.DataFrame({"question": ["a", "b"], "tokens": [[1, 2], []], "p": [0.5, float("nan")]})
@@ -180,13 +181,38 @@ def test_the_hash_does_not_depend_on_the_order_of_keys():
     )
 
 
-def test_a_retrained_model_has_other_weights_and_a_hub_id_has_none(tmp_path):
-    assert weights_of("lab/model") == []
-    file = tmp_path / "model.safetensors"
-    file.write_bytes(b"one")
-    before = weights_of(str(tmp_path))
-    file.write_bytes(b"other")
-    assert weights_of(str(tmp_path)) != before
+def test_a_local_model_is_known_by_its_content_and_a_hub_id_by_none(tmp_path):
+    assert content_of("lab/model") == content_of("a prompt\n" * 999) == content_of("\0") == []
+    for name in ("config.json", "model.safetensors", "chat_template.jinja"):
+        (tmp_path / name).write_bytes(b"one")
+    (tmp_path / "training.log").write_bytes(b"one")
+    before = content_of(str(tmp_path))
+    copied = shutil.copytree(tmp_path, tmp_path / "copied")
+    os.utime(copied / "model.safetensors", (1, 1))
+    assert content_of(str(copied)) == before
+    (tmp_path / "training.log").write_bytes(b"other")
+    assert content_of(str(tmp_path)) == before
+    for name in ("config.json", "model.safetensors", "chat_template.jinja"):
+        (tmp_path / name).write_bytes(b"two")
+        assert content_of(str(tmp_path)) != before
+        before = content_of(str(tmp_path))
+
+
+def test_of_a_large_file_beginning_middle_and_end_are_read(tmp_path, monkeypatch):
+    for name, value in (("WHOLE", 100), ("BLOCKS", 11), ("BLOCK", 10)):
+        monkeypatch.setattr(f"fasb.provenance.{name}", value)
+    path = tmp_path / "model.gguf"
+
+    def hashed(content):
+        path.write_bytes(content)
+        return content_of(str(path))[0][1]
+
+    plain = hashed(bytes(1000))
+    assert hashed(bytes(1001)) != plain
+    for place in (0, 99, 500, 999):
+        changed = bytearray(1000)
+        changed[place] = 1
+        assert hashed(bytes(changed)) != plain
 
 
 def refused(read, message):

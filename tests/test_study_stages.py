@@ -101,7 +101,7 @@ def lab(tmp_path_factory):
     (folder / "lab").mkdir()
     (folder / "lab" / "counting.py").write_text(
         "import numpy as np\nfrom fasb.settings import Section\n"
-        "class Settings(Section):\n    pass\n"
+        "class Settings(Section):\n    model: str = ''\n"
         "def judge(questions, answers, settings):\n"
         "    return "
         "{'true': np.array([len(a) % 2 for a in answers], float), 'info': np.ones(len(answers))}\n"
@@ -215,11 +215,40 @@ def test_a_job_refuses_a_study_that_changed_where_it_matters_to_it(
     changed = load(merge(entries, {"decoding": {"tokens": 7}}))
     write_study(changed)
     with pytest.raises(
-        ArtifactError, match=r"^results/study.json: sweep m/d/seed3 depends on other settings or"
+        ArtifactError, match=r"^results/study.json: sweep m/d/seed3 depends on other settings, "
     ):
         run_job("sweep", CELL, keys["sweep"])
     assert job(changed, "splits", CELL).key == keys["splits"]
     assert job(changed, "tune", CELL).key != keys["tune"]
+
+
+def test_replaced_files_make_stale_what_was_made_with_them(entries, model, tmp_path, monkeypatch):
+    """A local model, or one that a judge asks, may be trained anew in its place."""
+    monkeypatch.chdir(tmp_path)
+    prepare(tmp_path)
+    own, asked = (shutil.copytree(model, tmp_path / name) for name in ("own", "asked"))
+    judge = {"use": "lab.counting", "settings": {"model": str(asked)}}
+    other = {"models": {"m": {"path": str(own)}}, "datasets": {"d": {"judge": judge}}}
+
+    def keys():
+        study = load(merge(entries, other))
+        found = {}
+        for stage in STAGES.values():
+            for target in stage.scope.targets(study):
+                found[stage.name, target] = job(study, stage.name, target).key
+        return found
+
+    def changed(before):
+        now = keys()
+        return {stage for stage, target in now if now[stage, target] != before[stage, target]}
+
+    before = keys()
+    (asked / "model.safetensors").write_bytes(b"of another judge")
+    assert changed(before) == {"check_judges", "judge_sweep", "judge"}
+    before = keys()
+    (own / "chat_template.jinja").write_text("{{ messages }}")
+    loading = {"activations", "trace", "sweep", "generate", "score", "side_effects"}
+    assert changed(before) == loading
 
 
 def test_the_study_is_written_only_where_it_changes_and_read_as_it_was(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from llama_cpp_model import logits_under, write_model
 from steering import some_bundle
 from tiny import tiny_model
 
@@ -62,6 +63,21 @@ def test_repeng_reads_the_same_numbers(model, tmp_path, monkeypatch):
     for layer, vector in directions(bundle).items():
         assert found.directions[layer].dtype == np.float32
         assert found.directions[layer].tobytes() == vector.tobytes()
+
+
+def test_llama_cpp_answers_as_the_bundle_does(model, tmp_path):
+    pytest.importorskip("gguf")
+    pytest.importorskip("llama_cpp", reason="no llama_cpp: pip install llama-cpp-python")
+    bundle = residual(model, [1, 2])
+    export(bundle, tmp_path / "my.gguf")
+    write_model(tmp_path / "model.gguf", model)
+    text = model.encode(["Q: Who lives there?"])[0]
+    steered = logits_of(model, text, bundle.edit, bundle.policy.alpha).numpy()
+    plain = logits_of(model, text).numpy()
+    assert np.abs(steered - plain).max() > 1
+    for vector, expected in ((None, plain), (tmp_path / "my.gguf", steered)):
+        found = logits_under(tmp_path / "model.gguf", text, vector)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3)
 
 
 def test_adding_them_to_the_layers_outputs_is_the_edit(model):

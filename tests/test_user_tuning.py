@@ -7,7 +7,7 @@ import pytest
 
 import fasb
 from fasb.decoding.score import score
-from fasb.errors import ConfigError, DataError
+from fasb.errors import ConfigError, DataError, ModelError
 from fasb.metrics.answers import choice_rows
 from fasb.settings import PromptSettings
 from fasb.steering.policy import Policy
@@ -165,7 +165,19 @@ def test_thoughts_that_do_not_end_are_no_answers_to_tune_on(model):
     model.tokenizer.chat_template = None
 
 
-def test_without_false_answers_and_judge_nothing_can_be_tuned(model):
+def test_without_false_answers_and_judge_nothing_can_be_tuned(tmp_path):
     bare = [replace(question, false=()) for question in QUESTIONS]
+    # no model is loaded for it: there is none
     with pytest.raises(DataError, match="add false answers, or name a judge"):
-        tried(model, bare, CONTROLS, settings_of(model, 1.0), ANY, None)
+        fasb.fit(tmp_path / "none", bare)
+
+
+def test_too_few_controls_for_the_promise_are_refused_before_a_model_is_loaded(tmp_path):
+    few = tmp_path / "few.txt"
+    few.write_text("\n".join(CONTROLS[:10]))
+    message = r"settings.controls: 5 prompts to tune on cannot bound a share of 0.05; give 38 or"
+    with pytest.raises(ConfigError, match=message):
+        fasb.fit(tmp_path / "none", QUESTIONS, {"controls": few})
+    few.write_text("\n".join(f"Is {i} a number?" for i in range(37)))
+    with pytest.raises(ModelError, match="none: no such folder"):
+        fasb.fit(tmp_path / "none", QUESTIONS, {"controls": few})

@@ -38,7 +38,7 @@ from fasb.fitting.reads import TAIL, Read
 from fasb.hdf5files import reading_hdf5, writing_hdf5
 from fasb.model.hooks import ActivationRecorder, recording
 from fasb.model.load import LoadedModel
-from fasb.provenance import content_hash, weights_of
+from fasb.provenance import content_hash, content_of
 from fasb.settings import ActivationSettings, PromptSettings, SiteName
 from fasb.steering.fingerprint import Fingerprint
 
@@ -136,7 +136,7 @@ def collect(
     source = [
         asdict(model.fingerprint),
         model.settings.model_dump(),
-        weights_of(model.settings.path),
+        content_of(model.settings.path),
         settings.dtype,
     ]
     key = content_hash([asdict(texts), *source])

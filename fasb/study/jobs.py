@@ -140,8 +140,8 @@ def run_job(stage: str, target: str = "", key: str | None = None) -> None:
     found = job(read_study(), stage, target)
     if key is not None and key != found.key:
         raise ArtifactError(
-            f"{STUDY}: {found.stage.command} {target} depends on other settings or code than when "
-            "the workflow started; let it end, and start it again"
+            f"{STUDY}: {found.stage.command} {target} depends on other settings, code or "
+            "local files than when the workflow started; let it end, and start it again"
         )
     found.check_inputs()
     found.stage.run(found.study, **found.names, paths=found.paths)

@@ -6,7 +6,6 @@ store question by question, so that folds, seeds and later methods never ask aga
 goes on.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib import metadata
@@ -20,7 +19,7 @@ from fasb.errors import DataError
 from fasb.extensions import code_hash, find, settings_of
 from fasb.judges.ask import known_error, run_judge
 from fasb.metrics.answers import verdict
-from fasb.provenance import weights_of
+from fasb.provenance import contents_of
 from fasb.settings import JudgeSettings
 from fasb.study.progress import say
 
@@ -182,12 +181,5 @@ def _key(judge: JudgeSettings) -> list[Any]:
         "code": code_hash("judges", judge.use),
         "settings": judge.settings,
     }
-    weights = [weights_of(text) for text in _texts(judge.settings)]
-    return ["judged", entry, provenance(judge), weights, metadata.version("fasb")]
-
-
-def _texts(settings: Any) -> list[str]:
-    """All texts among the settings: of files and folders among them, the content counts too."""
-    if isinstance(settings, dict):
-        return [text for key in sorted(settings) for text in _texts(settings[key])]
-    return [os.path.expandvars(settings)] if isinstance(settings, str) else []
+    files = contents_of(judge.settings)
+    return ["judged", entry, provenance(judge), files, metadata.version("fasb")]

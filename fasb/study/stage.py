@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from fasb.extensions import code_hash, find, settings_of
+from fasb.provenance import content_of, contents_of
 from fasb.study import cells
 from fasb.study.config import Study
 
@@ -248,9 +249,20 @@ def model_settings(study: Study, model: str) -> dict[str, Any]:
     return {**dumped, "path": dumped["path"] or f"results/models/{model}"}
 
 
+def model_content(study: Study, model: str) -> dict[str, Any]:
+    """Return how a model is loaded, and the content of one that lies in a folder or a file.
+
+    What the study trains is an input of the jobs that load it.
+    """
+    path = study.models[model].path
+    return {**model_settings(study, model), "files": [] if path is None else content_of(path)}
+
+
 def extension(package: str, use: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """Return an extension file's name, its hash and its settings."""
-    return {"use": use, "code": code_hash(package, use), "settings": settings}
+    """Return an extension file's name, its hash, its settings, and the content of files in them."""
+    made = {"use": use, "code": code_hash(package, use), "settings": settings}
+    files = contents_of(settings)
+    return {**made, "files": files} if files else made
 
 
 def digests_of(load: str, settings: dict[str, Any]) -> dict[str, str]:

@@ -7,6 +7,7 @@ was held out shows harm, the bundle does not steer (docs/decisions.md).
 """
 
 import contextlib
+import math
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Container, Sequence
@@ -30,10 +31,10 @@ from fasb.fitting.probes import ClassifierKind
 from fasb.fitting.reads import AnswerRead, Read
 from fasb.fitting.training import Training
 from fasb.metrics.answers import degenerate
-from fasb.metrics.calibration import reliability
+from fasb.metrics.calibration import conformal_threshold, reliability
 from fasb.model.chat import render_of, settled
 from fasb.model.load import LoadedModel
-from fasb.provenance import content_hash, weights_of
+from fasb.provenance import content_hash, content_of
 from fasb.search import Method, at_edge, grid_points, values_of
 from fasb.settings import (
     JudgeSettings,
@@ -51,7 +52,7 @@ from fasb.user.controls import controls_of
 from fasb.user.evaluation import evaluate, judge_of, questions_of
 from fasb.user.guards import Limits, harm
 from fasb.user.report import harms
-from fasb.user.tuning import Candidate, best, tried
+from fasb.user.tuning import Candidate, best, check_tunable, tried
 
 
 class Grid(Section):
@@ -152,11 +153,12 @@ def fit(
     controls = controls_of(settings.controls)
     # of a model that is in memory, they have said how it was loaded
     given = settings.model if isinstance(model, str | Path) else {}
+    parts = split_of(questions, settings)
+    train, validation, test = _parted(questions, parts)
+    check_tunable(validation, settings.judge)
     judge, model = settings.judge, steering.load(model, **given)
     settings = settings.model_copy(update={"prompt": settled(model, settings.prompt)})
     points = settings.grid.points(model.layout.n_layers * model.layout.n_heads)
-    parts = split_of(questions, settings)
-    train, validation, test = _parted(questions, parts)
     say(
         f"{len(questions)} questions: {len(train)} to fit, {len(validation)} to tune, "
         f"{len(test)} held out"
@@ -171,14 +173,12 @@ def fit(
         found = tried(model, validation, controls.calibration, grid, limits, judge)
         chosen = best(found)
         quality = _quality(training, chosen.bundle, Read("head", settings.read))
-    seen = sorted({key for question in (*train, *validation) for key in question.keys})
-    counts = {"train": len(train), "validation": len(validation), "test": len(test)}
     about: dict[str, Any] = {
         "tracker": quality,
         "tuned": _tuned(chosen, found, settings),
         "tried": [one.row for one in found],
         "edge": at_edge(chosen.point, values_of(points)) if chosen.steers else [],
-        "questions": {**counts, "seen": seen},
+        "questions": _counted(train, validation, test),
     }
     # before it is evaluated, as it must know which questions it has seen
     bundle = replace(chosen.bundle, about=about)
@@ -253,6 +253,15 @@ def _tuned(chosen: Candidate, found: Sequence[Candidate], settings: FitSettings)
     }
 
 
+def _counted(
+    train: Sequence[Question], validation: Sequence[Question], test: Sequence[Question]
+) -> dict[str, Any]:
+    """Return how many questions there were for what, and the keys of those that chose something."""
+    seen = sorted({key for question in (*train, *validation) for key in question.keys})
+    counts = {"train": len(train), "validation": len(validation), "test": len(test)}
+    return {**counts, "seen": seen}
+
+
 def _tuned_on(settings: FitSettings, measured: Container[str]) -> str:
     """Return the measure that was tuned on: of a judge that gives one score, that score."""
     if settings.judge is None:
@@ -275,7 +284,8 @@ def checked_settings(settings: FitSettings | dict[str, Any] | None) -> FitSettin
     """Return the settings, their judge and control questions found and checked.
 
     Raises:
-        ConfigError: a key is unknown, a value is wrong, or there is no such judge.
+        ConfigError: a key is unknown, a value is wrong, there is no such judge, or there are too
+            few control questions for `touch`.
         DataError: there is no such file of control questions.
     """
     settings = (
@@ -291,7 +301,14 @@ def checked_settings(settings: FitSettings | dict[str, Any] | None) -> FitSettin
                     "or set read to answer_end"
                 )
     judge_of(settings.judge)
-    controls_of(settings.controls)
+    n = len(controls_of(settings.controls).calibration)
+    if math.isinf(conformal_threshold(np.zeros(n), settings.touch)):
+        # of the file's prompts half are held out
+        need = 2 * math.ceil(round(1 / settings.touch - 1, 9))
+        raise ConfigError(
+            f"settings.controls: {n} prompts to tune on cannot bound a share of "
+            f"{settings.touch:.3g}; give {need} or more in all, or raise settings.touch"
+        )
     return settings
 
 
@@ -335,7 +352,7 @@ def _bank(
     render = render_of(model, settings.prompt)
     texts = texts_of(questions, read, settings.prompt, settings.activations.seed, render)
     of_model = model.settings.model_dump(mode="json"), asdict(model.fingerprint)
-    source = [*of_model, weights_of(model.settings.path), settings.activations.dtype]
+    source = [*of_model, content_of(model.settings.path), settings.activations.dtype]
     path = folder / f"{read.name}-{content_hash([asdict(texts), *source])}.h5"
     # one that is missing, damaged or half-written is made (again)
     with contextlib.suppress(ArtifactError):

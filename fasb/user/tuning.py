@@ -62,6 +62,19 @@ class Candidate:
         return self.bundle.policy.when != "never"
 
 
+def check_tunable(questions: Sequence[Question], judge: JudgeSettings | None) -> None:
+    """Refuse questions that cannot tell a better setting from a worse one.
+
+    Raises:
+        DataError: no question has a false answer, and nobody judges free answers.
+    """
+    if judge is None and not any(question.false for question in questions):
+        raise DataError(
+            "fit: no question to tune on has a false answer, and nobody judges free text; "
+            "add false answers, or name a judge"
+        )
+
+
 def tried(
     model: LoadedModel,
     questions: Sequence[Question],
@@ -75,14 +88,8 @@ def tried(
     A point without a beta gets the lowest that `limits.touch` allows.
 
     Raises:
-        DataError: no question has a false answer, and nobody judges free answers.
         ConfigError: most free answers are thoughts that do not end.
     """
-    if judge is None and not any(question.false for question in questions):
-        raise DataError(
-            "fit: no question to tune on has a false answer, and nobody judges free text; "
-            "add false answers, or name a judge"
-        )
     texts = [question.text for question in questions]
     given = [bundle for _, bundle in candidates]
     first = given[0]

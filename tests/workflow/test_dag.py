@@ -287,8 +287,8 @@ def test_the_study_is_written_once_and_a_job_refuses_another(finished, tmp_path)
     )
     assert refused.returncode == 2
     assert refused.stderr == (
-        "results/study.json: tune tiny/tiny/seed0 depends on other settings or code than when the "
-        "workflow started; let it end, and start it again\n"
+        "results/study.json: tune tiny/tiny/seed0 depends on other settings, code or local files "
+        "than when the workflow started; let it end, and start it again\n"
     )
 
 

@@ -15,6 +15,7 @@ from fasb.study.stage import (
     Paths,
     Scope,
     digests_of,
+    model_content,
     model_settings,
     stage,
 )
@@ -106,7 +107,7 @@ def splits(study: Study, cell: Cell, paths: Paths) -> None:
         "questions": cells.questions(dataset),
     },
     depends=lambda study, model, dataset, read: {
-        "model": model_settings(study, model),
+        "model": model_content(study, model),
         "read": read,
         "prompt": study.sections(dataset).prompt.model_dump(mode="json", include=PROBED),
         **study.sections(dataset).dump("activations"),
@@ -136,7 +137,7 @@ def activations(study: Study, model: str, dataset: str, read: str, paths: Paths)
         "questions": cells.questions(dataset),
     },
     depends=lambda study, model, dataset: {
-        "model": model_settings(study, model),
+        "model": model_content(study, model),
         "prompt": study.sections(dataset).prompt.model_dump(mode="json", include=ASKED),
         "decoding": study.sections(dataset).decoding.model_dump(mode="json", include=WRITTEN),
     },

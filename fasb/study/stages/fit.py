@@ -11,6 +11,7 @@ from fasb.study.stage import (
     EACH_FITTED_CELL,
     Paths,
     extension,
+    model_content,
     model_settings,
     stage,
 )
@@ -82,7 +83,7 @@ def _fits(study: Study, cell: Cell) -> dict[str, object]:
                 wanted[str(one)] = one  # points of a grid mostly ask for the same
     # how it is loaded counts where a fit runs it; banks know their model by themselves
     needs_model = cells.fits_with_model(study, cell.dataset)
-    model = {"model": model_settings(study, cell.model)} if needs_model else {}
+    model = {"model": model_content(study, cell.model)} if needs_model else {}
     return {
         "fits": [wanted[key] for key in sorted(wanted)],
         **model,

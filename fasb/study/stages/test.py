@@ -16,6 +16,7 @@ from fasb.study.stage import (
     digests_of,
     each,
     extension,
+    model_content,
     model_settings,
     part_of,
     stage,
@@ -44,7 +45,7 @@ def _chosen(study: Study, cell: Cell) -> dict[str, str | list[str]]:
 
 def _tested(study: Study, cell: Cell) -> dict[str, Any]:
     """Return the model, the methods, and in transfer how the bundles' own questions differ."""
-    tested = {"model": model_settings(study, cell.model), "methods": list(study.run.methods)}
+    tested = {"model": model_content(study, cell.model), "methods": list(study.run.methods)}
     if cell.source is None:
         return tested
     model, dataset = cell.source

@@ -14,6 +14,7 @@ from fasb.study.stage import (
     Paths,
     Scope,
     extension,
+    model_content,
     model_settings,
     part_of,
     stage,
@@ -106,7 +107,7 @@ def check_judges(study: Study, dataset: str, paths: Paths) -> None:
         **_fitted_files(cell),
     },
     depends=lambda study, cell: {
-        "model": model_settings(study, cell.model),
+        "model": model_content(study, cell.model),
         **_tuning(study, cell),
         **oracle_settings(study, cell),
     },
