@@ -61,7 +61,8 @@ class Cost:
 def config_of(cells: int) -> dict:
     """Return a study of so many cells: ten models or as many as there are tens, and split seeds."""
     n_models = min(10, cells)
-    models = {f"m{i}": {"path": f"some/m{i}"} for i in range(n_models)}
+    job = {"gpu": 0, "threads": 1, "mem_mb": 500}  # a stand-in needs no more
+    models = {f"m{i}": {"path": f"some/m{i}", "job": job} for i in range(n_models)}
     grid = {"k": [24], "alpha": [30, 60]}
     method = {"use": "head_vectors", "gate": "probe", "grid": grid}
     return {
@@ -133,7 +134,7 @@ def main() -> None:
         print(f"{given.cells} cells, {n_jobs} jobs")
         print(f"dry run: {run(folder, '-n', '--quiet')}", flush=True)
         if given.run:
-            at = [*given.snakemake, "--retries", "5", "--quiet"]
+            at = ["--retries", "5", "--quiet", *given.snakemake]
             print(f"run: {run(folder, *at, killed=655 * given.killed)}", flush=True)
             killed = folder / "killed.txt"
             n_killed = len(killed.read_text().split()) if killed.exists() else 0

@@ -66,7 +66,7 @@ def content_of(model: str) -> list[tuple[str, str]]:
     Empty for a hub id: there the revision says which weights they are.
     """
     found = []
-    for file in _files_of(Path(model)):
+    for file in _files_of(Path(model)) if model else []:  # "" is no path, not the working folder
         stat = file.stat()
         found.append((file.name, _sampled(file.resolve(), stat.st_size, stat.st_mtime_ns)))
     return found
@@ -77,6 +77,7 @@ def _files_of(path: Path) -> list[Path]:
         if path.is_file():
             return [path]
         files = sorted(file for file in path.glob("*") if file.suffix in OF_MODELS)
+        files = [file for file in files if file.is_file()]  # no folder, no dangling link
     except OSError:  # a text that is too long for a name
         return []
     # other folders hold .json and .txt too

@@ -150,7 +150,7 @@ def _answers(
                 )
                 for answer in (before, rows[-1].pop("after")):
                     verdicts[question.id, answer["text"]] = (answer["true"], answer["info"])
-                rows[-1]["question"] = question.id
+                rows[-1] |= {"question": question.id, "group": question.group}
                 lift = 0.25 * (method != "unsteered")
                 for tuned_for in ("generation", "mc2"):
                     mc = rng.uniform(lift, 0.7 + lift)
@@ -307,6 +307,8 @@ def _tuned(grid: pd.DataFrame) -> dict:
             "steers": {"generation": True, "mc2": True},
             "edge": ["alpha"] if row["method"] == "fasb-prototype" else [],
             "edge_mc2": ["k"] if row["method"] == "fasb-prototype" else [],
+            "tried": 18,
+            "different": 12 if row["method"] == "iti" else 18,
         }
     return tuned
 

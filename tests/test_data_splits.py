@@ -62,6 +62,15 @@ def test_a_question_written_in_two_ways_is_never_divided():
                 }
 
 
+def test_a_paraphrase_is_never_fitted_on_where_another_asks_it():
+    questions = some_questions(20)
+    asked = [replace(q, paraphrases=(questions[-1 - i].text,)) for i, q in enumerate(questions)]
+    keys = {question.id: question.keys for question in asked}
+    for fold in split(asked, SplitSettings(), 0):
+        fitted = {key for i in (*fold.train, *fold.validation) for key in keys[i]}
+        assert not fitted & {key for i in fold.test for key in keys[i]}
+
+
 @pytest.mark.parametrize(
     "fold",
     [

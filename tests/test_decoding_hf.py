@@ -1,4 +1,5 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from transformers import MaxTimeCriteria, StoppingCriteriaList
 
 from fasb.decoding.decode import answer
 from fasb.decoding.hf import steered
-from fasb.errors import BundleError, ConfigError
+from fasb.errors import BundleError, ConfigError, ModelError
 from fasb.settings import DecodingSettings
 
 TEXTS = ["Q: Who lives there?", "Why?", "Q: What is the colour of the sky? A: no"]
@@ -84,6 +85,56 @@ def test_what_cannot_be_steered_is_refused(model, inputs, asked, message):
         )
 
 
+def test_what_generate_hands_on_beside_tokens_is_refused(model):
+    """Images and embeddings would be passed over, as would positions of one's own."""
+    decode = steered(some_bundle(model), model.tokenizer)
+    ids = torch.tensor(model.encode(TEXTS[:1]), device=model.device)
+    config = model.model.generation_config
+    for key in ("pixel_values", "inputs_embeds", "encoder_outputs"):
+        with pytest.raises(ConfigError, match=rf"generate\.{key}: a steered answer follows from"):
+            decode(model.model, ids, config, **{key: torch.zeros(1)})
+    with pytest.raises(ConfigError, match=r"generate\.input_ids: no token to go on from"):
+        decode(model.model, ids[:, :0], config)
+    shifted = torch.arange(ids.shape[1])[None] + 3
+    with pytest.raises(ConfigError, match=r"generate\.position_ids: .*; leave them out"):
+        model.model.generate(ids, position_ids=shifted, max_new_tokens=3, custom_generate=decode)
+
+
+def test_a_model_that_is_being_trained_stays_so(inputs):
+    model = tiny_model()
+    network, decode = model.model, steered(some_bundle(model), model.tokenizer)
+    network.train()
+    for i, parameter in enumerate(network.parameters()):
+        parameter.requires_grad_(i % 2 == 0)
+    before = [parameter.requires_grad for parameter in network.parameters()]
+    for _ in range(2):
+        network.generate(**inputs, max_new_tokens=3, custom_generate=decode)
+    assert [parameter.requires_grad for parameter in network.parameters()] == before
+    assert all(module.training for module in network.modules())
+
+
+def test_an_adapter_that_works_on_the_prompt_is_refused(model, inputs, monkeypatch):
+    """Its wrapper calls the base model's `generate`, which knows nothing of the virtual tokens."""
+
+    class Wrapper:
+        def __init__(self):
+            one = SimpleNamespace(is_prompt_learning=True, peft_type="PROMPT")
+            self.peft_config = {"default": one}
+
+        def get_base_model(self):
+            return model.model
+
+        def prepare_inputs_for_generation(self, input_ids, attention_mask=None, **named):
+            return {"input_ids": input_ids, **named}
+
+    prepare = Wrapper().prepare_inputs_for_generation
+    monkeypatch.setattr(model.model, "prepare_inputs_for_generation", prepare)
+    with pytest.raises(ModelError, match="its PROMPT adapter works on the prompt"):
+        model.model.generate(
+            **inputs, max_new_tokens=3, custom_generate=steered(some_bundle(model), model.tokenizer)
+        )
+
+
 def test_a_bundles_file_will_do(model, inputs, tmp_path):
     bundle = some_bundle(model, tokens=5)
     bundle.save(tmp_path / "my.bundle")
@@ -98,7 +149,8 @@ def test_a_bundles_file_will_do(model, inputs, tmp_path):
 
 def test_a_bundle_of_another_model_is_refused(model, inputs):
     bundle = replace(some_bundle(model), fingerprint=replace(model.fingerprint, n_heads=5))
-    with pytest.raises(BundleError, match="made for n_heads 5"):
-        model.model.generate(
-            **inputs, max_new_tokens=3, custom_generate=steered(bundle, model.tokenizer)
-        )
+    decode = steered(bundle, model.tokenizer)
+    # again, as a cell of a notebook is run again
+    for _ in range(2):
+        with pytest.raises(BundleError, match="made for n_heads 5"):
+            model.model.generate(**inputs, max_new_tokens=3, custom_generate=decode)

@@ -66,6 +66,19 @@ def test_true_info_is_last_and_the_product_of_fold_means():
     assert replace(one, metrics=("true", "mc1", "mc2")).columns == ("true", "mc1", "mc2")
 
 
+def test_where_a_judge_gives_one_score_it_stands_for_the_product():
+    one = panel()
+    for absent, given in (("info", 0), ("true", 1)):
+        values = one.values.copy()
+        values[:, one.metrics.index(absent)] = np.nan
+        alone = replace(one, values=values)
+        np.testing.assert_array_equal(estimate(alone)[:, -1], estimate(alone)[:, given])
+        assert np.isfinite(estimate(alone)[:, -1]).all()
+        assert compare(alone, "new", "base", "true_info").p > 0
+    values[:, :2] = np.nan
+    assert np.isnan(estimate(replace(one, values=values))[:, -1]).all()
+
+
 def test_over_worlds_interval_and_p_are_those_of_a_t_test_of_the_worlds_means():
     made = panel(units=5)
     sample = resample(made)

@@ -14,11 +14,13 @@ import fasb
 from fasb.data.prompts import choice_text, clean_answer, generation_prompt, probe_text
 from fasb.decoding.decode import sweep
 from fasb.decoding.score import encode_choices
+from fasb.decoding.sequences import Ending
 from fasb.errors import BundleError, ConfigError, DataError
 from fasb.extensions import validated
 from fasb.fitting.bank import texts_of
 from fasb.fitting.reads import HEAD_READS
 from fasb.model.chat import _folded, encode_prompts, render_of, settled
+from fasb.model.load import wrap
 from fasb.settings import PromptSettings, ScoringSettings
 from fasb.steering.trace import LIMIT, Trace
 from fasb.user.steering import texts_of as texts_of_answers
@@ -122,6 +124,36 @@ def chat(model, **settings):
     """The settings of a chat, as `fasb fit` settles them, and its renderer."""
     prompt = settled(model, PromptSettings(chat="auto", **settings))
     return prompt, render_of(model, prompt)
+
+
+@pytest.mark.parametrize(
+    ("name", "end"),
+    [
+        ("chatml", "<|im_end|>"),
+        ("qwen-3", "<|im_end|>"),
+        ("llama-3", "<|eot|>"),
+        ("gemma", "<end_of_turn>"),
+        ("llama-2", "</s>"),
+    ],
+)
+def test_an_answer_ends_with_its_turn_whatever_the_config_calls_the_end(chatty, name, end):
+    chatty.tokenizer.chat_template = TEMPLATES[name]
+    try:
+        loaded = wrap(chatty.model, chatty.tokenizer)
+    finally:
+        chatty.tokenizer.chat_template = None
+    token = chatty.tokenizer.convert_tokens_to_ids(end)
+    assert loaded.eos == chatty.eos | {token}
+    assert wrap(chatty.model, chatty.tokenizer).eos == chatty.eos
+
+
+def test_a_stop_string_that_is_a_special_token_ends_an_answer(chatty):
+    """Texts of answers have no special tokens, so it would never be found there."""
+    loaded = wrap(chatty.model, chatty.tokenizer)
+    token = chatty.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    ending = Ending.of(loaded, ("<|im_end|>", "no"))
+    assert ending.eos[token]
+    assert not Ending.of(loaded, ("no",)).eos[token]
 
 
 def test_a_question_becomes_a_users_turn(model):

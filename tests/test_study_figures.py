@@ -22,7 +22,7 @@ from fasb.study.figures import (
 from fasb.study.figures.drawing import contrast_on_white, looks, readable
 from fasb.study.figures.figure_1 import area
 from fasb.study.figures.figure_4 import head_rows
-from fasb.study.figures.numbers import mean_over_worlds, with_verdicts
+from fasb.study.figures.numbers import along, mean_over_worlds, with_verdicts
 from fasb.study.panels import Cell, read_cells
 from fasb.study.styles import MethodStyle
 
@@ -359,6 +359,36 @@ def test_a_crossing_shows_each_place_with_its_gain_over_the_unsteered_model(rows
         assert len([text for text in texts if " to " not in text]) == len(part)
     assert "Unsteered" not in found["label"].tolist()
     assert figure("crossing").rows([], [], CROSSED).empty
+
+
+def test_a_comparison_without_judge_is_crossed_by_accuracy_beside_one_with(made, monkeypatch):
+    """Each has the first measure that it has, and says which."""
+    crossing = figure("crossing")
+    cells, files = Cell.of(made.cells), made.files("metrics.parquet")
+    metrics = read_cells(cells, files, "metrics.parquet")
+    metrics.loc[metrics["model"].str.startswith("tradeoff"), ["true", "info"]] = np.nan
+    monkeypatch.setattr("fasb.study.figures.crossing.read_cells", lambda *_: metrics)
+    found = crossing.rows(cells, files, CROSSED)
+    by_comparison = found.groupby("model", sort=False)["metric"].unique().map(list).tolist()
+    assert by_comparison == [["mc1"], ["true_info"]]
+    assert "MC1 or True*Info of every vector" in crossing.caption(found)
+    labels = [axis.get_ylabel() for axis in draw("crossing", found).axes]
+    assert [label.endswith(end) for label, end in zip(labels, ("(MC1)", "(True*Info)"))] == [1, 1]
+
+
+def test_a_fold_that_chose_not_to_steer_counts_at_its_best_setting_that_steers():
+    """Else the line would be of the folds in which steering helps."""
+    cells = [{"fold": fold, "k": k, "alpha": a} for fold in (0, 1) for k in (2, 4) for a in (1, 2)]
+    keys = {"model": "m", "dataset": "d", "seed": 0, "method": "fasb", "mc1": 0.0}
+    grid = pd.DataFrame([{**keys, **cell, "setting": i % 4} for i, cell in enumerate(cells)])
+    never = pd.DataFrame([{**keys, "fold": fold, "setting": 4} for fold in (0, 1)])
+    grid = pd.concat([grid, never], ignore_index=True).assign(chosen=False)
+    grid["true_info"] = [0.9, 0.5, 0.1, 0.1, 0.1, 0.1, 0.3, 0.2, 0.6, 0.8]
+    grid.loc[[0, 9], "chosen"] = True
+    found = along(grid, "alpha")
+    assert found["k"].tolist() == [2, 2, 4, 4]
+    assert found["true_info"].tolist() == [0.9, 0.5, 0.3, 0.2]
+    assert found["chosen"].tolist() == [True, False, False, False]
 
 
 def test_a_setting_that_was_not_varied_has_no_panel(rows):

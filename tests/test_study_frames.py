@@ -24,7 +24,7 @@ def test_a_schema_has_the_columns_that_its_stage_writes():
 
 def test_what_tuning_says_of_a_method_is_what_is_read():
     keys = {key for pair in ENTRIES.values() for key in pair}
-    assert set(Chosen.model_fields) == keys | {"validation", "like", "steers"}
+    assert set(Chosen.model_fields) == keys | {"validation", "like", "steers", "tried", "different"}
 
 
 @pytest.mark.parametrize(

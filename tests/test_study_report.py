@@ -183,6 +183,20 @@ def test_choices_at_the_grids_edge_are_counted(tmp_path):
     assert rows["k"] == "4 (2)"
 
 
+@pytest.mark.parametrize(
+    ("differ", "told"),
+    [
+        ((18, 18), "18"),
+        ((12, 12), "18, of which 12 differ"),
+        ((6, 9), "18, of which 6 to 9 differ"),
+    ],
+)
+def test_settings_that_come_to_the_same_are_told(tmp_path, differ, told):
+    rows = chosen_row([{"edge": [], "different": n} for n in differ], tmp_path)
+    assert rows["settings"] == told
+    assert told in chosen.markdown(rows.to_frame().T.infer_objects())
+
+
 def test_how_often_not_to_steer_was_best_stands_in_the_table(tmp_path):
     never = {"edge": [], "setting": {}, "steers": {"generation": False, "mc2": True}}
     rows = chosen_row([never, {"edge": []}], tmp_path).to_frame().T.infer_objects()
@@ -209,23 +223,22 @@ def test_the_drop_from_validation_to_test_is_in_points(tmp_path):
     assert rows["drop"] == pytest.approx(8.0)
 
 
-def test_one_score_of_a_judge_is_what_was_tuned_on_and_what_is_lost_on_test():
-    found = chosen._drop(
-        [{"validation": {"true_info": 0.6, "mc1": 0.3}}], [{"true": 0.5, "mc1": 0.35}]
-    )
-    assert (found["validation"], found["test"]) == pytest.approx((60.0, 50.0))
-    both = chosen._drop(
-        [{"validation": {"true_info": 0.6}}], [{"true": 0.5, "info": 1, "true_info": 0.4}]
-    )
-    assert both["test"] == pytest.approx(40.0)
-
-
 def test_an_answer_is_informative_where_its_judge_gives_no_info_whatever_another_gives():
     keys = {"model": ["a", "b"], "dataset": ["a", "b"], "seed": 0, "source": "", "question": "q"}
     rows = pd.DataFrame({**keys, "trace_answer": "x", "answer": "y", "fired": True})
     said = pd.concat([rows.assign(answer="x", true=0.0), rows.assign(true=1.0)])
     said["info"] = [1.0, None, 1.0, None]  # model b's judge gives one score
     assert _with_verdicts(rows, said)["outcome"].tolist() == ["helped", "helped"]
+
+
+def test_an_answer_that_nobody_judged_is_not_shown_as_false():
+    """Of a dataset without judge, beside one that has one."""
+    keys = {"model": "m", "dataset": ["a", "b"], "seed": 0, "source": "", "question": "q"}
+    rows = pd.DataFrame({**keys, "trace_answer": "x", "answer": "y", "fired": True})
+    said = pd.concat([rows.assign(answer="x", true=0.0), rows.assign(true=1.0)])
+    said = said[said["dataset"] == "a"].assign(info=1.0)
+    found = _with_verdicts(rows, said)
+    assert (found["dataset"].tolist(), found["outcome"].tolist()) == (["a"], ["helped"])
 
 
 def test_a_method_called_none_keeps_its_name_on_the_page(tmp_path):
@@ -243,6 +256,8 @@ def chosen_row(folds, root):
         "setting": {"k": 4, "alpha": 16.0},
         "for_mc2": {},
         "edge_mc2": ["k"],
+        "tried": 18,
+        "different": 18,
         "validation": {"true_info": 0.9},
         "steers": {"generation": True, "mc2": True},
     }

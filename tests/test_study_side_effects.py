@@ -49,6 +49,24 @@ def test_every_tuned_bundle_is_measured_and_kept_in_the_store(model, tmp_path):
     assert again.equals(found)
 
 
+def test_no_choice_counts_as_unrelated_that_was_fitted_on(model, tmp_path):
+    questions = tiny_questions(3)
+    bundle = some_bundle(model)
+    runner = Runner(model.settings, lambda: model, Store(tmp_path / "store"))
+    unrelated = Unrelated(["it is oak ."], 6, 2, questions, bundle.prompt, bundle.scoring)
+
+    def measured(*fitted):
+        seen = sorted(key for question in fitted for key in question.keys)
+        one = replace(bundle, about={"questions": {"seen": seen}})
+        rows = unrelated.measure(runner, one, "side effects, fold 0, fasb")
+        return rows[rows["unrelated"].notna()]["question"].tolist()
+
+    assert measured() == ["q0", "q1", "q2"]
+    assert measured(questions[1]) == ["q0", "q2"]
+    with pytest.raises(DataError, match="fold 0, fasb was fitted or tuned on all of these"):
+        measured(*questions)
+
+
 def test_an_instruction_stays_before_choices_of_another_dataset(model, tmp_path, monkeypatch):
     plain = replace(some_bundle(model), policy=Policy(when="never"), edit=None, tracker=None)
     told = replace(plain, about={"settings": {"instruction": "it is oak ."}})

@@ -221,6 +221,21 @@ def test_a_killed_sweep_goes_on_and_a_further_method_computes_only_itself(
     assert capsys.readouterr().err.count("taken from the store") == 12 + 6
 
 
+def test_an_oracle_beside_them_leaves_other_methods_results_as_they_are(
+    model, folds, traces, store, swept, capsys
+):
+    wrong = traces.assign(wrong=[i % 2 == 0 for i in range(len(traces))])
+    oracle = Method(**ALWAYS, settings={"vector": "probe", "k": 2, "when": "oracle", "alpha": 5})
+    methods = {"iti": METHODS["iti"], "oracle": oracle}
+    capsys.readouterr()
+    runner = Runner(model.settings, lambda: model, store)
+    found, _ = sweep_methods(runner, folds, QUESTIONS, wrong, methods)
+    said = capsys.readouterr().err
+    assert said.count("iti, answers: taken from the store") == 2
+    assert "oracle, answers: taken" not in said
+    assert found[found["method"] == "oracle"]["fired"].any()
+
+
 def test_methods_that_are_the_same_share_their_results(model, folds, traces, store, swept, capsys):
     fixed = {"vector": "probe", "when": "always", "adaptive": False, "backtrack": False}
     methods = {"all-fixed": Method(**FASB, settings=fixed, grid=METHODS["iti"].grid)}
@@ -367,6 +382,19 @@ def test_choices_at_the_edge_of_a_grid_are_named(folds, swept, verdicts):
     for entry in found.chosen.values():
         assert (entry["iti"]["setting"]["alpha"], entry["iti"]["setting"]["k"]) == (5, 2)
         assert entry["iti"]["edge"] == []
+
+
+def test_settings_of_one_bundle_are_counted_once(folds, swept, verdicts, tuned, monkeypatch):
+    """As depths are that come to one layer."""
+    for entries in tuned.chosen.values():
+        assert (entries["iti"]["tried"], entries["iti"]["different"]) == (7, 7)
+        assert (entries["like-fasb"]["tried"], entries["like-fasb"]["different"]) == (0, 0)
+    # the two k would give the same, and not to steer is the seventh
+    monkeypatch.setattr("fasb.steering.bundle.Bundle.key", lambda bundle: str(bundle.policy))
+    found = tune(
+        [fitted for fitted, _ in folds], {"iti": METHODS["iti"]}, QUESTIONS, *swept, verdicts
+    )
+    assert {entry["iti"]["different"] for entry in found.chosen.values()} == {4}
 
 
 def test_only_the_ends_of_three_or_more_values_are_edges():

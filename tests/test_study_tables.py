@@ -11,7 +11,7 @@ from fasb.study.measures import MEASURES, TABLES, shown_in
 from fasb.study.panels import Cell, judge_note, judges_of, read_cells
 from fasb.study.printing import caption, latex, lines, markdown, number, parts_of, split
 from fasb.study.styles import MethodStyle, styles_of
-from fasb.study.tables import chosen_methods, table_rows
+from fasb.study.tables import AVERAGE, chosen_methods, table_rows
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,10 @@ def test_holm_corrects_over_all_differences_that_the_table_prints(frame):
     assert set(tested["claims"]) == {n} == {len(tested)}
     smallest = tested.loc[tested["p"].idxmin()]
     assert smallest["p_holm"] == pytest.approx(min(n * smallest["p"], 1))
-    assert f"over all {n} differences of this table" in caption(split(found)[0])
+    first = split(found)[0]
+    assert f"over all {n} differences of these tables, one a comparison" in caption(first)
+    one = table_rows(frame[frame["model"] == "contrast-s2"], "differences", STYLES, "", n_draws=50)
+    assert f"over all {n // 2} differences of this table" in caption(one)
 
 
 def test_intervals_and_tests_speak_of_worlds_from_three_on_and_of_questions_below(tmp_path):
@@ -235,6 +238,17 @@ def test_tasks_stand_side_by_side_with_their_average(frame):
         "value"
     ]
     assert values["average"] == pytest.approx((values["copa"] + values["sst2"]) / 2)
+
+
+def test_an_average_is_over_the_datasets_of_its_own_model(frame):
+    """Another model with more of them is another printed table."""
+    one = frame[frame["model"].str.startswith("contrast")]
+    asked = [("a", "copa"), ("a", "sst2"), ("b", "copa"), ("b", "sst2"), ("b", "nli")]
+    both = pd.concat([one.assign(model=model, dataset=dataset) for model, dataset in asked])
+    rows = table_rows(both, "tasks", STYLES, "default", n_draws=50)
+    averages = rows[(rows["dataset"] == AVERAGE) & (rows["metric"] == "mc1")]
+    n_methods = rows["method"].nunique()
+    assert averages.groupby("model")["value"].count().to_dict() == {"a": n_methods, "b": n_methods}
 
 
 def cells(line):

@@ -149,6 +149,18 @@ def test_ids_follow_what_made_a_result_and_nothing_else(made, tmp_path, changed)
     assert before[None] != after[None]
 
 
+def test_the_studys_own_id_follows_tables_of_cells_without_runs(made, tmp_path):
+    """Of transfer, or of side effects."""
+    shown, found = tmp_path / "side_effects.csv", []
+    for text in ("kl\n1\n", "kl\n1\n", "kl\n2\n"):
+        shown.write_text(text)
+        study = Study("s", "default", Cell.of(made.cells), styled("iti"))
+        found.append([run.id for run in runs(study, [*made.files(*FILES), shown])])
+    assert found[0] == found[1]
+    assert found[0][:-1] == found[2][:-1]
+    assert found[0][-1] != found[2][-1]
+
+
 def test_disabled_leaves_an_empty_folder(made, tmp_path):
     write_runs(study(made, mode="disabled"), made.files(*FILES), tmp_path / "wandb")
     assert list((tmp_path / "wandb").rglob("*.wandb")) == []

@@ -10,7 +10,7 @@ from tiny import tiny_model
 import fasb
 from fasb.decoding.decode import decode
 from fasb.decoding.observe import logits_of
-from fasb.errors import BundleError, ConfigError
+from fasb.errors import BundleError, ConfigError, ModelError
 
 TEXTS = ["Q: Who lives there?", "Why?", "Q: What is the colour of the sky? A: no"]
 N = 9
@@ -64,6 +64,31 @@ def test_beams_and_samples_are_edited_too(model):
         torch.manual_seed(0)
         with fasb.editing(model, edit, 8.0):
             assert not torch.equal(written(model, **how), plain)
+
+
+def test_a_second_turn_behind_a_cache_edits_its_prompts_last_token_alone(model):
+    """As the same conversation without a cache."""
+    edit = some_bundle(model).edit
+    first, second = (torch.tensor(model.encode([text])) for text in TEXTS[:2])
+    network = model.model
+    cache = network(first, use_cache=True).past_key_values
+    with fasb.editing(model, edit, 8.0):
+        behind = network(second, past_key_values=cache, use_cache=True).logits[0, -1]
+    conversation = torch.cat([first, second], 1)
+    with fasb.editing(model, edit, 8.0):
+        whole = network(conversation, use_cache=True).logits[0, -1]
+    torch.testing.assert_close(behind, whole, rtol=0, atol=1e-9)
+    assert (whole - network(conversation).logits[0, -1]).abs().max() > 1e-3
+
+
+def test_a_compiled_model_is_refused(model):
+    """Hooks that are set after it has run never fire, and nothing would be steered."""
+    compiled = torch.compile(model.model, backend="eager")
+    edit = some_bundle(model).edit
+    for around in (compiled, torch.nn.DataParallel(compiled)):
+        refused = pytest.raises(ModelError, match=r"editing: a model compiled .*_orig_mod")
+        with refused, fasb.editing(around, edit, 8.0):
+            pass
 
 
 def test_nothing_stays_behind_the_block_also_after_an_error(model):

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
@@ -28,12 +29,15 @@ def bundle():
 
 
 def test_bundle_and_card_are_uploaded(bundle, monkeypatch):
-    found = {}
+    found, private = {}, True
 
     class Api:
         def create_repo(self, repo, private, exist_ok):
             found.update(repo=repo, private=private)
             return f"https://huggingface.co/{repo}"
+
+        def repo_info(self, repo):
+            return SimpleNamespace(private=private)
 
         def upload_folder(self, repo_id, folder_path):
             found["files"] = {file.name for file in Path(folder_path).iterdir()}
@@ -47,6 +51,13 @@ def test_bundle_and_card_are_uploaded(bundle, monkeypatch):
         "files": {"README.md", "fasb.bundle"},
         "key": bundle.key(),
     }
+    # of a repository that exists, the hub passes over what is asked
+    found, private = {}, False
+    with pytest.raises(ConfigError, match="repo: me/mine exists and is public"):
+        fasb.push(bundle, "me/mine", private=True)
+    assert "files" not in found
+    fasb.push(bundle, "me/mine")
+    assert found["files"] == {"README.md", "fasb.bundle"}
 
 
 def test_the_card_says_what_was_measured(bundle):

@@ -168,7 +168,7 @@ def test_thoughts_that_do_not_end_are_no_answers_to_tune_on(model):
 def test_without_false_answers_and_judge_nothing_can_be_tuned(tmp_path):
     bare = [replace(question, false=()) for question in QUESTIONS]
     # no model is loaded for it: there is none
-    with pytest.raises(DataError, match="add false answers, or name a judge"):
+    with pytest.raises(DataError, match="add false answers, name a judge"):
         fasb.fit(tmp_path / "none", bare)
 
 

@@ -150,7 +150,7 @@ def steer_command(
             pages.append((question, show(console, question, events, beta)))
     if options["svg"]:
         with writing(options["svg"]) as part:
-            part.write_text(picture(pages, beta))
+            part.write_text(picture(pages, beta), encoding="utf-8")
 
 
 @click.command(

@@ -58,17 +58,18 @@ def split(questions: Sequence[Question], settings: SplitSettings, seed: int) -> 
 
 
 def _same_text_together(questions: Sequence[Question]) -> list[Question]:
-    """Return the questions with one group for all that have the same text.
+    """Return the questions with one group for all that have a text in common.
 
-    Case, spaces and quotes do not matter.
+    Paraphrases count; case, spaces and quotes do not matter.
     """
     group: dict[str, str] = {}  # of each text
     leader: dict[str, str] = {}  # of each group that was joined to another
     for question in questions:
-        first_group = _followed(group.setdefault(plain_text(question.text), question.group), leader)
-        own = _followed(question.group, leader)
-        if own != first_group:
-            leader[own] = first_group
+        for text in question.phrasings:
+            first_group = _followed(group.setdefault(plain_text(text), question.group), leader)
+            own = _followed(question.group, leader)
+            if own != first_group:
+                leader[own] = first_group
     return [replace(question, group=_followed(question.group, leader)) for question in questions]
 
 

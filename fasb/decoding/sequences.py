@@ -55,9 +55,14 @@ class Ending:
 
     @classmethod
     def of(cls, model: LoadedModel, stop: tuple[str, ...]) -> "Ending":
-        """Return the endings of a model's answers, as tables over its vocabulary."""
+        """Return the endings of a model's answers, as tables over its vocabulary.
+
+        A stop string that is a special token is an end: texts of answers have no such tokens.
+        """
         eos = np.zeros(model.vocab_size, dtype=bool)
-        eos[[token for token in model.eos if token < model.vocab_size]] = True
+        special = dict(zip(model.tokenizer.all_special_tokens, model.tokenizer.all_special_ids))
+        ends = {*model.eos, *(special[text] for text in stop if text in special)}
+        eos[[token for token in ends if token < model.vocab_size]] = True
         return cls(eos, _suspects(model.tokenizer, model.vocab_size, stop), stop)
 
     def stopped(self, model: LoadedModel, tokens: Sequence[int]) -> bool:

@@ -51,6 +51,8 @@ SHA256 = {
     "truth": "8e81d9f0dc592e26fb0d37106126e489d39ac75099828b1f2c8142f3ede60c6b",
     "info": "b8e00e379f3aefcdb01b93886e67e0991ca90b5fdd389c0be4be2f5f00c07ec3",
 }
+MAKES = ("file",)
+"""Settings that name what it makes itself."""
 LABELS = {"true": "truth", "info": "info"}
 """Our name of a score, and the published file's."""
 

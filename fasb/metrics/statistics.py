@@ -23,7 +23,10 @@ from scipy.stats import permutation_test
 from scipy.stats import t as student
 
 PRODUCTS = {"true_info": ("true", "info")}
-"""Metrics that are products of two means of one fold (docs/method.md Q9)."""
+"""Metrics that are products of two means of one fold (docs/method.md Q9).
+
+Where nothing has the one of the two, as of a judge that gives one score, the other stands alone.
+"""
 DEFINED = 0.9
 """Share of bootstrap draws that must have a value, or there is no interval."""
 LEVEL = 0.95
@@ -259,11 +262,13 @@ def _means(
     """Mean per part, products per part, then the mean over parts."""
     mean = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
     # a product of a fold's means, which is not the mean of products
-    made = [PRODUCTS[name] for name in panel.columns[len(panel.metrics) :]]
-    columns = [
-        mean[..., panel.metrics.index(a), :] * mean[..., panel.metrics.index(b), :] for a, b in made
-    ]
-    return _mean(np.concatenate([mean, *(column[..., None, :] for column in columns)], axis=-2), -1)
+    columns = []
+    for name in panel.columns[len(panel.metrics) :]:
+        numbers = [panel.metrics.index(factor) for factor in PRODUCTS[name]]
+        known = [i for i in numbers if np.isfinite(panel.values[:, i]).any()]
+        # without any it is as undefined as its factors
+        columns.append(mean[..., known or numbers, :].prod(axis=-2, keepdims=True))
+    return _mean(np.concatenate([mean, *columns], axis=-2), -1)
 
 
 def _mean(values: np.ndarray, axis: int) -> np.ndarray:

@@ -29,6 +29,7 @@ from fasb.model.access import (
     weight_bytes,
     weights_at_hand,
 )
+from fasb.model.ends import ends_of
 from fasb.model.layout import Layout, layout_of
 from fasb.model.weights import check_finite, weights_hash
 from fasb.model.wrappers import text_part, unwrap
@@ -217,7 +218,7 @@ def wrap(
         layout=layout,
         settings=settings,
         device=_input_device(model),
-        eos=_ends(model, config, tokenizer),
+        eos=ends_of(model, config, tokenizer),
         pad=_pad(tokenizer, name),
         vocab_size=int(config.vocab_size),
         fingerprint=Fingerprint(
@@ -370,14 +371,6 @@ def _check_tokenizer(tokenizer: Any, model: Any, name: str) -> None:
         )
 
 
-def _ends(model: Any, config: Any, tokenizer: Any) -> frozenset[int]:
-    """Return all ids that end a text, by generation config, config or tokenizer."""
-    ends: set[int] = set()
-    for source in (getattr(model, "generation_config", None), config, tokenizer):
-        ends.update(_ids(getattr(source, "eos_token_id", None)))
-    return frozenset(ends)
-
-
 @contextmanager
 def _quiet(settings: ModelSettings) -> Iterator[None]:
     """Keep the library's reports out of the log (`check_complete` says what matters), and its bars.
@@ -441,9 +434,3 @@ def _pad(tokenizer: Any, name: str) -> int:
     raise ModelError(
         f"{name}: its tokenizer has no pad, eos, unk or bos token; set tokenizer.pad_token"
     )
-
-
-def _ids(value: Any) -> list[int]:
-    if value is None:
-        return []
-    return [int(token) for token in value] if isinstance(value, list | tuple) else [int(value)]

@@ -4,18 +4,15 @@
 and side effects all ask it. `steering/decide.py` replays a whole trace through it.
 """
 
-from dataclasses import asdict, dataclass, fields
-from numbers import Integral, Real
-from typing import Any, Literal, get_args, get_origin
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from fasb.errors import ConfigError
+from fasb.steering.policy_checks import check
 
 When = Literal["never", "always", "prompt", "token", "oracle"]
-STRONGEST, MOST_TOKENS, MOST_BACKTRACKS, MOST_ANSWERS = 10**6, 10**6, 1000, 1000
-"""What a policy takes at most; each step back costs a forward pass over what it dropped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,96 +57,7 @@ class Policy:
     release: float | None = None
 
     def __post_init__(self) -> None:
-        self._check_types()
-        if not 1 <= self.s <= MOST_TOKENS:
-            raise ConfigError(
-                f"policy.s: {self.s}, but at least one token must be dropped; set s between 1 and "
-                f"{MOST_TOKENS:,}"
-            )
-        if not 0 <= self.beta <= 1:
-            raise ConfigError(
-                f"policy.beta: {self.beta} is not a probability; set it between 0 and 1"
-            )
-        if not abs(self.alpha) <= STRONGEST:
-            raise ConfigError(
-                f"policy.alpha: {self.alpha} is no strength; set it between -{STRONGEST:,} and "
-                f"{STRONGEST:,}"
-            )
-        if not 1 <= self.backtracks <= MOST_BACKTRACKS:
-            raise ConfigError(
-                f"policy.backtracks: {self.backtracks}; set it between 1 and {MOST_BACKTRACKS:,}, "
-                "or `when` to 'never'"
-            )
-        for key, most in (("safe", self.beta), ("release", 1)):
-            value = getattr(self, key)
-            if value is not None and not 0 <= value <= most:
-                raise ConfigError(
-                    f"policy.{key}: {value} is not between 0 and {most}; correct it or leave it out"
-                )
-        self._check_once()
-        self._check_choosing()
-
-    def _check_types(self) -> None:
-        """Refuse "false" for False, or 2.5 tokens: they would be read as something else."""
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if not _is_a(value, field.type):
-                said = str(getattr(field.type, "__name__", field.type))
-                raise ConfigError(
-                    f"policy.{field.name}: {value!r} is not {said.replace('typing.', '')}; "
-                    "correct it"
-                )
-
-    def _check_once(self) -> None:
-        """Refuse what is only for policies that look at the unsteered answer alone, or at none."""
-        for key, least, most in (("after", 0, MOST_TOKENS), ("best_of", 1, MOST_ANSWERS)):
-            value = getattr(self, key)
-            if not least <= value <= most:
-                raise ConfigError(f"policy.{key}: {value}; set it between {least} and {most:,}")
-        if self.after and self.reads_p:
-            raise ConfigError(
-                "policy.after: is for what steers always and looks at no p; set `when` to 'always' "
-                "without best_of, backtracks, reestimate or release, or leave it out"
-            )
-        if self.when == "oracle" and not (self.once and self.safe is None):
-            raise ConfigError(
-                "policy.when: 'oracle' knows verdicts and no p; leave out backtracks, safe, "
-                "reestimate and release"
-            )
-        if self.abstain and not (self.once and self.best_of == 1):
-            raise ConfigError(
-                "policy.abstain: nothing is written anew; leave out best_of, backtracks, "
-                "reestimate and release"
-            )
-        if not self.once and self.best_of > 1:
-            raise ConfigError(
-                "policy.best_of: is for what fires once; leave out backtracks, reestimate, release"
-            )
-        if not self.once and self.judged == "previous":
-            raise ConfigError(
-                "policy.judged: 'previous' is for what fires once; set it to 'newest'"
-            )
-
-    def _check_choosing(self) -> None:
-        """Refuse what cannot be together with choosing among texts that are being written."""
-        for key in ("resample", "guide"):
-            if not 0 <= getattr(self, key) <= STRONGEST:
-                raise ConfigError(
-                    f"policy.{key}: {getattr(self, key)}; set it between 0 and {STRONGEST:,}"
-                )
-        if not 1 <= self.among <= MOST_ANSWERS:
-            raise ConfigError(f"policy.among: {self.among}; set it between 1 and {MOST_ANSWERS:,}")
-        whole = self.when in ("always", "never") and self.once and not self.after
-        if self.resample and not (whole and self.best_of > 1):
-            raise ConfigError(
-                "policy.resample: weighs several draws of whole answers; set `when` to 'always', "
-                "and best_of to 2 or more"
-            )
-        if self.guide and not (whole and self.best_of == 1):
-            raise ConfigError(
-                "policy.guide: chooses every token of whole answers; set `when` to 'always', "
-                "without best_of"
-            )
+        check(self)
 
     @property
     def once(self) -> bool:
@@ -249,14 +157,3 @@ class Policy:
         for key in ("alpha", "beta", "resample", "guide", "safe", "release"):
             values[key] = None if values[key] is None else float(values[key])
         return values
-
-
-def _is_a(value: Any, kind: Any) -> bool:
-    """Return whether a value is of a field's type; True is no number, and numpy's numbers are."""
-    if get_origin(kind) is Literal:
-        return value in get_args(kind)
-    if get_args(kind):
-        return any(_is_a(value, one) for one in get_args(kind))
-    if isinstance(value, bool):
-        return kind is bool
-    return isinstance(value, {float: Real, int: Integral}.get(kind, kind))

@@ -8,7 +8,7 @@ other table holds the second judge's verdicts.
     answers                    how many, each phrasing and fold of its own
     first, second              percent to which each judge says yes
     only_first, only_second    answers to which only that one does
-    agreement, low, high       percent, 95 % interval (bootstrap over questions)
+    agreement, low, high       percent, 95 % interval (bootstrap over groups of questions)
     kappa                      Cohen's; empty where both say the same to all
     judge, second_judge        a sentence on each
 """
@@ -105,7 +105,7 @@ def latex(rows: pd.DataFrame) -> str:
 
 def _both(generations: Path, judged: Sequence[Path]) -> pd.DataFrame:
     """Test answers with the verdicts of both; what only one judge scores is left out."""
-    frame = read_table(generations)[["question", "method", "answer"]]
+    frame = read_table(generations)[["question", "group", "method", "answer"]]
     verdicts = [read_table(path) for path in judged]
     shared = [score for score in SCORES if all(score in found for found in verdicts)]
     for which, found in zip(("first", "second"), verdicts, strict=True):
@@ -124,18 +124,18 @@ def _rows(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
         if f"{score}_first" not in frame:
             continue
         for method, part in [(ALL, frame), *frame.groupby("method", sort=False)]:
-            # ids are unique within a dataset only
-            question = pd.MultiIndex.from_frame(part[["dataset", "question"]]).factorize()[0]
+            # groups are of one dataset
+            group = pd.MultiIndex.from_frame(part[["dataset", "group"]]).factorize()[0]
             first = verdict(part[f"{score}_first"].to_numpy(np.float64))
             second = verdict(part[f"{score}_second"].to_numpy(np.float64))
-            yield {"score": called, "method": method} | _compared(first, second, question)
+            yield {"score": called, "method": method} | _compared(first, second, group)
 
 
-def _compared(first: np.ndarray, second: np.ndarray, question: np.ndarray) -> dict[str, Any]:
+def _compared(first: np.ndarray, second: np.ndarray, group: np.ndarray) -> dict[str, Any]:
     from sklearn.metrics import cohen_kappa_score
 
-    same, n = np.bincount(question, first == second), np.bincount(question)
-    # a question's answers are much alike, so they are drawn together
+    same, n = np.bincount(group, first == second), np.bincount(group)
+    # answers to a group of questions are much alike, so they are drawn together
     chance = np.full(len(same), 1 / len(same))
     drawn = np.random.default_rng(0).multinomial(len(same), chance, DRAWS)
     low, high = np.quantile((drawn @ same) / (drawn @ n), (0.025, 0.975))

@@ -106,11 +106,16 @@ def _with_verdicts(rows: pd.DataFrame, judged: pd.DataFrame) -> pd.DataFrame:
     info = judged[INFO.name].fillna(1.0) if INFO.name in judged else 1.0
     said = judged.assign(**{INFO.name: info})
     said = said.drop_duplicates([*keys, "answer"])[[*keys, "answer", *kinds]]
-    rows, were_good = rows.reset_index(drop=True), []
+    said = said.dropna(subset=[TRUE.name])
+    found = {}
     for when, column in (("before", "trace_answer"), ("after", "answer")):
         asked = rows[[*keys, column]].rename(columns={column: "answer"})
-        found = asked.merge(said, on=[*keys, "answer"], how="left")
-        verdicts = verdict(found[kinds].to_numpy(np.float64))
+        found[when] = asked.merge(said, on=[*keys, "answer"], how="left")[kinds]
+    # of a dataset without a judge, beside one that has one, nobody said anything
+    judged_both = found["before"].notna().all(axis=1) & found["after"].notna().all(axis=1)
+    rows, were_good = rows[judged_both.to_numpy()].reset_index(drop=True), []
+    for when, scores in found.items():
+        verdicts = verdict(scores[judged_both].to_numpy(np.float64))
         rows[[f"true_{when}", f"info_{when}"]] = verdicts
         were_good.append(good(verdicts))
     outcome = pd.Series("same", index=rows.index)

@@ -183,7 +183,7 @@ def judge_job(study: Study, dataset: str, judged: str = "judged") -> JobSettings
 
 
 def checked_judges(study: Study, dataset: str) -> list[str]:
-    """Return the file without which nothing is swept, if the dataset's answers are judged."""
+    """Return the file without which nothing is written to be judged, if answers are judged."""
     judge = study.datasets[dataset].judge
     return [] if judge is None else [f"results/questions/{dataset}.judge.json"]
 

@@ -6,6 +6,7 @@ choice was partly luck.
 
     k, alpha, …       how often a fold and seed took each value, as text
     unsteered         how often not to steer was best, as text
+    settings          how many were tried, and how many of them differ, as text
     edge              share of folds and seeds of which some choice lies at its grid's edge
     edges             which, as text
     validation, test  in percent, means over folds, seeds and worlds; drop is their difference
@@ -21,20 +22,22 @@ import pandas as pd
 
 from fasb.study.escaping import DASH, MINUS, escape_latex, escape_markdown
 from fasb.study.frames import read_mapping
-from fasb.study.measures import INFO, MC2, MEASURES, TRUE, TRUE_INFO, shown_in
+from fasb.study.measures import MC2, MEASURES, shown_in
 from fasb.study.panels import HYPERPARAMETERS, Cell, files_of, titled
 from fasb.study.printing import latex_table, latex_tabular, markdown_table
 from fasb.study.styles import MethodStyle, with_styles
 
 CAPTION = (
     "what was best on validation questions, and in brackets for how many folds and seeds. Not to "
-    "steer: how often no setting was better than the unsteered model. A choice "
+    "steer: how often no setting was better than the unsteered model. Settings: how many were "
+    "tried, of which some may be one and the same, as depths that are one layer. A choice "
     "at its grid's edge (of three or more values) says that the grid may be too narrow. drop: what "
     "choosing the best of a grid promised too much; where nothing is chosen it says how far the "
     "two sets of questions differ by themselves."
 )
 NUMBERS = ("validation", "test", "drop")
 """The last columns, which hold no text."""
+HEADS = {"unsteered": "Not to steer", "settings": "Settings"}
 Chosen = Mapping[str, Any]
 """One fold's entry of `tuned.json`."""
 
@@ -80,7 +83,19 @@ def _row(entries: Sequence[Chosen], tested: Sequence[Chosen]) -> dict[str, Any]:
         values[key] = ", ".join(f"{v} ({n})" for v, n in counts[key].most_common()) or DASH
     told = [f"{key}: {n} of {len(entries)}" for key, n in edges.most_common()]
     at_edge = np.mean([bool(entry["edge"]) for entry in entries])
+    values["settings"] = _settings(entries)
     return values | {"edge": at_edge, "edges": ", ".join(told)} | _drop(entries, tested)
+
+
+def _settings(entries: Sequence[Chosen]) -> str:
+    """How many settings were tried, and how few of them differ where some come to the same."""
+    tried = max(entry["tried"] for entry in entries)
+    fewest = min(entry["different"] for entry in entries)
+    most = max(entry["different"] for entry in entries)
+    if fewest == tried:
+        return str(tried) if tried else DASH  # none where another method's setting is taken over
+    differ = str(fewest) if fewest == most else f"{fewest} to {most}"
+    return f"{tried}, of which {differ} differ"
 
 
 def _unsteered(entries: Sequence[Chosen]) -> str:
@@ -99,7 +114,7 @@ def _drop(entries: Sequence[Chosen], tested: Sequence[Chosen]) -> dict[str, Any]
     means = pd.DataFrame(
         {
             "validation": before.reindex(columns=names).astype(float).mean(),
-            "test": _tested(tested).reindex(columns=names).astype(float).mean(),
+            "test": pd.DataFrame(list(tested)).reindex(columns=names).astype(float).mean(),
         }
     ).dropna()
     # without either, as where another method's setting is taken over, there is nothing to compare
@@ -107,15 +122,6 @@ def _drop(entries: Sequence[Chosen], tested: Sequence[Chosen]) -> dict[str, Any]
     found = MEASURES[name].scale * means.reindex([name]).iloc[0]
     drop = found["validation"] - found["test"]
     return {"measure": MEASURES[name].title, **found.to_dict(), "drop": drop}
-
-
-def _tested(tested: Sequence[Chosen]) -> pd.DataFrame:
-    """Return test results; of a judge that gives one score, that score is what was tuned on."""
-    found = pd.DataFrame(list(tested))
-    alone = INFO.name not in found or found[INFO.name].isna().all()
-    if TRUE.name in found and alone:
-        return found.assign(**{TRUE_INFO.name: found[TRUE.name]})
-    return found
 
 
 def _text(value: Any) -> str:
@@ -127,9 +133,10 @@ def chosen_tables(rows: pd.DataFrame) -> list[dict[str, Any]]:
     tables = []
     for (model, dataset), part in rows.groupby(["model", "dataset"], sort=False):
         tuned = [key for key in HYPERPARAMETERS if (part[key] != DASH).any()]
-        tuned += ["unsteered"] if (part["unsteered"] != DASH).any() else []
+        for key in ("unsteered", "settings"):
+            tuned += [key] if (part[key] != DASH).any() else []
         lines = [(_line(row, tuned), row["colour"]) for row in part.to_dict("records")]
-        named = ["Not to steer" if key == "unsteered" else key for key in tuned]
+        named = [HEADS.get(key, key) for key in tuned]
         heads = ["Method", *named, "At the grid's edge"]
         heads += [f"{part['measure'].iloc[0]}, validation", "test", "drop"]
         caption = f"{titled(model, dataset)}: {CAPTION}"

@@ -23,7 +23,7 @@ import pandas as pd
 
 from fasb.data.prompts import instructed
 from fasb.data.protocol import Question, Split
-from fasb.errors import ArtifactError
+from fasb.errors import ArtifactError, DataError
 from fasb.settings import PromptSettings, ScoringSettings, StageSettings
 from fasb.steering.bundle import Bundle
 from fasb.study.run import ANSWERS, DETAIL, EFFECTS, SCORES, Asked, Runner
@@ -31,7 +31,7 @@ from fasb.study.shards import ordered, units
 from fasb.study.sweep import joined
 from fasb.study.tune import PURPOSES, bundle_path
 
-GENERATIONS = ["fold", "method", *ANSWERS[:2], "text", *ANSWERS[2:], *DETAIL[1:]]
+GENERATIONS = ["fold", "method", *ANSWERS[:2], "group", "text", *ANSWERS[2:], *DETAIL[1:]]
 SIDE_EFFECTS = ["fold", "method", "question", "group", *EFFECTS, "unrelated"]
 SCORED = ["fold", "method", "tuned_for", *SCORES]
 
@@ -91,13 +91,15 @@ def generate(
     """
     if traces is None:
         return joined([], GENERATIONS)
-    parts = []
+    parts, group = [], {question.id: question.group for question in questions}
     for unit in units(splits, bundles.methods, lambda split: split.test, runner.shard):
         asked = Asked.of(questions, unit.ids, traces)
         bundle = bundles.load(unit.method, unit.fold, questions, splits[unit.fold])["generation"]
         bundle = replace(bundle, decoding=bundle.decoding.model_copy(update={"batch": batch}))
         found = runner.answers(asked, [bundle], f"generate, {unit.what}", detail=True)
-        parts.append(found.assign(fold=unit.fold, method=unit.method))
+        # beside each answer what is drawn together in its intervals
+        of = {"fold": unit.fold, "method": unit.method, "group": found["question"].map(group)}
+        parts.append(found.assign(**of))
     return ordered(joined(parts, GENERATIONS), questions, bundles.methods)
 
 
@@ -151,8 +153,15 @@ class Unrelated:
         effects = effects.assign(question=names, group=names, unrelated=np.nan)
         if not self.choices:
             return effects
+        seen = seen_by(bundle)
+        unseen = [question for question in self.choices if not question.keys & seen]
+        if not unseen:
+            raise DataError(
+                f"side_effects.choices: the bundle of {what} was fitted or tuned on all of these "
+                "questions; name another dataset"
+            )
         asked = _put(bundle, self.prompt, self.scoring)
-        scores = runner.scores(self.choices, [asked], f"{what}, choices")
+        scores = runner.scores(unseen, [asked], f"{what}, choices")
         mc1 = scores.groupby("question", sort=False)["mc1"].mean()
         groups = {question.id: question.group for question in self.choices}
         rows = pd.DataFrame(
@@ -174,6 +183,14 @@ def measure_side_effects(
     return joined(parts, SIDE_EFFECTS)
 
 
+def seen_by(bundle: Bundle) -> set[str]:
+    """Return the keys of the questions that a bundle was fitted or tuned on.
+
+    They are hashes of texts: the same question may have another id in another dataset.
+    """
+    return set(((bundle.about or {}).get("questions") or {}).get("seen", ()))
+
+
 def tuned_bundle(path: Path, questions: Sequence[Question], split: Split) -> Bundle:
     """Return the bundle in a file that has seen this fold's questions but its test questions.
 
@@ -183,8 +200,7 @@ def tuned_bundle(path: Path, questions: Sequence[Question], split: Split) -> Bun
         ArtifactError: it has not.
     """
     bundle = Bundle.load(path)
-    # by hashes of the texts: the same question may have another id in another dataset
-    seen = set(((bundle.about or {}).get("questions") or {}).get("seen", ()))
+    seen = seen_by(bundle)
     keys = {question.id: question.keys for question in questions}
     if split.train:
         # equal, not only within: a bundle that has seen fewer is of other splits

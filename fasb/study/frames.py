@@ -81,7 +81,14 @@ TABLES = {
             **PLACE,
             **ASKED,
             **ANSWER,
-            **{"text": TEXT, "decoded": COUNT, "passes": COUNT, "ended": ENDED, "fired_at": COUNT},
+            **{
+                "group": TEXT,
+                "text": TEXT,
+                "decoded": COUNT,
+                "passes": COUNT,
+                "ended": ENDED,
+                "fired_at": COUNT,
+            },
             "p": Column("number", 0, 1, lists=True),
             **{"trace_pieces": TEXTS, "answer_pieces": TEXTS, "trace_answer": TEXT},
         },
@@ -143,6 +150,8 @@ class Chosen(Section):
     steers: dict[str, bool]
     edge: list[str]
     edge_mc2: list[str]
+    tried: int
+    different: int
     like: str | None = None
 
 

@@ -12,7 +12,16 @@ import pandas as pd
 
 from fasb.metrics.statistics import ENOUGH_WORLDS
 from fasb.study.escaping import DAGGER, DASH, DELTA, MINUS, escape_latex, escape_markdown
-from fasb.study.measures import HEADLINE, KL_GATED, TABLES, TRUE, Measure, shown_in
+from fasb.study.measures import (
+    HEADLINE,
+    INFO,
+    KL_GATED,
+    TABLES,
+    TRUE,
+    TRUE_INFO,
+    Measure,
+    shown_in,
+)
 from fasb.study.panels import titled
 from fasb.study.tables import AVERAGE, has_difference
 
@@ -23,6 +32,7 @@ NAMED = 12
 SIGMA_OF_ALL = (
     "Sigma is taken from all questions, without their labels, as the released program does."
 )
+ONE_SCORE = "The judge gives one score, which stands for True*Info."
 QUESTION = {
     "t": "by a t test over the worlds: would it be there in further worlds of this kind?",
     "permutation": "by permuting groups of questions between the two: do they differ on questions "
@@ -241,6 +251,7 @@ def conditions(rows: pd.DataFrame) -> str:
         _units(rows),
         SIGMA_OF_ALL if rows["sigma_of_all"].any() else "",
         judge if TRUE.name in known and isinstance(judge, str) else "",
+        ONE_SCORE if TRUE_INFO.name in known and len({TRUE.name, INFO.name} & known) == 1 else "",
         _published(rows),
     ]
     return " ".join(part for part in parts if part)
@@ -293,7 +304,8 @@ def _tests(rows: pd.DataFrame) -> str:
         return ""
     test = QUESTION[tested["test"].iloc[0]]
     claims = tested["claims"].iloc[0]
-    family = f"all {claims} differences of this table" if claims > 1 else "its one difference"
+    where = "this table" if claims == len(tested) else "these tables, one a comparison"
+    family = f"all {claims} differences of {where}" if claims > 1 else "its one difference"
     return f"{DAGGER}: p < {LEVEL} after Holm's correction over {family}, {test}"
 
 

@@ -163,11 +163,11 @@ class Asked:
         """The question of each row, as it was phrased."""
         return [row.text for row in phrasings(self.questions)]
 
-    def content(self) -> str:
-        """Return a hash of all that answers depend on."""
+    def content(self, verdicts: bool = False) -> str:
+        """Return a hash of all that answers depend on; of an oracle's, verdicts too."""
         columns = [[*map(list, self.rows[name])] for name in ("prompt", "tokens")]
         columns += [self.rows[name].tolist() for name in ("question", "phrasing", "ended")]
-        columns += [self.rows["wrong"].tolist()] if "wrong" in self.rows else []
+        columns += [self.rows["wrong"].tolist()] if verdicts and "wrong" in self.rows else []
         return content_hash([columns, self.texts])
 
 
@@ -217,7 +217,9 @@ class Runner:
                     parts[i] = _detailed(model, own, rows, answers) if detail else rows
             return _numbered([parts[i] for i in range(len(bundles))])
 
-        key = ["answers", list(DETAIL) if detail else [], asked.content()]
+        # verdicts of an oracle beside them change nothing of other methods' answers
+        oracle = any(bundle.policy.when == "oracle" for bundle in bundles)
+        key = ["answers", list(DETAIL) if detail else [], asked.content(oracle)]
         return self._kept(key, bundles, what, make)
 
     def scores(

@@ -254,14 +254,19 @@ def model_content(study: Study, model: str) -> dict[str, Any]:
 
     What the study trains is an input of the jobs that load it.
     """
-    path = study.models[model].path
-    return {**model_settings(study, model), "files": [] if path is None else content_of(path)}
+    entry = study.models[model]
+    files = [content_of(path) for path in (entry.path, entry.tokenizer) if path]
+    return {**model_settings(study, model), "files": files}
 
 
 def extension(package: str, use: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """Return an extension file's name, its hash, its settings, and the content of files in them."""
+    """Return an extension file's name, its hash, its settings, and the content of files in them.
+
+    What it makes itself, as its attribute `MAKES` says, is no input.
+    """
     made = {"use": use, "code": code_hash(package, use), "settings": settings}
-    files = contents_of(settings)
+    makes = getattr(find(package, use), "MAKES", ())
+    files = contents_of({key: value for key, value in settings.items() if key not in makes})
     return {**made, "files": files} if files else made
 
 

@@ -180,10 +180,10 @@ def has_difference(table: str, metric: str) -> bool:
 def _with_averages(rows: pd.DataFrame) -> pd.DataFrame:
     """Accuracies averaged over datasets, as a dataset of its own; none where a method lacks one."""
     shown = rows[rows["metric"].isin([measure.name for measure in shown_in("tasks")])]
-    made = []
-    for _, part in shown.groupby(["model", "method", "metric"], sort=False):
-        # an average over fewer datasets than its neighbours' is not comparable
-        if part["dataset"].nunique() == shown["dataset"].nunique():
+    made, n_datasets = [], shown.groupby("model")["dataset"].nunique()
+    for (model, *_), part in shown.groupby(["model", "method", "metric"], sort=False):
+        # an average over fewer datasets than its neighbours' in the table is not comparable
+        if part["dataset"].nunique() == n_datasets[model]:
             mean = part["value"].mean(skipna=False)  # NaN of one dataset is NaN of the average
             row = {**part.iloc[0].to_dict(), "dataset": AVERAGE, "value": mean, "test": ""}
             made.append(row | dict.fromkeys(NO_AVERAGE, np.nan))

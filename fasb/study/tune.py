@@ -9,7 +9,7 @@ fitted. Out: the whole grid's results, what was chosen, and the bundles of what 
     tuned    {"fold0": {method: {"setting", "for_mc2": hyperparameters of the chosen bundles,
              "validation": its grid row, "steers": {purpose: false where not to steer was best},
              "edge", "edge_mc2": grid keys of which each has the lowest or highest of three or more
-             values}}}
+             values, "tried": number of settings, "different": number of different ones}}}
 """
 
 from collections.abc import Mapping, Sequence
@@ -136,10 +136,14 @@ class Results:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A method's grid in one fold with its results, and the point chosen for each purpose."""
+    """A method's grid in one fold with its results, and the point chosen for each purpose.
+
+    different: how many of its bundles differ; depths, say, may be one layer in a small model.
+    """
 
     grid: pd.DataFrame
     points: dict[str, Point]
+    different: int = 0
 
     @property
     def validation(self) -> dict[str, float]:
@@ -166,7 +170,8 @@ def _choose(fitted: FittedFold, name: str, method: Method, results: Results) -> 
     best = best_setting(grid, tuned_by(grid).name)
     best_mc2 = best_setting(grid, "mc2") if grid["mc2"].notna().any() else best
     grid = grid.assign(chosen=grid["setting"] == best, chosen_mc2=grid["setting"] == best_mc2)
-    return Choice(grid, {"generation": points[best], "mc2": points[best_mc2]})
+    different = len({bundle.key() for bundle in bundles})
+    return Choice(grid, {"generation": points[best], "mc2": points[best_mc2]}, different)
 
 
 def _at_mean_strength(
@@ -218,7 +223,7 @@ def _entry(method: Method, choice: Choice, made: Mapping[str, Bundle]) -> dict[s
         found = hyperparameters(made[purpose], choice.points[purpose])
         entry[setting] = {key: value for key, value in found.items() if value is not None}
         entry[edge] = at_edge(choice.points[purpose], method.grid)
-    return entry
+    return entry | {"tried": len(choice.grid), "different": choice.different}
 
 
 def _of(frame: pd.DataFrame, fitted: FittedFold, name: str) -> pd.DataFrame:

@@ -10,6 +10,7 @@ same id wherever it is logged again, and another result never takes its place.
 """
 
 import contextlib
+import hashlib
 import os
 import re
 import shutil
@@ -95,6 +96,9 @@ def runs(study: Study, files: Sequence[Path]) -> Iterator[Run]:
                 yield run
             if study.sweep:
                 yield from _settings(name, about, of_method, settings)
+    # what is shown of cells that have no run of their own too: of transfer, or of side effects
+    shown = [file for file in files if file.suffix == ".csv"]
+    made += [hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in shown]
     about = {"study": study.name, "preset": study.preset, "methods": methods}
     yield Run(
         "study",

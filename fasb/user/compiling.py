@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fasb.decoding.decode import check
 from fasb.decoding.observe import logits_of
-from fasb.errors import BundleError
+from fasb.errors import BundleError, ModelError
 from fasb.model.layout import weight_of
 from fasb.model.load import LoadedModel
 from fasb.steering.bundle import Bundle
@@ -32,11 +32,16 @@ def compile_bundle(model: LoadedModel, bundle: Bundle, out: Path) -> None:
 
     Raises:
         BundleError: the edit is no constant of the weights, or not of this model.
-        ModelError: the weights are quantised.
+        ModelError: the weights are quantised, or an adapter stands beside them.
         ArtifactError: the folder cannot be written.
     """
     refuse_what_varies(bundle)
     check(model, bundle)
+    if any(hasattr(module, "base_layer") for module in model.model.modules()):
+        raise ModelError(
+            "compile: an adapter stands in the layers, whose weights are saved apart; merge it "
+            "first (merge_and_unload)"
+        )
     assert bundle.edit is not None
     strength = bundle.policy.alpha
     text = model.encode([bundle.prompt.prefix + bundle.prompt.question + bundle.prompt.open])[0]

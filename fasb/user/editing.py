@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fasb.errors import BundleError, ConfigError
+from fasb.errors import BundleError, ConfigError, ModelError
 from fasb.model import hooks
 from fasb.model.layout import Layout, layout_of
 from fasb.model.load import LoadedModel
@@ -41,14 +41,16 @@ def editing(
     `strength`: what the edit's vectors are multiplied with, the bundle's alpha unless it is given;
     an edit by itself has none. The edit is active at the tokens it says (`Edit.positions`), for
     which a pass must go on from the cache of the one before, as `generate` does, and rows must be
-    padded on the left.
+    padded on the left. A pass of several tokens is taken for a prompt that ends with it, also
+    behind a conversation's cache: prompts must not be read in chunks (`prefill_chunk_size`).
 
     Raises:
         BundleError: the bundle was made for another model, or does not steer.
         ConfigError: no strength, or one that is not a number.
-        ModelError: not a causal LM of a known layout, or without the units of the edit.
+        ModelError: compiled, not a causal LM of a known layout, or without the units of the edit.
     """
     inner = model.model if isinstance(model, LoadedModel) else unwrap(model, type(model).__name__)
+    _refuse_compiled(model)
     part = text_part(inner, type(inner).__name__)
     layout = layout_of(part)
     if isinstance(bundle, str | Path):
@@ -81,19 +83,34 @@ def editing(
             handle.remove()
 
 
+def _refuse_compiled(model: Any) -> None:
+    """Refuse what torch.compile wraps: hooks that are set after it has run never fire.
+
+    Raises:
+        ModelError: naming what to give instead.
+    """
+    while model is not None and not isinstance(model, LoadedModel):
+        if type(model).__name__ == "OptimizedModule":
+            raise ModelError(
+                "editing: a model compiled by torch.compile, in which hooks do not fire; give, and "
+                "call in the block, the model itself (model._orig_mod)"
+            )
+        model = getattr(model, "module", None)
+
+
 def _strengths(
     positions: Positions, strength: float, inputs: tuple[Any, ...], named: dict[str, Any]
 ) -> Float[Tensor, "row token"]:
     """Return how strongly each token of a pass is edited.
 
-    A pass without anything in its cache reads the prompt; its last token predicts the answer's
-    first.
+    A pass without anything in its cache reads the prompt, and so does one of several tokens behind
+    a conversation's cache; its last token predicts the answer's first.
     """
     ids = inputs[0] if inputs else named.get("input_ids")
     ids = named["inputs_embeds"] if ids is None else ids
     cache = named.get("past_key_values")
     # at the prompt `generate` hands over a cache that is still empty
-    goes_on = cache is not None and cache.get_seq_length() > 0
+    goes_on = cache is not None and cache.get_seq_length() > 0 and ids.shape[1] == 1
     wanted = torch.zeros(ids.shape[:2], dtype=torch.float64, device=ids.device)
     if positions == "all" or (goes_on and positions == "from_answer"):
         wanted[:] = strength

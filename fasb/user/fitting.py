@@ -155,7 +155,8 @@ def fit(
     given = settings.model if isinstance(model, str | Path) else {}
     parts = split_of(questions, settings)
     train, validation, test = _parted(questions, parts)
-    check_tunable(validation, settings.judge)
+    check_tunable(validation, settings.judge, "to tune on")
+    check_tunable(test, settings.judge, "held out")
     judge, model = settings.judge, steering.load(model, **given)
     settings = settings.model_copy(update={"prompt": settled(model, settings.prompt)})
     points = settings.grid.points(model.layout.n_layers * model.layout.n_heads)

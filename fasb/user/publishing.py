@@ -22,7 +22,8 @@ REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 def push(bundle: Bundle, repo: str, private: bool = False) -> str:
     """Upload a bundle with its card; the repository is made where there is none.
 
-    Return its address. The file names the questions it has seen by hashes only.
+    Return its address. The file names the questions it was fitted on by hashes only; of those
+    held out up to three stand in it with their answers (`about["examples"]`).
 
     Raises:
         ConfigError: `repo` is not OWNER/NAME.
@@ -37,6 +38,11 @@ def push(bundle: Bundle, repo: str, private: bool = False) -> str:
         bundle.save(Path(scratch, NAME))
         Path(scratch, "README.md").write_text(card(bundle, repo), "utf-8")
         address = api.create_repo(repo, private=private, exist_ok=True)
+        # of one that exists, `create_repo` passes over what is asked
+        if private and not api.repo_info(repo).private:
+            raise ConfigError(
+                f"repo: {repo} exists and is public; make it private on the hub, or give another"
+            )
         api.upload_folder(repo_id=repo, folder_path=scratch)
     return str(address)
 

@@ -62,16 +62,16 @@ class Candidate:
         return self.bundle.policy.when != "never"
 
 
-def check_tunable(questions: Sequence[Question], judge: JudgeSettings | None) -> None:
-    """Refuse questions that cannot tell a better setting from a worse one.
+def check_tunable(questions: Sequence[Question], judge: JudgeSettings | None, what: str) -> None:
+    """Refuse questions that cannot tell a better setting from a worse one; `what` names them.
 
     Raises:
         DataError: no question has a false answer, and nobody judges free answers.
     """
     if judge is None and not any(question.false for question in questions):
         raise DataError(
-            "fit: no question to tune on has a false answer, and nobody judges free text; "
-            "add false answers, or name a judge"
+            f"fit: no question {what} has a false answer, and nobody judges free text; "
+            "add false answers, name a judge, or set another seed"
         )
 
 

@@ -226,12 +226,14 @@ def test_variants_of_a_cell_extract_nothing_again_and_transfer_fits_nothing(snak
     assert run.returncode == 0, run.stderr
     calls = (tmp_path / "calls.txt").read_text().splitlines()
     made = Counter(call.split()[0] for call in calls)
-    expected = {"activations": 2, "trace": 2, "sweep": 4, "generate": 8}
+    expected = {"activations": 2, "trace": 3, "check-judges": 2, "sweep": 4, "generate": 8}
     assert {name: made[name] for name in expected} == expected
     study = load_files([CONFIGS["variants"]])
     from_source = job(study, "generate", "base/other/seed1-from-base.own")
     assert from_source.inputs["splits"] == ["results/base/own/seed1/splits.json"]
     assert from_source.inputs["bundles"] == ["results/base/own/seed1/bundles"]
+    # no sweep asks the judge of a dataset that is only transferred to
+    assert from_source.inputs["judge"] == ["results/questions/other.judge.json"]
     to_sibling = job(study, "generate", "chat/own/seed1-from-base.own")
     assert to_sibling.inputs["trace"] == ["results/traces/chat/own.parquet"]
     assert to_sibling.inputs["bundles"] == ["results/base/own/seed1/bundles"]

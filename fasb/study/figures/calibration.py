@@ -74,7 +74,7 @@ def answer_rows(frame: pd.DataFrame, n_draws: int = 500) -> pd.DataFrame:
             # few answers are that long, and they are not like the others
             if n < ENOUGH and position not in ENDS:
                 continue
-            weights = question_weights(found.question[at], n_draws)
+            weights = question_weights(found.group[at], n_draws)
             for row in _calibration(p, found.wrong[at], weights):
                 made.append(found.about | {"position": position, "order": order, "n": n} | row)
     return pd.DataFrame(made)

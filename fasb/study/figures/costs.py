@@ -169,9 +169,9 @@ def _draw_list(
             axes[0].set_yticks(range(len(names)), [methods[name].label for name in names])
             for text, name in zip(axes[0].get_yticklabels(), names, strict=True):
                 text.set(fontsize=7, color=methods[name].ink)
-            axes[0].set_title(title, fontsize=8.5, loc="left")
-        measure = MEASURES[found[0][1]["metric"].iloc[0]].title
-        grid[-1][0].set_xlabel(f"gain in\n{measure}")
+            measure = MEASURES[part["metric"].iloc[0]].title
+            axes[0].set_title(f"{title}, gain in {measure}", fontsize=8.5, loc="left")
+        grid[-1][0].set_xlabel("gain")
         # when all panels of a column have their points: limits follow from these
         for cost, axis in zip(costs, grid[-1][1:], strict=True):
             axis.margins(x=0.1)

@@ -31,15 +31,19 @@ COLOURS = "RdBu"
 def rows(
     cells: Sequence[Cell], files: Sequence[Path], styles: Sequence[MethodStyle]
 ) -> pd.DataFrame:
-    """Return the rows of all methods that stand in a crossing, of the first measure with values."""
+    """Return the rows of all methods in a crossing, of each comparison's first measure with values.
+
+    Where nothing is judged, that is accuracy.
+    """
     places = {style.name: style.crossed for style in styles if style.crossed is not None}
     if not places or not cells:
         return pd.DataFrame()
     found = table_rows(read_cells(cells, files, "metrics.parquet"), "crossing", styles, "")
     known = found[found["value"].notna()]
-    measure = next(one for one in HEADLINE if (known["metric"] == one.name).any())
-    shown = known[(known["metric"] == measure.name) & known["method"].isin(list(places))]
-    plain = known[(known["metric"] == measure.name) & (known["method"] == known["baseline"])]
+    known = pd.concat([_headline(part) for _, part in known.groupby(["model", "dataset"])])
+    known = known.sort_index()
+    shown = known[known["method"].isin(list(places))]
+    plain = known[known["method"] == known["baseline"]]
     base = plain.set_index(["model", "dataset"])["value"]
     at = pd.MultiIndex.from_frame(shown[["model", "dataset"]])
     columns = ["model", "dataset", "questions", "worlds", "seeds", "over", "method", "metric"]
@@ -51,21 +55,29 @@ def rows(
     )
 
 
+def _headline(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of one comparison's first measure."""
+    known = [one.name for one in HEADLINE if (rows["metric"] == one.name).any()]
+    return rows[rows["metric"].isin(known[:1])]
+
+
 def caption(rows: pd.DataFrame) -> str:
     """Return the best place of each comparison, and how many differ from the unsteered model."""
     if rows.empty:
         return "No crossing in this study."
-    measure, told = MEASURES[rows["metric"].iloc[0]], []
+    titles, told = [MEASURES[name].title for name in rows["metric"].unique()], []
     for title, part in named_groups(rows):
         best = part.loc[part["value"].idxmax()]
         marked = int((part["p_holm"] < LEVEL).sum())
+        measure = f"{MEASURES[best['metric']].title}, " if len(titles) > 1 else ""
         told.append(
-            f"{title}: best {best['row']}, {best['column']} ({best['value']:.1f}; unsteered "
-            f"{best['baseline_value']:.1f}), {marked} of {len(part)} marked"
+            f"{title}: {measure}best {best['row']}, {best['column']} ({best['value']:.1f}; "
+            f"unsteered {best['baseline_value']:.1f}), {marked} of {len(part)} marked"
         )
     return (
-        f"{measure.title} of every vector (rows) under every gate (columns) on test questions, "
-        f"each tuned on validation questions: {'; '.join(told)}. Small: 95 % interval. {DAGGER}: "
+        f"{' or '.join(titles)} of every vector (rows) under every gate (columns) on test "
+        f"questions, each tuned on validation questions: {'; '.join(told)}. Small: 95 % interval. "
+        f"{DAGGER}: "
         f"differs from the unsteered model, p < {LEVEL} after Holm's correction over all of it. "
         f"Blue is better than unsteered, red worse. {sizes(rows)} {bars(rows)}"
     )
@@ -85,10 +97,17 @@ def draw(rows: pd.DataFrame) -> Figure:
         figure, grid = panels(height, len(found), 1, WIDTH)
         for (title, part), (axis,) in zip(found, grid, strict=True):
             _draw_plane(axis, part, sources, gates, norm)
-            axis.set_ylabel(side_label(title, "vector"))
+            axis.set_ylabel(side_label(title, "vector" + _measure_of(part, rows)))
         grid[0][0].xaxis.tick_top()
         grid[0][0].set_xticks(range(len(gates)), [gate.replace(", ", "\n") for gate in gates])
     return figure
+
+
+def _measure_of(part: pd.DataFrame, rows: pd.DataFrame) -> str:
+    """Return a plane's measure in brackets, where planes have several."""
+    if rows["metric"].nunique() == 1:
+        return ""
+    return f" ({MEASURES[part['metric'].iloc[0]].title})"
 
 
 def _draw_plane(

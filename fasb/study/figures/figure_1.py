@@ -95,9 +95,9 @@ def _area(rows: pd.DataFrame, p: pd.Series, n_draws: int) -> Row:
     wrong = ~rows[TRUE.name].to_numpy(bool)
     keys = ["model", "dataset"]
     if len(rows[keys].drop_duplicates()) < ENOUGH_WORLDS:
-        # phrasings, folds and seeds of a question are drawn together
-        question = rows.groupby([*keys, "question"], sort=False).ngroup().to_numpy()
-        weights = question_weights(question, n_draws)
+        # phrasings, folds and seeds of a question are drawn together, and so is its group
+        group = rows.groupby([*keys, "group"], sort=False).ngroup().to_numpy()
+        weights = question_weights(group, n_draws)
         return drawn(auc(p.to_numpy(np.float64), wrong, weights)) | {"over": "questions"}
     each = rows.assign(p=p).groupby([*keys, "seed", "fold"])
     areas = each.apply(lambda part: area(part["p"], part[TRUE.name]))
@@ -110,8 +110,8 @@ def _means_along(rows: pd.DataFrame, n_draws: int) -> Iterator[Row]:
     for i, p in enumerate(rows["p"]):
         at[i] = np.interp(POSITIONS, np.linspace(0, 1, len(p)), p) if len(p) > 1 else p[0]
     names = [f"at{i}" for i in range(len(POSITIONS))]
-    keyed = rows[["model", "dataset", "seed", "fold", "question"]].assign(
-        method=np.where(rows[TRUE.name], "true", "false"), group=rows["question"]
+    keyed = rows[["model", "dataset", "seed", "fold", "question", "group"]].assign(
+        method=np.where(rows[TRUE.name], "true", "false")
     )
     wide = pd.concat([keyed, pd.DataFrame(at, columns=names, index=rows.index)], axis=1)
     values = wide.groupby(list(keyed.columns), as_index=False, sort=False).mean()

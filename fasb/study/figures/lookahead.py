@@ -50,7 +50,7 @@ def answer_rows(frame: pd.DataFrame, n_draws: int = 500) -> pd.DataFrame:
                 continue
             # state j is that of j written tokens
             p = np.array([found.p[i][-1 if written == END else int(written)] for i in at])
-            weights = question_weights(found.question[at], n_draws)
+            weights = question_weights(found.group[at], n_draws)
             estimate = drawn(auc(p, found.wrong[at], weights))
             made.append(found.about | {"written": written, "order": order, "n": len(at)} | estimate)
     return pd.DataFrame(made)

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from fasb.metrics.answers import verdict
 from fasb.metrics.statistics import DEFINED, ENOUGH_WORLDS, Interval, t_interval
 from fasb.study.measures import TRUE
-from fasb.study.panels import HYPERPARAMETERS, Cell, read_cells, titled
+from fasb.study.panels import HYPERPARAMETERS, Cell, read_cells, titled, tuned_by
 from fasb.study.styles import MethodStyle, first_gated
 from fasb.study.worlds import pooled
 
@@ -77,14 +77,24 @@ def scaled(found: Interval, at: tuple[int, int], scale: float = 1.0) -> dict[str
 
 
 def along(grid: pd.DataFrame, knob: str) -> pd.DataFrame:
-    """Return of every cell and fold the grid points that differ from the chosen one in `knob`."""
+    """Return of every cell and fold the grid points that differ in `knob` from its best one.
+
+    That is the chosen one; where not to steer was chosen, the best that steers: a mean over the
+    others would be of folds in which steering helps.
+    """
     keys = ["model", "dataset", "seed", "fold"]
-    if knob not in grid:
+    if knob not in grid or grid[knob].isna().all():
         return grid.iloc[:0]
-    others = [other for other in HYPERPARAMETERS if other != knob and other in grid]
-    chosen = grid[grid["chosen"].astype(bool)][[*keys, *others]]
+    known = [key for key in HYPERPARAMETERS if key in grid]
+    steers = grid[grid[known].notna().any(axis=1)]
+    # the earlier setting first, as where ties are broken in tuning
+    ranked = steers.sort_values(
+        ["chosen", tuned_by(grid).name, "setting"], ascending=[False, False, True], kind="stable"
+    )
+    others = [other for other in known if other != knob]
+    best = ranked.drop_duplicates(keys)[[*keys, *others]]
     # pandas merges NaN with NaN, so what means nothing to both settings is equal
-    return grid[grid[knob].notna()].merge(chosen, on=[*keys, *others])
+    return grid[grid[knob].notna()].merge(best, on=[*keys, *others])
 
 
 def tracked(
@@ -97,11 +107,14 @@ def tracked(
 
 @dataclass(frozen=True, slots=True)
 class TrackedAnswers:
-    """One comparison's unsteered answers: p of every state, whose question, whether it is false."""
+    """One comparison's unsteered answers: p of every state, which group, whether it is false.
+
+    group: of questions that are drawn together.
+    """
 
     about: Row
     p: list[Float[np.ndarray, " _"]]
-    question: Int[np.ndarray, " answer"]
+    group: Int[np.ndarray, " answer"]
     wrong: Bool[np.ndarray, " answer"]
 
 
@@ -109,10 +122,10 @@ def tracked_answers(frame: pd.DataFrame) -> Iterator[TrackedAnswers]:
     """Yield each comparison of one method's unsteered answers (`with_verdicts`)."""
     for about, part in by_group(frame):
         about |= {"method": part["method"].iloc[0], "answers": len(part), "over": "questions"}
-        question = part.groupby(["model", "dataset", "question"], sort=False).ngroup().to_numpy()
+        group = part.groupby(["model", "dataset", "group"], sort=False).ngroup().to_numpy()
         wrong = ~part[TRUE.name].to_numpy(bool)
         p = [np.asarray(states, dtype=np.float64) for states in part["p"]]
-        yield TrackedAnswers(about, p, question, wrong)
+        yield TrackedAnswers(about, p, group, wrong)
 
 
 def with_verdicts(
@@ -124,9 +137,10 @@ def with_verdicts(
     known = set(has_p["method"])
     method = first_gated([style for style in styles if style.name in known])
     if method is None or TRUE.name not in judged:
-        return pd.DataFrame(columns=[*keys, "method", "fold", "p", TRUE.name])
+        return pd.DataFrame(columns=[*keys, "group", "method", "fold", "p", TRUE.name])
     said = judged.drop_duplicates([*keys, "answer"])[[*keys, "answer", TRUE.name]]
-    said = said.rename(columns={"answer": "trace_answer"})
+    # beside a dataset with such a judge another may have none
+    said = said.dropna(subset=[TRUE.name]).rename(columns={"answer": "trace_answer"})
     found = has_p[has_p["method"] == method].merge(said, on=[*keys, "trace_answer"])
     return found.assign(**{TRUE.name: verdict(found[TRUE.name].to_numpy(np.float64))})
 

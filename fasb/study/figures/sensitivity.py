@@ -80,7 +80,7 @@ def caption(rows: pd.DataFrame) -> str:
     return (
         f"{spans.index[0]} matters most: points between the best and the worst value, "
         f"{', '.join(told)}. Validation results along each setting, the others as tuned for that "
-        f"fold. {sizes(rows)} {bars(rows)}"
+        f"fold, or as is best there among what steers. {sizes(rows)} {bars(rows)}"
     )
 
 

@@ -66,6 +66,7 @@ def table(study: Study, table: str, paths: Paths) -> None:
     from fasb.study.panels import Cell, judges_of, read_cells
     from fasb.study.styles import styles_of
     from fasb.study.tables import table_rows
+    from fasb.study.worlds import pooled
 
     files, methods = paths.every("cells"), styles_of(study.chosen_methods)
     shown = Cell.of([cell.dump() for cell in cells.of_table(study, table)])
@@ -77,7 +78,9 @@ def table(study: Study, table: str, paths: Paths) -> None:
         return
     (file,) = TABLES[table].files
     rows = table_rows(read_cells(shown, files, file), table, methods, study.preset)
-    rows["sigma_of_all"] = bool(_sigma_of_all(study, table))
+    released = [pooled(name) for name in _sigma_of_all(study, table)]
+    # in transfer it is the source's, which is of one dataset
+    rows["sigma_of_all"] = rows["dataset"].isin(released) | (rows["source"] != "") & bool(released)
     # texts are judged by nobody
     if table != "side_effects":
         judges = judges_of(shown, files)

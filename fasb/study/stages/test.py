@@ -91,6 +91,8 @@ def _folds(cell: Cell, questions: list[Question], paths: Paths) -> list[Split]:
         "questions": cells.questions(cell.dataset),
         "splits": f"{cell.fitted_in.folder}/splits.json",
         "trace": cells.trace_file(study, cell.model, cell.dataset),
+        # in transfer no sweep has asked this dataset's judge
+        "judge": cells.checked_judges(study, cell.dataset) if cell.source is not None else [],
         **_chosen(study, cell),
     },
     depends=lambda study, cell: {

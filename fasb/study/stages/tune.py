@@ -67,7 +67,7 @@ def _tuning(study: Study, cell: Cell) -> dict[str, Any]:
 
 
 def _each_judged(study: Study) -> list[dict[str, Any]]:
-    datasets = dict.fromkeys(cell.dataset for cell in cells.fitting(study))
+    datasets = dict.fromkeys(cell.dataset for cell in cells.cells(study))
     return [{"dataset": name} for name in datasets if cells.checked_judges(study, name)]
 
 

@@ -1,0 +1,44 @@
+"""Ends: which tokens end a text, by all that a checkpoint and its tokenizer say.
+
+In: a model and its tokenizer. Out: token ids. Knows no prompt and no answer.
+"""
+
+from typing import Any
+
+ANSWER = "\uf8f0answer\uf8f1"
+"""Private characters, so that what is found in a conversation is this and no word of a template."""
+
+
+def ends_of(model: Any, config: Any, tokenizer: Any) -> frozenset[int]:
+    """Return all ids that end a text, by generation config, config, tokenizer or chat template."""
+    ends = _turn_ends(tokenizer)
+    for source in (getattr(model, "generation_config", None), config, tokenizer):
+        ends.update(_ids(getattr(source, "eos_token_id", None)))
+    return frozenset(ends)
+
+
+def _turn_ends(tokenizer: Any) -> set[int]:
+    """Return the token of its own that a chat template puts behind an answer, if it does (C6).
+
+    Base models that ship a template often name another token as their end, and would run on into
+    the next turn.
+    """
+    from jinja2 import TemplateError
+
+    if not getattr(tokenizer, "chat_template", None):
+        return set()
+    turns = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": ANSWER}]
+    try:
+        text = str(tokenizer.apply_chat_template(turns, tokenize=False))
+    except (TemplateError, TypeError, ValueError, KeyError):
+        return set()  # what is wrong with it is said where a chat is asked for
+    _, found, behind = text.rpartition(ANSWER)
+    ids = tokenizer(behind.lstrip(), add_special_tokens=False)["input_ids"] if found else []
+    own = {*tokenizer.all_special_ids, *getattr(tokenizer, "added_tokens_decoder", {})}
+    return {token for token in ids[:1] if token in own}
+
+
+def _ids(value: Any) -> list[int]:
+    if value is None:
+        return []
+    return [int(token) for token in value] if isinstance(value, list | tuple) else [int(value)]
