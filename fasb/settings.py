@@ -142,19 +142,19 @@ class PromptSettings(Section):
         "off",
         description="Whether the tokenizer's chat template puts the question, in place of the "
         "texts below, a dataset's own included; auto, the default of 'fasb fit': where it has one "
-        "(C1)",
+        "(D1)",
     )
-    system: str = Field("", description="System message of a chat (C3)")
+    system: str = Field("", description="System message of a chat (D3)")
     turns: tuple[Turn, ...] = Field(
         (), description="What was said before every question of a chat: user, assistant, …"
     )
     template: str = Field(
-        "", description="Hash of the chat template, by 'fasb fit'; another one is refused (C1)"
+        "", description="Hash of the chat template, by 'fasb fit'; another one is refused (D1)"
     )
     thinks: bool = Field(
         False,
         description="The chat template begins every answer with a thought, found by 'fasb fit'; "
-        "what stands before </think> is no answer (C5)",
+        "what stands before </think> is no answer (D5)",
     )
     prefix: str = Field("", description="Instruction and few-shot primer, before every question")
     question: str = "Q: {question}"

@@ -147,6 +147,13 @@ def test_an_answer_ends_with_its_turn_whatever_the_config_calls_the_end(chatty, 
     assert wrap(chatty.model, chatty.tokenizer).eos == chatty.eos
 
 
+def test_a_prompt_without_any_token_is_refused(chatty, monkeypatch):
+    """A tokenizer without BOS, and nothing asked."""
+    monkeypatch.setattr("fasb.model.load.LoadedModel.encode", lambda *_, **__: [[5], []])
+    with pytest.raises(DataError, match="question 2: it and its prompt have no token"):
+        encode_prompts(chatty, PromptSettings(), ["Why?", ""])
+
+
 def test_a_stop_string_that_is_a_special_token_ends_an_answer(chatty):
     """Texts of answers have no special tokens, so it would never be found there."""
     loaded = wrap(chatty.model, chatty.tokenizer)

@@ -19,6 +19,7 @@ from fasb.user.asking import (
     steered,
     surprise,
 )
+from fasb.user.evaluation import as_table
 from fasb.user.guards import Limits, harm, thresholds
 from fasb.user.tuning import Candidate, best, tried
 from tests.test_user import QUESTIONS, bundle_for
@@ -170,6 +171,14 @@ def test_without_false_answers_and_judge_nothing_can_be_tuned(tmp_path):
     # no model is loaded for it: there is none
     with pytest.raises(DataError, match="add false answers, name a judge"):
         fasb.fit(tmp_path / "none", bare)
+
+
+def test_measures_without_a_value_are_left_out(model):
+    """Where no question has false answers, nothing is chosen among."""
+    bare = [replace(question, false=()) for question in QUESTIONS]
+    found = fasb.evaluate(model, bundle_for(model), bare)
+    assert [one.name for one in found.measures] == ["steered", "changed", "degenerate"]
+    assert "nan" not in as_table(found)
 
 
 def test_too_few_controls_for_the_promise_are_refused_before_a_model_is_loaded(tmp_path):

@@ -51,7 +51,7 @@ def instructed(prompt: PromptSettings, instruction: str | None) -> PromptSetting
 
 
 def generation_prompt(prompt: PromptSettings, question: Asked, render: Render | None = None) -> str:
-    """Return what the model is given to answer a question (docs/method.md Q4, C1)."""
+    """Return what the model is given to answer a question (docs/method.md Q4, D1)."""
     if render is not None:
         return render(conversation(prompt, question), True)
     question = plain_question(question)
@@ -104,10 +104,10 @@ def probe_text(
 ) -> str:
     """Return a text whose last token is read: an answer's, or that of a question behind it.
 
-    docs/method.md A3, A4, C2.
+    docs/method.md A3, A4, D2.
     """
     if render is not None and following is not None:
-        # the text ends with the question, not with what the template puts behind a turn (A4, C2)
+        # the text ends with the question, not with what the template puts behind a turn (A4, D2)
         answered = {"role": "assistant", "content": ANSWER}
         text = render([*conversation(prompt, question), answered, *_asked(NEXT)], False)
         return _before(text, NEXT).replace(ANSWER, answer) + following
@@ -211,7 +211,7 @@ def clean_answer(text: str, prompt: PromptSettings) -> str:
     answer begins at once, and a mark that the model repeats is passed over; without any mark the
     whole text is the answer. Marks count where a line begins: "DNA: deoxyribonucleic acid" is one
     answer. With `marks: anywhere` they count within words too, as in the released program. A
-    thought, and one that does not end, is no part of the answer (C5).
+    thought, and one that does not end, is no part of the answer (D5).
     """
     text = _without_thought(text, prompt).strip()
     # one after the other, which leaves what stands before the earliest of them
@@ -229,7 +229,7 @@ def clean_answer(text: str, prompt: PromptSettings) -> str:
 
 
 def unended_thought(text: str, prompt: PromptSettings) -> bool:
-    """Whether a generated text is a thought that does not end, and so holds no answer (C5)."""
+    """Whether a generated text is a thought that does not end, and so holds no answer (D5)."""
     return "</think>" not in text and (prompt.thinks or "<think>" in text)
 
 

@@ -87,7 +87,7 @@ def texts_of(
 
     For `next_question_end` each question draws one of all questions, perhaps itself, for all its
     rows; the released program draws from an unseeded generator (A4). `render` writes the
-    conversations of a chat (C2).
+    conversations of a chat (D2).
 
     Raises:
         ConfigError: a template lacks a place that is filled in, or has another.

@@ -1,4 +1,4 @@
-"""A model's own prompt: its tokenizer's chat template (docs/method.md C1 to C6).
+"""A model's own prompt: its tokenizer's chat template (docs/method.md D1 to D6).
 
 In: prompt settings and a loaded model. Out: how conversations are written (`Render`), and prompts
 as token ids. The template alone says where special tokens stand, so none is added to its texts.
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fasb.data.prompts import Asked, Messages, Render, generation_prompt
-from fasb.errors import BundleError, ConfigError
+from fasb.errors import BundleError, ConfigError, DataError
 from fasb.extensions import validated
 from fasb.model.load import LoadedModel
 from fasb.provenance import content_hash
@@ -16,7 +16,7 @@ from fasb.settings import PromptSettings
 
 # the empty text behind it: templates trim a line break that follows a block
 TODAY = "{% macro strftime_now(format) %}26 Jul 2024{% endmacro %}{{ '' }}"
-"""The date for templates that write one into the prompt (C4): answers depend on no day."""
+"""The date for templates that write one into the prompt (D4): answers depend on no day."""
 # private characters, so that what is found in a prompt is this and no word of the template
 SYSTEM, USER = "\uf8f0system\uf8f1", "\uf8f0user\uf8f1"
 
@@ -73,7 +73,7 @@ def renderer(tokenizer: Any, name: str) -> Render:
     """Return how a tokenizer's template writes conversations.
 
     A template without a place for a system message gets it at the beginning of the user's first
-    turn (C3). Where a template has a switch for thoughts, they are off (C5).
+    turn (D3). Where a template has a switch for thoughts, they are off (D5).
     """
     from jinja2 import TemplateError
 
@@ -118,11 +118,18 @@ def encode_prompts(
 
     Raises:
         ConfigError: a chat, but the tokenizer has no template, or another.
-        DataError: messages that are no conversation, or one that a plain prompt has no place for.
+        DataError: messages that are no conversation, or one that a plain prompt has no place for;
+            or no token at all.
     """
     render = render_of(model, prompt)
     texts = [generation_prompt(prompt, question, render) for question in questions]
-    return model.encode(texts, special=render is None)
+    encoded = model.encode(texts, special=render is None)
+    if not all(encoded):
+        raise DataError(
+            f"question {encoded.index([]) + 1}: it and its prompt have no token; ask something, or "
+            "set prompt.question or prompt.open"
+        )
+    return encoded
 
 
 def _folded(messages: Messages) -> list[Mapping[str, str]]:

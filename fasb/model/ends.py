@@ -18,7 +18,7 @@ def ends_of(model: Any, config: Any, tokenizer: Any) -> frozenset[int]:
 
 
 def _turn_ends(tokenizer: Any) -> set[int]:
-    """Return the token of its own that a chat template puts behind an answer, if it does (C6).
+    """Return the token of its own that a chat template puts behind an answer, if it does (D6).
 
     Base models that ship a template often name another token as their end, and would run on into
     the next turn.

@@ -124,7 +124,7 @@ class Study(StageSettings):
         """Return a dataset's settings, by stage.
 
         Later ones win: field default, preset, study, the set's own prompt, the dataset's keys.
-        Under `prompt.chat: on` the plain text of preset and set is left out (C1).
+        Under `prompt.chat: on` the plain text of preset and set is left out (D1).
         own_prompt: whether the set's own prompt is asked for, whose files may have to be fetched.
 
         Raises:

@@ -82,7 +82,7 @@ class Pair:
 
     @property
     def probed(self) -> int:
-        """Tokens that a bank's texts begin with: of a chat's template, else none (A3, C2)."""
+        """Tokens that a bank's texts begin with: of a chat's template, else none (A3, D2)."""
         return 0 if self.around is None else self.around.before
 
     @property

@@ -94,7 +94,7 @@ def _rendered(template: str | None, messages: list[dict[str, str]]) -> str | Non
     blocks = {"trim_blocks": True, "lstrip_blocks": True}  # as the transformers library has it
     # a template is a stranger's program
     known = ImmutableSandboxedEnvironment(**blocks, extensions=["jinja2.ext.loopcontrols"])
-    # the date is that of C4
+    # the date is that of D4
     known.globals.update(raise_exception=refuse, strftime_now=lambda _: "26 Jul 2024")
     own = {"bos_token": "<s>", "eos_token": "</s>", "enable_thinking": False}
     try:

@@ -241,7 +241,8 @@ def _measures(columns: dict[str, np.ndarray], groups: Sequence[str]) -> tuple[Me
     found = []
     for name in LABELS:
         i = place.get(name)
-        if i is not None:
+        # without a value where no question has false answers, say
+        if i is not None and np.isfinite(mean[:, i]).all():
             low, high = float(change.low[1, i]), float(change.high[1, i])
             ends = (None, None) if np.isnan(low) else (low, high)
             means = float(mean[0, i]), float(mean[1, i])

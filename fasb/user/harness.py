@@ -103,7 +103,7 @@ class SteeredLM(TemplateLM):
     def apply_chat_template(
         self, chat_history: Messages, add_generation_prompt: bool = True, **_: Any
     ) -> str:
-        """Return a conversation as the tokenizer's template writes it (C1, C3 to C5)."""
+        """Return a conversation as the tokenizer's template writes it (D1, D3 to D5)."""
         return renderer(self.tokenizer, self.loaded.settings.path)(
             chat_history, add_generation_prompt
         )
@@ -179,6 +179,8 @@ class SteeredLM(TemplateLM):
                 raise ConfigError(f"max_gen_toks: {bundle.decoding.tokens}, the whole context")
             # what does not fit loses its beginning, as with the harness's own models
             prompts = [self.tok_encode(requests[i].args[0])[-most:] for i in rows]
+            # as the harness's own models begin where nothing is given
+            prompts = [prompt or [self.eot_token_id] for prompt in prompts]
             answers = answer(self.loaded, prompts, bundle)
             for i, tokens in zip(rows, answers.after.rows(), strict=True):
                 text = self.loaded.decode(tokens)

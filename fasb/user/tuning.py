@@ -123,7 +123,7 @@ def best(found: Sequence[Candidate]) -> Candidate:
 
 
 def _refuse_thoughts(model: LoadedModel, bundle: Bundle, asked: Answered) -> None:
-    """Refuse answers of which most have not begun: their guards would guard nothing (C5).
+    """Refuse answers of which most have not begun: their guards would guard nothing (D5).
 
     Raises:
         ConfigError: saying how many.
