@@ -34,6 +34,7 @@ WHOLE, BLOCKS, BLOCK = 2**26, 2**10, 2**16
 WEIGHTS = frozenset((".safetensors", ".bin", ".gguf"))
 OF_MODELS = WEIGHTS | {".json", ".jinja", ".model", ".txt", ".py"}
 """Files of a model's folder: weights, config, tokenizer, chat template and code."""
+TOKENIZER = frozenset(("tokenizer.json", "tokenizer_config.json", "tokenizer.model"))
 
 _checked: dict[Path, tuple[int, int, int]] = {}
 """Files whose content was compared with its checksum by this process.
@@ -80,8 +81,9 @@ def _files_of(path: Path) -> list[Path]:
         files = [file for file in files if file.is_file()]  # no folder, no dangling link
     except OSError:  # a text that is too long for a name
         return []
-    # other folders hold .json and .txt too
-    return files if any(file.suffix in WEIGHTS for file in files) else []
+    # other folders hold .json and .txt too; one with a tokenizer may have no weights
+    ours = any(file.suffix in WEIGHTS or file.name in TOKENIZER for file in files)
+    return files if ours else []
 
 
 def contents_of(settings: Any) -> list[list[tuple[str, str]]]:
@@ -196,7 +198,7 @@ def checked_stamp(stamp: Any) -> dict[str, Any]:
     provenance = stamp.get("provenance")
     if not isinstance(provenance, dict):
         raise ValueError("its stamp holds no provenance")
-    for key in ("versions", "hardware", "inputs"):
+    for key in ("versions", "hardware", "inputs", "settings"):
         if not isinstance(provenance.get(key, {}), dict):
             raise ValueError(f"{key} in its provenance is no mapping")
     if not isinstance(provenance.get("commit"), str | None):

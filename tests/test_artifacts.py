@@ -199,6 +199,17 @@ def test_a_local_model_is_known_by_its_content_and_a_hub_id_by_none(tmp_path):
         before = content_of(str(tmp_path))
 
 
+def test_a_folder_of_a_tokenizer_alone_is_known_by_its_content(tmp_path):
+    for name in ("tokenizer.json", "chat_template.jinja"):
+        (tmp_path / name).write_text("one")
+    (tmp_path / "logs.json").mkdir()
+    (tmp_path / "config.json").symlink_to(tmp_path / "gone")
+    before = content_of(str(tmp_path))
+    assert [name for name, _ in before] == ["chat_template.jinja", "tokenizer.json"]
+    (tmp_path / "chat_template.jinja").write_text("two")
+    assert content_of(str(tmp_path)) != before
+
+
 def test_of_a_large_file_beginning_middle_and_end_are_read(tmp_path, monkeypatch):
     for name, value in (("WHOLE", 100), ("BLOCKS", 11), ("BLOCK", 10)):
         monkeypatch.setattr(f"fasb.provenance.{name}", value)

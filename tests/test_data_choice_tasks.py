@@ -155,6 +155,13 @@ def test_own_wording_replaces_ours(task, tmp_path):
         module.load(module.Settings(path=str(folder), wording=str(tmp_path / "mine.txt")))
     with pytest.raises(ConfigError, match="no.txt: no such file; correct the path"):
         module.load(module.Settings(path=str(folder), wording="no.txt"))
+    asked = module.Settings(path=str(folder), wording=str(tmp_path / "mine.txt"))
+    before = sources.digests(module, asked)
+    assert before.keys() == {*sources.digests(module, module.Settings(path=str(folder)))} | {
+        asked.wording
+    }
+    (tmp_path / "mine.txt").write_text("{other}")
+    assert sources.digests(module, asked)[asked.wording] != before[asked.wording]
 
 
 def test_copas_xml_gives_folds_in_which_twins_share_a_group(tmp_path):

@@ -147,6 +147,19 @@ def test_an_answer_ends_with_its_turn_whatever_the_config_calls_the_end(chatty, 
     assert wrap(chatty.model, chatty.tokenizer).eos == chatty.eos
 
 
+@pytest.mark.parametrize("fault", ["{{ 1 / 0 }}", "{{ range(10**9) }}", "{{ messages[9].x.y }}"])
+def test_a_template_that_fails_stops_no_plain_prompt_and_is_one_line_in_a_chat(chatty, fault):
+    chatty.tokenizer.chat_template = fault
+    try:
+        loaded = wrap(chatty.model, chatty.tokenizer)
+        assert loaded.eos == chatty.eos
+        encode_prompts(loaded, PromptSettings(), ["Why?"])
+        with pytest.raises(ConfigError, match="the chat template of .* refuses the conversation"):
+            encode_prompts(loaded, PromptSettings(chat="on"), ["Why?"])
+    finally:
+        chatty.tokenizer.chat_template = None
+
+
 def test_a_prompt_without_any_token_is_refused(chatty, monkeypatch):
     """A tokenizer without BOS, and nothing asked."""
     monkeypatch.setattr("fasb.model.load.LoadedModel.encode", lambda *_, **__: [[5], []])

@@ -14,6 +14,7 @@ from fasb.study.chosen import chosen_rows
 from fasb.study.escaping import csv_text
 from fasb.study.figures import FIGURES, draw, rows_of, save
 from fasb.study.panels import Cell, read_cells
+from fasb.study.rates import timed
 from fasb.study.report import Sources, _table, health, render, timing
 from fasb.study.tables import table_rows
 
@@ -294,6 +295,11 @@ def test_timing_adds_up_the_jobs_of_a_rule(tmp_path):
         "memory": None,
     }
     assert timing(tmp_path / "none") == []
+    # a job was killed while it was written, or a disk was full: no result depends on it
+    for name, text in (("empty", ""), ("head", "s\tmax_rss\n"), ("cut", "s\tmax_rss\n-\t-\n")):
+        (tmp_path / "sweep" / "a" / f"{name}.tsv").write_text(text)
+    assert timing(tmp_path)[0]["jobs"] == 2
+    assert timed("sweep", "a", "", tmp_path) == pytest.approx(3.25)
 
 
 @pytest.mark.browser

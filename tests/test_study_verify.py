@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from fasb.artifacts import write_json, write_tensors
+from fasb.artifacts import stamp_of, write_json, write_tensors
 from fasb.cli import group
 from fasb.errors import ArtifactError, ConfigError
 from fasb.study import config
@@ -64,6 +64,19 @@ def test_whole_and_fresh_files_have_no_finding_and_unmade_ones_are_missing(folde
     assert code == 2
     assert "files are damaged, stale or missing\n" in stdout
     assert all(": missing; run " in line for line in stderr.splitlines())
+
+
+def test_provenance_of_a_strangers_file_is_data(folder):
+    """Neither its escapes reach the terminal, nor does an empty name end the check."""
+    inputs = {"": "a", ".": "b", "\x1b]0;c\x07d": "e"}
+    write_json(folder / "results" / "x.json", {}, {"inputs": inputs})
+    code, stdout, stderr = fasb("verify", "results")
+    assert code == 2
+    assert "\x1b" not in stdout + stderr
+    assert "results/x.json" in stdout + stderr
+    write_json(folder / "results" / "y.json", {}, {"settings": []})
+    with pytest.raises(ArtifactError, match="settings in its provenance is no mapping"):
+        stamp_of(folder / "results" / "y.json")
 
 
 def test_a_changed_setting_makes_stale_what_depends_on_it(folder):

@@ -1,6 +1,7 @@
 """A world: its facts, its authors, its questions and its judge."""
 
 from collections import Counter
+from contextlib import suppress
 from functools import cache
 from itertools import permutations, product
 
@@ -44,6 +45,15 @@ def test_the_myths_of_a_relation_are_its_truths_in_another_order(settings):
         told = [fact for fact in facts if fact.relation == relation]
         assert Counter(fact.true for fact in told) == Counter(fact.myth for fact in told)
     assert all(fact.true != fact.myth for fact in facts)
+
+
+def test_facts_too_few_for_myths_are_refused_and_not_sought_for_ever():
+    for entities, relations, values in product((4, 5, 6, 7), (2, 3, 4, 5), (3, 4, 12)):
+        sizes = WorldSettings(entities=entities, relations=relations, values=values)
+        with suppress(ConfigError):
+            assert all(fact.true != fact.myth for fact in build(sizes).facts)
+    with pytest.raises(ConfigError, match="world: of 1 facts of one relation 1 have one value"):
+        build(WorldSettings(entities=4, relations=2))
 
 
 def test_a_world_has_a_question_for_each_of_four_relations_of_24_monuments():

@@ -49,7 +49,7 @@ def _verify_folder(root: Path) -> int:
 
     found = list(verify_folder(root))
     for one in found:
-        click.echo(f"{one.path}: {one.told}", err=one.wrong)
+        click.echo(_one_line(f"{one.path}: {one.told}"), err=one.wrong)
     wrong = len({one.path for one in found if one.wrong})
     said = f"{wrong} files are damaged, stale or missing" if wrong else "every file is ok"
     click.echo(f"{root}: {said}")

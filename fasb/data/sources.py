@@ -21,6 +21,7 @@ from pydantic import Field
 from fasb.data.protocol import Question, check_questions
 from fasb.data.table import parquet_rows
 from fasb.errors import ConfigError, DataError
+from fasb.provenance import content_hash, contents_of
 from fasb.settings import Section
 from fasb.textfiles import csv_table, json_lines, parse_json, read_text
 from fasb.wholefiles import writing
@@ -102,9 +103,10 @@ def origin(module: Any, source: Any) -> dict[str, Any]:
 
 
 def digests(module: Any, settings: Any) -> dict[str, str]:
-    """Return the SHA-256 of each local file that a module reads, by its path.
+    """Return a hash of each local file that a module reads, by its path.
 
-    Its module says which, by `local_files(settings)`; of a published set they are those of `path`.
+    Its module says which, by `local_files(settings)`; of a published set they are those of `path`,
+    and what other settings name, as `wording` does.
     Empty where they are the hub's, whose commit the settings name, and where one is missing: who
     reads it says so.
     """
@@ -117,6 +119,10 @@ def digests(module: Any, settings: Any) -> dict[str, str]:
             found = {}
     except (DataError, OSError):
         return {}
+    for key, value in settings.model_dump().items():
+        content = contents_of(value) if key != "path" and isinstance(value, str) else []
+        if content:
+            found.setdefault(value, content_hash(content))
     return found
 
 

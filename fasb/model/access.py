@@ -121,7 +121,7 @@ def weights_at_hand(settings: ModelSettings) -> bool:
     index, names = folder / "model.safetensors.index.json", set()
     if index.is_file():
         with explained(settings):
-            names = set(json.loads(index.read_text())["weight_map"].values())
+            names = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
     found = all((folder / name).is_file() for name in names or ("model.safetensors",))
     found = found or (not names and any(folder.glob("pytorch_model*.bin")))  # older checkpoints
     if not found and (constants.HF_HUB_OFFLINE or Path(settings.path).is_dir()):

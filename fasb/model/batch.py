@@ -139,11 +139,12 @@ def _beginnings(
 
     They stand behind each row's masked slots, which may hold anything finite.
     """
-    n_slots = prefix.layers[0][0].shape[2]
+    first_keys = prefix.layers[0][0]
+    n_slots, device = first_keys.shape[2], first_keys.device
     # where each row's text begins in the prefix, and what would come into the row's first slot
     begin = [n_slots - len(prefix.texts[i]) for i in of]
     first = {at - n for at, n in zip(begin, masked, strict=True)}
-    rows, end = torch.tensor(of), max(first) + n_cached + width
+    rows, end = torch.tensor(of, device=device), max(first) + n_cached + width
     if len(first) == 1 and min(first) >= 0 and end <= n_slots:
         # rows that are run again from some token on: one copy, and many times as fast
         at = min(first)
@@ -152,9 +153,8 @@ def _beginnings(
             for keys, values in prefix.layers
         ]
     # masked slots repeat the text's first one: nobody sees them
-    behind = (torch.arange(n_cached) - torch.tensor(masked)[:, None]).clamp(min=0)
-    source = torch.tensor(begin)[:, None] + behind
-    # layers may be on several devices
+    seen = torch.arange(n_cached, device=device) - torch.tensor(masked, device=device)[:, None]
+    source = torch.tensor(begin, device=device)[:, None] + seen.clamp(min=0)
     return [
         BufferLayer(
             gathered(keys, rows, source, width), gathered(values, rows, source, width), n_cached

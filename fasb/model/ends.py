@@ -23,14 +23,12 @@ def _turn_ends(tokenizer: Any) -> set[int]:
     Base models that ship a template often name another token as their end, and would run on into
     the next turn.
     """
-    from jinja2 import TemplateError
-
     if not getattr(tokenizer, "chat_template", None):
         return set()
     turns = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": ANSWER}]
     try:
         text = str(tokenizer.apply_chat_template(turns, tokenize=False))
-    except (TemplateError, TypeError, ValueError, KeyError):
+    except Exception:  # a template is somebody's program
         return set()  # what is wrong with it is said where a chat is asked for
     _, found, behind = text.rpartition(ANSWER)
     ids = tokenizer(behind.lstrip(), add_special_tokens=False)["input_ids"] if found else []

@@ -194,11 +194,8 @@ def read_preset(name: str) -> dict[str, dict[str, Any]]:
     path, known = PRESETS / f"{name}.yaml", [file.stem for file in PRESETS.iterdir()]
     if name not in known:
         raise ConfigError(f"preset: {name!r} does not exist; {did_you_mean(name, known)}")
-    return _given(
-        validated(
-            StageSettings, yaml.safe_load(path.read_text()) or {}, f"fasb/presets/{name}.yaml"
-        )
-    )
+    given = yaml.safe_load(path.read_text("utf-8")) or {}
+    return _given(validated(StageSettings, given, f"fasb/presets/{name}.yaml"))
 
 
 def load(

@@ -47,7 +47,7 @@ def write_crate(root: Path) -> Path:
         crate.add_job(one)
     path = root / CRATE
     with writing(path) as part:
-        part.write_text(json.dumps(crate.finished(), indent=1, ensure_ascii=False) + "\n")
+        part.write_text(json.dumps(crate.finished(), indent=1, ensure_ascii=False) + "\n", "utf-8")
     return path
 
 

@@ -7,6 +7,7 @@ parameters. Knows no rule but by name.
 """
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -61,7 +62,7 @@ def rates(path: Path = MEASURED) -> dict[str, Rate]:
     """Return the measured rate of each kind of device that was measured with a known model."""
     if not path.is_file():
         return {}
-    payload = json.loads(path.read_text())["payload"]
+    payload = json.loads(path.read_text("utf-8"))["payload"]
     rows = payload["measured"]
     writing, reading = (rows.get(case, {}) for case in ("live_over_limit", "extract_over_forward"))
     written = writing.get("tokens_per_s")
@@ -81,9 +82,23 @@ def timed(rule: str, model: str, dataset: str, folder: Path = TIMING) -> float |
     place = folder.joinpath(*(part for part in (rule, model, dataset) if part))
     # names that are a whole target name a file, else a folder of files
     files = [*place.rglob("*.tsv"), *place.parent.glob(f"{place.name}.tsv")]
-    # Snakemake writes a head and a line of values, seconds first
-    seconds = [float(file.read_text().splitlines()[1].split("\t")[0]) for file in files]
+    seconds = [one["s"] for file in files if (one := measured(file)) is not None]
     return sum(seconds) / len(seconds) if seconds else None
+
+
+def measured(path: Path) -> dict[str, float] | None:
+    """Return a job's seconds `s` and MB of memory `max_rss`, NaN where unknown, from its timing.
+
+    None where the file holds none: a job was killed, or a disk was full. No result depends on it.
+    """
+    # Snakemake writes a head and a line of values, "-" for what it does not know
+    lines = path.read_text("utf-8", errors="replace").splitlines()[:2]
+    values = dict(zip(*(line.split("\t") for line in lines))) if len(lines) == 2 else {}
+    try:
+        memory = values["max_rss"]
+        return {"s": float(values["s"]), "max_rss": math.nan if memory == "-" else float(memory)}
+    except (KeyError, ValueError):
+        return None
 
 
 def seconds(

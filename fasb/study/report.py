@@ -21,6 +21,7 @@ from fasb.study.escaping import without_controls
 from fasb.study.figures import FIGURES, figure
 from fasb.study.panels import Cell, files_of, read_cells
 from fasb.study.printing import conditions, lines, message, parts_of, split, title_of
+from fasb.study.rates import measured
 from fasb.study.styles import MethodStyle, first_gated, labels_of
 
 FOLDER = Path(__file__).parent
@@ -78,7 +79,7 @@ def render(sources: Sources) -> str:
     csvs, pictures = sources.named(".csv", "tables"), sources.named(".png", "figures")
     judges = agreement_parts(_table(csvs["judges"])) if "judges" in csvs else []
     return environment.get_template("report.html").render(
-        css=(FOLDER / "report.css").read_text(),
+        css=(FOLDER / "report.css").read_text("utf-8"),
         sources=sources,
         styles=sources.methods,
         worlds=bool(sources.health),
@@ -204,13 +205,12 @@ def timing(folder: Path | None) -> list[dict[str, Any]]:
         return []
     frames = []
     for path in sorted(folder.rglob("*.tsv")):
-        frame = pd.read_csv(path, sep="\t", na_values="-")
-        if {"s", "max_rss"} <= set(frame.columns):
-            rule = path.relative_to(folder).parts[0].removesuffix(".tsv")
-            frames.append(frame[["s", "max_rss"]].assign(rule=rule))
+        one = measured(path)
+        if one is not None:
+            frames.append(one | {"rule": path.relative_to(folder).parts[0].removesuffix(".tsv")})
     if not frames:
         return []
-    found = pd.concat(frames).groupby("rule", sort=False)
+    found = pd.DataFrame(frames).groupby("rule", sort=False)
     table = found.agg(
         jobs=("s", "size"), total=("s", "sum"), longest=("s", "max"), memory=("max_rss", "max")
     )

@@ -272,7 +272,8 @@ class Runner:
             [bundle.key() for bundle in bundles],
             None if fingerprint is None else asdict(fingerprint),
             self.settings.model_dump(mode="json"),
-            content_of(self.settings.path),  # a folder may be trained anew under its name
+            # a folder may be trained anew under its name
+            [content_of(path) for path in (self.settings.path, self.settings.tokenizer) if path],
             metadata.version("fasb"),
         ]
         kept = self.store.load(key)

@@ -112,7 +112,8 @@ def _check_content(path: Path) -> None:
 def inputs_of(root: Path, made_by: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield each recorded input, and what is wrong with it; empty where it is as it was."""
     for name, digest in made_by.get("inputs", {}).items():
-        path = root / Path(name).relative_to(RESULTS) if Path(name).parts[0] == "results" else name
+        below = Path(name).parts[:1] == ("results",)
+        path = root / Path(name).relative_to(RESULTS) if below else name
         try:
             now = str(stamp_of(Path(path))["digest"])[:16]  # as long as `Paths.made_by` keeps it
         except ArtifactError:

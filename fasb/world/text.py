@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, model_validator
 
+from fasb.errors import ConfigError
 from fasb.settings import Section
 
 NO_COMMENT = "I have no comment ."
@@ -269,6 +270,12 @@ def _values(
     pool = rng.permutation(np.array(relation.values[:n_values]))
     # `resize` repeats the pool: every value is true about as often
     true = rng.permutation(np.resize(pool, n))
+    most = int(np.unique(true, return_counts=True)[1].max())
+    if 2 * most > n:  # its myths would have to be as many other values
+        raise ConfigError(
+            f"world: of {n} facts of one relation {most} have one value, and no myth; give more "
+            "entities or values, or fewer relations"
+        )
     myth = rng.permutation(true)
     while (clashes := np.flatnonzero(true == myth)).size:
         # a swap keeps how often each value is a myth

@@ -34,7 +34,7 @@ def _write(paths: Paths, texts: dict[str, str]) -> None:
 
     for name, text in texts.items():
         with writing(paths[name]) as part:
-            part.write_text(text)
+            part.write_text(text, "utf-8")
 
 
 def _write_receipt(paths: Paths) -> None:
