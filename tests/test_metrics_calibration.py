@@ -60,6 +60,7 @@ def frame(n=60, length=12):
             "dataset": "d",
             "seed": 0,
             "question": [f"q{i}" for i in range(n)],
+            "group": [f"q{i}" for i in range(n)],
             "method": "fasb-probe",
             "p": [row[: length + 1 - i % 3].tolist() for i, row in enumerate(p)],
             "true": ~wrong,

@@ -62,12 +62,14 @@ def test_harmed_counts_good_answers_that_steering_spoilt(answers):
     assert (row["true"], row["info"], row["harmed"], row["helped"]) == (1.0, 0.0, 1.0, 0.0)
 
 
-def test_a_judge_of_truth_alone_leaves_info_unknown(answers):
+def test_a_judge_of_truth_alone_leaves_info_unknown_and_stands_for_the_product(answers):
     generations, judged, scores = answers
     frame = question_metrics(QUESTIONS, generations, judged.drop(columns="info"), scores)
     assert frame["info"].isna().all()
     assert frame["true"].notna().all()
-    assert summary(frame, METHODS)["iti"]["true_info"] is None
+    found = summary(frame, METHODS)["iti"]
+    assert found["true_info"] == found["true"]
+    assert found["info"] is None
 
 
 def test_a_dataset_without_generation_has_choices_only(answers):
