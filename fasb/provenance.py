@@ -198,7 +198,7 @@ def checked_stamp(stamp: Any) -> dict[str, Any]:
     provenance = stamp.get("provenance")
     if not isinstance(provenance, dict):
         raise ValueError("its stamp holds no provenance")
-    for key in ("versions", "hardware", "inputs", "settings"):
+    for key in ("versions", "hardware", "inputs"):
         if not isinstance(provenance.get(key, {}), dict):
             raise ValueError(f"{key} in its provenance is no mapping")
     if not isinstance(provenance.get("commit"), str | None):

@@ -95,7 +95,7 @@ def measured(path: Path) -> dict[str, float] | None:
     lines = path.read_text("utf-8", errors="replace").splitlines()[:2]
     values = dict(zip(*(line.split("\t") for line in lines))) if len(lines) == 2 else {}
     try:
-        memory = values["max_rss"]
+        memory = values.get("max_rss", "-")
         return {"s": float(values["s"]), "max_rss": math.nan if memory == "-" else float(memory)}
     except (KeyError, ValueError):
         return None

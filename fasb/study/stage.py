@@ -167,8 +167,11 @@ def differences(before: Any, now: Any, key: str = "") -> list[str]:
     return found
 
 
-def without_code(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return a job's settings without the library's version and the hashes of extension files."""
+def without_code(settings: Any) -> Any:
+    """Return a job's settings without the library's version and the hashes of extension files.
+
+    What a stranger's file has in their place, no mapping, stays as it is, and differs from any.
+    """
 
     def of(value: Any) -> Any:
         if isinstance(value, list):
@@ -179,7 +182,10 @@ def without_code(settings: dict[str, Any]) -> dict[str, Any]:
         left_out = {"code"} if {"use", "load"} & value.keys() else set()
         return {key: of(one) for key, one in value.items() if key not in left_out}
 
-    return {key: of(one) for key, one in of(settings).items() if key != "version"}
+    found = of(settings)
+    if not isinstance(found, dict):
+        return found
+    return {key: one for key, one in found.items() if key != "version"}
 
 
 def part_of(whole: Stage) -> Stage:
