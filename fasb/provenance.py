@@ -61,8 +61,8 @@ def content_hash(value: Any) -> str:
 def content_of(model: str) -> list[tuple[str, str]]:
     """Return name and hash of a file, or of each file of a local model that says what it answers.
 
-    Of a file beyond `WHOLE` bytes its size, its beginning and blocks spread over it are hashed, so
-    that hundreds of gigabytes are known in seconds. A load compares a hash of all rows besides.
+    Of a file beyond `WHOLE` bytes its size, its beginning and blocks spread over it are hashed: so
+    many bytes are read of it, however large it is. A load compares a hash of all rows besides.
 
     Empty for a hub id: there the revision says which weights they are.
     """

@@ -4,7 +4,13 @@ import pytest
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import roc_auc_score
 
-from fasb.metrics.calibration import auc, conformal_threshold, question_weights, reliability
+from fasb.metrics.calibration import (
+    auc,
+    conformal_threshold,
+    fewest_for,
+    question_weights,
+    reliability,
+)
 from fasb.study.figures.calibration import answer_rows
 
 RNG = np.random.default_rng(0)
@@ -107,3 +113,7 @@ def test_too_few_answers_give_no_threshold():
     assert conformal_threshold(np.ones(18), 0.05) == np.inf
     assert conformal_threshold(np.arange(19.0), 0.05) == 18
     assert conformal_threshold(np.empty(0), 0.5) == np.inf
+    for touch in np.arange(1, 100) / 100:
+        n = fewest_for(float(touch))
+        finite = [np.isfinite(conformal_threshold(np.zeros(k), float(touch))) for k in (n - 1, n)]
+        assert finite == [False, True], touch

@@ -379,7 +379,7 @@ def test_a_comparison_without_judge_is_crossed_by_accuracy_beside_one_with(made,
 def test_a_fold_that_chose_not_to_steer_counts_at_its_best_setting_that_steers():
     """Else the line would be of the folds in which steering helps."""
     cells = [{"fold": fold, "k": k, "alpha": a} for fold in (0, 1) for k in (2, 4) for a in (1, 2)]
-    keys = {"model": "m", "dataset": "d", "seed": 0, "method": "fasb", "mc1": 0.0}
+    keys = {"model": "m", "dataset": "d", "seed": 0, "method": "fasb", "mc1": 0.0, "steered": 0.5}
     grid = pd.DataFrame([{**keys, **cell, "setting": i % 4} for i, cell in enumerate(cells)])
     never = pd.DataFrame([{**keys, "fold": fold, "setting": 4} for fold in (0, 1)])
     grid = pd.concat([grid, never], ignore_index=True).assign(chosen=False)

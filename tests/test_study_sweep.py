@@ -14,10 +14,10 @@ from fasb.settings import DecodingSettings
 from fasb.steering.bundle import Bundle
 from fasb.study import comparing
 from fasb.study.figures.numbers import along
-from fasb.study.panels import HYPERPARAMETERS
+from fasb.study.panels import HYPERPARAMETERS, best_setting
 from fasb.study.run import Runner, traced
 from fasb.study.sweep import CELL, hyperparameter_table, hyperparameters, sweep_methods
-from fasb.study.tune import best_setting, bundle_path, tune
+from fasb.study.tune import bundle_path, tune
 
 QUESTIONS = some_questions(20)
 ALWAYS = {"use": "head_vectors"}

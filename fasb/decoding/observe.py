@@ -143,11 +143,12 @@ def score_batch(
     n_states = [text.n_states for text in texts]
     n_scored = max(1, *n_states) - 1
     # logits at a token are of the next one: the last token is run only where its state is read
-    run = texts if trackers.trackers else [_without_last(text) for text in texts]
+    tracked = bool(trackers.trackers)
+    run = texts if tracked else [_without_last(text) for text in texts]
     batch = _batch_of(model, run, prefix)
     with trackers.recording(model.layout) as recorders, editing(model.layout, edit) as dial:
         dial.strength = right_aligned([text.strength for text in run], batch.width, model.device)
-        logits = forward(model, batch, keep=max(1, n_scored + (run is texts)))[:, :n_scored]
+        logits = forward(model, batch, keep=max(1, n_scored + tracked))[:, :n_scored]
         p = trackers.deviation(recorders, n_scored + 1, model.device)
     logprob = _log_probabilities(logits, _last_ids(model, texts, n_scored)).cpu().numpy()
     for seen in p:

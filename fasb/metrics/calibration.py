@@ -81,11 +81,16 @@ def question_weights(
     return np.concatenate([np.ones((1, n)), times])[:, question]
 
 
+def fewest_for(touch: float) -> int:
+    """Return how many answers a promise of `touch` takes: of fewer, the threshold is infinite."""
+    return math.ceil(round(1 / touch - 1, 9))
+
+
 def conformal_threshold(highest: Float[np.ndarray, " answer"], touch: float) -> float:
     """Return the least threshold that a new answer of the same kind exceeds at most `touch` often.
 
     Split conformal (docs/method.md X7): of n answers, the ceil((n + 1) (1 - touch))-th lowest.
-    Infinite where so few answers promise nothing: fewer than 1 / touch - 1.
+    Infinite where so few answers promise nothing (`fewest_for`).
     """
     n = len(highest)
     rank = math.ceil(round((n + 1) * (1 - touch), 9))  # 20 * .95 is 19, not a little more

@@ -146,7 +146,7 @@ def _beginnings(
     first = {at - n for at, n in zip(begin, masked, strict=True)}
     rows, end = torch.tensor(of, device=device), max(first) + n_cached + width
     if len(first) == 1 and min(first) >= 0 and end <= n_slots:
-        # rows that are run again from some token on: one copy, and many times as fast
+        # rows that are run again from some token on: one copy of a slice, room and all
         at = min(first)
         return [
             BufferLayer(part_of(keys, rows, at, end), part_of(values, rows, at, end), n_cached)

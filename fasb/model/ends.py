@@ -5,8 +5,7 @@ In: a model and its tokenizer. Out: token ids. Knows no prompt and no answer.
 
 from typing import Any
 
-ANSWER = "\uf8f0answer\uf8f1"
-"""Private characters, so that what is found in a conversation is this and no word of a template."""
+from fasb.data.prompts import ANSWER
 
 
 def ends_of(model: Any, config: Any, tokenizer: Any) -> frozenset[int]:

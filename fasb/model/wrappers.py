@@ -5,6 +5,7 @@ whose `forward` says what it accepts, and the part of it that decodes text. What
 compute exactly what the wrapper computes is refused. Knows no weights file.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
@@ -30,17 +31,7 @@ def unwrap(model: Any, name: str) -> Any:
         ModelError: it is no causal LM of the transformers library, or one whose wrapper changes
             what it computes.
     """
-    from transformers import PreTrainedModel
-
-    # wrappers may stand within one another
-    while not isinstance(model, PreTrainedModel):
-        inner = _peft_base(model, name) or _inner_module(model)
-        if inner is None:
-            raise ModelError(
-                f"{name}: a {type(model).__name__} is not a causal LM of the transformers library; "
-                "give a hub id, a folder, or a model from AutoModelForCausalLM with its tokenizer"
-            )
-        model = inner
+    *_, model = nested(model, name)
     _check_kind(model, name)
     for path, module in model.named_modules():
         if getattr(module, "_compiled_call_impl", None) is not None:  # set by Module.compile()
@@ -49,6 +40,26 @@ def unwrap(model: Any, name: str) -> Any:
                 "fire; load it again without .compile(), or wrap it by torch.compile(model)"
             )
     return model
+
+
+def nested(model: Any, name: str) -> Iterator[Any]:
+    """Yield `model`, what it wraps, and so on, down to the model of the transformers library.
+
+    Raises:
+        ModelError: there is none within, or a wrapper changes what it computes.
+    """
+    from transformers import PreTrainedModel
+
+    yield model
+    while not isinstance(model, PreTrainedModel):
+        inner = _peft_base(model, name) or _inner_module(model)
+        if inner is None:
+            raise ModelError(
+                f"{name}: a {type(model).__name__} is not a causal LM of the transformers library; "
+                "give a hub id, a folder, or a model from AutoModelForCausalLM with its tokenizer"
+            )
+        model = inner
+        yield model
 
 
 def _peft_base(model: Any, name: str) -> Any:

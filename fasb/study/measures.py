@@ -5,6 +5,7 @@ none has a list of its own. Imports nothing, so that planning a study stays quic
 """
 
 import math
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Literal
 
@@ -109,6 +110,11 @@ MEASURES = {
 }
 HEADLINE = (TRUE_INFO, MC1)
 """What a comparison is about: the first of these that has a value."""
+
+
+def headline(known: Container[str]) -> Measure | None:
+    """Return what a comparison is about, of the measures that have a value in it."""
+    return next((one for one in HEADLINE if one.name in known), None)
 
 
 @dataclass(frozen=True, slots=True)

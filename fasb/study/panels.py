@@ -16,6 +16,7 @@ import pandas as pd
 from fasb.artifacts import stamp_of
 from fasb.errors import ArtifactError
 from fasb.metrics.statistics import Panel
+from fasb.search import Tried, best_of
 from fasb.study.frames import read_table
 from fasb.study.measures import MC1, MEASURES, TRUE_INFO, Measure, columns_of
 from fasb.study.worlds import pooled
@@ -151,6 +152,19 @@ def tuned_by(grid: pd.DataFrame) -> Measure:
     """Return the measure that a grid's settings are chosen by: True*Info, without answers MC1."""
     # the column is there without answers too, and empty then
     return TRUE_INFO if grid[TRUE_INFO.name].notna().any() else MC1
+
+
+def best_setting(grid: pd.DataFrame, by: str) -> int:
+    """Return the number of the best setting (`search.best_of`).
+
+    For multiple choice, it is the reference answers steered that count.
+    """
+    steered = "steered_mc" if by.startswith("mc") else "steered"
+    # not to steer has no alpha, and the smallest strength there is
+    rows = grid.sort_values("setting").fillna({"alpha": 0.0})
+    values = rows[[by, steered, "alpha"]].to_numpy(np.float64).tolist()
+    tried = [Tried(*row) for row in values]
+    return int(rows["setting"].iloc[best_of(tried)])
 
 
 def comparisons(

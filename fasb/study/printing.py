@@ -13,13 +13,13 @@ import pandas as pd
 from fasb.metrics.statistics import ENOUGH_WORLDS
 from fasb.study.escaping import DAGGER, DASH, DELTA, MINUS, escape_latex, escape_markdown
 from fasb.study.measures import (
-    HEADLINE,
     INFO,
     KL_GATED,
     TABLES,
     TRUE,
     TRUE_INFO,
     Measure,
+    headline,
     shown_in,
 )
 from fasb.study.panels import titled
@@ -177,22 +177,21 @@ def message(rows: pd.DataFrame) -> str:
         return _held(rows)
     if rows["table"].iloc[0] == "side_effects":
         return _divergences(rows)
-    for measure in HEADLINE:
-        known = rows[(rows["metric"] == measure.name) & rows["value"].notna()]
-        if known.empty:
-            continue
-        # over several comparisons a single best value says nothing
-        if len(known[["model", "dataset"]].drop_duplicates()) > 1:
-            return _ahead(known[known["dataset"] != AVERAGE], measure.title)
-        # a single row has one type for all, object; `number` asks for floats
-        best = known.loc[known["value"].idxmax()].to_frame().T.infer_objects()
-        text = f"{best['label'].iloc[0]} has the highest {measure.title}, "
-        text += str(number(best, Column(measure, "")))
-        gain = number(best, Column(measure, "", difference=True))
-        if gain.text == DASH:
-            return f"{text}; no other method exceeds it."
-        return f"{text}; {gain} against {best['baseline_label'].iloc[0]}."
-    return "no measure has a value."
+    measure = headline(known_measures(rows))
+    if measure is None:
+        return "no measure has a value."
+    known = rows[(rows["metric"] == measure.name) & rows["value"].notna()]
+    # over several comparisons a single best value says nothing
+    if len(known[["model", "dataset"]].drop_duplicates()) > 1:
+        return _ahead(known[known["dataset"] != AVERAGE], measure.title)
+    # a single row has one type for all, object; `number` asks for floats
+    best = known.loc[known["value"].idxmax()].to_frame().T.infer_objects()
+    text = f"{best['label'].iloc[0]} has the highest {measure.title}, "
+    text += str(number(best, Column(measure, "")))
+    gain = number(best, Column(measure, "", difference=True))
+    if gain.text == DASH:
+        return f"{text}; no other method exceeds it."
+    return f"{text}; {gain} against {best['baseline_label'].iloc[0]}."
 
 
 def _held(rows: pd.DataFrame) -> str:
@@ -202,18 +201,17 @@ def _held(rows: pd.DataFrame) -> str:
     """
     tested = rows[rows["p_holm"].notna()]
     told = f"{int((tested['p_holm'] < LEVEL).sum())} of {len(tested)} differences are marked"
-    for measure in HEADLINE:
-        column = Column(measure, "", difference=True)
-        known = tested[tested["metric"] == measure.name]
-        if len(known):
-            marked = known[known["p_holm"] < LEVEL]
-            named = known if len(known) <= NAMED else marked
-            # the rows of one measure make lines of one number
-            made = lines(named, [column]) if len(named) else []
-            found = [f"{line.title} {line.numbers[0]}" for line in made]
-            which = "" if len(known) <= NAMED else f", {len(marked)} of {len(known)}"
-            return f"{told}; {measure.title}{which}: {', '.join(found) or 'none'}."
-    return f"{told}."
+    measure = headline(set(tested["metric"]))
+    if measure is None:
+        return f"{told}."
+    known = tested[tested["metric"] == measure.name]
+    marked = known[known["p_holm"] < LEVEL]
+    named = known if len(known) <= NAMED else marked
+    # the rows of one measure make lines of one number
+    made = lines(named, [Column(measure, "", difference=True)]) if len(named) else []
+    found = [f"{line.title} {line.numbers[0]}" for line in made]
+    which = "" if len(known) <= NAMED else f", {len(marked)} of {len(known)}"
+    return f"{told}; {measure.title}{which}: {', '.join(found) or 'none'}."
 
 
 def _ahead(known: pd.DataFrame, title: str) -> str:

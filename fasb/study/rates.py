@@ -6,6 +6,7 @@ seconds, and what they rest on. A rate is carried to a model of another size in 
 parameters. Knows no rule but by name.
 """
 
+import csv
 import json
 import math
 from dataclasses import dataclass
@@ -91,13 +92,13 @@ def measured(path: Path) -> dict[str, float] | None:
 
     None where the file holds none: a job was killed, or a disk was full. No result depends on it.
     """
-    # Snakemake writes a head and a line of values, "-" for what it does not know
-    lines = path.read_text("utf-8", errors="replace").splitlines()[:2]
-    values = dict(zip(*(line.split("\t") for line in lines))) if len(lines) == 2 else {}
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        # Snakemake writes a head and a line of values, "-" for what it does not know
+        values = next(csv.DictReader(file, delimiter="\t"), {})
+    memory = values.get("max_rss", "-")
     try:
-        memory = values.get("max_rss", "-")
         return {"s": float(values["s"]), "max_rss": math.nan if memory == "-" else float(memory)}
-    except (KeyError, ValueError):
+    except (KeyError, TypeError, ValueError):  # a line that was cut leaves None
         return None
 
 

@@ -40,7 +40,7 @@ from fasb.errors import ArtifactError
 from fasb.metrics.answers import choice_rows
 from fasb.model.chat import encode_prompts
 from fasb.model.load import LoadedModel, load_model
-from fasb.provenance import content_hash, content_of
+from fasb.provenance import content_hash, contents_of
 from fasb.settings import DecodingSettings, ModelSettings, PromptSettings
 from fasb.steering.bundle import Bundle
 from fasb.steering.fingerprint import Fingerprint
@@ -273,7 +273,7 @@ class Runner:
             None if fingerprint is None else asdict(fingerprint),
             self.settings.model_dump(mode="json"),
             # a folder may be trained anew under its name
-            [content_of(path) for path in (self.settings.path, self.settings.tokenizer) if path],
+            contents_of((self.settings.path, self.settings.tokenizer)),
             metadata.version("fasb"),
         ]
         kept = self.store.load(key)

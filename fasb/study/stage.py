@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from fasb.extensions import code_hash, find, settings_of
-from fasb.provenance import content_of, contents_of
+from fasb.provenance import contents_of
 from fasb.study import cells
 from fasb.study.config import Study
 
@@ -261,7 +261,7 @@ def model_content(study: Study, model: str) -> dict[str, Any]:
     What the study trains is an input of the jobs that load it.
     """
     entry = study.models[model]
-    files = [content_of(path) for path in (entry.path, entry.tokenizer) if path]
+    files = contents_of((entry.path, entry.tokenizer))
     return {**model_settings(study, model), "files": files}
 
 

@@ -24,9 +24,9 @@ from fasb.data.protocol import Question
 from fasb.errors import ConfigError, DataError
 from fasb.fitting.fold import FittedFold
 from fasb.metrics.answers import verdict
-from fasb.search import Method, Point, Tried, at_edge, best_of
+from fasb.search import Method, Point, at_edge
 from fasb.steering.bundle import Bundle
-from fasb.study.panels import HYPERPARAMETERS, tuned_by
+from fasb.study.panels import HYPERPARAMETERS, best_setting, tuned_by
 from fasb.study.sweep import CELL, hyperparameter_table, hyperparameters, joined
 from fasb.wholefiles import writing_folder
 
@@ -243,19 +243,6 @@ def _check_grid(swept: pd.DataFrame, table: pd.DataFrame, where: str) -> None:
                 f"{where}: ran with {key} {ran[at]}, but its grid has {given[at]}; run the stage "
                 "'sweep' again"
             )
-
-
-def best_setting(grid: pd.DataFrame, by: str) -> int:
-    """Return the number of the best setting (`search.best_of`).
-
-    For multiple choice, it is the reference answers steered that count.
-    """
-    steered = "steered_mc" if by.startswith("mc") else "steered"
-    # not to steer has no alpha, and the smallest strength there is
-    rows = grid.sort_values("setting").fillna({"alpha": 0.0})
-    values = rows[[by, steered, "alpha"]].to_numpy(np.float64).tolist()
-    tried = [Tried(*row) for row in values]
-    return int(rows["setting"].iloc[best_of(tried)])
 
 
 def measured(sweep: pd.DataFrame, sweep_mc: pd.DataFrame, judged: pd.DataFrame) -> pd.DataFrame:

@@ -22,7 +22,7 @@ from fasb.model import hooks
 from fasb.model.layout import Layout, layout_of
 from fasb.model.load import LoadedModel
 from fasb.model.weights import weights_hash
-from fasb.model.wrappers import text_part, unwrap
+from fasb.model.wrappers import nested, text_part, unwrap
 from fasb.settings import Positions
 from fasb.steering.bundle import Bundle
 from fasb.steering.edit import Edit
@@ -49,8 +49,7 @@ def editing(
         ConfigError: no strength, or one that is not a number.
         ModelError: compiled, not a causal LM of a known layout, or without the units of the edit.
     """
-    inner = model.model if isinstance(model, LoadedModel) else unwrap(model, type(model).__name__)
-    _refuse_compiled(model)
+    inner = model.model if isinstance(model, LoadedModel) else _uncompiled(model)
     part = text_part(inner, type(inner).__name__)
     layout = layout_of(part)
     if isinstance(bundle, str | Path):
@@ -83,19 +82,19 @@ def editing(
             handle.remove()
 
 
-def _refuse_compiled(model: Any) -> None:
-    """Refuse what torch.compile wraps: hooks that are set after it has run never fire.
+def _uncompiled(model: Any) -> Any:
+    """Return the causal LM inside `model`, in which hooks fire: not where it was compiled.
 
     Raises:
-        ModelError: naming what to give instead.
+        ModelError: it is no such model, or compiled, which would be edited without effect.
     """
-    while model is not None and not isinstance(model, LoadedModel):
-        if type(model).__name__ == "OptimizedModule":
-            raise ModelError(
-                "editing: a model compiled by torch.compile, in which hooks do not fire; give, and "
-                "call in the block, the model itself (model._orig_mod)"
-            )
-        model = getattr(model, "module", None)
+    name = type(model).__name__
+    if any(type(one).__name__ == "OptimizedModule" for one in nested(model, name)):
+        raise ModelError(
+            "editing: a model compiled by torch.compile, in which hooks do not fire; give, and "
+            "call in the block, the model itself (model._orig_mod)"
+        )
+    return unwrap(model, name)
 
 
 def _strengths(

@@ -7,7 +7,6 @@ was held out shows harm, the bundle does not steer (docs/decisions.md).
 """
 
 import contextlib
-import math
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Container, Sequence
@@ -31,7 +30,7 @@ from fasb.fitting.probes import ClassifierKind
 from fasb.fitting.reads import AnswerRead, Read
 from fasb.fitting.training import Training
 from fasb.metrics.answers import degenerate
-from fasb.metrics.calibration import conformal_threshold, reliability
+from fasb.metrics.calibration import fewest_for, reliability
 from fasb.model.chat import render_of, settled
 from fasb.model.load import LoadedModel
 from fasb.provenance import content_hash, content_of
@@ -302,13 +301,12 @@ def checked_settings(settings: FitSettings | dict[str, Any] | None) -> FitSettin
                     "or set read to answer_end"
                 )
     judge_of(settings.judge)
-    n = len(controls_of(settings.controls).calibration)
-    if math.isinf(conformal_threshold(np.zeros(n), settings.touch)):
+    n, need = len(controls_of(settings.controls).calibration), fewest_for(settings.touch)
+    if n < need:
         # of the file's prompts half are held out
-        need = 2 * math.ceil(round(1 / settings.touch - 1, 9))
         raise ConfigError(
             f"settings.controls: {n} prompts to tune on cannot bound a share of "
-            f"{settings.touch:.3g}; give {need} or more in all, or raise settings.touch"
+            f"{settings.touch:.3g}; give {2 * need} or more in all, or raise settings.touch"
         )
     return settings
 

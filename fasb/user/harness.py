@@ -177,10 +177,10 @@ class SteeredLM(TemplateLM):
             most = self.max_length - bundle.decoding.tokens
             if most < 1:
                 raise ConfigError(f"max_gen_toks: {bundle.decoding.tokens}, the whole context")
-            # what does not fit loses its beginning, as with the harness's own models
-            prompts = [self.tok_encode(requests[i].args[0])[-most:] for i in rows]
-            # as the harness's own models begin where nothing is given
-            prompts = [prompt or [self.eot_token_id] for prompt in prompts]
+            # as with the harness's own models, what does not fit loses its beginning, and where
+            # nothing is given a text begins with this token
+            encoded = [self.tok_encode(requests[i].args[0])[-most:] for i in rows]
+            prompts = [prompt or [self.eot_token_id] for prompt in encoded]
             answers = answer(self.loaded, prompts, bundle)
             for i, tokens in zip(rows, answers.after.rows(), strict=True):
                 text = self.loaded.decode(tokens)

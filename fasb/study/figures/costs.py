@@ -29,7 +29,7 @@ from fasb.study.figures.drawing import (
     side_label,
 )
 from fasb.study.figures.numbers import Row, bars, named_groups, sizes
-from fasb.study.measures import DECODED, HARMED, HEADLINE, KL_GATED, MEASURES
+from fasb.study.measures import DECODED, HARMED, KL_GATED, MEASURES, headline
 from fasb.study.panels import Cell, Comparison, comparisons, read_cells
 from fasb.study.styles import MethodStyle, names_of
 
@@ -73,10 +73,8 @@ def rows(
 def _of_comparison(comparison: Comparison, texts: Comparison | None, plain: str) -> Iterator[Row]:
     panel = comparison.panel
     value = estimate(panel)
-    known = [one for one in HEADLINE if one.name in panel.columns]
-    measure = next(
-        (one for one in known if pd.notna(value[:, panel.columns.index(one.name)]).any()), None
-    )
+    has_value = pd.notna(value).any(axis=0)
+    measure = headline({name for name, has in zip(panel.columns, has_value, strict=True) if has})
     if measure is None:
         return
     gain = differences(panel, resample(panel), plain)

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from fasb.study.escaping import DAGGER
 from fasb.study.figures.drawing import STYLE, WIDTH, empty, groups, panels, side_label
 from fasb.study.figures.numbers import bars, named_groups, sizes
-from fasb.study.measures import HEADLINE, MEASURES
+from fasb.study.measures import MEASURES, headline
 from fasb.study.panels import Cell, read_cells
 from fasb.study.printing import LEVEL
 from fasb.study.styles import MethodStyle
@@ -57,8 +57,8 @@ def rows(
 
 def _headline(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of one comparison's first measure."""
-    known = [one.name for one in HEADLINE if (rows["metric"] == one.name).any()]
-    return rows[rows["metric"].isin(known[:1])]
+    measure = headline(set(rows["metric"]))
+    return rows[:0] if measure is None else rows[rows["metric"] == measure.name]
 
 
 def caption(rows: pd.DataFrame) -> str:

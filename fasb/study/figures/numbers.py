@@ -12,7 +12,14 @@ from jaxtyping import Bool, Float, Int
 from fasb.metrics.answers import verdict
 from fasb.metrics.statistics import DEFINED, ENOUGH_WORLDS, Interval, t_interval
 from fasb.study.measures import TRUE
-from fasb.study.panels import HYPERPARAMETERS, Cell, read_cells, titled, tuned_by
+from fasb.study.panels import (
+    HYPERPARAMETERS,
+    Cell,
+    best_setting,
+    read_cells,
+    titled,
+    tuned_by,
+)
 from fasb.study.styles import MethodStyle, first_gated
 from fasb.study.worlds import pooled
 
@@ -86,13 +93,13 @@ def along(grid: pd.DataFrame, knob: str) -> pd.DataFrame:
     if knob not in grid or grid[knob].isna().all():
         return grid.iloc[:0]
     known = [key for key in HYPERPARAMETERS if key in grid]
-    steers = grid[grid[known].notna().any(axis=1)]
-    # the earlier setting first, as where ties are broken in tuning
-    ranked = steers.sort_values(
-        ["chosen", tuned_by(grid).name, "setting"], ascending=[False, False, True], kind="stable"
-    )
+    steers, by = grid[grid[known].notna().any(axis=1)], tuned_by(grid).name
+    found = []
+    for _, part in steers.groupby(keys, sort=False):
+        chosen = part[part["chosen"].astype(bool)]
+        found.append(part[part["setting"] == best_setting(part, by)] if chosen.empty else chosen)
     others = [other for other in known if other != knob]
-    best = ranked.drop_duplicates(keys)[[*keys, *others]]
+    best = pd.concat(found)[[*keys, *others]]
     # pandas merges NaN with NaN, so what means nothing to both settings is equal
     return grid[grid[knob].notna()].merge(best, on=[*keys, *others])
 
