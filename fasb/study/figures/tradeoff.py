@@ -1,7 +1,7 @@
 """Trade-off: True against Info along alpha on validation questions, and as tuned on test questions.
 
 part                                `validation`, `test`
-alpha                               of validation; the other settings as tuned
+alpha                               of validation; the other settings as in `numbers.along`
 true, true_low, true_high, info, …  percent; over worlds from three on, on test questions else
                                     over questions
 """
@@ -102,9 +102,9 @@ def caption(rows: pd.DataFrame) -> str:
         told.append(f"{title}: {', '.join(points)}")
     return (
         f"True / Info on test questions: {'; '.join(told)}. Small markers: along alpha on "
-        "validation questions, the other settings as tuned; large markers: tuned, on test "
-        f"questions. Grey lines: equal {TRUE_INFO.title}.{_others(test)} {sizes(test)} "
-        f"{bars(test)}"
+        "validation questions, the other settings as tuned, or as is best there among what steers; "
+        f"large markers: tuned, on test questions. Grey lines: equal {TRUE_INFO.title}."
+        f"{_others(test)} {sizes(test)} {bars(test)}"
     )
 
 
