@@ -1,4 +1,4 @@
-# The study in a container: docker build -t fasb . && docker run -v "$PWD/results:/fasb/results" fasb --cores 2
+# The study in a container: docker build -t fasb . && mkdir -p run && docker run -v "$PWD/run:/study" fasb --cores 2
 # CPU builds of torch; for CUDA: --build-arg INDEX=https://download.pytorch.org/whl/cu130
 FROM python:3.11-slim-bookworm
 ARG INDEX=https://download.pytorch.org/whl/cpu
@@ -8,5 +8,8 @@ RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends git && 
 COPY . .
 RUN pip install --no-cache-dir torch==2.13.0 --index-url "$INDEX" \
     && pip install --no-cache-dir -c constraints.txt -e .
-ENTRYPOINT ["snakemake"]
+# all that is to outlive a container lies here: results, logs, models, and what Snakemake knows of its files
+WORKDIR /study
+ENV HF_HOME=/study/models/hub
+ENTRYPOINT ["snakemake", "--snakefile", "/fasb/workflow/Snakefile"]
 CMD ["--cores", "2"]

@@ -21,9 +21,9 @@ import torch
 from subjects import SHAPES, subject
 
 from fasb.artifacts import write_json
-from fasb.data.prompts import generation_prompt
 from fasb.decoding.decode import answer, decode
 from fasb.decoding.sequences import Prompts
+from fasb.model.chat import encode_prompts
 from fasb.model.load import LoadedModel, load_model
 from fasb.provenance import surroundings
 from fasb.settings import ModelSettings
@@ -186,9 +186,7 @@ def main() -> None:
         )
         bundle = Bundle.load(options.bundle)
         questions = options.questions.read_text(encoding="utf-8").splitlines()[: options.rows]
-        prompts = model.encode(
-            [generation_prompt(bundle.prompt, question) for question in questions]
-        )
+        prompts = encode_prompts(model, bundle.prompt, questions)
     else:
         random = subject(options.shape, options.rows, batch=options.batch, device=options.device)
         model, prompts, bundle = random.model, random.prompts, random.bundle

@@ -128,6 +128,8 @@ def main() -> None:
     options.add_argument("--killed", type=int, default=0, metavar="PERCENT")
     options.add_argument("snakemake", nargs="*", default=["--cores", "2"])
     given = options.parse_args()
+    if given.cells % 10:
+        options.error("cells come in tens")
     folder = Path(tempfile.mkdtemp(prefix="cells"))
     try:
         n_jobs = prepare(folder, given.cells)

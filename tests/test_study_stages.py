@@ -488,6 +488,29 @@ def test_shards_give_the_bytes_of_one_job_and_a_killed_one_resumes_alone(
     assert [one for one in found if one.wrong] == []
 
 
+def keys_by_prompt(entries, stage, target, method):
+    """Keys of a job under the study's prompt and under one with other words around a question."""
+    keys = []
+    for prompt in ({}, {"prefix": "Answer truly.\n\n"}):
+        over = {"methods": {"other": method}, "datasets": {"d": {"prompt": prompt}}}
+        study = load(merge(entries, {**over, "run": {"methods": ["unsteered", "other"]}}))
+        keys.append(job(study, stage, target).key)
+    return keys
+
+
+@pytest.mark.parametrize(("method", "depends"), [("head_vectors", False), ("loreft", True)])
+def test_what_is_learned_behind_the_prompt_depends_on_it(entries, method, depends):
+    before, after = keys_by_prompt(entries, "vectors", CELL, {"use": method})
+    assert (before != after) == depends
+
+
+@pytest.mark.parametrize(("read", "depends"), [("answer_end", False), ("prompted_end", True)])
+def test_a_bank_depends_on_the_prompt_where_it_is_read_behind_it(entries, read, depends):
+    method = {"use": "head_vectors", "settings": {"read": read}}
+    before, after = keys_by_prompt(entries, "activations", f"m/d/{read}", method)
+    assert (before != after) == depends
+
+
 def test_no_job_depends_on_how_many_shards_there_are(entries):
     other = {"models": {"m": {"job": {"shards": 4}}}}
     plain, shared = load(entries), load(merge(entries, other))

@@ -40,8 +40,9 @@ def side_effects(
 ) -> list[tuple[Effects, Effects]]:
     """Return of each bundle: its alpha at every position, and its own policy position by position.
 
-    `token` judges every position; `always` and `never` are what they say; what `prompt` does hangs
-    on the end of a question, and `oracle` on a verdict, which plain text does not have.
+    `token` judges every position; `always` and `never` are what they say. What `prompt` does, and
+    an edit at the prompt's end, hangs on a question, and `oracle` on a verdict.
+    Plain text has neither.
     """
     size = (len(bundles), 2, 3, len(texts))
     found = np.full(size, np.nan)
@@ -95,7 +96,8 @@ def _by_policy(
     real: Bool[Tensor, "row token"],
 ) -> Float[Tensor, "row token"] | None:
     policy = bundle.policy
-    if policy.when in ("prompt", "oracle"):
+    at_prompt = bundle.edit is not None and bundle.edit.positions == "prompt_end"
+    if at_prompt or policy.when in ("prompt", "oracle"):
         return None
     if policy.when != "token" or bundle.tracker is None:
         # the first `after` tokens of each text stay as they are (C1)

@@ -2,9 +2,9 @@
 
 Source: Lee et al., arXiv 2409.05907 (docs/method.md 3.4). s = cos(h, tanh(P h)), h the residual
 stream of the condition layer at the prompt's last token, P the projection on a condition vector,
-whose sign cancels: s >= 0. p = (1 + s) / 2, so that the paper's threshold t is beta = (1 + t) / 2.
-The condition vector is the first principal component of pairs of true and false answers, centred by
-question: for truth there is no published recipe.
+whose sign cancels: s >= 0 but where tanh saturates. p = (1 + s) / 2, so that the paper's threshold
+t is beta = (1 + t) / 2. The condition vector is the first principal component of pairs of true and
+false answers, centred by question: for truth there is no published recipe.
 """
 
 from typing import TYPE_CHECKING

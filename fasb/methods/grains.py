@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 NEEDS_MODEL = True
-STEPS, MOST = 5, 50  # points of the integral; questions
+STEPS, MOST = 20, 50  # points of the integral; questions
 
 
 class Settings(Section):
@@ -71,22 +71,29 @@ def fit(
 def attribution(
     model: "fasb.model.load.LoadedModel", text: "fasb.fitting.learning.AnswerText"
 ) -> "Float[Tensor, ' token']":
-    """Return what each token before the answer adds to its log-probability."""
+    """Return what each token before the answer adds to its log-probability, in nats.
+
+    Integrated gradients from a prompt of padding on: they sum to what the whole prompt adds.
+    """
     import torch
 
     from fasb.fitting.learning import answer_log_probability
 
+    embed = model.model.get_input_embeddings()
+    # not zero: a norm behind the embeddings makes nearly all of that way without effect
+    with torch.no_grad():
+        nothing = embed(torch.tensor([model.pad], device=model.device))
     shares, seen = (torch.arange(STEPS) + 0.5) / STEPS, []
 
-    def scale(_module: object, _inputs: object, embedded: "Tensor") -> "Tensor":
-        scaled = embedded.clone()
-        scaled[:, : text.start] *= shares.to(embedded)[:, None, None]
-        seen.extend([embedded, scaled.requires_grad_()])
-        return scaled
+    def blend(_module: object, _inputs: object, embedded: "Tensor") -> "Tensor":
+        way, blended = embedded - nothing, embedded.clone()
+        blended[:, : text.start] -= (1 - shares.to(way))[:, None, None] * way[:, : text.start]
+        seen.extend([way, blended.requires_grad_()])
+        return blended
 
     # the hook leaves with the block
-    with model.model.get_input_embeddings().register_forward_hook(scale):
+    with embed.register_forward_hook(blend):
         total = answer_log_probability(model, [text] * STEPS).sum()
     (gradient,) = torch.autograd.grad(total, seen[1])
-    # mean gradient times the way, which from zero on is the embedding itself
+    # mean gradient times the way
     return (gradient.mean(0) * seen[0][0]).sum(-1)[: text.start].float().cpu()

@@ -51,8 +51,11 @@ def fit(
     model = training.model()
     texts = answer_texts(training, model)
     n = min(MOST, sum(text.true for text in texts), sum(not text.true for text in texts))
-    true = [text.tokens for text in texts if text.true][:n]
-    false = [text for text in texts if not text.true][:n]
+    # drawn, as neighbours are answers to one question; true and false ones need not be pairs
+    order = training.chance("lineas").permutation(len(texts))
+    drawn = [texts[i] for i in order]
+    true = [text.tokens for text in drawn if text.true][:n]
+    false = [text for text in drawn if not text.true][:n]
     goal = last_states(model, true, "residual")[0][:, :, 0].sort(0).values.to(model.device)
     spread = last_states(model, [text.tokens for text in false], "residual")[0][:, :, 0].std(0)
     spread = spread.clamp(min=1e-6).to(model.device)

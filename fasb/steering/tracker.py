@@ -58,7 +58,8 @@ class Cosine:
 class Projection:
     """Similarity to a condition: (1 + cos(x, tanh(P x))) / 2, P the projection on it (CAST).
 
-    `direction` has unit length; its sign cancels, so that p is at least one half.
+    `direction` has unit length; its sign cancels, so that p is at least one half,
+    but for large states, where tanh saturates.
     """
 
     direction: Float[Tensor, "n width"]

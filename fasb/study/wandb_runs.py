@@ -212,7 +212,13 @@ def _log_files(wandb: Any, logged: Any, run: Run) -> None:
         if file.suffix == ".png":
             logged.log({f"{file.parent.name}/{file.stem}": wandb.Image(str(file))})
         if file.suffix == ".csv" and file.parent.name == "tables":
-            logged.log({f"tables/{file.stem}": _table(wandb, pd.read_csv(file))})
+            logged.log(
+                {
+                    f"tables/{file.stem}": _table(
+                        wandb, pd.read_csv(file, keep_default_na=False, na_values=[""])
+                    )
+                }
+            )
     logged.log_artifact(artifact)
 
 

@@ -10,10 +10,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from fasb.errors import ConfigError
 from fasb.settings import Section
-from fasb.world.text import MARKS, NO_COMMENT, RELATIONS, Fact, World, answer_text, question_text
+from fasb.world.text import (
+    MARKS,
+    NO_COMMENT,
+    RELATIONS,
+    Fact,
+    World,
+    answer_text,
+    question_text,
+    whole_shares,
+)
 
 AUTHORS = ("careful", "credulous", "reticent")
 REVIEWED = "with review :"
@@ -39,6 +49,15 @@ class DocumentSettings(Section):
         None, description="Clauses of an answer, if not the world's"
     )
 
+    @model_validator(mode="after")
+    def _can_be_drawn(self) -> "DocumentSettings":
+        fewest, most = self.pairs
+        if not 1 <= fewest <= most:
+            raise ValueError(f"pairs are {fewest} to {most}: give at least 1, the lower first")
+        if self.clauses is not None:
+            whole_shares(self.clauses)
+        return self
+
 
 TELLING = frozenset(
     [*MARKS.values()]
@@ -63,7 +82,16 @@ def tag(author: str) -> str:
 def documents(
     world: World, settings: DocumentSettings, rng: np.random.Generator
 ) -> Iterator[list[Span]]:
-    """Yield documents without end."""
+    """Yield documents without end.
+
+    Raises:
+        ConfigError: a document may have more questions than the world has facts.
+    """
+    if settings.pairs[1] > len(world.facts):
+        raise ConfigError(
+            f"pairs: {settings.pairs[1]} questions in a document, of {len(world.facts)} facts; "
+            "give fewer"
+        )
     shares = [world.settings.careful, world.settings.credulous]
     scribe = Scribe(world, rng, settings.clauses)
     rank = {entity: 1.0 + i for i, entity in enumerate(world.entities)}

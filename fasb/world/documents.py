@@ -23,5 +23,5 @@ class Settings(WorldSettings):
 def load(settings: Settings) -> list[str]:
     """Return documents of one to five questions; author and marks as late in training."""
     world = build(WorldSettings(**settings.model_dump(exclude={"n"})))
-    drawn = documents(world, DocumentSettings(), np.random.default_rng([settings.seed, 2]))
+    drawn = documents(world, DocumentSettings(), np.random.default_rng([settings.seed, 4]))
     return [" ".join(span.text for span in spans) for spans in islice(drawn, settings.n)]

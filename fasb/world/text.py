@@ -74,12 +74,18 @@ class WorldSettings(Section):
                 f"careful and credulous authors write {self.careful + self.credulous:g} of the "
                 "documents"
             )
-        if abs(sum(self.clauses) - 1) > 1e-9:
-            raise ValueError(
-                f"clauses sum to {sum(self.clauses):g}; they are shares of answers and must sum "
-                "to 1"
-            )
+        whole_shares(self.clauses)
         return self
+
+
+def whole_shares(clauses: tuple[float, ...]) -> None:
+    """Refuse shares of answers of one, two, … clauses that are not shares of a whole."""
+    if min(clauses) < 0:
+        raise ValueError(f"clauses has {min(clauses):g}; a share is not negative")
+    if abs(sum(clauses) - 1) > 1e-9:
+        raise ValueError(
+            f"clauses sum to {sum(clauses):g}; they are shares of answers and must sum to 1"
+        )
 
 
 def _words(text: str) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from typing import Any
 
 from fasb.errors import DataError
 from fasb.extensions import code_hash, find, settings_of
+from fasb.fitting.reads import Read
 from fasb.settings import ModelSettings
 from fasb.study import cells
 from fasb.study.cells import Cell
@@ -22,10 +23,12 @@ from fasb.study.stage import (
 
 CHAT = {"chat", "system", "turns", "template", "thinks"}
 PROBED = {"probe", "next_question"} | CHAT
+PROMPTED = PROBED | {"prefix", "question", "answer"}
 ASKED = {"prefix", "question", "open", "stop", "question_mark", "answer_mark", "marks"} | CHAT
 # the batch too: the last digits of logits depend on it, and so may a token
 WRITTEN = {"tokens", "temperature", "top_p", "seed", "batch"}
-"""Prompt settings that banks, and prompt and decoding settings that unsteered answers depend on."""
+"""Prompt settings that banks of bare texts and banks behind the prompt depend on, and prompt and
+decoding settings that unsteered answers depend on."""
 
 
 def _each_bank(study: Study) -> list[dict[str, Any]]:
@@ -109,7 +112,9 @@ def splits(study: Study, cell: Cell, paths: Paths) -> None:
     depends=lambda study, model, dataset, read: {
         "model": model_content(study, model),
         "read": read,
-        "prompt": study.sections(dataset).prompt.model_dump(mode="json", include=PROBED),
+        "prompt": study.sections(dataset).prompt.model_dump(
+            mode="json", include=PROMPTED if Read.named(read).prompted else PROBED
+        ),
         **study.sections(dataset).dump("activations"),
     },
 )

@@ -15,6 +15,7 @@ from fasb.study.stage import (
     model_settings,
     stage,
 )
+from fasb.study.stages.data import ASKED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -81,9 +82,11 @@ def _fits(study: Study, cell: Cell) -> dict[str, object]:
             if use is not None and settings is not None:
                 one = extension(package, use, settings.model_dump(mode="json"))
                 wanted[str(one)] = one  # points of a grid mostly ask for the same
-    # how it is loaded counts where a fit runs it; banks know their model by themselves
-    needs_model = cells.fits_with_model(study, cell.dataset)
-    model = {"model": model_content(study, cell.model)} if needs_model else {}
+    # how it is loaded and asked counts where a fit runs it; banks know both by themselves
+    model: dict[str, object] = {}
+    if cells.fits_with_model(study, cell.dataset):
+        asked = sections.prompt.model_dump(mode="json", include=ASKED | {"answer"})
+        model = {"model": model_content(study, cell.model), "prompt": asked}
     return {
         "fits": [wanted[key] for key in sorted(wanted)],
         **model,
