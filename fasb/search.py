@@ -9,13 +9,13 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
 from fasb.errors import ConfigError
 from fasb.fitting.recipe import POLICY_KEYS, Recipe, known_keys
-from fasb.settings import Section, StageSettings
+from fasb.settings import PRINTED, Section, StageSettings
 
 if TYPE_CHECKING:
     import fasb.fitting.fold
@@ -99,15 +99,18 @@ def steers(point: Mapping[str, Any]) -> bool:
     return point.get("when") != NOT_STEERING["when"]
 
 
+Printed = Annotated[str, Field(pattern=PRINTED)]
+
+
 class Method(Section):
     """A steering method and the settings it is tuned over."""
 
-    label: str = Field("", description="Name in print; unset: the entry's own")
+    label: Printed = Field("", description="Name in print; unset: the entry's own")
     role: Literal["main", "ablation", "control"] = Field(
         "main",
         description="Where it is shown: `ablation` only beside the method it is a variant of",
     )
-    crossed: tuple[str, str] | None = Field(
+    crossed: tuple[Printed, Printed] | None = Field(
         None, description="Row and column, as printed, in the table and figure `crossing`"
     )
     colour: str = Field(GREY, pattern="^#[0-9A-Fa-f]{6}$", description="Of its lines in figures")

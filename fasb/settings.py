@@ -120,6 +120,8 @@ class ModelSettings(Section):
         return path and filled
 
 
+PRINTED = r"^[^\x00-\x1f\x7f-\x9f]*$"
+"""Text without line ends and terminal escapes."""
 PLAIN = ("prefix", "question", "open", "answer", "probe", "next_question")
 """Prompt settings that a chat does not use: the model's own template stands in their place."""
 CHAT = ("system", "turns", "template", "thinks")

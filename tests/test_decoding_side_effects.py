@@ -81,6 +81,14 @@ def test_policies_steer_as_much_as_they_say(model):
     np.testing.assert_allclose(always[0].kl, always[1].kl)
 
 
+def test_an_edit_at_the_prompts_end_has_no_place_on_plain_text(model):
+    bundle = some_bundle(model, when="always")
+    bundle = replace(bundle, edit=replace(bundle.edit, positions="prompt_end"))
+    everywhere, by_policy = side_effects(model, TEXTS, [bundle])[0]
+    assert np.isfinite(everywhere.kl).all()
+    assert np.isnan(by_policy.kl).all()
+
+
 def test_a_text_of_one_token_has_no_next_one(model):
     found = side_effects(model, [[5], [5, 6]], [some_bundle(model)])[0][0]
     assert np.isnan([found.ce[0], found.kl[0]]).all()

@@ -15,11 +15,12 @@ from tiny import tiny_model, tiny_questions
 from fasb.artifacts import write_tensors
 from fasb.data.prompts import generation_prompt
 from fasb.errors import ArtifactError, ConfigError
+from fasb.fitting import learning
 from fasb.fitting.bank import Bank
 from fasb.fitting.learning import answer_log_probability, answer_pairs, answer_texts
 from fasb.fitting.reads import HEAD_READS, TAIL, Read
 from fasb.hdf5files import seal
-from fasb.methods import grains, ta2
+from fasb.methods import lineas, ta2
 from fasb.model.hooks import recording
 from fasb.search import Method
 from fasb.settings import PromptSettings
@@ -306,6 +307,25 @@ def test_lineas_brings_the_false_answers_states_to_where_the_true_ones_are(fits,
     assert after < 0.5 * before
 
 
+def test_lineas_draws_its_answers(fits, model, monkeypatch):
+    """The first ones would be answers to few questions."""
+    monkeypatch.setattr(lineas, "MOST", 3)
+    asked, read = [], learning.last_states
+
+    def spied(model, prompts, site):
+        asked.append(prompts)
+        return read(model, prompts, site)
+
+    monkeypatch.setattr(learning, "last_states", spied)
+    bundle_of(fits, model, "lineas")
+    texts = answer_texts(training_of(fits, model), model)
+    for kind, prompts in zip((True, False), asked, strict=True):
+        known = [text.tokens for text in texts if text.true is kind]
+        assert len(prompts) == 3 < len(known)
+        assert set(prompts) < set(known)
+        assert set(prompts) != set(known[:3])
+
+
 def test_lineas_with_a_high_threshold_leaves_everything(fits, model):
     operation = change_of(fits, model, "lineas", sparsity=1.0).operation
     assert torch.equal(operation.weight, torch.ones_like(operation.weight))
@@ -377,11 +397,10 @@ def test_thinkedit_lets_its_heads_write_nothing_along_the_direction(fits, model,
             assert behind.abs().max() < 1e-4 * before.abs().max()
 
 
-def test_grains_attributions_add_up_to_what_the_prompt_adds(fits, model, monkeypatch):
+def test_grains_attributions_add_up_to_what_the_prompt_adds(fits, model):
     """Completeness of integrated gradients: their sum is f(prompt) - f(padding)."""
-    monkeypatch.setattr(grains, "STEPS", 400)
     text = answer_texts(training_of(fits, model), model)[0]
-    found = grains.attribution(model, text)
+    found = learning.attribution(model, text, steps=400)
     assert found.shape == (text.start,)
 
     def logprob(prompt):

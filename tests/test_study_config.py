@@ -169,6 +169,8 @@ def test_every_preset_is_valid_and_says_only_what_it_changes(path):
         ("wandb.project", "a/b", r"wandb.project: .*, got 'a/b'"),
         ("wandb.project", "", r"wandb.project: .*, got ''"),
         ("run.name", "a\x1b[2J", r"run.name: .*, got 'a.x1b.2J'"),
+        ("methods.iti.label", "a\x1b[2J", r"methods.iti.label: .*, got 'a.x1b.2J'"),
+        ("methods.iti.crossed", ["a\x1b[2J", "b"], r"methods.iti.label: .*methods.iti.crossed.0: "),
         (
             "run.cells",
             [

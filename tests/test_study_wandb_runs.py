@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -31,7 +32,7 @@ def logged(made, tmp_path_factory):
     for path in (picture, table):
         path.parent.mkdir()
     Figure(figsize=(1, 1)).savefig(picture)
-    table.write_text("a,b\n1,2\n")
+    table.write_text("method,b\nNone,2\nNA,\n")
     one = Study("größe 1", "default", Cell.of(made.cells[:1]), styled("iti", "fasb-probe"))
     for _ in range(2):
         n = write_runs(one, [*made.files(*FILES), picture, table], root / "wandb")
@@ -93,6 +94,8 @@ def test_offline_runs_hold_config_summary_tables_figures_and_artifacts(made, log
     path, _, summary = found[None]
     assert summary["figures/one"]["_type"] == "image-file"
     assert summary["tables/main"]["ncols"] == 2
+    shown = json.loads(next(logged.rglob("main_*.table.json")).read_text())
+    assert shown["data"] == [["None", 2], ["NA", None]]  # labels that read like a missing value
     contents = artifacts(path)["gr--e-1-results"]["manifest"]["contents"]
     assert {one["path"] for one in contents} == {"figures/one.png", "tables/main.csv"}
 

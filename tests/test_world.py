@@ -3,7 +3,7 @@
 from collections import Counter
 from contextlib import suppress
 from functools import cache
-from itertools import permutations, product
+from itertools import islice, permutations, product
 
 import numpy as np
 import pytest
@@ -14,6 +14,8 @@ from fasb.errors import ConfigError, DataError
 from fasb.extensions import find, settings_of, validated
 from fasb.settings import PromptSettings
 from fasb.world.authors import REVIEWED, DocumentSettings, Scribe, documents, tag
+from fasb.world.documents import Settings as PlainTexts
+from fasb.world.documents import load as load_texts
 from fasb.world.judge import judge, read
 from fasb.world.questions import PROMPT, load
 from fasb.world.text import MARKS, NO_COMMENT, WorldSettings, answer_text, build
@@ -352,6 +354,35 @@ def test_the_world_is_found_by_its_dotted_path():
 def test_the_prompt_is_one_of_plain_settings():
     assert validated(PromptSettings, PROMPT, "prompt") == PromptSettings(**PROMPT)
     assert yaml.safe_load(yaml.safe_dump({**PROMPT, "stop": list(PROMPT["stop"])}))["open"] == " A:"
+
+
+@pytest.mark.parametrize(
+    ("values", "remedy"),
+    [
+        ({"pairs": (5, 3)}, "pairs are 5 to 3"),
+        ({"pairs": (0, 0)}, "at least 1"),
+        ({"clauses": (0.5, 0, 0, 0)}, "must sum to 1"),
+        ({"clauses": (1.5, -0.5, 0, 0)}, "not negative"),
+    ],
+)
+def test_documents_that_cannot_be_drawn_are_refused(values, remedy):
+    with pytest.raises(ConfigError, match=remedy):
+        validated(DocumentSettings, values, "documents")
+
+
+def test_a_document_has_no_more_questions_than_there_are_facts():
+    world = build(WORLD)
+    settings = DocumentSettings(pairs=(1, len(world.facts) + 1))
+    with pytest.raises(ConfigError, match="give fewer"):
+        next(documents(world, settings, np.random.default_rng(0)))
+
+
+def test_texts_for_side_effects_are_not_the_first_that_a_model_is_trained_on():
+    settings = PlainTexts(n=50)
+    rng = np.random.default_rng([settings.seed, 2])  # as in training
+    trained = islice(documents(build(WorldSettings()), DocumentSettings(), rng), 50)
+    known = {" ".join(span.text for span in spans) for spans in trained}
+    assert len(known & set(load_texts(settings))) < 5
 
 
 @pytest.mark.parametrize(

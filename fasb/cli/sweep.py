@@ -7,7 +7,6 @@ import click
 
 from fasb.cli.options import command_table
 from fasb.errors import ArtifactError
-from fasb.study.escaping import without_controls
 
 FILES = ("tuned.json", "metrics.json", "grid.parquet")
 """What a finished cell has."""
@@ -68,8 +67,7 @@ def _parts(study: Any, done: Sequence[Any], best: int) -> Iterator[Any]:
     from fasb.study.styles import labels_of, styles_of
 
     styles = styles_of(study.chosen_methods)
-    labels = {name: without_controls(label) for name, label in labels_of(styles).items()}
-    files = [cell.folder / name for cell in done for name in FILES]
+    labels, files = labels_of(styles), [cell.folder / name for cell in done for name in FILES]
     chosen = chosen_rows(done, files, styles)
     for (model, dataset), grid in comparing.grids(done, files):
         rows = chosen[(chosen["model"] == model) & (chosen["dataset"] == dataset)]
@@ -78,7 +76,7 @@ def _parts(study: Any, done: Sequence[Any], best: int) -> Iterator[Any]:
         for row in rows.to_dict("records"):
             # rows of `tuning` are percent already, those of `best_settings` shares
             numbers = [_percent(row[key] / 100) for key in ("validation", "test", "drop")]
-            table.add_row(without_controls(row["label"]), *numbers)
+            table.add_row(row["label"], *numbers)
         yield table
         settings = command_table("Best settings, on validation", "method", "setting", "%")
         parts = command_table("What it hangs on", "method", "key", "best", "variance")

@@ -2,7 +2,7 @@
 
 Source: Nguyen et al., arXiv 2507.18043 (docs/method.md 3.17). Per training question, integrated
 gradients of log p(best true answer) - log p(first false answer) over the prompt's embeddings, from
-zero on, find the k tokens that speak most for and most against truth. A question's difference is
+padding on, find the k tokens that speak most for and most against truth. A question's difference is
 the state at the prompt's end without the tokens against it, minus that without those for it (pad
 takes their place). Per layer, the first principal component of the differences is added, the
 state's length kept: x <- (x + alpha v) |x| / |x + alpha v|.
@@ -16,17 +16,12 @@ from fasb.fitting.reads import Read
 from fasb.settings import Section
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
-    from torch import Tensor
-
-    import fasb.fitting.learning
     import fasb.fitting.training
-    import fasb.model.load
     import fasb.steering.edit
 
 
 NEEDS_MODEL = True
-STEPS, MOST = 20, 50  # points of the integral; questions
+MOST = 50  # questions
 
 
 class Settings(Section):
@@ -47,7 +42,7 @@ def fit(
     import torch
 
     from fasb.fitting.directions import principal_direction, whole_layers
-    from fasb.fitting.learning import answer_pairs, last_states
+    from fasb.fitting.learning import answer_pairs, attribution, last_states
     from fasb.steering.edit import Edit
     from fasb.steering.operations import Turn
 
@@ -66,34 +61,3 @@ def fit(
     layers = range(model.layout.n_layers)
     vectors = [torch.from_numpy(principal_direction(differences[:, layer])) for layer in layers]
     return Edit.of("residual", whole_layers(layers), Turn(torch.stack(vectors).float()))
-
-
-def attribution(
-    model: "fasb.model.load.LoadedModel", text: "fasb.fitting.learning.AnswerText"
-) -> "Float[Tensor, ' token']":
-    """Return what each token before the answer adds to its log-probability, in nats.
-
-    Integrated gradients from a prompt of padding on: they sum to what the whole prompt adds.
-    """
-    import torch
-
-    from fasb.fitting.learning import answer_log_probability
-
-    embed = model.model.get_input_embeddings()
-    # not zero: a norm behind the embeddings makes nearly all of that way without effect
-    with torch.no_grad():
-        nothing = embed(torch.tensor([model.pad], device=model.device))
-    shares, seen = (torch.arange(STEPS) + 0.5) / STEPS, []
-
-    def blend(_module: object, _inputs: object, embedded: "Tensor") -> "Tensor":
-        way, blended = embedded - nothing, embedded.clone()
-        blended[:, : text.start] -= (1 - shares.to(way))[:, None, None] * way[:, : text.start]
-        seen.extend([way, blended.requires_grad_()])
-        return blended
-
-    # the hook leaves with the block
-    with embed.register_forward_hook(blend):
-        total = answer_log_probability(model, [text] * STEPS).sum()
-    (gradient,) = torch.autograd.grad(total, seen[1])
-    # mean gradient times the way
-    return (gradient.mean(0) * seen[0][0]).sum(-1)[: text.start].float().cpu()

@@ -8,14 +8,12 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from fasb.settings import JudgeSettings, ModelSettings, Section, Seed, StageSettings
+from fasb.settings import PRINTED, JudgeSettings, ModelSettings, Section, Seed, StageSettings
 
 SLURM_NAME = r"^[\w.,-]+$"
 """Names of partitions, accounts and qualities of service: nothing that a shell would read."""
 
 
-PRINTED = r"^[^\x00-\x1f\x7f-\x9f]*$"
-"""Text without line ends and terminal escapes."""
 PROJECT = r"^[^/\\#?%:\x00-\x1f\x7f-\x9f]*$"
 """What the server of Weights & Biases takes for the name of a project."""
 

@@ -212,13 +212,9 @@ def _log_files(wandb: Any, logged: Any, run: Run) -> None:
         if file.suffix == ".png":
             logged.log({f"{file.parent.name}/{file.stem}": wandb.Image(str(file))})
         if file.suffix == ".csv" and file.parent.name == "tables":
-            logged.log(
-                {
-                    f"tables/{file.stem}": _table(
-                        wandb, pd.read_csv(file, keep_default_na=False, na_values=[""])
-                    )
-                }
-            )
+            # a method may be called None or NA
+            table = pd.read_csv(file, keep_default_na=False, na_values=[""])
+            logged.log({f"tables/{file.stem}": _table(wandb, table)})
     logged.log_artifact(artifact)
 
 

@@ -175,10 +175,10 @@ def _chosen(
     rows = [choice_rows(questions, found.logprob, found.fired) for found in scores]
     both = np.stack(rows)[:, :, :3]  # the fourth column is the share that fired
     columns = {name: both[:, :, i] for i, name in enumerate(("mc1", "mc2", "mc3"))}
-    as_generated = mc2_as_generated(model, questions, [bundle], [strength])[0]
-    # unsteered the two are one, to the last digit: rounding of another batch is no effect
-    as_generated = np.where(strength > 0, as_generated, columns["mc2"][0])
-    return columns | {"mc2_as_generated": np.stack([columns["mc2"][0], as_generated])}
+    # both in one call, where what is not steered is scored once: rounding of another batch would
+    # be a difference
+    as_generated = mc2_as_generated(model, questions, [plain, bundle], [0 * strength, strength])
+    return columns | {"mc2_as_generated": as_generated}
 
 
 def _generated(
