@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fasb.data.protocol import Question as Question
     from fasb.errors import FasbError as FasbError
+    from fasb.fitting.training import Training as Training
+    from fasb.model.load import LoadedModel as LoadedModel
     from fasb.steering.bundle import Bundle as Bundle
     from fasb.steering.edit import Edit as Edit
     from fasb.steering.policy import Policy as Policy
@@ -32,6 +34,8 @@ _HOME = {
     "evaluate": "fasb.user.evaluation",
     "editing": "fasb.user.editing",
     "push": "fasb.user.publishing",
+    "LoadedModel": "fasb.model.load",
+    "Training": "fasb.fitting.training",
     "Bundle": "fasb.steering.bundle",
     "Policy": "fasb.steering.policy",
     "Edit": "fasb.steering.edit",

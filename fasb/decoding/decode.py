@@ -71,12 +71,10 @@ def begin(
         BundleError: the policy needs a tracker or an edit that the bundle does not have.
     """
     bundle.require()
-    if bundle.policy.when == "oracle":
-        raise _no_verdicts()
     if not bundle.policy.live:
         raise BundleError(
-            "bundle: best_of, guide and abstain show no answer while it is written; use `decode`, "
-            "or leave them out"
+            "bundle: best_of, guide, abstain and 'oracle' show no answer while it is written; use "
+            "`decode`, or leave them out"
         )
     policy, decoding = bundle.policy, bundle.decoding
     alpha = policy.alpha if policy.steers_from_start else 0.0
@@ -121,7 +119,10 @@ def sweep(
     for bundle in bundles:
         bundle.require()
         if bundle.policy.when == "oracle" and trace.wrong is None:
-            raise _no_verdicts()
+            raise BundleError(
+                "bundle: when 'oracle' needs a judge's verdicts on unsteered answers, which only a "
+                "study has; set another `when`"
+            )
     seen = observe_all(model, prompts, trace, bundles) if seen is None else seen
     keys = [tracker_key(bundle) for bundle in bundles]
     before = [replace(trace, p=None if key is None else seen[key]) for key in keys]
@@ -185,10 +186,3 @@ def check(model: LoadedModel, bundle: Bundle, siblings: bool = False) -> None:
         raise BundleError(
             "bundle: strength 10 changes no logit; its vectors are zero or its units are not used"
         )
-
-
-def _no_verdicts() -> BundleError:
-    return BundleError(
-        "bundle: when 'oracle' needs a judge's verdicts on unsteered answers, which only a study "
-        "has; set another `when`"
-    )

@@ -4,17 +4,12 @@ It is moved and stretched so that on training answers its logit of p has the mea
 deviation of the probe gate's: it fires about as often at the same beta, on other answers.
 """
 
-from typing import TYPE_CHECKING
-
 from pydantic import Field
 
+import fasb
 from fasb.fitting.reads import Read
 from fasb.gates.probe import Ranking
 from fasb.settings import Section
-
-if TYPE_CHECKING:
-    import fasb.fitting.training
-    import fasb.steering.tracker
 
 
 class Settings(Section):
@@ -29,9 +24,7 @@ def reads(settings: Settings) -> tuple[Read, ...]:
     return (Read(),)
 
 
-def fit(
-    training: "fasb.fitting.training.Training", settings: Settings
-) -> "fasb.steering.tracker.Tracker":
+def fit(training: "fasb.Training", settings: Settings) -> "fasb.Tracker":
     """Return the tracker of one head."""
     import numpy as np
     import torch

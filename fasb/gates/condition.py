@@ -7,17 +7,11 @@ t is beta = (1 + t) / 2. The condition vector is the first principal component o
 false answers, centred by question: for truth there is no published recipe.
 """
 
-from typing import TYPE_CHECKING
-
 from pydantic import Field
 
+import fasb
 from fasb.fitting.reads import Read
 from fasb.settings import Section
-
-if TYPE_CHECKING:
-    import fasb.fitting.training
-    import fasb.steering.tracker
-
 
 READ = Read("residual", "answer_end")
 
@@ -33,9 +27,7 @@ def reads(settings: Settings) -> tuple[Read, ...]:
     return (READ,)
 
 
-def fit(
-    training: "fasb.fitting.training.Training", settings: Settings
-) -> "fasb.steering.tracker.Tracker":
+def fit(training: "fasb.Training", settings: Settings) -> "fasb.Tracker":
     """Return the tracker of the condition layer."""
     import numpy as np
     import torch

@@ -5,16 +5,11 @@ last token, the weights behind its hidden units with the probes' L2 penalty (P1)
 network is most accurate on validation questions (P3). p is the mean of 1 - p(true), as in T1.
 """
 
-from typing import TYPE_CHECKING
-
 from pydantic import Field
 
+import fasb
 from fasb.fitting.reads import AnswerRead, Read
 from fasb.settings import Section
-
-if TYPE_CHECKING:
-    import fasb.fitting.training
-    import fasb.steering.tracker
 
 
 class Settings(Section):
@@ -30,9 +25,7 @@ def reads(settings: Settings) -> tuple[Read, ...]:
     return (Read("head", settings.read),)
 
 
-def fit(
-    training: "fasb.fitting.training.Training", settings: Settings
-) -> "fasb.steering.tracker.Tracker":
+def fit(training: "fasb.Training", settings: Settings) -> "fasb.Tracker":
     """Return the tracker of the k anchors.
 
     Raises:

@@ -4,17 +4,13 @@ p is the mean over the anchors of 1 - p(true). Logistic probes are the paper's; 
 its training-free variant.
 """
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field
 
+import fasb
 from fasb.fitting.reads import AnswerRead, Read
 from fasb.settings import Section
-
-if TYPE_CHECKING:
-    import fasb.fitting.training
-    import fasb.steering.tracker
-
 
 Ranking = Literal["logistic", "cosine", "prototype"]
 """A kind of classifier; `prototype`: the one that `trackers.prototype` says, as presets do (P7)."""
@@ -33,16 +29,12 @@ def reads(settings: Settings) -> tuple[Read, ...]:
     return (Read("head", settings.read),)
 
 
-def fit(
-    training: "fasb.fitting.training.Training", settings: Settings
-) -> "fasb.steering.tracker.Tracker":
+def fit(training: "fasb.Training", settings: Settings) -> "fasb.Tracker":
     """Return the tracker of the k anchors, ranked by the accuracy of the same classifiers (P3)."""
     kind, read = kind_of(settings.classifier, training), Read("head", settings.read)
     return training.classifiers(kind, read).tracker(training.anchors(kind, settings.k, read))
 
 
-def kind_of(
-    ranking: Ranking, training: "fasb.fitting.training.Training"
-) -> "Literal['logistic', 'cosine']":
+def kind_of(ranking: Ranking, training: "fasb.Training") -> "Literal['logistic', 'cosine']":
     """Return the kind of classifier that is meant."""
     return training.sections.trackers.prototype if ranking == "prototype" else ranking

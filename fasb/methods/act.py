@@ -7,17 +7,11 @@ unit(weight), p anew at every token and head. Clusters follow each other, so tha
 is read as the ones before have left it. p = 1 adds nothing.
 """
 
-from typing import TYPE_CHECKING
-
 from pydantic import Field
 
+import fasb
 from fasb.fitting.reads import HEAD_READS, Read
 from fasb.settings import Section
-
-if TYPE_CHECKING:
-    import fasb.fitting.training
-    import fasb.steering.edit
-
 
 LEAST = 5
 """Validation questions that a cluster's accuracy needs; with fewer it counts as 0."""
@@ -35,9 +29,7 @@ def reads(settings: Settings) -> tuple[Read, ...]:
     return HEAD_READS
 
 
-def fit(
-    training: "fasb.fitting.training.Training", settings: Settings
-) -> "fasb.steering.edit.Edit":
+def fit(training: "fasb.Training", settings: Settings) -> "fasb.Edit":
     """Return the edit of k heads for each cluster.
 
     Raises:

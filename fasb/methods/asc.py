@@ -7,18 +7,11 @@ the unsteered distribution behind a training prompt and J v the change of its lo
 + alpha gamma v, so that alpha 1 spends the budget.
 """
 
-from typing import TYPE_CHECKING
-
 from pydantic import Field
 
+import fasb
 from fasb.fitting.reads import Read
 from fasb.settings import Section
-
-if TYPE_CHECKING:
-    import fasb.fitting.training
-    import fasb.model.load
-    import fasb.steering.edit
-
 
 NEEDS_MODEL = True
 READ = Read("residual", "answer_end")
@@ -38,9 +31,7 @@ def reads(settings: Settings) -> tuple[Read, ...]:
     return (READ,)
 
 
-def fit(
-    training: "fasb.fitting.training.Training", settings: Settings
-) -> "fasb.steering.edit.Edit":
+def fit(training: "fasb.Training", settings: Settings) -> "fasb.Edit":
     """Return the edit of one layer."""
     import numpy as np
     import torch
@@ -67,9 +58,9 @@ def fit(
 
 
 def mean_variance(
-    model: "fasb.model.load.LoadedModel",
+    model: "fasb.LoadedModel",
     prompts: list[list[int]],
-    edit: "fasb.steering.edit.Edit",
+    edit: "fasb.Edit",
     step: float,
 ) -> float:
     """Return the mean over prompts of Var_p(J v), v the edit's vector."""

@@ -5,17 +5,11 @@ h(false), h the residual stream behind the layer at the answer's last token; m *
 token from the last one of the prompt on. Question and answers stand in for the pairs of letters.
 """
 
-from typing import TYPE_CHECKING
-
 from pydantic import Field
 
+import fasb
 from fasb.fitting.reads import Read
 from fasb.settings import Section
-
-if TYPE_CHECKING:
-    import fasb.fitting.training
-    import fasb.steering.edit
-
 
 READ = Read("residual", "answer_end")
 
@@ -31,9 +25,7 @@ def reads(settings: Settings) -> tuple[Read, ...]:
     return (READ,)
 
 
-def fit(
-    training: "fasb.fitting.training.Training", settings: Settings
-) -> "fasb.steering.edit.Edit":
+def fit(training: "fasb.Training", settings: Settings) -> "fasb.Edit":
     """Return the edit of one layer."""
     import numpy as np
     import torch

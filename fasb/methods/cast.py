@@ -6,17 +6,11 @@ answers project higher, is added to the residual stream. When to add it is its g
 (`fasb/gates/condition.py`): judged once, at the end of the prompt.
 """
 
-from typing import TYPE_CHECKING
-
 from pydantic import Field
 
+import fasb
 from fasb.fitting.reads import Read
 from fasb.settings import Section
-
-if TYPE_CHECKING:
-    import fasb.fitting.training
-    import fasb.steering.edit
-
 
 READ = Read("residual", "answer_end")
 
@@ -33,9 +27,7 @@ def reads(settings: Settings) -> tuple[Read, ...]:
     return (READ,)
 
 
-def fit(
-    training: "fasb.fitting.training.Training", settings: Settings
-) -> "fasb.steering.edit.Edit":
+def fit(training: "fasb.Training", settings: Settings) -> "fasb.Edit":
     """Return the edit of the behaviour layers."""
     import numpy as np
     import torch

@@ -6,17 +6,11 @@ of what follows; x <- x + alpha v from the answer on. It knows no answers: more 
 sure. The paper's entropy is that of an agent's actions; here of the next token.
 """
 
-from typing import TYPE_CHECKING
-
 from pydantic import Field
 
+import fasb
 from fasb.fitting.reads import Read
 from fasb.settings import Section
-
-if TYPE_CHECKING:
-    import fasb.fitting.training
-    import fasb.steering.edit
-
 
 NEEDS_MODEL = True
 
@@ -32,9 +26,7 @@ def reads(settings: Settings) -> tuple[Read, ...]:
     return ()
 
 
-def fit(
-    training: "fasb.fitting.training.Training", settings: Settings
-) -> "fasb.steering.edit.Edit":
+def fit(training: "fasb.Training", settings: Settings) -> "fasb.Edit":
     """Return the edit of one layer."""
     from fasb.fitting.directions import layer_at, whole_layers
     from fasb.fitting.learning import last_states, training_prompts

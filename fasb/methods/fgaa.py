@@ -8,18 +8,13 @@ effects, which needs a second model of them; here by the autoencoder itself.
 """
 
 import os
-from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+import fasb
 from fasb.errors import ArtifactError
 from fasb.fitting.reads import Read
 from fasb.settings import Section
-
-if TYPE_CHECKING:
-    import fasb.fitting.training
-    import fasb.steering.edit
-
 
 READ = Read("residual", "answer_end")
 TENSORS = ("W_enc", "b_enc", "W_dec", "b_dec")
@@ -42,9 +37,7 @@ def reads(settings: Settings) -> tuple[Read, ...]:
     return (READ,)
 
 
-def fit(
-    training: "fasb.fitting.training.Training", settings: Settings
-) -> "fasb.steering.edit.Edit":
+def fit(training: "fasb.Training", settings: Settings) -> "fasb.Edit":
     """Return the edit of one layer.
 
     Raises:

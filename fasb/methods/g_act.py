@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+import fasb
 from fasb.fitting.reads import Read
 from fasb.settings import Section
 
 if TYPE_CHECKING:
     import numpy as np
     from jaxtyping import Float, Int
-
-    import fasb.fitting.training
-    import fasb.steering.edit
 
 
 READ = Read("residual", "answer_end")
@@ -37,9 +35,7 @@ def reads(settings: Settings) -> tuple[Read, ...]:
     return (READ,)
 
 
-def fit(
-    training: "fasb.fitting.training.Training", settings: Settings
-) -> "fasb.steering.edit.Edit":
+def fit(training: "fasb.Training", settings: Settings) -> "fasb.Edit":
     """Return the edit of the layers.
 
     Raises:

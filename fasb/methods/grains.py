@@ -8,17 +8,11 @@ takes their place). Per layer, the first principal component of the differences 
 state's length kept: x <- (x + alpha v) |x| / |x + alpha v|.
 """
 
-from typing import TYPE_CHECKING
-
 from pydantic import Field
 
+import fasb
 from fasb.fitting.reads import Read
 from fasb.settings import Section
-
-if TYPE_CHECKING:
-    import fasb.fitting.training
-    import fasb.steering.edit
-
 
 NEEDS_MODEL = True
 MOST = 50  # questions
@@ -35,9 +29,7 @@ def reads(settings: Settings) -> tuple[Read, ...]:
     return ()
 
 
-def fit(
-    training: "fasb.fitting.training.Training", settings: Settings
-) -> "fasb.steering.edit.Edit":
+def fit(training: "fasb.Training", settings: Settings) -> "fasb.Edit":
     """Return the edit of all layers."""
     import torch
 

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+import fasb
 from fasb.fitting.reads import HEAD_READS, AnswerRead, Read
 from fasb.gates.probe import Ranking, kind_of
 from fasb.settings import Section
 
 if TYPE_CHECKING:
     import fasb.fitting.directions
-    import fasb.fitting.training
-    import fasb.steering.edit
 
 
 Kind = Literal["probe", "prototype", "random"]
@@ -41,9 +40,7 @@ def reads(settings: Settings) -> tuple[Read, ...]:
     return HEAD_READS if settings.read == "answer_end" else (Read("head", settings.read),)
 
 
-def fit(
-    training: "fasb.fitting.training.Training", settings: Settings
-) -> "fasb.steering.edit.Edit":
+def fit(training: "fasb.Training", settings: Settings) -> "fasb.Edit":
     """Return the edit of the k anchors."""
     import torch
 
@@ -61,7 +58,7 @@ def fit(
     return Edit.add(torch.from_numpy(heads), vectors)
 
 
-def drawn_heads(training: "fasb.fitting.training.Training", k: int, read: Read) -> Any:
+def drawn_heads(training: "fasb.Training", k: int, read: Read) -> Any:
     """Return k heads [k, 2] drawn at random; more of them begin with the same (C3)."""
     import numpy as np
 
@@ -71,7 +68,7 @@ def drawn_heads(training: "fasb.fitting.training.Training", k: int, read: Read) 
 
 
 def directions(
-    training: "fasb.fitting.training.Training", vector: Kind, read: AnswerRead = "answer_end"
+    training: "fasb.Training", vector: Kind, read: AnswerRead = "answer_end"
 ) -> "fasb.fitting.directions.Directions":
     """Return the directions of all heads, with their scale."""
     from fasb.fitting.directions import Directions, directions_of, mean_difference, with_sigma

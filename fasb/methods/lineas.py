@@ -7,17 +7,11 @@ over layers of the squared 1-D Wasserstein distances of every entry, in units of
 Soft thresholds after each step leave most entries alone. At most 32 answers of each kind, unpaired.
 """
 
-from typing import TYPE_CHECKING
-
 from pydantic import Field
 
+import fasb
 from fasb.fitting.reads import Read
 from fasb.settings import Section
-
-if TYPE_CHECKING:
-    import fasb.fitting.training
-    import fasb.steering.edit
-
 
 NEEDS_MODEL = True
 MOST, STEPS, RATE = 32, 100, 0.02
@@ -35,9 +29,7 @@ def reads(settings: Settings) -> tuple[Read, ...]:
     return ()
 
 
-def fit(
-    training: "fasb.fitting.training.Training", settings: Settings
-) -> "fasb.steering.edit.Edit":
+def fit(training: "fasb.Training", settings: Settings) -> "fasb.Edit":
     """Return the edit of all layers."""
     import torch
 

@@ -6,18 +6,12 @@ log-probability of a token). At first W = R and b = 0, which changes nothing. Th
 first and last tokens of the prompt; here, as everywhere, from the prompt's last token on.
 """
 
-from typing import TYPE_CHECKING
-
 from pydantic import Field
 
+import fasb
 from fasb.errors import ConfigError
 from fasb.fitting.reads import Read
 from fasb.settings import Section
-
-if TYPE_CHECKING:
-    import fasb.fitting.training
-    import fasb.steering.edit
-
 
 NEEDS_MODEL = True
 STEPS, RATE = 80, 0.01
@@ -36,9 +30,7 @@ def reads(settings: Settings) -> tuple[Read, ...]:
     return ()
 
 
-def fit(
-    training: "fasb.fitting.training.Training", settings: Settings
-) -> "fasb.steering.edit.Edit":
+def fit(training: "fasb.Training", settings: Settings) -> "fasb.Edit":
     """Return the edit of one layer.
 
     Raises:

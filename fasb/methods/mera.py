@@ -7,17 +7,11 @@ behind each layer. The paper chooses a among ten on calibration data and abstain
 is sure: here a is a setting of the grid, and to abstain is the business of what tunes it.
 """
 
-from typing import TYPE_CHECKING
-
 from pydantic import Field
 
+import fasb
 from fasb.fitting.reads import Read
 from fasb.settings import Section
-
-if TYPE_CHECKING:
-    import fasb.fitting.training
-    import fasb.steering.edit
-
 
 READ = Read("residual", "answer_end")
 
@@ -35,9 +29,7 @@ def reads(settings: Settings) -> tuple[Read, ...]:
     return (READ,)
 
 
-def fit(
-    training: "fasb.fitting.training.Training", settings: Settings
-) -> "fasb.steering.edit.Edit":
+def fit(training: "fasb.Training", settings: Settings) -> "fasb.Edit":
     """Return the edit of the layers."""
     import numpy as np
     import torch

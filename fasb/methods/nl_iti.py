@@ -6,17 +6,11 @@ false, and the k heads whose network is most accurate on validation questions ar
 x <- x + alpha sigma unit(mean(true) - mean(false)), sigma along that direction, of the same means.
 """
 
-from typing import TYPE_CHECKING
-
 from pydantic import Field
 
+import fasb
 from fasb.fitting.reads import Read
 from fasb.settings import Section
-
-if TYPE_CHECKING:
-    import fasb.fitting.training
-    import fasb.steering.edit
-
 
 READ = Read("head", "answer_tail")
 
@@ -33,9 +27,7 @@ def reads(settings: Settings) -> tuple[Read, ...]:
     return (READ,)
 
 
-def fit(
-    training: "fasb.fitting.training.Training", settings: Settings
-) -> "fasb.steering.edit.Edit":
+def fit(training: "fasb.Training", settings: Settings) -> "fasb.Edit":
     """Return the edit of the k heads."""
     import torch
 

@@ -7,17 +7,11 @@ every layer's output, attention output and MLP output, at every token, the promp
 removed. What the first layer reads of the embeddings is not: the source's hooks begin before it.
 """
 
-from typing import TYPE_CHECKING
-
 from pydantic import Field
 
+import fasb
 from fasb.fitting.reads import Read
 from fasb.settings import Section, SiteName
-
-if TYPE_CHECKING:
-    import fasb.fitting.training
-    import fasb.steering.edit
-
 
 READ = Read("residual", "answer_end")
 SITES: tuple[SiteName, ...] = ("residual", "attention", "mlp")
@@ -34,9 +28,7 @@ def reads(settings: Settings) -> tuple[Read, ...]:
     return (READ,)
 
 
-def fit(
-    training: "fasb.fitting.training.Training", settings: Settings
-) -> "fasb.steering.edit.Edit":
+def fit(training: "fasb.Training", settings: Settings) -> "fasb.Edit":
     """Return the edit of all layers."""
     import numpy as np
     import torch

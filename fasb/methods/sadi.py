@@ -8,18 +8,14 @@ program also holds every other head of all layers at its unsteered value, a side
 reproduced.
 """
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field
 
+import fasb
 from fasb.errors import ConfigError
 from fasb.fitting.reads import Read
 from fasb.settings import Section, SiteName
-
-if TYPE_CHECKING:
-    import fasb.fitting.training
-    import fasb.steering.edit
-
 
 SITES: dict[str, SiteName] = {"head": "head", "hidden": "mlp", "neuron": "neuron"}
 """Where each variant reads and scales."""
@@ -37,9 +33,7 @@ def reads(settings: Settings) -> tuple[Read, ...]:
     return (Read(SITES[settings.variant], "answer_end"),)
 
 
-def fit(
-    training: "fasb.fitting.training.Training", settings: Settings
-) -> "fasb.steering.edit.Edit":
+def fit(training: "fasb.Training", settings: Settings) -> "fasb.Edit":
     """Return the edit of the k heads or entries that are largest for true answers.
 
     Raises:

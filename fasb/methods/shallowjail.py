@@ -7,18 +7,14 @@ the state that gives an answer's first token (beta 0 after one call), and `every
 Refusals and compliances are its messages; here false and true answers stand for them.
 """
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field
 
+import fasb
 from fasb.errors import ConfigError
 from fasb.fitting.reads import Read
 from fasb.settings import Positions, Section
-
-if TYPE_CHECKING:
-    import fasb.fitting.training
-    import fasb.steering.edit
-
 
 READ = Read("residual", "answer_end")
 
@@ -34,9 +30,7 @@ def reads(settings: Settings) -> tuple[Read, ...]:
     return (READ,)
 
 
-def fit(
-    training: "fasb.fitting.training.Training", settings: Settings
-) -> "fasb.steering.edit.Edit":
+def fit(training: "fasb.Training", settings: Settings) -> "fasb.Edit":
     """Return the edit of all layers but the first.
 
     Raises:

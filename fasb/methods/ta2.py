@@ -8,15 +8,13 @@ attack: here it says how far a model, or a defence that watches it, can be pushe
 
 from typing import TYPE_CHECKING
 
+import fasb
 from fasb.fitting.reads import Read
 from fasb.settings import Section
 
 if TYPE_CHECKING:
     import numpy as np
     from jaxtyping import Float
-
-    import fasb.fitting.training
-    import fasb.steering.edit
 
 
 READ = Read("residual", "answer_end")
@@ -31,9 +29,7 @@ def reads(settings: Settings) -> tuple[Read, ...]:
     return (READ,)
 
 
-def fit(
-    training: "fasb.fitting.training.Training", settings: Settings
-) -> "fasb.steering.edit.Edit":
+def fit(training: "fasb.Training", settings: Settings) -> "fasb.Edit":
     """Return the edit of one layer."""
     import numpy as np
     import torch

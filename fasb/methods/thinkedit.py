@@ -7,17 +7,11 @@ W_h' d, to unit length, is removed from what the head gives, at every token: d .
 either, but this one also changes what else the head writes along W_h W_h' d.
 """
 
-from typing import TYPE_CHECKING
-
 from pydantic import Field
 
+import fasb
 from fasb.fitting.reads import Read
 from fasb.settings import Section
-
-if TYPE_CHECKING:
-    import fasb.fitting.training
-    import fasb.steering.edit
-
 
 NEEDS_MODEL = True
 HEAD, OUTPUT = Read("head", "answer_end"), Read("attention", "answer_end")
@@ -34,9 +28,7 @@ def reads(settings: Settings) -> tuple[Read, ...]:
     return (HEAD, OUTPUT)
 
 
-def fit(
-    training: "fasb.fitting.training.Training", settings: Settings
-) -> "fasb.steering.edit.Edit":
+def fit(training: "fasb.Training", settings: Settings) -> "fasb.Edit":
     """Return the edit of the k heads.
 
     Raises:

@@ -8,15 +8,9 @@ layers and gives all layers' weights, for refusal; here each layer's weight is a
 its own state.
 """
 
-from typing import TYPE_CHECKING
-
+import fasb
 from fasb.fitting.reads import Read
 from fasb.settings import Section
-
-if TYPE_CHECKING:
-    import fasb.fitting.training
-    import fasb.steering.edit
-
 
 NEEDS_MODEL = True
 READ = Read("residual", "answer_end")
@@ -33,9 +27,7 @@ def reads(settings: Settings) -> tuple[Read, ...]:
     return (READ,)
 
 
-def fit(
-    training: "fasb.fitting.training.Training", settings: Settings
-) -> "fasb.steering.edit.Edit":
+def fit(training: "fasb.Training", settings: Settings) -> "fasb.Edit":
     """Return the edit of all layers."""
     import torch
 
