@@ -9,9 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from fasb.cli import group
+from fasb.study.config import load_study
+from fasb.study.layers import read_mapping
 from fasb.user import fitting
 from tests.pages import MODEL, ROOT, SMALL, blocks, commands, working_folder
 
@@ -84,12 +87,23 @@ def test_the_study_is_planned_by_its_command():
     assert found.returncode == 0, found.stdout + found.stderr
 
 
-def test_the_config_of_the_study_page_is_a_study(tmp_path):
-    (mine,) = blocks("docs/study.md", "yaml")
+def test_the_configs_of_the_study_page_are_studies(tmp_path, monkeypatch):
+    mine, run_methods = blocks("docs/study.md", "yaml")
     (tmp_path / "mine.yaml").write_text(mine.replace("my.csv", str(tmp_path / "my.csv")))
     working_folder(tmp_path)
     found = dry_run("--configfile", str(tmp_path / "mine.yaml"))
     assert found.returncode == 0, found.stdout + found.stderr
+
+    mapping = read_mapping(tmp_path / "mine.yaml")
+    with_methods = {"datasets": mapping["datasets"], **yaml.safe_load(run_methods)}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(with_methods))
+    files = ("config/methods.yaml", str(tmp_path / "mine.yaml"))
+    found = dry_run("--configfile", *files)
+    assert found.returncode == 0, found.stdout + found.stderr
+    monkeypatch.chdir(ROOT)
+    study = load_study([Path(file) for file in files])
+    assert [cell.dataset for cell in study.run.cells] == ["mine"]
+    assert "sadi-head" in study.run.methods
 
 
 def test_configs_that_the_study_page_names_can_be_planned(monkeypatch):
