@@ -66,6 +66,16 @@ def test_options_stand_in_for_what_the_bundle_says(folder, tmp_path):
     assert [json.loads(line)["kind"] for line in stdout.splitlines()].count("token") <= 2
 
 
+def test_a_threshold_turns_on_what_was_switched_off(tmp_path):
+    some_bundle(tiny_model(), when="never", alpha=2.0).save(tmp_path / "a.bundle")
+    own = {"bundle": tmp_path / "a.bundle", "alpha": None, "beta": None, "tokens": None}
+    assert opened_bundle(own).policy.when == "never"
+    on = opened_bundle({**own, "alpha": 7.0, "beta": 0.6})
+    assert (on.policy.when, on.policy.alpha, on.policy.beta) == ("token", 7.0, 0.6)
+    with pytest.raises(ConfigError, match="leave it out, or give --beta, which turns it on; see"):
+        opened_bundle({**own, "alpha": 7.0})
+
+
 @pytest.mark.parametrize(("option", "when"), [("alpha", "never"), ("beta", "always")])
 def test_an_option_that_would_change_nothing_is_refused(tmp_path, option, when):
     some_bundle(tiny_model(), when=when).save(tmp_path / "a.bundle")

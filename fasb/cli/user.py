@@ -43,7 +43,7 @@ SIBLINGS = click.option(
 )
 INSTEAD = {
     "alpha": (float, "Strength, in place of the bundle's own."),
-    "beta": (float, "Threshold of p, in place of the bundle's own."),
+    "beta": (float, "Threshold of p, in place of the bundle's own; turns on one that was off."),
     "tokens": (int, "The most tokens of an answer, in place of the bundle's own."),
 }
 """Options that change a bundle where it is used; `opened_bundle` takes them."""
@@ -284,12 +284,16 @@ def opened_bundle(options: dict[str, Any]) -> Any:
 
     bundle = Bundle.load(options["bundle"])
     given = {name: options[name] for name in INSTEAD if options[name] is not None}
+    can_track = bundle.edit is not None and bundle.tracker is not None
+    if bundle.policy.when == "never" and can_track and "beta" in given:
+        bundle = bundle.with_policy(when="token")
     steers = bundle.edit is not None and bundle.policy.when != "never"
     for name, counts in (("alpha", steers), ("beta", bundle.policy.reads_p)):
         if name in given and not counts:
+            turn_on = ", or give --beta, which turns it on" if name == "alpha" and can_track else ""
             raise ConfigError(
-                f"--{name}: changes nothing of a bundle that does not steer by it; leave it out, "
-                "and see 'fasb show'"
+                f"--{name}: changes nothing of a bundle that does not steer by it; leave it "
+                f"out{turn_on}; see 'fasb show'"
             )
     if "tokens" in given:
         decoding = {**bundle.decoding.model_dump(), "tokens": given.pop("tokens")}
