@@ -19,6 +19,7 @@ from fasb.decoding import generate
 from fasb.decoding.decode import answer, decode
 from fasb.decoding.observe import logits_of
 from fasb.errors import ConfigError
+from fasb.fitting.learning import training_prompts
 from fasb.fitting.reads import HEAD_READS, Read
 from fasb.model.hooks import editing
 from fasb.search import Method
@@ -49,7 +50,7 @@ def bundle_of(fits, model, use=None, gate=None, sections=SECTIONS, **settings):
     """A fitted bundle in float64."""
     entry = Method(use=use, gate=gate, settings=settings)
     recipe = entry.recipe({}, sections, "test")
-    training = replace(fits.training(), sections=sections)
+    training = replace(fits.training(), sections=sections, model=lambda: model)
     bundle = fit_bundle(training, recipe, model.fingerprint, {})
     tracker = bundle.tracker.to("cpu", torch.float64) if bundle.tracker is not None else None
     return replace(bundle, edit=bundle.edit.to("cpu", torch.float64), tracker=tracker)
@@ -211,10 +212,11 @@ def test_sadi_takes_signed_differences_and_no_more_than_there_are(fits, model):
 # CAST
 
 
-def test_cast_judges_the_similarity_of_the_prompts_end_to_its_condition(fits, model):
-    """p = (1 + cos(h, tanh(P h))) / 2, and it steers where p > beta."""
-    x, _, question = train_of(fits, RESIDUAL)
-    label = train_of(fits, RESIDUAL)[1]
+@pytest.mark.parametrize("side", ["above", "below"])
+def test_cast_judges_where_a_prompts_similarity_stands_among_training_prompts(fits, model, side):
+    """s = cos(h, tanh(P h)); p is the place of (1 + s) / 2, as logits, in a normal distribution."""
+    x, label, question = train_of(fits, RESIDUAL)
+    trained = training_prompts(replace(fits.training(), sections=SECTIONS), model)
     for depth, layer in ((0.0, 0), (0.5, 1)):
         pairs = []
         for one in dict.fromkeys(question):
@@ -222,21 +224,42 @@ def test_cast_judges_the_similarity_of_the_prompts_end_to_its_condition(fits, mo
             pairs.append((x[own & (label == 1)].mean(0) - x[own & (label == 0)].mean(0))[layer, 0])
         values, components = np.linalg.eigh(np.transpose(pairs) @ np.array(pairs))
         c = components[:, values.argmax()]
-        bundle = bundle_of(
-            fits, model, "cast", "condition", condition=depth, when="prompt", alpha=2
-        )
-        for text in PROMPTS[:3]:
+
+        def logit_of(text):
             ids = torch.tensor([text], device=model.device)
             out = model.model(ids, output_hidden_states=True)
             h = out.hidden_states[layer + 1][0, -1].detach().cpu().numpy()
             projected = np.tanh(np.outer(c, c) / (c @ c) @ h)
             cosine = h @ projected / np.linalg.norm(h) / np.linalg.norm(projected)
-            p = (1 + cosine) / 2
-            for beta, fires in ((p - 1e-5, True), (p + 1e-5, False)):
+            return np.log((1 + cosine) / (1 - cosine))
+
+        seen = np.array([logit_of(text) for text in trained])
+        bundle = bundle_of(
+            fits, model, "cast", "condition", condition=depth, side=side, when="prompt", alpha=2
+        )
+        for text in trained[:3]:
+            z = (logit_of(text) - seen.mean()) / seen.std() * (1 if side == "above" else -1)
+            p = 1 / (1 + np.exp(-1.702 * z))
+            for beta, fires in ((p - 1e-3, True), (p + 1e-3, False)):
                 found = answer(model, [text], bundle.with_policy(beta=float(beta)))
-                assert found.before.p[0, 0] == pytest.approx(p, abs=1e-6)
+                assert found.before.p[0, 0] == pytest.approx(p, abs=1e-4)
                 assert found.decision.fired.tolist() == [fires]
-                assert found.decision.strength[0] == pytest.approx(2 * p * fires, abs=1e-5)
+                assert found.decision.strength[0] == pytest.approx(2 * p * fires, abs=1e-3)
+
+
+def test_casts_two_sides_part_the_prompts(fits, model):
+    trained = training_prompts(replace(fits.training(), sections=SECTIONS), model)
+    shares = []
+    for beta in (0.3, 0.5, 0.7):
+        fired = {}
+        for side, threshold in (("above", beta), ("below", 1 - beta)):
+            bundle = bundle_of(fits, model, "cast", "condition", side=side, when="prompt")
+            found = answer(model, trained, bundle.with_policy(beta=threshold))
+            fired[side] = found.decision.fired
+        assert (fired["above"] ^ fired["below"]).all()
+        shares.append(fired["above"].mean())
+    assert shares == sorted(shares, reverse=True)
+    assert 0 < shares[1] < 1
 
 
 def test_cast_adds_the_first_component_of_centred_pairs_at_its_layers(fits, model):

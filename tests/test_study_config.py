@@ -474,12 +474,13 @@ def grid_sizes(study):
         ("crossing.yaml", 18),
         ("evidence.yaml", 36),
         ("methods.yaml", 16),
+        ("methods.yaml depths.yaml", 18),
         ("tasks.yaml", 24),
     ],
 )
 def test_every_tuned_method_of_a_shipped_config_has_an_equally_fine_grid(name, most, monkeypatch):
     monkeypatch.chdir(ROOT)
-    study = load_study([Path("config") / name])
+    study = load_study([Path("config") / file for file in name.split()])
     sizes = {n: size for n, size in grid_sizes(study).items() if size > 1}
     # what only chooses among draws has fewer knobs
     sizes = {n: size for n, size in sizes.items() if study.methods[n].use is not None}

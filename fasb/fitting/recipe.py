@@ -98,8 +98,12 @@ class Recipe:
 
     @property
     def needs_model(self) -> bool:
-        """Whether its method is fitted with the model at hand."""
-        return self.use is not None and getattr(find("methods", self.use), "NEEDS_MODEL", False)
+        """Whether its method or its gate is fitted with the model at hand."""
+        parts = [("methods", self.use), ("gates", self.gate)]
+        return any(
+            use is not None and getattr(find(package, use), "NEEDS_MODEL", False)
+            for package, use in parts
+        )
 
     def fit_edit(
         self, training: "fasb.fitting.training.Training"

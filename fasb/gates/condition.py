@@ -1,11 +1,15 @@
 """Conditional steering's gate: is the prompt of the kind that goes wrong?
 
 Source: Lee et al., arXiv 2409.05907 (docs/method.md 3.4). s = cos(h, tanh(P h)), h the residual
-stream of the condition layer at the prompt's last token, P the projection on a condition vector,
-whose sign cancels: s >= 0 but where tanh saturates. p = (1 + s) / 2, so that the paper's threshold
-t is beta = (1 + t) / 2. The condition vector is the first principal component of pairs of true and
-false answers, centred by question: for truth there is no published recipe.
+stream of the condition layer at the prompt's last token, P the projection on a condition vector:
+the first principal component of pairs of true and false answers, centred by question. The paper
+searches threshold and direction of the comparison on labelled prompts; here nobody labelled any, so
+both are settings, tuned like all others. What s comes to hangs on the model, so p is its place
+among training prompts: that of the logit of (1 + s) / 2 in a normal distribution, about the share
+of prompts that s lies above (`below`: under), and steering where p > beta leaves the share beta.
 """
+
+from typing import Literal
 
 from pydantic import Field
 
@@ -13,13 +17,17 @@ import fasb
 from fasb.fitting.reads import Read
 from fasb.settings import Section
 
+NEEDS_MODEL = True
 READ = Read("residual", "answer_end")
+PROBIT = 1.702
+"""sigmoid(1.702 z) is within .01 of the normal distribution's share below z."""
 
 
 class Settings(Section):
     """One setting."""
 
     condition: float = Field(0.3, ge=0, le=1, description="Condition layer, share of the depth")
+    side: Literal["above", "below"] = Field("above", description="Which side of the threshold")
 
 
 def reads(settings: Settings) -> tuple[Read, ...]:
@@ -29,6 +37,8 @@ def reads(settings: Settings) -> tuple[Read, ...]:
 
 def fit(training: "fasb.Training", settings: Settings) -> "fasb.Tracker":
     """Return the tracker of the condition layer."""
+    from dataclasses import replace
+
     import numpy as np
     import torch
 
@@ -38,11 +48,17 @@ def fit(training: "fasb.Training", settings: Settings) -> "fasb.Tracker":
         question_differences,
         whole_layers,
     )
-    from fasb.steering.tracker import Projection, Tracker
+    from fasb.fitting.learning import prompt_deviation
+    from fasb.steering.tracker import Platt, Projection, Tracker
 
     bank = training.bank(READ)
     layer = layer_at(settings.condition, bank.n_layers)
     differences = question_differences(bank, training.train_rows(bank), layer)[:, 0]
     condition = principal_direction(differences)[None].astype(np.float32)
-    score = Projection(torch.from_numpy(condition))
-    return Tracker("residual", whole_layers([layer]), score)
+    similarity = Tracker("residual", whole_layers([layer]), Projection(torch.from_numpy(condition)))
+    p = prompt_deviation(training, training.model(), similarity)
+    logit = torch.logit(torch.from_numpy(p), eps=1e-6)
+    # prompts that are all alike are not told apart
+    slope = PROBIT / float(logit.std(correction=0) or 1.0)
+    slope = slope if settings.side == "above" else -slope
+    return replace(similarity, calibration=Platt(slope, -slope * float(logit.mean())))

@@ -189,7 +189,7 @@ def checked_judges(study: Study, dataset: str) -> list[str]:
 
 
 def fits_with_model(study: Study, dataset: str) -> bool:
-    """Whether a method of the run needs the model when it is fitted."""
+    """Whether a method or a gate of the run needs the model when it is fitted."""
     return any(recipe.needs_model for recipe in study.recipes(dataset))
 
 
