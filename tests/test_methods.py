@@ -212,9 +212,18 @@ def test_sadi_takes_signed_differences_and_no_more_than_there_are(fits, model):
 # CAST
 
 
+def logit_of_similarity(model, text, layer, c):
+    """The logit of (1 + s) / 2 at the end of a prompt, s = cos(h, tanh(P h))."""
+    out = model.model(torch.tensor([text], device=model.device), output_hidden_states=True)
+    h = out.hidden_states[layer + 1][0, -1].detach().cpu().numpy()
+    projected = np.tanh(np.outer(c, c) / (c @ c) @ h)
+    cosine = h @ projected / np.linalg.norm(h) / np.linalg.norm(projected)
+    return np.log((1 + cosine) / (1 - cosine))
+
+
 @pytest.mark.parametrize("side", ["above", "below"])
 def test_cast_judges_where_a_prompts_similarity_stands_among_training_prompts(fits, model, side):
-    """s = cos(h, tanh(P h)); p is the place of (1 + s) / 2, as logits, in a normal distribution."""
+    """p is the place of that logit in a normal distribution."""
     x, label, question = train_of(fits, RESIDUAL)
     trained = training_prompts(replace(fits.training(), sections=SECTIONS), model)
     for depth, layer in ((0.0, 0), (0.5, 1)):
@@ -225,20 +234,13 @@ def test_cast_judges_where_a_prompts_similarity_stands_among_training_prompts(fi
         values, components = np.linalg.eigh(np.transpose(pairs) @ np.array(pairs))
         c = components[:, values.argmax()]
 
-        def logit_of(text):
-            ids = torch.tensor([text], device=model.device)
-            out = model.model(ids, output_hidden_states=True)
-            h = out.hidden_states[layer + 1][0, -1].detach().cpu().numpy()
-            projected = np.tanh(np.outer(c, c) / (c @ c) @ h)
-            cosine = h @ projected / np.linalg.norm(h) / np.linalg.norm(projected)
-            return np.log((1 + cosine) / (1 - cosine))
-
-        seen = np.array([logit_of(text) for text in trained])
+        seen = np.array([logit_of_similarity(model, text, layer, c) for text in trained])
         bundle = bundle_of(
             fits, model, "cast", "condition", condition=depth, side=side, when="prompt", alpha=2
         )
         for text in trained[:3]:
-            z = (logit_of(text) - seen.mean()) / seen.std() * (1 if side == "above" else -1)
+            z = (logit_of_similarity(model, text, layer, c) - seen.mean()) / seen.std()
+            z = z if side == "above" else -z
             p = 1 / (1 + np.exp(-1.702 * z))
             for beta, fires in ((p - 1e-3, True), (p + 1e-3, False)):
                 found = answer(model, [text], bundle.with_policy(beta=float(beta)))
