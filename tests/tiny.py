@@ -112,6 +112,11 @@ def tiny_model(
     model = transformers.AutoModelForCausalLM.from_config(config, **chosen).to(
         getattr(torch, dtype)
     )
+    return wrap(randomised(model, seed).to(DEVICE), tokenizer, f"tiny-{name}")
+
+
+def randomised(model, seed: int = 0):
+    """The model with weights so large that every head matters."""
     model.set_experts_implementation("eager")  # grouped products know no float64
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -119,7 +124,7 @@ def tiny_model(
             spread = 0.4 if parameter.ndim > 1 else 0.1
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64) * spread
             parameter.copy_(noise if parameter.ndim > 1 else parameter + noise)
-    return wrap(model.to(DEVICE), tokenizer, f"tiny-{name}")
+    return model
 
 
 def tiny_tokenizer():

@@ -27,6 +27,7 @@ from transformers import DynamicCache
 
 from fasb.model.buffers import BufferLayer, gathered, part_of
 from fasb.model.load import LoadedModel
+from fasb.model.rope import check_length, fixed_until
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,9 +195,20 @@ def in_batches(lengths: Sequence[int], size: int, run: Callable[[list[int]], Non
 
 
 def forward(model: LoadedModel, batch: Batch, keep: int = 0) -> Float[Tensor, "row kept vocab"]:
-    """Logits of the last `keep` columns, 0 for all; the batch's cache takes in all of them."""
+    """Logits of the last `keep` columns, 0 for all; the batch's cache takes in all of them.
+
+    Raises:
+        ModelError: a text so long that rotary positions of the whole batch would change.
+    """
+    config = model.model.config.get_text_config(decoder=True)
+    limit = fixed_until(config)
+    if limit is not None and batch.mask.shape[1] > limit:
+        # slots hold padding too; only here a GPU waits for the host
+        check_length(model.settings.path, config, int(batch.mask.sum(1).max()))
     arguments: dict[str, Any] = {"logits_to_keep": keep} if _takes(model, "logits_to_keep") else {}
-    if _takes(model, "position_ids"):  # ALiBi models take none and count from the mask
+    if _takes(
+        model, "position_ids"
+    ):  # ALiBi models take none and count from the mask (others are refused: padding.py)
         arguments["position_ids"] = (
             (batch.mask.cumsum(1) - 1).clamp(min=0).index_select(1, batch.slots)
         )

@@ -130,7 +130,7 @@ def layout_of(model: nn.Module) -> Layout:
     `pretraining_tp` is set to 1, as above 1 the projection is bypassed (A1).
 
     Raises:
-        ModelError: no known projection, or heads that differ between layers.
+        ModelError: no known projection, or attention or heads that differ between layers.
     """
     name, config = type(model).__name__, _text_config(model)
     # modules such as Bloom's attention keep a copy of the config's number
@@ -139,6 +139,7 @@ def layout_of(model: nn.Module) -> Layout:
             part.pretraining_tp = 1
     layers, projections = _decoder_layers(model, config.num_hidden_layers)
     if not projections:
+        _check_alike(model, name, config.num_hidden_layers)
         raise ModelError(
             f"{name}: no attention output projection found in its {config.num_hidden_layers} "
             "layers; add its path within a layer to PROJECTIONS in fasb/model/layout.py and a tiny "
@@ -185,6 +186,24 @@ def _decoder_layers(
     return (), ()
 
 
+def _check_alike(model: nn.Module, name: str, n_layers: int) -> None:
+    """Refuse layers that each have a known projection, but not all of one kind.
+
+    Raises:
+        ModelError: naming the kinds; no further path would help.
+    """
+    for layers in _lists_of(model, n_layers):
+        paths = [next((p for p in PROJECTIONS if _descend(x, p) is not None), None) for x in layers]
+        if None not in paths:
+            others = [i for i, path in enumerate(paths) if path != paths[-1]]
+            raise ModelError(
+                f"{name}: its layers {', '.join(map(str, others[:8]))} have attention of another "
+                f"kind ({paths[others[0]]}) than the others ({paths[-1]}), such as a recurrent "
+                "one; hybrid models are not supported, choose one with the same attention in every "
+                "layer"
+            )
+
+
 def _lists_of(model: nn.Module, n_layers: int) -> Iterator[Sequence[nn.Module]]:
     for module in model.modules():
         if isinstance(module, nn.ModuleList) and len(module) == n_layers:
@@ -215,6 +234,15 @@ def _is_linear(module: nn.Module) -> bool:
 
 
 def _input_width(projection: nn.Module) -> int:
-    """Input features; GPT-2's Conv1D keeps them as `nx` and its weight the other way round."""
-    width: Any = getattr(projection, "in_features", None)
-    return int(projection.nx if width is None else width)  # type: ignore[arg-type]
+    """Input features; GPT-2's Conv1D keeps them as `nx` and its weight the other way round.
+
+    Raises:
+        ModelError: a module that says neither.
+    """
+    width: Any = getattr(projection, "in_features", getattr(projection, "nx", None))
+    if width is None:
+        raise ModelError(
+            f"{type(projection).__name__}: a projection that does not say how wide its input is; "
+            "models with such modules are not supported, choose another"
+        )
+    return int(width)

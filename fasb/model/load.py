@@ -31,6 +31,7 @@ from fasb.model.access import (
 )
 from fasb.model.ends import ends_of
 from fasb.model.layout import Layout, layout_of
+from fasb.model.rope import check_length
 from fasb.model.weights import check_finite, weights_hash
 from fasb.model.wrappers import text_part, unwrap
 from fasb.provenance import content_hash
@@ -119,12 +120,13 @@ class LoadedModel:
         is an error, which may be halved. A host that runs out of memory is stopped without one.
 
         Raises:
-            ModelError: the context is shorter, or keys and values are more than what is free.
+            ModelError: the context, or what its rotary positions hold for, is shorter, or keys and
+                values are more than what is free.
         """
         longest = max(map(len, rows), default=0) + more
-        context = getattr(
-            self.model.config.get_text_config(decoder=True), "max_position_embeddings", None
-        )
+        config = self.model.config.get_text_config(decoder=True)
+        check_length(self.settings.path, config, longest)
+        context = getattr(config, "max_position_embeddings", None)
         if context is not None and longest > context:
             raise ModelError(
                 f"{self.settings.path}: the longest text has {longest:,} tokens, its answer "
@@ -199,9 +201,12 @@ def wrap(
     errors call it, if not what its config says. `revision`: the commit of the hub, if any.
 
     Raises:
-        ModelError: it is not a causal LM whose layout is known, it has no tokenizer, or weights
-            that are not numbers.
+        ModelError: it is not a causal LM whose layout is known, it has no tokenizer, weights that
+            are not numbers, or gives rows of a batch what they do not get alone.
     """
+    # it runs what is loaded here
+    from fasb.model.padding import check_rows
+
     name = name or str(getattr(getattr(model, "config", None), "name_or_path", "") or "model")
     model = unwrap(model, name)
     _check_tokenizer(tokenizer, model, name)
@@ -212,7 +217,7 @@ def wrap(
     config = model.config.get_text_config(decoder=True)
     held = {"path": name, "dtype": str(model.dtype).removeprefix("torch.")}
     settings = settings or validated(ModelSettings, held, name)
-    return LoadedModel(
+    loaded = LoadedModel(
         model=model,
         tokenizer=tokenizer,
         layout=layout,
@@ -232,6 +237,8 @@ def wrap(
             hidden=int(config.hidden_size),
         ),
     )
+    check_rows(loaded, name)
+    return loaded
 
 
 def load_model(settings: ModelSettings) -> LoadedModel:

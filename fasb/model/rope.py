@@ -1,0 +1,43 @@
+"""Rotary positions whose frequencies depend on the longest text that is read.
+
+In: a model's config. Out: up to how many tokens they do not.
+"""
+
+from typing import Any
+
+from fasb.errors import ModelError
+
+
+def fixed_until(config: Any) -> int | None:
+    """Return up to how many tokens the frequencies are those of any shorter text; None: always.
+
+    `config`: of the part that decodes text. Beyond, `longrope` takes other frequencies for all
+    positions of all rows, and dynamic NTK stretches them.
+    """
+    given = getattr(config, "rope_parameters", None) or {}
+    # some models have one set for each kind of layer
+    sets = [one for one in given.values() if isinstance(one, dict)] or [given]
+    limits = []
+    for one in sets:
+        kind = str(one.get("rope_type", "default"))
+        # PhiMoE scales by length whatever the kind
+        if kind == "longrope" or "long_mscale" in one:
+            limits.append(int(one["original_max_position_embeddings"]))
+        elif "dynamic" in kind:
+            limits.append(int(config.max_position_embeddings))
+    return min(limits, default=None)
+
+
+def check_length(name: str, config: Any, longest: int) -> None:
+    """Refuse a text beyond which the frequencies of every row in the batch would change.
+
+    Raises:
+        ModelError: naming the model and its limit.
+    """
+    limit = fixed_until(config)
+    if limit is not None and longest > limit:
+        raise ModelError(
+            f"{name}: a text has {longest:,} tokens, its answer included, but beyond {limit:,} the "
+            "model's rotary positions (rope) change with the longest text in the batch, and "
+            "answers with them; shorten the texts, or choose another model"
+        )
