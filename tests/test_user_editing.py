@@ -1,5 +1,6 @@
 """Always-on steering inside a block: the same as decoding, gone behind it."""
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -11,6 +12,7 @@ import fasb
 from fasb.decoding.decode import decode
 from fasb.decoding.observe import logits_of
 from fasb.errors import BundleError, ConfigError, ModelError
+from tests.unchecked import unchecked
 
 TEXTS = ["Q: Who lives there?", "Why?", "Q: What is the colour of the sky? A: no"]
 N = 9
@@ -50,10 +52,126 @@ def test_an_edit_takes_a_strength_and_a_bundle_may(model):
     assert torch.equal(by_edit, by_bundle)
     with fasb.editing(model, bundle, 0.0):
         assert torch.equal(written(model), written(model))
-    for strength in (None, float("nan"), float("inf")):
+    for strength in (None, float("nan"), float("inf"), True):
         wrong = pytest.raises(ConfigError, match=r"strength: .*; give a number")
         with wrong, fasb.editing(model, bundle.edit, strength):
             pass
+
+
+def test_a_strength_that_is_text_is_one_line():
+    """Where nobody but the library looks at types."""
+    said = unchecked(
+        "import sys; sys.path.insert(0, 'tests')\n"
+        "import fasb\n"
+        "from steering import some_bundle\n"
+        "from tiny import tiny_model\n"
+        "model = tiny_model()\n"
+        "try:\n"
+        "    with fasb.editing(model, some_bundle(model), '4'): pass\n"
+        "except fasb.FasbError as error:\n"
+        "    print(error)"
+    )
+    assert said == "strength: '4'; give a number\n"
+
+
+def with_positions(model, positions):
+    return replace(some_bundle(model).edit, positions=positions)
+
+
+@pytest.mark.parametrize("positions", ["from_answer", "prompt_end"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"use_cache": False},
+        {"prompt_lookup_num_tokens": 2},
+        {"prefill_chunk_size": 3},
+        {"assistant_model": "itself"},
+        {"custom_generate": lambda *_, **__: None},
+    ],
+    ids=lambda how: next(iter(how)),
+)
+def test_settings_of_generate_that_hide_which_tokens_to_edit_are_refused(model, how, positions):
+    if "assistant_model" in how:
+        how = {"assistant_model": model.model}
+    (key,) = how
+    line = rf"^editing: generate\.{key} is set, .*leave out use_cache, .*positions are all$"
+    with fasb.editing(model, with_positions(model, positions), 8.0):
+        with pytest.raises(ConfigError, match=line):
+            written(model, **how)
+        if key in ("use_cache", "prefill_chunk_size"):
+            config = copy.deepcopy(model.model.generation_config)
+            setattr(config, key, how[key])
+            with pytest.raises(ConfigError, match=line):
+                written(model, generation_config=config)
+        written(model)
+
+
+def test_an_edit_at_all_tokens_needs_no_order_of_reading(model):
+    with fasb.editing(model, with_positions(model, "all"), 3.0):
+        expected = written(model)
+        for how in ({"use_cache": False}, {"prefill_chunk_size": 3}):
+            assert torch.equal(written(model, **how), expected)
+    assert not torch.equal(written(model), expected)
+
+
+def test_a_config_that_keeps_no_cache_is_refused_at_the_second_pass(model, monkeypatch):
+    network = model.model
+    prepare = network.prepare_inputs_for_generation
+
+    def without(input_ids, **kwargs):
+        return prepare(input_ids, **{**kwargs, "past_key_values": None, "use_cache": False})
+
+    monkeypatch.setattr(network, "prepare_inputs_for_generation", without)
+    with (
+        pytest.raises(ConfigError, match="does not go on, by one token, from the cache"),
+        fasb.editing(model, some_bundle(model).edit, 8.0),
+    ):
+        written(model)
+
+
+def test_rows_padded_on_the_right_are_refused_and_without_padding_are_not(model):
+    tokenizer, edit = copy.deepcopy(model.tokenizer), some_bundle(model).edit
+    tokenizer.padding_side = "right"
+    inputs = tokenizer(TEXTS, return_tensors="pt", padding=True, return_token_type_ids=False)
+    right = r"^editing: a row is padded on the right.*padding_side to left$"
+    with fasb.editing(model, edit, 8.0):
+        with pytest.raises(ConfigError, match=right):
+            model.model.generate(**inputs, max_new_tokens=2)
+        with pytest.raises(ConfigError, match=right):
+            model.model.generate(
+                **inputs, max_new_tokens=2, cache_implementation="static", do_sample=False
+            )
+        with pytest.raises(ConfigError, match=right):
+            model.model(**inputs)
+        model.model(**{key: value[:1, :3] for key, value in inputs.items()})
+
+
+def test_a_static_cache_writes_the_same(model):
+    with fasb.editing(model, some_bundle(model).edit, 3.0):
+        assert torch.equal(written(model, cache_implementation="static"), written(model))
+
+
+def test_a_prompt_of_one_token_behind_a_conversation_is_a_prompt(model):
+    edit, network = with_positions(model, "prompt_end"), model.model
+    first = torch.tensor(model.encode(TEXTS[:1]))
+    whole = torch.cat([first, torch.tensor([[20]])], 1)
+    cache = network(first, use_cache=True).past_key_values
+    with fasb.editing(model, edit, 8.0):
+        expected = network.generate(whole, max_new_tokens=5, do_sample=False)
+        found = network.generate(whole, past_key_values=cache, max_new_tokens=5, do_sample=False)
+    assert torch.equal(found, expected)
+    assert not torch.equal(network.generate(whole, max_new_tokens=5, do_sample=False), expected)
+
+
+def test_a_strength_under_which_logits_are_no_numbers_is_one_line(model):
+    narrow = tiny_model(dtype="float32")
+    edit = some_bundle(narrow).edit
+    line = r"^LlamaForCausalLM: a logit is not finite in torch\.float32.*lower the strength"
+    with fasb.editing(narrow, edit, 1e38), pytest.raises(ModelError, match=line):
+        written(narrow)
+    with fasb.editing(narrow, edit, 1e38), pytest.raises(ModelError, match=line):
+        narrow.model(torch.tensor([[0, 20, 21]]))
+    written(narrow)
 
 
 def test_beams_and_samples_are_edited_too(model):
@@ -99,6 +217,12 @@ def test_nothing_stays_behind_the_block_also_after_an_error(model):
     with pytest.raises(KeyError), fasb.editing(model, edit, 8.0):
         raise KeyError
     assert torch.equal(logits_of(model, text), plain)
+    assert "generate" not in vars(model.model)
+    with fasb.editing(model, edit, 8.0):
+        around = model.model.generate
+        with fasb.editing(model, edit, 8.0):
+            pass
+        assert model.model.generate is around
     assert sum(len(part._forward_pre_hooks) for part in model.model.modules()) == n_hooks
 
 

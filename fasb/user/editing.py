@@ -7,14 +7,17 @@ In: a model, a bundle or an edit, a strength. Out: the same model, edited inside
 tracker, no policy, no stepping back: those are `fasb.steer` and `fasb.decoding.hf.steered`.
 """
 
+import inspect
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import wraps
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from fasb.errors import BundleError, ConfigError, ModelError
@@ -39,15 +42,18 @@ def editing(
     """Edit every forward pass in the block; the hooks leave with it, also after an error.
 
     `strength`: what the edit's vectors are multiplied with, the bundle's alpha unless it is given;
-    an edit by itself has none. The edit is active at the tokens it says (`Edit.positions`), for
-    which a pass must go on from the cache of the one before, as `generate` does, and rows must be
-    padded on the left. A pass of several tokens is taken for a prompt that ends with it, also
-    behind a conversation's cache: prompts must not be read in chunks (`prefill_chunk_size`).
+    an edit by itself has none. The edit is active at the tokens it says (`Edit.positions`); unless
+    those are all, `generate` may not read a prompt in pieces or several new tokens at once, and in
+    loops of one's own a pass must go on from the cache of the one before. A pass of several tokens
+    is taken for a prompt that ends with it, also behind a conversation's cache. `generate` compiles
+    nothing in the block, as hooks do not fire in what is compiled.
 
     Raises:
         BundleError: the bundle was made for another model, or does not steer.
-        ConfigError: no strength, or one that is not a number.
+        ConfigError: no strength, or one that is not a number. Of a pass in the block: rows padded
+            on the right, or a setting of `generate` under which the tokens to edit are not known.
         ModelError: compiled, not a causal LM of a known layout, or without the units of the edit.
+            Of a pass in the block: logits that the edit made NaN or infinite.
     """
     inner = model.model if isinstance(model, LoadedModel) else _uncompiled(model)
     part = text_part(inner, type(inner).__name__)
@@ -65,21 +71,19 @@ def editing(
     else:
         edit, alpha = bundle, None
     strength = alpha if strength is None else strength
-    if strength is None or not math.isfinite(strength):
-        raise ConfigError(f"strength: {strength}; give a number")
+    number = isinstance(strength, Real) and not isinstance(strength, bool)
+    if not number or not math.isfinite(strength):  # type: ignore[arg-type]
+        raise ConfigError(f"strength: {strength!r}; give a number")
     if edit is None:
         raise BundleError("bundle: it has no edit, so there is nothing to steer with; fit one")
-    with hooks.editing(layout, edit) as dial:
-
-        def dial_pass(_: Any, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
-            dial.strength = _strengths(edit.positions, float(strength), inputs, named)
-
+    with hooks.editing(layout, edit) as dial, ExitStack() as stack:
+        passes = _Passes(edit.positions, float(strength), dial)  # type: ignore[arg-type]
         # with_kwargs, as `generate` gives ids by keyword, which plain hooks do not see
-        handle = part.register_forward_pre_hook(dial_pass, with_kwargs=True)
-        try:
-            yield model
-        finally:
-            handle.remove()
+        before = part.register_forward_pre_hook(passes.begin, with_kwargs=True)
+        stack.callback(before.remove)
+        stack.callback(inner.register_forward_hook(_check_finite).remove)
+        stack.enter_context(_generating(inner, passes))
+        yield model
 
 
 def _uncompiled(model: Any) -> Any:
@@ -97,25 +101,126 @@ def _uncompiled(model: Any) -> Any:
     return unwrap(model, name)
 
 
-def _strengths(
-    positions: Positions, strength: float, inputs: tuple[Any, ...], named: dict[str, Any]
-) -> Float[Tensor, "row token"]:
-    """Return how strongly each token of a pass is edited.
+@dataclass(slots=True)
+class _Passes:
+    """Which tokens of each pass are edited.
 
-    A pass without anything in its cache reads the prompt, and so does one of several tokens behind
-    a conversation's cache; its last token predicts the answer's first.
+    `written`: passes of the `generate` that runs; None outside of it.
     """
-    ids = inputs[0] if inputs else named.get("input_ids")
-    ids = named["inputs_embeds"] if ids is None else ids
-    cache = named.get("past_key_values")
-    # at the prompt `generate` hands over a cache that is still empty
-    goes_on = cache is not None and cache.get_seq_length() > 0 and ids.shape[1] == 1
-    wanted = torch.zeros(ids.shape[:2], dtype=torch.float64, device=ids.device)
-    if positions == "all" or (goes_on and positions == "from_answer"):
-        wanted[:] = strength
-    elif not goes_on:
-        wanted[:, -1] = strength
-    return wanted
+
+    positions: Positions
+    strength: float
+    dial: hooks.EditStrength
+    written: int | None = None
+
+    def begin(self, _: Any, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        """Set how strongly each token of the pass that begins is edited.
+
+        A pass without anything in its cache reads the prompt, and so does one of several tokens
+        behind a conversation's cache; its last token predicts the answer's first.
+
+        Raises:
+            ConfigError: that last token is padding, or `generate` does not go on token by token.
+        """
+        ids = inputs[0] if inputs else named.get("input_ids")
+        ids = named["inputs_embeds"] if ids is None else ids
+        cache = named.get("past_key_values")
+        # at the prompt `generate` hands over a cache that is still empty
+        goes_on = cache is not None and cache.get_seq_length() > 0 and ids.shape[1] == 1
+        if self.written is not None:
+            if self.written and not goes_on and self.positions != "all":
+                raise _refused(
+                    "a pass does not go on, by one token, from the cache of the one before"
+                )
+            goes_on = goes_on and self.written > 0
+            self.written += 1
+        wanted = torch.zeros(ids.shape[:2], dtype=torch.float64, device=ids.device)
+        if self.positions == "all" or (goes_on and self.positions == "from_answer"):
+            wanted[:] = self.strength
+        elif not goes_on:
+            _check_padding(named.get("attention_mask"))
+            wanted[:, -1] = self.strength
+        self.dial.strength = wanted
+
+
+READING = {
+    "use_cache": True,
+    "assistant_model": None,
+    "assistant_early_exit": None,
+    "prompt_lookup_num_tokens": None,
+    "use_mtp": False,
+    "prefill_chunk_size": None,
+    "custom_generate": None,
+}
+"""Settings of `generate` under which it reads token by token behind the prompt, and their values
+then."""
+
+
+@contextmanager
+def _generating(model: Any, passes: _Passes) -> Iterator[None]:
+    """Look at what `generate` is asked for in the block, and tell its passes from other ones."""
+    inside, generate = vars(model).get("generate"), model.generate
+    named = inspect.signature(generate)
+
+    @wraps(generate)
+    def looked_at(*inputs: Any, **given: Any) -> Any:
+        asked = named.bind(*inputs, **given).arguments
+        asked = asked | asked.pop("kwargs", {})
+        sources = (asked.get("generation_config"), getattr(model, "generation_config", None))
+        for key, plain in READING.items() if passes.positions != "all" else ():
+            found = [asked.get(key), *(getattr(source, key, None) for source in sources)]
+            value = next((one for one in found if one is not None), plain)
+            if value != plain:
+                raise _refused(f"generate.{key} is set")
+        _check_padding(asked.get("attention_mask"))
+        passes.written = 0
+        try:
+            return generate(*inputs, **{**given, "disable_compile": True})
+        finally:
+            passes.written = None
+
+    model.generate = looked_at
+    try:
+        yield
+    finally:
+        del model.generate
+        if inside is not None:
+            model.generate = inside
+
+
+def _refused(what: str) -> ConfigError:
+    return ConfigError(
+        f"editing: {what}, so the tokens to edit are not known; leave out {', '.join(READING)}, or "
+        "use an edit whose positions are all"
+    )
+
+
+def _check_padding(mask: Any) -> None:
+    """Refuse rows that end with padding; what is no mask of rows and tokens says nothing of it.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    if isinstance(mask, Tensor) and mask.ndim == 2 and not bool(mask[:, -1].all()):
+        raise ConfigError(
+            "editing: a row is padded on the right, where its last token would not be the one that "
+            "is edited; set tokenizer.padding_side to left"
+        )
+
+
+def _check_finite(model: Any, _: Any, output: Any) -> None:
+    """Refuse logits that are not finite, of which some token would be taken all the same.
+
+    Raises:
+        ModelError: one at the last token is not.
+    """
+    logits = getattr(output, "logits", None)
+    # -inf is how some models leave tokens out
+    if logits is not None and bool((logits[:, -1].isnan() | logits[:, -1].isposinf()).any()):
+        raise ModelError(
+            f"{type(model).__name__}: a logit is not finite in {model.dtype} under the edit; lower "
+            "the strength, or set the model's dtype to bfloat16 or float32"
+        )
 
 
 def _check(model: Any, layout: Layout, bundle: Bundle, siblings: bool) -> None:
