@@ -9,9 +9,10 @@ from tiny import tiny_model
 
 from fasb.decoding.decode import trace
 from fasb.decoding.generate import DecodingBatch, complete
-from fasb.decoding.sequences import Ending, Sequences, Start
+from fasb.decoding.sequences import Ending, Sequences, Start, check_prompts
 from fasb.settings import DecodingSettings
 from fasb.steering.trace import EOS, LIMIT, OPEN, STOP
+from tests.unchecked import unchecked
 
 PROMPTS = some_prompts(13, seed=4)
 
@@ -111,3 +112,51 @@ def test_rows_with_most_to_come_start_first_then_the_longest(model):
     sequences = Sequences(model, starts, DecodingSettings())
     assert sequences.order([0, 1, 2]) == [2, 1, 0]
     assert sequences.order([1, 1, 0]) == [1, 0]
+
+
+WRONG = (
+    ("'Why?'", "prompts: 'Why?' is no list of prompts; give token ids, as"),
+    ("['Why?']", "prompt 1: 'Why?' is no row of token ids; give token ids, as"),
+    ("[0, 1]", "prompt 1: 0 is no row of token ids"),
+    ("[[0], [0.5]]", "prompt 2: [0.5] is no row of token ids"),
+    ("[[0], [[0]]]", "prompt 2: [[0]] is no row of token ids"),
+    ("[[0], []]", "prompt 2: no token to go on from"),
+    ("[[0], [7, 160]]", "prompt 2: token 160, but the model knows 0 to 159; encode texts by"),
+    ("[[-1]]", "prompt 1: token -1, but the model knows 0 to 159"),
+)
+
+
+def test_what_is_no_prompt_is_one_line_wherever_prompts_are_taken():
+    """Where nobody but the library looks at types."""
+    said = unchecked(
+        "import sys; sys.path.insert(0, 'tests')\n"
+        "from fasb import FasbError\n"
+        "from fasb.decoding.decode import answer, decode, sweep, trace\n"
+        "from steering import some_bundle\n"
+        "from tiny import tiny_model\n"
+        "model = tiny_model()\n"
+        "bundle = some_bundle(model)\n"
+        "before = trace(model, [[0, 20]], bundle.decoding)\n"
+        f"for wrong in ({', '.join(given for given, _ in WRONG)}):\n"
+        "    for call in (\n"
+        "        lambda: trace(model, wrong, bundle.decoding),\n"
+        "        lambda: decode(model, wrong, bundle),\n"
+        "        lambda: answer(model, wrong, bundle),\n"
+        "        lambda: sweep(model, wrong, before, [bundle]),\n"
+        "    ):\n"
+        "        try:\n"
+        "            print('taken', call())\n"
+        "        except FasbError as error:\n"
+        "            print(error)\n"
+    )
+    lines = said.splitlines()
+    assert len(lines) == 4 * len(WRONG)
+    for i, line in enumerate(lines):
+        assert line.startswith(WRONG[i // 4][1])
+
+
+def test_any_rows_of_ids_are_prompts():
+    model = tiny_model()
+    check_prompts(model, [])
+    for prompts in ([[0, 159]], ((0, 1), (2,)), [range(3)]):
+        check_prompts(model, prompts)

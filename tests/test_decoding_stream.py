@@ -8,6 +8,7 @@ from tiny import tiny_model
 
 from fasb.decoding.decode import answer, decode
 from fasb.decoding.stream import stream
+from fasb.errors import BundleError, DataError
 from fasb.settings import PromptSettings
 
 PROMPTS = some_prompts(13, seed=4)
@@ -68,3 +69,18 @@ def test_the_last_event_is_the_cleaned_answer(model):
         done = list(stream(model, prompt, bundle))[-1]
         assert "e" not in done.text
         assert done.text == done.text.strip()
+
+
+def test_a_bundle_of_another_model_is_refused_before_the_first_event(model):
+    other = tiny_model(seed=1)
+    with pytest.raises(BundleError, match="weights differ"):
+        stream(other, PROMPTS[0], some_bundle(model))
+    *_, done = stream(other, PROMPTS[0], some_bundle(model), siblings=True)
+    assert done.kind == "done"
+
+
+def test_a_prompt_that_is_none_is_refused_before_the_first_event(model):
+    with pytest.raises(DataError, match=r"^prompt 1: no token to go on from"):
+        stream(model, [], some_bundle(model))
+    with pytest.raises(DataError, match=r"^prompt 1: token 160, but the model knows 0 to 159"):
+        stream(model, [0, 160], some_bundle(model))

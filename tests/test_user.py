@@ -14,6 +14,7 @@ from fasb.steering.tracker import Cosine, Logistic
 from fasb.user.evaluation import as_table, questions_of
 from fasb.user.fitting import checked_settings
 from fasb.user.report import report
+from fasb.user.steering import prompts_of
 from tests.tiny import tiny_checkpoint, tiny_model
 from tests.unchecked import unchecked
 
@@ -93,6 +94,7 @@ def test_one_question_may_be_given_without_a_list(model):
         model, bundle, [QUESTIONS[0].text]
     )
     assert fasb.steer(model, bundle, []) == fasb.steer(model, bundle, ()) == []
+    assert prompts_of(model, bundle, "Why?") == prompts_of(model, bundle, ["Why?"])
 
 
 def test_the_newest_answer_of_a_conversation_is_steered(chatty):

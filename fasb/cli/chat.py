@@ -57,7 +57,7 @@ def chat_command(model: str, settings: dict[str, Any], siblings: bool, **options
         if prompt is None:
             continue
         try:
-            page = show(console, question, stream(answering, prompt, known), beta)
+            page = show(console, question, stream(answering, prompt, known, siblings), beta)
         except KeyboardInterrupt:
             click.echo("stopped, and forgotten", err=True)
             said.pop()

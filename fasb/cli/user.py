@@ -142,7 +142,7 @@ def steer_command(
     if console.is_terminal and not options["as_json"]:
         console.print(legend(beta), end="\n\n")
     for question, prompt in zip(questions, prompts_of(loaded, bundle, questions), strict=True):
-        events = stream(loaded, prompt, bundle)
+        events = stream(loaded, prompt, bundle, options["siblings"])
         if options["as_json"]:
             for event in events:
                 click.echo(_json({"question": question, **asdict(event)}))

@@ -21,7 +21,7 @@ from fasb.decoding.controller import BacktrackController
 from fasb.decoding.deviation import Seen, observe_all, tracker_key
 from fasb.decoding.generate import DecodingBatch, complete, generate
 from fasb.decoding.observe import logits_of
-from fasb.decoding.sequences import Prompts, Sequences, Start
+from fasb.decoding.sequences import Prompts, Sequences, Start, check_prompts
 from fasb.decoding.suffixes import regenerate
 from fasb.errors import BundleError
 from fasb.model.batch import shared_prefix
@@ -36,7 +36,12 @@ from fasb.steering.trace import OPEN, Answers, Trace
 def trace(
     model: LoadedModel, prompts: Prompts, decoding: DecodingSettings, stop: tuple[str, ...] = ()
 ) -> Trace:
-    """Return answers of the model as it is, in the order of the prompts."""
+    """Return answers of the model as it is, in the order of the prompts.
+
+    Raises:
+        DataError: prompts that are no rows of the model's token ids.
+    """
+    check_prompts(model, prompts)
     starts = [Start(prompt, (), decoding.tokens) for prompt in prompts]
     sequences = Sequences(model, starts, decoding, stop)
     batch = DecodingBatch(model, sequences, decoding, shared_prefix(model, prompts))
@@ -69,7 +74,9 @@ def begin(
 
     Raises:
         BundleError: the policy needs a tracker or an edit that the bundle does not have.
+        DataError: prompts that are no rows of the model's token ids.
     """
+    check_prompts(model, prompts)
     bundle.require()
     if not bundle.policy.live:
         raise BundleError(
@@ -113,7 +120,9 @@ def sweep(
 
     Raises:
         BundleError: a policy needs a tracker or an edit that its bundle does not have.
+        DataError: prompts that are no rows of the model's token ids.
     """
+    check_prompts(model, prompts)
     if not bundles:
         return []
     for bundle in bundles:

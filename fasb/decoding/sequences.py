@@ -13,12 +13,40 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from fasb.decoding.sampling import Sampler
+from fasb.errors import DataError
 from fasb.model.load import LoadedModel
 from fasb.settings import DecodingSettings, Positions
 from fasb.steering.trace import EOS, LIMIT, OPEN, STOP, edited_states
 
 Prompts = Sequence[Sequence[int]]
 """Token ids of each row's prompt."""
+
+
+ENCODED = "give token ids, as fasb.user.steering.prompts_of makes them of texts"
+"""The remedy where texts were given."""
+
+
+def check_prompts(model: LoadedModel, prompts: Prompts) -> None:
+    """Refuse prompts that are no rows of the model's token ids, with one id or more each.
+
+    Raises:
+        DataError: saying which prompt, and what it is.
+    """
+    if isinstance(prompts, str | bytes) or not hasattr(prompts, "__len__"):
+        raise DataError(f"prompts: {prompts!r:.40} is no list of prompts; {ENCODED}")
+    n_known = len(model.model.get_input_embeddings().weight)
+    for i, prompt in enumerate(prompts):
+        ids = None if isinstance(prompt, str | bytes) else np.asarray(prompt)
+        if ids is None or ids.ndim != 1 or (len(ids) and ids.dtype.kind not in "iu"):
+            raise DataError(f"prompt {i + 1}: {prompt!r:.40} is no row of token ids; {ENCODED}")
+        if not len(ids):
+            raise DataError(f"prompt {i + 1}: no token to go on from; give one or more")
+        if ids.min() < 0 or ids.max() >= n_known:
+            wrong = int(ids.min() if ids.min() < 0 else ids.max())
+            raise DataError(
+                f"prompt {i + 1}: token {wrong}, but the model knows 0 to {n_known - 1}; encode "
+                "texts by the model's own tokenizer"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,9 +141,18 @@ def _each(questions: Asked | Sequence[Asked]) -> list[Asked]:
     return given
 
 
-def prompts_of(model: LoadedModel, bundle: Bundle, questions: Sequence[Asked]) -> list[list[int]]:
-    """Return the questions, or conversations, as the bundle's prompt puts them, as token ids."""
-    prompts = encode_prompts(model, bundle.prompt, questions)
+def prompts_of(
+    model: LoadedModel, bundle: Bundle, questions: Asked | Sequence[Asked]
+) -> list[list[int]]:
+    """Return the questions, or conversations, as the bundle's prompt puts them, as token ids.
+
+    One question, or one conversation, needs no list around it, as in `steer`.
+
+    Raises:
+        DataError: what is no question, or messages that are no conversation.
+        ModelError: a prompt that is too long for the model, its answer included.
+    """
+    prompts = encode_prompts(model, bundle.prompt, _each(questions))
     model.check_room(prompts, bundle.decoding.tokens, bundle.decoding.batch)
     return prompts
 
