@@ -10,14 +10,16 @@ import yaml
 from click.testing import CliRunner
 from offline_runs import summarised
 from published_sets import write_lines
+from safetensors.torch import load_file, save_file
 from synthetic import METHODS, results
 from tiny import tiny_checkpoint
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
-from fasb.artifacts import read_json
+from fasb.artifacts import read_json, stamp_of
 from fasb.cli import group
 from fasb.study.config import load
-from fasb.study.jobs import STUDY, write_study
+from fasb.study.jobs import STUDY, run_job, write_study
+from fasb.study.verify import verify_folder
 
 SETTINGS = {"use": "head_vectors", "gate": "probe"}
 
@@ -140,3 +142,82 @@ def test_an_agent_of_wandb_runs_a_cell_and_logs_it(begun, tmp_path, monkeypatch)
 def test_an_unknown_cell_is_told_the_nearest(begun):
     run = CliRunner().invoke(group, ["sweep", "cell", "--cell", "m/d/seed4"])
     assert "the study has no cell 'm/d/seed4'; did you mean 'm/d/seed3'?" in str(run.exception)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """The folder of a study of a world's model that trains in a second."""
+    small = {"level": "easy", "seed": 7, "entities": 8, "values": 4}
+    size = {"tokens": 3000, "hidden": 16, "layers": 2, "heads": 2, "feed_forward": 32}
+    judge = {"use": "fasb.world.judge", "settings": small}
+    entry = {"load": "fasb.world.questions", "settings": small, "judge": judge, "limit": 8}
+    mapping = {
+        "models": {"m": {"world": small, "pretrain": size, "job": {"threads": 1}}},
+        "datasets": {"d": entry},
+        "methods": {"unsteered": {}, "fasb": {**SETTINGS, "grid": {"k": [2]}}},
+        "health": {"enforce": False},
+        "decoding": {"tokens": 6},
+        "run": {"cells": [{"model": "m", "dataset": "d"}], "seeds": [3]},
+    }
+    mapping["run"]["methods"] = ["unsteered", "fasb"]
+    folder = tmp_path_factory.mktemp("world")
+    write_study(load(mapping), folder / STUDY)
+    return folder
+
+
+def run_cell():
+    """Run the cell `m/d/seed3`; the time of change of every file that a job of it writes."""
+    assert CliRunner().invoke(group, ["sweep", "cell", "--cell", "m/d/seed3"]).exception is None
+    paths = [path for path in Path("results").rglob("*") if path.is_file()]
+    paths = [path for path in paths if path.parts[1] not in (".store", "models", "study.json")]
+    return {str(path): path.stat().st_mtime_ns for path in paths}
+
+
+def alter(path):
+    """Multiply the weights of a safetensors file of another library."""
+    tensors = {name: 1.5 * value for name, value in load_file(path).items()}
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def test_another_model_in_a_worlds_folder_is_named_and_makes_its_cell_run_again(world, monkeypatch):
+    monkeypatch.chdir(world)
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    before = run_cell()
+    # the same settings train the same weights, though at another time
+    run_job("pretrain", "m")
+    assert run_cell() == before
+    alter(Path("results/models/m/model.safetensors"))
+    stale = {
+        str(one.path) for one in verify_folder(Path("results")) if "models/m is an" in one.told
+    }
+    loading = {"activations/m/d/answer_end.h5", "traces/m/d.parquet"}
+    loading |= {f"m/d/seed3/{name}.parquet" for name in ("sweep", "generations", "scores")}
+    assert {f"results/{name}" for name in loading} <= stale
+    now = run_cell()
+    unmoved = {path for path in now if now[path] == before[path]}
+    assert {f"results/{name}" for name in UNMOVED} <= unmoved
+    assert not {f"results/{name}" for name in loading} & unmoved
+    told = [one.told for one in verify_folder(Path("results")) if one.wrong]
+    assert all(one.startswith("missing") for one in told)
+
+
+UNMOVED = ("questions/d.parquet", "questions/d.judge.json", "m/d/seed3/splits.json")
+"""What does not depend on a model's weights."""
+
+
+def test_a_bundle_that_was_altered_is_tuned_again(world, monkeypatch):
+    monkeypatch.chdir(world)
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    before = run_cell()
+    path = Path("results/m/d/seed3/bundles/fasb-fold0.safetensors")
+    digest = stamp_of(path)["digest"]
+    alter(path)
+    told = {str(one.path): one.told for one in verify_folder(Path("results"))}
+    assert told["results/m/d/seed3/scores.parquet"].startswith(
+        "stale: results/m/d/seed3/bundles is "
+    )
+    now = run_cell()
+    assert stamp_of(path)["digest"] == digest
+    # they are the same again, so nothing is tested anew
+    for name in ("results/m/d/seed3/generations.parquet", "results/m/d/seed3/scores.parquet"):
+        assert now[name] == before[name]

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from fasb.extensions import code_hash, find, settings_of
-from fasb.provenance import contents_of
+from fasb.provenance import content_hash, content_of, contents_of
 from fasb.study import cells
 from fasb.study.config import Study
 
@@ -27,6 +27,8 @@ CELL = "{model}/{dataset}/seed{seed}{suffix}"
 STORE = Path("results/.store")
 TRAINING = "training.json"
 """What says of a trained model's folder what made it; other folders carry nothing."""
+MODEL_CONFIG = "config.json"
+"""What every folder of a model holds, and no other folder of a study."""
 Names = dict[str, Any]
 
 
@@ -76,10 +78,8 @@ class Paths:
         return [Path(path) for name in names or self.inputs for path in self.inputs[name]]
 
     def made_by(self, **more: Any) -> dict[str, Any]:
-        """Return stage, settings, and the digests that the input files carry."""
-        # folders (models, bundles) carry no digest of their own
-        files = [path for path in self.every() if path.is_file()]
-        digests = {str(path): _digest(path)[:16] for path in files}
+        """Return stage, settings, and the digests of the input files and folders."""
+        digests = {str(path): digest_of(path) for path in self.every() if path.exists()}
         return {**self.provenance, "inputs": digests, **more}
 
 
@@ -154,6 +154,27 @@ def stamped(path: Path) -> Path | None:
 
     speaks = path / TRAINING if path.is_dir() else path
     return speaks if speaks.suffix in CHECKED and speaks.is_file() else None
+
+
+def digest_of(path: Path) -> str:
+    """Return 16 digits of what a file or folder of the study holds, as inputs are recorded by.
+
+    A file is known by the digest that it carries, with which its content is compared; a model's
+    folder by the content of its files, where a large one is sampled (`content_of`); a folder of
+    bundles by the digests that they carry. What made them, and when, does not count.
+
+    Raises:
+        ArtifactError: the file, or one in the folder, is missing or damaged.
+    """
+    from fasb.artifacts import SEALED, stamp_of
+
+    if not path.is_dir():
+        return str(stamp_of(path)["digest"])[:16]
+    if (path / MODEL_CONFIG).is_file():
+        # how long a training took differs where its weights are the same
+        return content_hash([one for one in content_of(str(path)) if one[0] != TRAINING])
+    files = sorted(file for file in path.glob("*") if file.suffix in SEALED)
+    return content_hash([(file.name, stamp_of(file)["digest"]) for file in files])
 
 
 def differences(before: Any, now: Any, key: str = "") -> list[str]:
@@ -286,10 +307,3 @@ def digests_of(load: str, settings: dict[str, Any]) -> dict[str, str]:
 @cache
 def _version() -> str:
     return metadata.version("fasb")
-
-
-def _digest(path: Path) -> str:
-    """Return the digest recorded in a file, whose content is compared with it once by a job."""
-    from fasb.artifacts import stamp_of
-
-    return str(stamp_of(path)["digest"])

@@ -17,7 +17,7 @@ from fasb.provenance import content_hash, surroundings
 from fasb.study.config import Study
 from fasb.study.frames import MAPPINGS, read_mapping, read_table, table_of
 from fasb.study.jobs import STAGES, STUDY, Job, job, read_study, run_job
-from fasb.study.stage import STORE, TRAINING, differences, stamped
+from fasb.study.stage import STORE, TRAINING, differences, digest_of, stamped
 
 RESULTS = Path("results")
 """What the paths begin with that a study and its files know."""
@@ -115,7 +115,7 @@ def inputs_of(root: Path, made_by: dict[str, Any]) -> Iterator[tuple[str, str]]:
         below = Path(name).parts[:1] == ("results",)
         path = root / Path(name).relative_to(RESULTS) if below else name
         try:
-            now = str(stamp_of(Path(path))["digest"])[:16]  # as long as `Paths.made_by` keeps it
+            now = digest_of(Path(path))
         except ArtifactError:
             yield name, "is gone or damaged"
             continue
@@ -170,13 +170,14 @@ def chain(study: Study, name: str) -> list[Job]:
 def is_fresh(one: Job) -> bool:
     """Return whether all that a job writes is there, whole, and made of what it asks for.
 
-    Of a folder that is no trained model it is only asked whether it is there.
+    Of a folder that is no trained model the bundles in it are asked.
     """
     for path in map(Path, one.paths.outputs.values()):
         if not path.exists():
             return False
         speaks = stamped(path)
-        if speaks and any(found.wrong for found in _of_file(RESULTS, speaks, one)):
+        asked = [speaks] if speaks else sorted(path.glob("*.safetensors"))
+        if any(found.wrong for file in asked for found in _of_file(RESULTS, file, one)):
             return False
     return True
 
