@@ -7,7 +7,7 @@ import pytest
 from tiny import tiny_questions
 
 from fasb.artifacts import write_parquet
-from fasb.data.protocol import plain_text, read_questions, write_questions
+from fasb.data.protocol import Question, plain_text, read_questions, write_questions
 from fasb.errors import ArtifactError, DataError
 from tests.unchecked import unchecked
 
@@ -89,3 +89,31 @@ def test_questions_made_by_hand_are_of_texts_and_contradict_nothing():
     assert len(texts) == 2
     assert all("give texts in a tuple or list" in line for line in texts)
     assert "'Yes' is a true and a false answer of '1'" in both
+
+
+def one_question(**changed):
+    given = {"id": "1", "text": "Who?", "true": ("Yes",), "false": ("No",), "best": "Yes"}
+    return Question(**{**given, "group": "1", **changed})
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"false": ("Yes.",)}, "'Yes.' is a true and a false answer of '2'"),
+        ({"true": ("no!",), "best": "no!"}, "'no!' is a true and a false answer of '2', or of an"),
+        (
+            {"text": "How?", "paraphrases": (" who ?",), "false": ("yes",)},
+            "'yes' is a true and a false answer of '2', or of another question of the same text",
+        ),
+        ({"false": ("No", " \u200b")}, "'2' has an answer or paraphrase without text; remove it"),
+        ({"paraphrases": ("",)}, "'2' has an answer or paraphrase without text; remove it"),
+    ],
+)
+def test_a_list_of_questions_is_checked_as_a_table_is(changed, message):
+    from fasb.user.evaluation import questions_of
+
+    with pytest.raises(DataError) as refused:
+        questions_of([one_question(), one_question(id="2", **changed)])
+    assert message in str(refused.value)
+    # the same question with other answers of the same label is none
+    assert len(questions_of([one_question(), one_question(id="2", false=("Never",))])) == 2

@@ -155,6 +155,19 @@ def test_the_first_of_each_half_stay_in_the_folds_they_were_in():
     assert first(questions, 11) == questions
 
 
+def test_a_text_that_is_fitted_on_and_tested_is_said(caplog):
+    questions = [
+        replace(question, role="test" if i % 3 else "fit")
+        for i, question in enumerate(some_questions(12))
+    ]
+    split(questions, SplitSettings(), 0)
+    assert not caplog.records
+    twin = replace(questions[1], id="twin", text=f" {questions[0].text.upper()}", group="twin")
+    split([*questions, twin], SplitSettings(), 0)
+    (record,) = caplog.records
+    assert "texts of 1 test questions, the first is 'twin', are also among" in record.getMessage()
+
+
 def test_the_first_of_each_role_keep_their_order():
     roles = ("fit", "test", "test", "fit", "fit", "test")
     questions = [

@@ -203,6 +203,14 @@ def test_questions_that_were_fitted_on_are_left_out(model):
     assert fasb.evaluate(model, bundle, [*QUESTIONS[15:], twin]).left_out == 1
 
 
+def test_questions_of_one_text_count_as_one_draw_however_they_are_grouped(model):
+    bundle = bundle_for(model)
+    twins = [replace(q, id=f"twin{q.id}", text=f" {q.text}", group=q.id) for q in QUESTIONS]
+    apart = [replace(twin, group=twin.id) for twin in twins]
+    together = fasb.evaluate(model, bundle, [*QUESTIONS, *twins])
+    assert fasb.evaluate(model, bundle, [*QUESTIONS, *apart]).measures == together.measures
+
+
 def test_the_table_of_an_evaluation_is_in_percent(model):
     lines = as_table(fasb.evaluate(model, bundle_for(model), QUESTIONS)).splitlines()
     assert lines[0].split() == ["unsteered", "steered", "difference", "95", "%", "interval"]

@@ -140,8 +140,8 @@ def check_questions(questions: Sequence[Question], where: str) -> None:
     """Refuse questions that later stages cannot use.
 
     Raises:
-        DataError: none at all, something else than texts, an id twice, no true answer, or a best
-            answer that is not a true one.
+        DataError: none at all, something else than texts, an id twice, no true answer, an answer
+            or phrasing without text, or a best answer that is not a true one.
     """
     if not questions:
         raise DataError(f"{where}: no questions; check the file and its columns")
@@ -161,6 +161,11 @@ def check_questions(questions: Sequence[Question], where: str) -> None:
             raise DataError(
                 f"{where}: question {question.id!r} has no true answer; give at least one"
             )
+        if not all(map(plain_text, (*question.references, *question.paraphrases))):
+            raise DataError(
+                f"{where}: question {question.id!r} has an answer or paraphrase without text; "
+                "remove it"
+            )
         if question.best not in question.true:
             raise DataError(
                 f"{where}: best answer of {question.id!r} is not among its true ones; add it there"
@@ -173,12 +178,30 @@ def check_consistent(questions: Sequence[Question], where: str) -> None:
     Raises:
         DataError: an answer is a true and a false one of the same question.
     """
+    if found := contradiction(questions):
+        question, answer = found
+        raise DataError(
+            f"{where}: {answer!r} is a true and a false answer of {question.id!r}, or of another "
+            "question of the same text; remove one of them"
+        )
+
+
+def contradiction(questions: Sequence[Question]) -> tuple[Question, str] | None:
+    """Return the first answer that is true and false of one text, and the question that says so.
+
+    Questions of one text are read together, however differently it is written; a full stop makes
+    no other answer.
+    """
+    label: dict[tuple[str, str], bool] = {}
     for question in questions:
-        if both := set(question.true) & set(question.false):
-            raise DataError(
-                f"{where}: {min(both)!r} is a true and a false answer of {question.id!r}; remove "
-                "one of them"
-            )
+        said = [(answer, True) for answer in question.true]
+        said += [(answer, False) for answer in question.false]
+        for text in question.phrasings:
+            for answer, is_true in said:
+                key = plain_text(text), plain_text(answer).rstrip(".!")
+                if label.setdefault(key, is_true) != is_true:
+                    return question, answer
+    return None
 
 
 def _check_texts(question: Question, where: str) -> None:

@@ -5,6 +5,7 @@ by group. Test questions depend on the questions' order alone; the seed only div
 train and validation.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -35,7 +36,7 @@ def split(questions: Sequence[Question], settings: SplitSettings, seed: int) -> 
     if any(question.role != "any" for question in questions):
         folds = [_by_role(questions)]
     else:
-        questions = _same_text_together(questions)
+        questions = same_text_together(questions)
         groups = list(dict.fromkeys(question.group for question in questions))
         folds = _contiguous(groups, settings.folds)
     # numpy's legacy generator is the released program's (Q3); the newer ones draw otherwise
@@ -57,7 +58,7 @@ def split(questions: Sequence[Question], settings: SplitSettings, seed: int) -> 
     return splits
 
 
-def _same_text_together(questions: Sequence[Question]) -> list[Question]:
+def same_text_together(questions: Sequence[Question]) -> list[Question]:
     """Return the questions with one group for all that have a text in common.
 
     Paraphrases count; case, spaces and quotes do not matter.
@@ -170,4 +171,20 @@ def _by_role(questions: Sequence[Question]) -> tuple[list[str], list[str]]:
             )
     if both := set(fit) & set(test):
         raise DataError(f"split: group {min(both)!r} has questions of both roles; move them to one")
+    _tell_of_leaks(questions)
     return fit, test
+
+
+def _tell_of_leaks(questions: Sequence[Question]) -> None:
+    """Say in one line that test questions may be fitted on, in other groups.
+
+    It is no error: a released set has them (`mmlu`, `rows: released`).
+    """
+    keys = {key for question in questions if question.role == "fit" for key in question.keys}
+    leaks = [question for question in questions if question.role == "test" and question.keys & keys]
+    if leaks:
+        logging.getLogger(__name__).warning(
+            "split: the texts of %d test questions, the first is %r, are also among those to fit "
+            "on, so that results are not of unseen questions; leave them out of one role",
+            *(len(leaks), leaks[0].id),
+        )

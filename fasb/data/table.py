@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import Field
 
 from fasb.artifacts import check_parquet_size
-from fasb.data.protocol import Question, check_questions, plain_text
+from fasb.data.protocol import Question, check_questions, contradiction, plain_text
 from fasb.errors import DataError, did_you_mean
 from fasb.settings import Section
 from fasb.textfiles import check_strings, csv_table, json_lines
@@ -191,8 +191,6 @@ def _question(row: dict[str, Any], number: int, settings: Settings, splitter: Sp
 def _check_classes(questions: list[Question], settings: Settings) -> None:
     """Refuse a table without false answers, and an answer that is both true and false.
 
-    Rows of one question are read together, however differently it is written.
-
     Raises:
         DataError: naming the answer, or the empty column.
     """
@@ -200,19 +198,13 @@ def _check_classes(questions: list[Question], settings: Settings) -> None:
         raise DataError(
             f"{settings.path}: no false answer in any row; fill in the column {settings.false!r}"
         )
-    label: dict[tuple[str, str], bool] = {}
-    for number, question in enumerate(questions, start=1):
-        for answer in question.references:
-            is_true = answer in question.true
-            # asked of the row itself: of an answer under both, `is_true` is true each time
-            both = answer in question.true and answer in question.false
-            # a full stop makes no other answer
-            key = plain_text(question.text), plain_text(answer).rstrip(".!")
-            if both or label.setdefault(key, is_true) != is_true:
-                raise DataError(
-                    f"{settings.path}: row {number}: {answer!r} is under {settings.true!r} and "
-                    f"under {settings.false!r} of the same question; remove one of them"
-                )
+    if found := contradiction(questions):
+        question, answer = found
+        raise DataError(
+            f"{settings.path}: row {1 + questions.index(question)}: {answer!r} is under "
+            f"{settings.true!r} and under {settings.false!r} of the same question; remove one of "
+            "them"
+        )
 
 
 def _check_keys(row: dict[str, Any], number: int, settings: Settings) -> None:

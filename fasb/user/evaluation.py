@@ -17,6 +17,7 @@ from jaxtyping import Float
 from fasb.artifacts import is_ours
 from fasb.data import table
 from fasb.data.protocol import Question, check_consistent, check_questions, read_questions
+from fasb.data.splits import same_text_together
 from fasb.decoding.score import score_sweep
 from fasb.errors import DataError
 from fasb.extensions import find, validated
@@ -152,7 +153,9 @@ def evaluate(
         )
     columns, answers, strength = _generated(model, bundle, questions, judge)
     columns |= _chosen(model, bundle, questions, strength)
-    measures = _measures(columns, [question.group for question in questions])
+    # questions of one text are no two draws
+    groups = [question.group for question in same_text_together(questions)]
+    measures = _measures(columns, groups)
     return Evaluation(len(questions), len(given) - len(questions), measures, answers)
 
 
