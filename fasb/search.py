@@ -59,6 +59,18 @@ def grid_points(grid: Mapping[str, Sequence[Any]]) -> list[Point]:
     return [dict(zip(grid, values, strict=True)) for values in crossed]
 
 
+def repeated(values: Sequence[Any]) -> Any:
+    """Return the first value that equals one before it, as 5.0 does 5; None if none does."""
+    known = set()
+    for value in values:
+        # to Python, a switch equals a number
+        one = isinstance(value, bool), value
+        if one in known:
+            return value
+        known.add(one)
+    return None
+
+
 def values_of(points: Sequence[Point]) -> dict[str, list[Any]]:
     """Return the values that each key has in some of these points, which all have the same keys."""
     return {key: [point[key] for point in points] for key in points[0]}
@@ -186,6 +198,8 @@ class Method(Section):
                 raise ConfigError(
                     f"{where}.grid.{key}: empty; give at least one value, or remove the key"
                 )
+            if (twice := repeated(tried)) is not None:
+                raise ConfigError(f"{where}.grid.{key}: {twice!r} appears twice; remove one")
             if key in self.settings:
                 raise ConfigError(
                     f"{where}.settings.{key}: {self.settings[key]!r}, but its grid has {key} too, "
@@ -257,6 +271,25 @@ class Method(Section):
         """
         about = {"method": name, "use": self.use, "gate": self.gate}
         return fitted.bundle(self.recipe(point, fitted.sections, name), about)
+
+
+def check_printed(methods: Mapping[str, Method]) -> None:
+    """Refuse methods that tables and figures would print alike, or without a name.
+
+    Raises:
+        ConfigError: naming the key of the second of two.
+    """
+    known: dict[Any, str] = {}
+    for name, method in methods.items():
+        label = " ".join(method.label.split())
+        if not label:
+            raise ConfigError(f"methods.{name}.label: empty; give its name in print, or no label")
+        for key, printed in (("label", label), ("crossed", method.crossed)):
+            first = name if printed is None else known.setdefault(printed, name)
+            if first != name:
+                raise ConfigError(
+                    f"methods.{name}.{key}: {printed!r} is that of {first} too; give another"
+                )
 
 
 def recipes_of(methods: Mapping[str, Method], sections: StageSettings) -> list[Recipe]:

@@ -22,6 +22,9 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """What every generator takes."""
 BatchSize = Annotated[int, Field(ge=1, le=65_536)]
 """Rows of a forward pass."""
+OF_HEADS = "of heads"
+HeadCount = Annotated[int, Field(ge=1), OF_HEADS]
+"""A number of heads, which the model must have: `fasb plan --check` compares the two."""
 
 
 def template_places(template: str) -> list[tuple[str, str | None]]:

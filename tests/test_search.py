@@ -1,9 +1,18 @@
 """Grids: what is listed, and what is refused before it is."""
 
 import pytest
+from pydantic import ValidationError
 
 from fasb.errors import ConfigError
-from fasb.search import MOST_POINTS, Method, at_edge, grid_points, values_of
+from fasb.search import (
+    MOST_POINTS,
+    Method,
+    at_edge,
+    check_printed,
+    grid_points,
+    repeated,
+    values_of,
+)
 from fasb.settings import StageSettings
 from fasb.user.fitting import Grid
 
@@ -16,6 +25,34 @@ def test_a_grid_of_too_many_settings_is_refused_before_it_is_listed():
     with pytest.raises(ConfigError, match=r"^methods\.m\.grid: 1,000,000 settings"):
         method.check(StageSettings(), "methods.m")
     assert len(grid_points({"a": range(MOST_POINTS)})) == MOST_POINTS
+
+
+@pytest.mark.parametrize("values", [(5, 5.0), (4.0, 2, 4)])
+def test_a_value_that_is_there_twice_is_no_second_setting(values):
+    method = Method(use="head_vectors", grid={"alpha": values})
+    with pytest.raises(ConfigError, match=r"methods\.m\.grid\.alpha: .* appears twice; remove one"):
+        method.check(StageSettings(), "methods.m")
+    with pytest.raises(ValidationError, match="appears twice; remove one"):
+        Grid(alpha=values)
+    assert repeated((True, 1, 0, False, "1")) is None
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        ({"label": "ITI"}, {"label": " ITI"}, r"methods\.b\.label: 'ITI' is that of a too; give "),
+        ({"label": "a"}, {"label": " "}, r"methods\.b\.label: empty; give its name in print"),
+        (
+            {"label": "a", "crossed": ("Vector", "Gate")},
+            {"label": "b", "crossed": ("Vector", "Gate")},
+            r"methods\.b\.crossed: .* is that of a too; give another",
+        ),
+    ],
+)
+def test_methods_that_would_be_printed_alike_are_refused(first, second, message):
+    with pytest.raises(ConfigError, match=message):
+        check_printed({"a": Method(**first), "b": Method(**second)})
+    check_printed({"a": Method(**first), "b": Method(label="other")})
 
 
 def test_a_switch_in_a_grid_of_numbers_is_refused():

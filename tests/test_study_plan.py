@@ -20,6 +20,7 @@ from fasb.fitting.bank import collect, texts_of
 from fasb.fitting.reads import Read
 from fasb.settings import ActivationSettings, PromptSettings, SplitSettings
 from fasb.study import plan, rates
+from fasb.study.check import needs
 from fasb.study.config import load, load_study
 from fasb.study.jobs import count_jobs
 from fasb.study.templates import MESSAGE, Around
@@ -359,3 +360,28 @@ def test_a_check_asks_for_models_datasets_and_judges_without_weights(tmp_path, m
     assert dataset.endswith(" 96 questions")
     assert judged.startswith("MISSING  judge")
     assert "no/judge: " in judged
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_a_check_refuses_more_heads_than_a_model_has(tmp_path, monkeypatch, trained):
+    monkeypatch.chdir(tmp_path)
+    rows = "".join(f"{i}?,a,b\n" for i in range(14))
+    (tmp_path / "my.csv").write_text(f"question,true,false\n{rows}")
+    size = {"layers": 2, "heads": 3, "hidden": 12}
+    world = {"world": {"level": "easy", "seed": 1}, "pretrain": size}
+    entry = world if trained else {"path": str(tiny_checkpoint(tmp_path / "m"))}
+    steering = {"use": "head_vectors", "gate": "probe"}
+    mine, same = {**steering, "grid": {"k": [2, 40]}}, {**steering, "like": "mine"}
+    methods = {"unsteered": {}, "mine": mine, "same": same}
+    study = load(
+        {
+            "models": {"m": entry},
+            "datasets": {"d": {"load": "table", "settings": {"path": "my.csv"}}},
+            "methods": methods,
+            "run": {"cells": [{"model": "m", "dataset": "d"}], "methods": [*methods]},
+        }
+    )
+    (kind, name, told, there), (_, _, _, asked) = needs(study)
+    assert (kind, name, there, asked) == ("model", "m", False, True)
+    heads = "6 heads (2 layers x 3)" if trained else "12 heads (3 layers x 4)"
+    assert told.startswith(f"methods.mine: k 40, but this model has {heads}; set k between 1 and ")

@@ -9,13 +9,13 @@ from pydantic import Field
 import fasb
 from fasb.fitting.reads import Read
 from fasb.gates.probe import Ranking
-from fasb.settings import Section
+from fasb.settings import HeadCount, Section
 
 
 class Settings(Section):
     """One setting: that of the probe gate in whose place it stands."""
 
-    k: int = Field(24, ge=1, description="Anchors of the probe gate")
+    k: HeadCount = Field(24, description="Anchors of the probe gate")
     classifier: Ranking = "logistic"
 
 

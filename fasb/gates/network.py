@@ -9,13 +9,13 @@ from pydantic import Field
 
 import fasb
 from fasb.fitting.reads import AnswerRead, Read
-from fasb.settings import Section
+from fasb.settings import HeadCount, Section
 
 
 class Settings(Section):
     """One setting."""
 
-    k: int = Field(24, ge=1, description="Anchors: heads that are tracked")
+    k: HeadCount = Field(24, description="Anchors: heads that are tracked")
     hidden: int = Field(16, ge=1, description="Hidden units of a head's network")
     read: AnswerRead = Field("answer_end", description="Where networks are fitted (A3, X10)")
 

@@ -10,7 +10,7 @@ from pydantic import Field
 
 import fasb
 from fasb.fitting.reads import AnswerRead, Read
-from fasb.settings import Section
+from fasb.settings import HeadCount, Section
 
 Ranking = Literal["logistic", "cosine", "prototype"]
 """A kind of classifier; `prototype`: the one that `trackers.prototype` says, as presets do (P7)."""
@@ -19,7 +19,7 @@ Ranking = Literal["logistic", "cosine", "prototype"]
 class Settings(Section):
     """One setting; the default is the released program's for 1,024 heads (P10)."""
 
-    k: int = Field(24, ge=1, description="Anchors: heads that are tracked")
+    k: HeadCount = Field(24, description="Anchors: heads that are tracked")
     classifier: Ranking = "logistic"
     read: AnswerRead = Field("answer_end", description="Where classifiers are fitted (A3, X10)")
 

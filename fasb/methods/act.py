@@ -11,7 +11,7 @@ from pydantic import Field
 
 import fasb
 from fasb.fitting.reads import HEAD_READS, Read
-from fasb.settings import Section
+from fasb.settings import HeadCount, Section
 
 LEAST = 5
 """Validation questions that a cluster's accuracy needs; with fewer it counts as 0."""
@@ -20,7 +20,7 @@ LEAST = 5
 class Settings(Section):
     """One setting; the defaults are the released program's, whose alpha is 12."""
 
-    k: int = Field(24, ge=1, description="Heads that are edited for each cluster")
+    k: HeadCount = Field(24, description="Heads that are edited for each cluster")
     clusters: int = Field(3, ge=1, description="Clusters of questions, in every head")
 
 

@@ -13,7 +13,7 @@ from pydantic import Field
 import fasb
 from fasb.fitting.reads import HEAD_READS, AnswerRead, Read
 from fasb.gates.probe import Ranking, kind_of
-from fasb.settings import Section
+from fasb.settings import HeadCount, Section
 
 if TYPE_CHECKING:
     import fasb.fitting.directions
@@ -25,7 +25,7 @@ Kind = Literal["probe", "prototype", "random"]
 class Settings(Section):
     """One setting; the defaults are the released program's for 1,024 heads (P10)."""
 
-    k: int = Field(24, ge=1, description="Anchors: heads that are edited")
+    k: HeadCount = Field(24, description="Anchors: heads that are edited")
     vector: Kind = "probe"
     heads: Literal["best", "random"] = Field("best", description="Random: drawn from the seed")
     classifier: Ranking = Field("logistic", description="By whose accuracy heads are ranked")

@@ -10,7 +10,7 @@ from pydantic import Field
 
 import fasb
 from fasb.fitting.reads import Read
-from fasb.settings import Section
+from fasb.settings import HeadCount, Section
 
 READ = Read("head", "answer_tail")
 
@@ -18,7 +18,7 @@ READ = Read("head", "answer_tail")
 class Settings(Section):
     """One setting."""
 
-    k: int = Field(48, ge=1, description="Heads that are edited")
+    k: HeadCount = Field(48, description="Heads that are edited")
     hidden: int = Field(16, ge=1, description="Hidden units of a head's network")
 
 

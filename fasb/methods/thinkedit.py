@@ -11,7 +11,7 @@ from pydantic import Field
 
 import fasb
 from fasb.fitting.reads import Read
-from fasb.settings import Section
+from fasb.settings import HeadCount, Section
 
 NEEDS_MODEL = True
 HEAD, OUTPUT = Read("head", "answer_end"), Read("attention", "answer_end")
@@ -20,7 +20,7 @@ HEAD, OUTPUT = Read("head", "answer_end"), Read("attention", "answer_end")
 class Settings(Section):
     """One setting; alpha 1 removes all of the direction."""
 
-    k: int = Field(4, ge=1, description="Heads that are edited; the paper's are 2 to 4 % of all")
+    k: HeadCount = Field(4, description="Heads that are edited; the paper's are 2 to 4 % of all")
 
 
 def reads(settings: Settings) -> tuple[Read, ...]:

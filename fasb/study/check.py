@@ -10,12 +10,14 @@ from functools import partial
 from typing import Any
 
 from fasb.data.splits import first, split
-from fasb.errors import FasbError
-from fasb.extensions import find, settings_of
-from fasb.settings import ModelSettings
+from fasb.errors import ConfigError, FasbError
+from fasb.extensions import find, settings_of, validated
+from fasb.search import recipes_of
+from fasb.settings import OF_HEADS, ModelSettings
 from fasb.study.cells import asked, fitting
 from fasb.study.config import Study
-from fasb.study.entries import DatasetEntry, JudgeEntry, ModelEntry, SideEffectsEntry
+from fasb.study.entries import DatasetEntry, JudgeEntry, SideEffectsEntry
+from fasb.world.pretrain import PretrainSettings
 
 Need = tuple[str, str, str, bool]
 """Kind, name, what is said of it, and whether it can be had."""
@@ -24,7 +26,7 @@ Need = tuple[str, str, str, bool]
 def needs(study: Study) -> Iterator[Need]:
     """Yield all that the run names, each as soon as it is known; questions are loaded."""
     for name in dict.fromkeys(cell.model for cell in study.run.cells):
-        yield _asked("model", name, partial(_model, study.models[name]))
+        yield _asked("model", name, partial(_model, study, name))
     for name in asked(study):
         yield _asked("dataset", name, partial(_questions, study, name))
     datasets = dict.fromkeys(cell.dataset for cell in study.run.cells)
@@ -43,13 +45,52 @@ def _asked(kind: str, name: str, ask: Callable[[], str]) -> Need:
         return kind, name, str(error), False
 
 
-def _model(entry: ModelEntry) -> str:
+def _model(study: Study, name: str) -> str:
+    from fasb.model.access import config_of
     from fasb.model.load import available
 
+    entry = study.models[name]
     if entry.world is not None:
+        made = validated(PretrainSettings, entry.pretrain, f"models.{name}.pretrain")
+        _check_heads(study, name, made.layers, made.heads)
         return "trained by the study"
     # an entry's keys for the study (`world`, `job`) are unknown to a model's settings
-    return available(ModelSettings(**entry.model_dump(include=set(ModelSettings.model_fields))))
+    settings = ModelSettings(**entry.model_dump(include=set(ModelSettings.model_fields)))
+    said = available(settings)
+    config = config_of(settings).get_text_config(decoder=True)
+    n_heads = getattr(config, "num_attention_heads", None)
+    # a few architectures have another number in every layer
+    if isinstance(n_heads, int):
+        _check_heads(study, name, config.num_hidden_layers, n_heads)
+    return said
+
+
+def _check_heads(study: Study, model: str, n_layers: int, n_heads: int) -> None:
+    """Refuse a method or gate that asks for more heads than the model has.
+
+    Raises:
+        ConfigError: naming the method and its key.
+    """
+    most = n_layers * n_heads
+    for dataset in {cell.dataset for cell in fitting(study) if cell.model == model}:
+        for method, key, n in _heads_asked(study, dataset):
+            if n > most:
+                raise ConfigError(
+                    f"methods.{method}: {key} {n}, but this model has {most} heads ({n_layers} "
+                    f"layers x {n_heads}); set {key} between 1 and {most}"
+                )
+
+
+def _heads_asked(study: Study, dataset: str) -> Iterator[tuple[str, str, int]]:
+    """Yield method, key and number of heads of every point of the run's grids."""
+    for name, method in study.chosen_methods.items():
+        # what is like another takes its settings
+        own = {} if method.like is not None else {name: method}
+        for recipe in recipes_of(own, study.sections(dataset)):
+            for settings in (recipe.method, recipe.gate_settings):
+                for key, field in type(settings).model_fields.items() if settings else ():
+                    if OF_HEADS in field.metadata:
+                        yield name, key, getattr(settings, key)
 
 
 def _loaded(entry: DatasetEntry | SideEffectsEntry) -> list[Any]:

@@ -17,7 +17,7 @@ from pydantic import Field, PrivateAttr, field_validator
 from fasb.errors import ConfigError, DataError, did_you_mean
 from fasb.extensions import find, settings_of, validated
 from fasb.fitting.recipe import Recipe
-from fasb.search import Method, recipes_of
+from fasb.search import Method, check_printed, recipes_of
 from fasb.settings import IN_A_CHAT, PLAIN, StageSettings, check_places
 from fasb.study.entries import (
     CellEntry,
@@ -344,6 +344,7 @@ def _check_run(study: Study) -> None:
                     f"methods.{name}.like: needs no grid, and a method with its own; remove one"
                 )
         _check_judged(study, name)
+    check_printed(study.chosen_methods)
 
 
 def _check_pooled(study: Study, cell: CellEntry) -> None:

@@ -34,7 +34,7 @@ from fasb.metrics.calibration import fewest_for, reliability
 from fasb.model.chat import render_of, settled
 from fasb.model.load import LoadedModel
 from fasb.provenance import content_hash, content_of
-from fasb.search import Method, at_edge, grid_points, values_of
+from fasb.search import Method, at_edge, grid_points, repeated, values_of
 from fasb.settings import (
     JudgeSettings,
     PromptSettings,
@@ -65,6 +65,13 @@ class Grid(Section):
         (), description="Empty: the lowest that `touch` allows; else lower ones are left out"
     )
     s: tuple[PositiveInt, ...] = Field((5, 10), min_length=1)
+
+    @field_validator("k", "alpha", "beta", "s")
+    @classmethod
+    def _each_once(cls, given: tuple[int | float, ...]) -> tuple[int | float, ...]:
+        if (twice := repeated(given)) is not None:
+            raise ValueError(f"{twice!r} appears twice; remove one")
+        return given
 
     def points(self, n_heads: int) -> list[dict[str, Any]]:
         """Every setting that a model with so many heads allows.
