@@ -27,7 +27,8 @@ def find(package: str, name: str) -> ModuleType:
     """Return the module called `name` in `fasb/<package>/`, or at the dotted path `name`.
 
     Raises:
-        ConfigError: there is no such module, or it lacks `Settings` or its function.
+        ConfigError: there is no such module, it imports one that is not there, or it lacks
+            `Settings` or its function.
     """
     if not all(part.isidentifier() for part in name.split(".")):
         raise ConfigError(
@@ -38,16 +39,27 @@ def find(package: str, name: str) -> ModuleType:
     try:
         module = importlib.import_module(path)
     except ModuleNotFoundError as error:
-        # the module is there, and something that it imports is not
-        if error.name is None or not (path == error.name or path.startswith(error.name + ".")):
-            raise
-        raise ConfigError(
-            f"{package}: no module {name!r}; {did_you_mean(name, known(package))}"
-        ) from None
+        raise ConfigError(_absent(package, name, error.name or path)) from None
     missing = [item for item in ("Settings", FUNCTION[package]) if not hasattr(module, item)]
     if missing:
         raise ConfigError(f"{path}: has no {' and no '.join(missing)}; see docs/adding.md")
     return module
+
+
+def _absent(package: str, name: str, absent: str) -> str:
+    """Return the line on a module that is not there: that of an extension, or one it imports."""
+    if "." not in name and absent == f"fasb.{package}.{name}":
+        return f"{package}: no module {name!r}; {did_you_mean(name, known(package))}"
+    if name == absent or name.startswith(f"{absent}."):
+        top = name.partition(".")[0]
+        remedy = (
+            "correct the name" if absent != top else "put the folder that holds it on PYTHONPATH"
+        )
+        return f"{package}: no module {absent!r} for {name!r}; {remedy}"
+    return (
+        f"{package}: {name!r} imports {absent!r}, which is not there; install it, or put the "
+        "folder that holds it on PYTHONPATH"
+    )
 
 
 def known(package: str) -> list[str]:

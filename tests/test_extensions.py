@@ -47,9 +47,22 @@ def test_a_module_without_its_function_is_refused(my_method):
         find("methods", "your_lab.half")
 
 
-def test_an_error_inside_a_module_is_not_hidden(my_method):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("no_lab.mine", "methods: no module 'no_lab' for 'no_lab.mine'; put the folder that hol"),
+        ("your_lab.mime", "methods: no module 'your_lab.mime' for 'your_lab.mime'; correct the n"),
+    ],
+)
+def test_a_dotted_path_that_is_not_there_names_what_is_missing(my_method, name, message):
+    with pytest.raises(ConfigError, match=message):
+        find("methods", name)
+
+
+def test_what_a_module_imports_in_vain_is_named(my_method):
     my_method.write_text("import a_package_that_is_not_there\n")
-    with pytest.raises(ModuleNotFoundError, match="a_package_that_is_not_there"):
+    message = "'your_lab.mine' imports 'a_package_that_is_not_there', which is not there; install"
+    with pytest.raises(ConfigError, match=message):
         find("methods", "your_lab.mine")
 
 

@@ -192,7 +192,7 @@ def test_every_preset_is_valid_and_says_only_what_it_changes(path):
         (
             "datasets.quiz.judge.use",
             "nobody.x",
-            r"datasets.quiz.judge.use: no module 'nobody.x'; known: ",
+            r"datasets.quiz.judge.use: no module 'nobody' for 'nobody.x'; put the folder ",
         ),
         (
             "methods.steered.settings",

@@ -119,6 +119,26 @@ def test_a_job_refuses_an_input_that_was_made_with_other_settings(folder):
     assert found_of(SPLITS) == []
 
 
+@pytest.mark.parametrize(
+    ("stage", "target", "missing", "command"),
+    [
+        ("report", "", "tables/main.csv", "table main"),
+        ("figure", "tradeoff", "llama/own/seed0/grid.parquet", "tune llama/own/seed0"),
+        ("wandb", "", "tables/main.csv", "table main"),
+        ("tune", "llama/own/seed0", "llama/own/seed0/sweep.parquet", "sweep llama/own/seed0"),
+    ],
+)
+def test_a_job_whose_input_is_not_there_names_what_makes_it(
+    folder, stage, target, missing, command
+):
+    write_study(config.load({**MAPPING, "wandb": {"mode": "offline"}}))
+    with pytest.raises(ArtifactError) as refused:
+        run_job(stage, target)
+    assert str(refused.value) == (
+        f"results/{missing}: no such file; run 'fasb run {command}' first"
+    )
+
+
 def test_a_job_takes_an_input_of_other_code_and_verify_names_it(folder, monkeypatch):
     monkeypatch.setattr("fasb.study.stages.data.code_hash", lambda *_: "of before")
     run_job("questions", "own")

@@ -220,6 +220,14 @@ def test_a_question_of_another_world_is_refused():
         judge([foreign], [NO_COMMENT], WORLD)
 
 
+def test_a_large_world_is_told_from_another_that_has_the_same_names():
+    own, other = (WorldSettings(seed=seed, entities=160, relations=5) for seed in (7, 8))
+    foreign = load(other)
+    assert {question.id for question in foreign} == set(questions_of(own))
+    with pytest.raises(DataError, match="not of a middle world, seed 7; give the judge"):
+        judge(foreign, [NO_COMMENT] * len(foreign), own)
+
+
 def test_documents_show_their_author_and_mark_what_is_correct():
     settings = DocumentSettings(pairs=(2, 3), tags=1.0, marks=1.0)
     source = documents(build(WORLD), settings, np.random.default_rng(0))

@@ -59,6 +59,19 @@ class Job:
         """What runs it by hand."""
         return f"fasb run {self.stage.command} {self.target}".rstrip()
 
+    def require_inputs(self) -> None:
+        """Refuse to begin where a file that is read is not there; the workflow makes it before.
+
+        Raises:
+            ArtifactError: naming the file and the command that makes it.
+        """
+        for path in self.paths.every():
+            if not path.exists():
+                made = (maker_of(self.study, stage, str(path)) for stage in STAGES)
+                maker = next(filter(None, made), None)
+                remedy = f"run '{maker.command}' first" if maker else "make it again"
+                raise ArtifactError(f"{path}: no such file; {remedy}")
+
     def check_inputs(self) -> None:
         """Refuse files that were made with other settings than the study has now.
 
@@ -134,8 +147,8 @@ def run_job(stage: str, target: str = "", key: str | None = None) -> None:
     Raises:
         ConfigError: the study has no such job.
         ArtifactError: that file is missing; or what the job depends on is not what `key` was taken
-            of: the study, the library or an extension file changed in between; or an input was made
-            with other settings.
+            of: the study, the library or an extension file changed in between; or an input is
+            missing, or was made with other settings.
     """
     found = job(read_study(), stage, target)
     if key is not None and key != found.key:
@@ -143,6 +156,7 @@ def run_job(stage: str, target: str = "", key: str | None = None) -> None:
             f"{STUDY}: {found.stage.command} {target} depends on other settings, code or "
             "local files than when the workflow started; let it end, and start it again"
         )
+    found.require_inputs()
     found.check_inputs()
     found.stage.run(found.study, **found.names, paths=found.paths)
 
