@@ -8,6 +8,7 @@ import tomllib
 from importlib import metadata
 from pathlib import Path
 
+import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -134,42 +135,67 @@ def test_the_setup_script_asks_for_a_newer_python_and_changes_nothing(tmp_path):
     assert not (tmp_path / ".venv").exists()
 
 
-def test_the_setup_script_hands_its_options_on_and_installs_once(tmp_path):
+INSTALLED = "-m pip install -q --disable-pip-version-check -c constraints.txt -e .[test]"
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A folder with what the setup script reads, and a Python that only says what it is asked."""
     for name in ("study", "pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, tmp_path)
-    python = tmp_path / "python3"
-    python.write_text(FAKE_PYTHON)
-    python.chmod(0o755)
+    (tmp_path / "python3").write_text(FAKE_PYTHON)
+    (tmp_path / "python3").chmod(0o755)
+    return tmp_path
 
-    def study(*arguments):
-        run = subprocess.run(
-            ["/bin/sh", "./study", *arguments],
-            cwd=tmp_path,
-            env={"PATH": "/usr/bin:/bin", "PYTHON": str(python)},
-            capture_output=True,
-            text=True,
-        )
-        assert run.returncode == 0, run.stderr
-        return run.stdout.splitlines()
 
-    installed = "-m pip install -q --disable-pip-version-check -c constraints.txt -e .[test]"
-    assert study("-n", "a b") == [installed, "snakemake: -n,a b"]
-    assert study("test", "-k", "x") == ["pytest: -k,x"]
-    (tmp_path / "constraints.txt").write_text("# changed\n")
-    assert study() == [installed, "snakemake: "]
+def run_setup(checkout, *arguments):
+    """Exit code and lines of the setup script."""
+    run = subprocess.run(
+        ["/bin/sh", "./study", *arguments],
+        cwd=checkout,
+        env={"PATH": "/usr/bin:/bin", "PYTHON": str(checkout / "python3")},
+        capture_output=True,
+        text=True,
+    )
+    return run.returncode, run.stdout.splitlines()
+
+
+def test_the_setup_script_hands_its_options_on_and_installs_once(checkout):
+    assert run_setup(checkout, "-n", "a b") == (0, [INSTALLED, "snakemake: -n,a b"])
+    assert run_setup(checkout, "test", "-k", "x") == (0, ["pytest: -k,x"])
+    (checkout / "constraints.txt").write_text("# changed\n")
+    assert run_setup(checkout) == (0, [INSTALLED, "snakemake: "])
+
+
+@pytest.mark.parametrize("during", ["venv", "pip"])
+def test_an_environment_that_was_killed_while_it_was_made_is_made_again(checkout, during):
+    (checkout / f"kill-{during}").touch()
+    code, _ = run_setup(checkout)
+    assert code == -9
+    assert (checkout / ".venv" / "bin" / "python").exists()
+    (checkout / ".venv" / "half").touch()
+    assert run_setup(checkout) == (0, [INSTALLED, "snakemake: "])
+    assert not (checkout / ".venv" / "half").exists()
+    # one that somebody else made is kept
+    (checkout / ".venv" / ".stamp").unlink()
+    (checkout / ".venv" / "whole").touch()
+    assert run_setup(checkout) == (0, [INSTALLED, "snakemake: "])
+    assert (checkout / ".venv" / "whole").exists()
 
 
 FAKE_PYTHON = """#!/bin/sh
+die() { [ ! -e "kill-$1" ] || { rm "kill-$1"; kill -9 $PPID; exit 1; }; }
 case "$1 $2" in
 "-m venv")
     mkdir -p "$3/bin"
     cp "$0" "$3/bin/python"
+    die venv
     for tool in pytest snakemake; do
         printf '#!/bin/sh\\nIFS=,; echo "%s: $*"\\n' "$tool" >"$3/bin/$tool"
         chmod +x "$3/bin/$tool"
     done
     ;;
-"-m pip") echo "$@" ;;
+"-m pip") die pip; echo "$@" ;;
 esac
 """
 
