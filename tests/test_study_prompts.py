@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 from tiny import tiny_model, tiny_questions
 
@@ -15,6 +16,8 @@ from fasb.metrics.answers import choice_rows
 from fasb.search import Method
 from fasb.settings import DecodingSettings, PromptSettings, ScoringSettings, StageSettings
 from fasb.study.evaluate import Bundles
+from fasb.study.judging import distinct
+from fasb.study.metrics import generation_metrics
 from fasb.study.run import Asked, Runner, traced
 from fasb.study.tune import bundle_path
 
@@ -69,7 +72,9 @@ def test_each_bundle_answers_its_own_prompt_and_is_scored_behind_it(model, runne
         plain = trace(model, prompts, SECTIONS.decoding, ("e",))
         answers = [clean_answer(model.decode(row), prompt) for row in plain.rows()]
         rows = found[found["setting"] == i]
-        assert rows["answer"].tolist() == rows["trace_answer"].tolist() == answers
+        assert rows["answer"].tolist() == answers
+        # what it is compared with is the model by the prompt of the trace
+        assert rows["trace_answer"].tolist() == asked.rows["text"].tolist()
         assert rows["n_tokens"].tolist() == plain.length.tolist()
         assert not rows["fired"].any()
         every.append(answers)
@@ -82,6 +87,26 @@ def test_each_bundle_answers_its_own_prompt_and_is_scored_behind_it(model, runne
         assert own[["mc1", "mc2", "mc3", "fired"]].tolist() == pytest.approx(list(expected))
     assert every[0] == every[3]
     assert len({tuple(answers) for answers in every}) == 3
+
+
+def test_harm_and_help_of_a_prompt_are_to_the_unsteered_models_answers(model, runner, asked):
+    bundles = [bundle_of(model.fingerprint), bundle_of(model.fingerprint, instruction=SAID)]
+    found = runner.answers(asked, bundles, "test", detail=True)
+    found = found.assign(fold=0, method=found["setting"].map({0: "unsteered", 1: "prompt"}))
+    pairs = distinct(QUESTIONS, [found])
+    said = [{"question": question.id, "answer": answer} for question, answer in pairs]
+    # true is what the unsteered model says to the first two questions, and nothing else
+    plain = asked.rows[asked.rows["question"].isin(["q0", "q1"])]
+    good = set(zip(plain["question"], plain["text"], strict=True))
+    judged = pd.DataFrame(
+        [{**row, "true": float((row["question"], row["answer"]) in good)} for row in said]
+    )
+    rows = generation_metrics(found, judged).set_index(["method", "question"])
+    assert not rows.loc["unsteered"][["harmed", "helped"]].to_numpy().any()
+    assert rows.loc["prompt"]["harmed"].to_dict() == {"q0": 1, "q1": 1, "q2": 0, "q3": 0}
+    judged["true"] = 1 - judged["true"]
+    rows = generation_metrics(found, judged).set_index(["method", "question"])
+    assert rows.loc["prompt"]["helped"].to_dict() == {"q0": 1, "q1": 1, "q2": 0, "q3": 0}
 
 
 def test_only_what_neither_edits_nor_tracks_is_asked_in_another_way():

@@ -6,7 +6,8 @@ phrasings:
 
     fold, method, question, group
     true, info        share of answers judged true, informative (0 to 1)
-    harmed, helped    share of answers that steering spoilt, mended; good means true and informative
+    harmed, helped    share of answers that are worse, better than the unsteered model's by the
+                      prompt of the cell; good means true and informative
     steered           share of answers on which the method fired
     tokens, decoded   tokens of the answer; tokens that were decoded to obtain it
     passes            forward passes of the model to obtain it

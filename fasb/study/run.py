@@ -12,6 +12,7 @@ no grid and no verdict. A model is loaded when the first cell that is not in the
                   strength; in detail also text (of the question), fired_at (tokens there were
                   when it fired), p (of states 0..n of the
                   unsteered answer; empty if not tracked), trace_pieces, answer_pieces, trace_answer
+                  (the unsteered answer by the prompt of the trace, whatever the bundle's is)
     scores        setting, question, phrasing, mc1, mc2, mc3, fired (share of its reference answers)
     side effects  ce, kl (nats per token of each text, steered by alpha everywhere), ce_gated,
                   kl_gated (as the bundle's own gate has it), steered_gated (share of positions it
@@ -214,7 +215,11 @@ class Runner:
                 found = sweep(model, own.prompts, own.trace, chosen)
                 for i, answers in zip(members, found, strict=True):
                     rows = _answer_rows(model, own, bundles[i], answers, texts)
-                    parts[i] = _detailed(model, own, rows, answers) if detail else rows
+                    if detail:
+                        rows = _detailed(model, own, rows, answers)
+                        # another prompt's own answer is not the unsteered model's
+                        rows = rows.assign(trace_answer=asked.rows["text"])
+                    parts[i] = rows
             return _numbered([parts[i] for i in range(len(bundles))])
 
         # verdicts of an oracle beside them change nothing of other methods' answers
@@ -382,7 +387,6 @@ def _detailed(
         p=p,
         trace_pieces=unsteered,
         answer_pieces=pieces,
-        trace_answer=asked.rows["text"],
     )
 
 
