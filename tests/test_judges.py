@@ -5,12 +5,13 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from published_sets import REAL, realdata, write_lines
 
-from fasb.artifacts import write_tensors
+from fasb.artifacts import read_tensors, write_tensors
 from fasb.data.protocol import Question
 from fasb.data.truthfulqa import Settings as TruthfulQA
 from fasb.data.truthfulqa import load as load_truthfulqa
@@ -261,6 +262,16 @@ class TestLight:
         write_tensors(path, {"words": np.zeros(3)}, {}, about)
         with pytest.raises(ArtifactError, match="delete it, and it is trained anew"):
             light.Light.load(path)
+
+    @pytest.mark.parametrize("name", ["words", "mean", "weight.true"])
+    def test_a_file_whose_arrays_are_of_other_sizes_is_refused(self, small, name):
+        light.trained(small)
+        tensors, about, made_by = read_tensors(Path(small.file))
+        message = f"no whole light judge .{name} is not of .* finite numbers.; delete it, and"
+        for value in (tensors[name][:-1], np.nan * tensors[name]):
+            write_tensors(Path(small.file), {**tensors, name: value}, made_by, about)
+            with pytest.raises(ArtifactError, match=message):
+                light.judge([MOON], ["Rock."], small)
 
     def test_other_pairs_than_the_published_are_refused(self, tmp_path):
         invented(tmp_path)

@@ -187,6 +187,41 @@ def test_explain_prints_the_commands_from_nothing_and_the_inputs(folder):
     assert len(set(commands)) == len(commands)
 
 
+def test_explain_of_a_missing_or_damaged_file_says_what_makes_it_again(folder):
+    path = folder / SPLITS
+    path.write_text(path.read_text().replace('"1"', '"7"', 1))
+    code, stdout, _ = fasb("explain", SPLITS)
+    first, *commands = stdout.splitlines()
+    assert (code, commands[-1]) == (0, "fasb run splits llama/own/seed0")
+    assert first.startswith(f"# {SPLITS}: content does not match its checksum")
+    missing = "results/llama/own/seed0/metrics.json"
+    first, *commands = fasb("explain", missing)[1].splitlines()
+    assert first.startswith(f"# {missing}: no such file")
+    assert commands[-1] == "fasb run metrics llama/own/seed0"
+
+
+def test_explain_of_a_file_deep_in_a_jobs_folder_names_the_job(folder):
+    mapping = {**TRAINED, "wandb": {"mode": "offline"}}
+    write_study(config.load(mapping))
+    told = job(read_study(), "pretrain", "easy-s1").paths
+    write_json(Path("results/models/easy-s1/training.json"), {}, told.made_by())
+    Path("results/models/easy-s1/model.safetensors").write_bytes(b"of another library")
+    first, *commands = fasb("explain", "results/models/easy-s1/model.safetensors")[1].splitlines()
+    assert first.startswith("# results/models/easy-s1/training.json: ")
+    assert commands == ["fasb run pretrain easy-s1"]
+    run = "results/wandb/offline-run-1/files/wandb-summary.json"
+    assert fasb("explain", run)[1].splitlines()[-1] == "fasb run wandb"
+
+
+def test_explain_of_a_bundle_saved_from_python_asks_for_no_study(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_tensors(tmp_path / "my.bundle", {"x": np.ones(1)}, {})
+    with pytest.raises(ConfigError, match="my.bundle: of no study here, and no bundle of 'fasb fi"):
+        fasb("explain", "my.bundle")
+    with pytest.raises(ArtifactError, match="other.bundle: no such file"):
+        fasb("explain", "other.bundle")
+
+
 def test_explain_says_what_writes_the_study_itself(folder):
     with pytest.raises(ConfigError, match="made of configs, by 'fasb study --configfile FILE'"):
         fasb("explain", "results/study.json")

@@ -94,3 +94,34 @@ def test_what_cannot_be_uploaded_is_one_line(bundle, monkeypatch):
     with pytest.raises(ModelError, match="me/mine: ") as caught:
         fasb.push(bundle, "me/mine")
     assert "\n" not in str(caught.value)
+
+
+def answered(status):
+    """What the hub's library raises of an answer with a status."""
+    error = huggingface_hub.errors.HfHubHTTPError.__new__(huggingface_hub.errors.HfHubHTTPError)
+    OSError.__init__(error, f"Client error {status}")
+    error.response = SimpleNamespace(status_code=status)
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (huggingface_hub.errors.LocalTokenNotFoundError("x"), "needs a token; run 'hf auth login'"),
+        (huggingface_hub.errors.OfflineModeIsEnabled("x"), "HF_HUB_OFFLINE forbids to upload; un"),
+        (huggingface_hub.errors.HFValidationError("x"), "no name that the hub takes; give another"),
+        (ConnectionError("x"), "the hub is out of reach; try again where there is network"),
+        (answered(403), "does not let your token write there; run 'hf auth login' with one"),
+        (answered(500), "cannot be uploaded (Client error 500); try again"),
+    ],
+)
+def test_what_goes_wrong_in_uploading_is_not_said_of_loading(bundle, monkeypatch, error, message):
+    def refuse(*_, **__):
+        raise error
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", refuse)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    with pytest.raises(ModelError) as caught:
+        fasb.push(bundle, "me/mine")
+    assert message in str(caught.value)
+    assert "download" not in str(caught.value)

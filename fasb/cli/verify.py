@@ -64,15 +64,25 @@ def explain_command(file: Path) -> None:
     What is no command stands behind `#`, so that the output is a script. A file of a study is named
     from where `./study` runs; a bundle of 'fasb fit' may lie anywhere.
     """
-    made_by: dict[str, Any] = {}
     from fasb.artifacts import SEALED, stamp_of
+    from fasb.study.stage import TRAINING
 
+    made_by: dict[str, Any] = {}
+    # of the files of a trained model's folder one speaks for all
+    told = file.parent / TRAINING if (file.parent / TRAINING).is_file() else file
     # of a folder, or what lost its receipt, the study alone says what makes it
-    receipt = file.name and file.with_suffix(".json").is_file()
-    if file.suffix in (".bundle", *SEALED) or receipt:
-        stamp = stamp_of(file)
-        made_by = stamp["provenance"]
-        click.echo(_one_line(f"# {file}: {stamp['digest'][:12]}, {_provenance(made_by)}"))
+    receipt = told.name and told.with_suffix(".json").is_file()
+    if told.suffix in (".bundle", *SEALED) or receipt:
+        try:
+            stamp = stamp_of(told)
+        except ArtifactError as error:
+            # what is missing or damaged is what most needs to be made again
+            if not _is_below_results(file):
+                raise
+            click.echo(_one_line(f"# {error}"))
+        else:
+            made_by = stamp["provenance"]
+            click.echo(_one_line(f"# {told}: {stamp['digest'][:12]}, {_provenance(made_by)}"))
     by_fit = all(isinstance(made_by.get(key), str) for key in ("model", "data"))
     for line in _fit_lines(file, made_by) if by_fit else _study_lines(file, made_by):
         click.echo(line)
@@ -111,14 +121,26 @@ def _study_lines(file: Path, made_by: dict[str, Any]) -> list[str]:
     from fasb.study.jobs import read_study
     from fasb.study.verify import RESULTS, chain, inputs_of
 
+    if not _is_below_results(file):
+        raise ConfigError(
+            f"{file}: of no study here, and no bundle of 'fasb fit'; change to where ./study "
+            "runs, or see 'fasb show' for a bundle that was saved from Python"
+        )
     inputs = inputs_of(RESULTS, made_by)
     lines = ["#   " + _one_line(f"{name} {told or 'as it was'}") for name, told in inputs]
-    # links stay as they are: results/ may be one to another disk
-    path = Path(os.path.normpath(file.absolute()))
-    if not path.is_relative_to(Path.cwd()):
-        raise ConfigError(f"{file}: not in this folder; change to where ./study runs")
-    name = str(path.relative_to(Path.cwd()))
+    name = str(_absolute(file).relative_to(Path.cwd()))
     return lines + [one.command for one in chain(read_study(), name)]
+
+
+def _is_below_results(file: Path) -> bool:
+    from fasb.study.verify import RESULTS
+
+    return _absolute(file).is_relative_to(Path.cwd() / RESULTS)
+
+
+def _absolute(file: Path) -> Path:
+    # links stay as they are: results/ may be one to another disk
+    return Path(os.path.normpath(file.absolute()))
 
 
 def _provenance(made_by: dict[str, Any]) -> str:

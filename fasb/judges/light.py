@@ -152,6 +152,7 @@ class Light:
                 "anew"
             )
         try:
+            _check_arrays(tensors)
             scale = Scale(about["rarity"], **{name: tensors[name] for name in ARRAYS})
             weight = {name: tensors[f"weight.{name}"] for name in LABELS}
             bias = {name: float(about["bias"][name]) for name in LABELS}
@@ -160,6 +161,23 @@ class Light:
             raise ArtifactError(
                 f"{path}: no whole light judge ({error}); delete it, and it is trained anew"
             ) from None
+
+
+def _check_arrays(tensors: Mapping[str, np.ndarray]) -> None:
+    """Refuse arrays of other lengths than this version's features have, or not finite.
+
+    Raises:
+        KeyError: one is missing.
+        ValueError: naming the array.
+    """
+    nothing = Question("", "", (), (), best="", group="")
+    n_numbers = describe([nothing], [""], {}).shape[1]
+    lengths = {"words": BUCKETS, "mean": n_numbers, "deviation": n_numbers}
+    lengths |= {f"weight.{name}": BUCKETS + n_numbers for name in LABELS}
+    for name, n in lengths.items():
+        values = tensors[name]
+        if values.shape != (n,) or values.dtype.kind != "f" or not np.isfinite(values).all():
+            raise ValueError(f"{name} is not of {n:,} finite numbers")
 
 
 def judge(

@@ -149,7 +149,10 @@ def chain(study: Study, name: str) -> list[Job]:
         ConfigError: no job of the study makes it.
     """
     made = makers(study)
-    last = made.get(name) or made.get(str(Path(name).parent))
+    # of a file in a folder that a job writes as a whole, that job
+    last = next(
+        (made[str(at)] for at in (Path(name), *Path(name).parents) if str(at) in made), None
+    )
     if last is None:
         if name == str(STUDY):
             raise ConfigError(f"{name}: made of configs, by 'fasb study --configfile FILE'")

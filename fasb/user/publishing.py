@@ -6,11 +6,13 @@ In: a bundle and the name of a repository. Out: its address. Knows no model.
 import re
 import tempfile
 import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from fasb.errors import ConfigError
-from fasb.model.access import explained
-from fasb.settings import ModelSettings
+from huggingface_hub import constants, errors
+
+from fasb.errors import ConfigError, FasbError, ModelError
 from fasb.steering.bundle import Bundle
 from fasb.user.showing import as_text
 
@@ -34,7 +36,7 @@ def push(bundle: Bundle, repo: str, private: bool = False) -> str:
     if not REPOSITORY.fullmatch(repo):
         raise ConfigError(f"repo: {repo!r}; give OWNER/NAME")
     api = huggingface_hub.HfApi()
-    with tempfile.TemporaryDirectory() as scratch, explained(ModelSettings(path=repo)):
+    with tempfile.TemporaryDirectory() as scratch, _explained(repo):
         bundle.save(Path(scratch, NAME))
         Path(scratch, "README.md").write_text(card(bundle, repo), "utf-8")
         address = api.create_repo(repo, private=private, exist_ok=True)
@@ -45,6 +47,40 @@ def push(bundle: Bundle, repo: str, private: bool = False) -> str:
             )
         api.upload_folder(repo_id=repo, folder_path=scratch)
     return str(address)
+
+
+@contextmanager
+def _explained(repo: str) -> Iterator[None]:
+    """Turn what the hub's library raises into one line about uploading.
+
+    Raises:
+        ModelError: `<repo>: <what is wrong>; <what to do>`.
+    """
+    try:
+        yield
+    except FasbError:
+        raise
+    except Exception as error:  # the library passes on the kinds of others
+        raise ModelError(f"{repo}: {_remedy(error)}") from error
+
+
+def _remedy(error: Exception) -> str:
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if isinstance(error, errors.LocalTokenNotFoundError):
+        return "uploading needs a token; run 'hf auth login'"
+    if isinstance(error, errors.HFValidationError):
+        return "no name that the hub takes; give another OWNER/NAME"
+    if status in (401, 403, 404):
+        return (
+            "the hub does not let your token write there; run 'hf auth login' with one that may, "
+            "or give another OWNER"
+        )
+    if isinstance(error, errors.OfflineModeIsEnabled) or constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE forbids to upload; unset it"
+    if isinstance(error, ConnectionError):
+        return "the hub is out of reach; try again where there is network"
+    said = " ".join(str(error).split())[:300] or type(error).__name__
+    return f"cannot be uploaded ({said}); try again"
 
 
 def card(bundle: Bundle, repo: str) -> str:
