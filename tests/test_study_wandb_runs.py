@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
-from offline_runs import artifacts, summarised
+from offline_runs import artifacts, inspect, summarised
 from synthetic import METHODS, STYLES, results, styled
 
 from fasb.artifacts import read_json, write_json
@@ -108,6 +108,18 @@ def test_all_that_offline_runs_name_is_beside_them_and_there_once(logged):
     (beside,) = (logged.parent / ".wandb-files").iterdir()  # that of the second log alone
     assert len(kept) == 5  # two grids, the table as such, and the two files of the artifact
     assert all(path.is_file() and path.is_relative_to(beside) for path in kept)
+
+
+def test_runs_name_neither_the_host_nor_where_python_lies(made, tmp_path, monkeypatch):
+    # no name that could stand in a result by chance
+    monkeypatch.setattr("socket.gethostname", lambda: "host-of-the-lab")
+    monkeypatch.setattr("platform.node", lambda: "host-of-the-lab")
+    one = Study("a", "default", Cell.of(made.cells[:1]), styled("iti"))
+    write_runs(one, made.files(*FILES), tmp_path / "wandb")
+    for run in (tmp_path / "wandb").rglob("run-*.wandb"):
+        recorded = inspect(run)
+        for told in ("host-of-the-lab", sys.executable, "writer_id"):
+            assert told not in recorded
 
 
 def test_a_second_log_of_equal_results_replaces_the_first_and_syncs_the_same_ids(logged):

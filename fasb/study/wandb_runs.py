@@ -193,9 +193,19 @@ def _log(wandb: Any, study: Study, run: Run, folder: Path) -> None:
 
 
 def quiet(wandb: Any) -> Any:
-    """Return the settings of a run that says nothing, and looks at neither code nor machine."""
+    """Return the settings of a run that says nothing, and records neither code nor machine.
+
+    No name of a host, no path of Python or program, and no load go to a server; the hardware stands
+    in the provenance of the files that a run is made of.
+    """
     return wandb.Settings(
-        silent=True, disable_git=True, disable_code=True, console="off", x_disable_stats=True
+        silent=True,
+        disable_git=True,
+        disable_code=True,
+        console="off",
+        host="",  # unset, it would be asked of the system
+        x_disable_meta=True,
+        x_disable_stats=True,
     )
 
 
