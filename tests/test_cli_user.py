@@ -198,6 +198,11 @@ def test_a_bundle_is_refused_by_another_model(folder, tmp_path):
     with pytest.raises(BundleError, match="siblings"):
         run("steer", "--model", other, "--bundle", folder / "my.bundle", "Why?")
     assert run("steer", "--model", other, "--bundle", folder / "my.bundle", "--siblings", "Why?")
+    asked = ["evaluate", "--model", other, "--bundle", folder / "my.bundle", "--seen"]
+    asked += ["--data", folder / "my.csv"]
+    with pytest.raises(BundleError, match="siblings"):
+        run(*asked)
+    assert "n = 20 questions" in run(*asked, "--siblings")[0]
 
 
 def test_a_command_does_not_write_over_what_it_reads(folder, tmp_path):

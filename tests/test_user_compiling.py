@@ -49,6 +49,16 @@ def test_the_compiled_model_answers_as_the_bundle(tmp_path, name, site, kind):
     assert found == wanted != plain
 
 
+def test_a_siblings_bundle_is_compiled_when_it_is_called_one(tmp_path):
+    model = tiny_model()
+    bundle = bundle_of(model, some_edit(model, site="head", kind="remove", positions="all"))
+    bundle = replace(bundle, fingerprint=replace(model.fingerprint, weights="its base"))
+    with pytest.raises(BundleError, match="siblings"):
+        compile_bundle(model, bundle, tmp_path / "out")
+    compile_bundle(model, bundle, tmp_path / "out", siblings=True)
+    assert (tmp_path / "out" / "config.json").is_file()
+
+
 def test_edits_that_follow_each_other_at_one_unit_are_compiled_in_their_order(tmp_path):
     model = tiny_model("gpt2")
     for site in ("head", "mlp"):

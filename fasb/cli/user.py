@@ -164,6 +164,7 @@ def steer_command(
 @DATA
 @JUDGE
 @click.option("--seen", is_flag=True, help="Keep questions that the bundle was fitted or tuned on.")
+@SIBLINGS
 @JSON
 def evaluate_command(**options: Any) -> None:
     """Compare a model with and without a bundle on questions with reference answers.
@@ -186,7 +187,7 @@ def evaluate_command(**options: Any) -> None:
         judge_of(judge),
     )
     model = load_named(options["model"], settings)
-    found = evaluate(model, bundle, questions, judge, options["seen"])
+    found = evaluate(model, bundle, questions, judge, options["seen"], siblings=options["siblings"])
     click.echo(_json(asdict(found)) if options["as_json"] else as_table(found))
 
 
@@ -234,7 +235,10 @@ def export_command(bundle: Path, file: Path) -> None:
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), help="Folder to write; a new one."
 )
-def compile_command(bundle: Path, model: str, settings: dict[str, Any], out: Path) -> None:
+@SIBLINGS
+def compile_command(
+    bundle: Path, model: str, settings: dict[str, Any], out: Path, siblings: bool
+) -> None:
     """Write a model with a bundle's edit in its weights.
 
     Only for edits that are always on, the same at every token, prompt included, and affine. The
@@ -248,7 +252,7 @@ def compile_command(bundle: Path, model: str, settings: dict[str, Any], out: Pat
     known = Bundle.load(bundle)
     refuse_what_varies(known)
     check_out(out)  # a folder that is there would be replaced
-    compile_bundle(load_named(model, settings), known, out)
+    compile_bundle(load_named(model, settings), known, out, siblings)
     click.echo(f"{out}: written; no bundle is needed with it", err=True)
 
 

@@ -25,10 +25,11 @@ from fasb.steering.fields import tensors_of, width_of
 from fasb.wholefiles import writing_folder
 
 
-def compile_bundle(model: LoadedModel, bundle: Bundle, out: Path) -> None:
+def compile_bundle(model: LoadedModel, bundle: Bundle, out: Path, siblings: bool = False) -> None:
     """Write the model with the edit in its weights, and its tokenizer; it is changed in memory too.
 
-    Where it fails, the model is as it was.
+    Where it fails, the model is as it was. `siblings` allows a model of another name but the same
+    build.
 
     Raises:
         BundleError: the edit is no constant of the weights, or not of this model.
@@ -36,7 +37,7 @@ def compile_bundle(model: LoadedModel, bundle: Bundle, out: Path) -> None:
         ArtifactError: the folder cannot be written.
     """
     refuse_what_varies(bundle)
-    check(model, bundle)
+    check(model, bundle, siblings)
     if any(hasattr(module, "base_layer") for module in model.model.modules()):
         raise ModelError(
             "compile: an adapter stands in the layers, whose weights are saved apart; merge it "

@@ -123,19 +123,21 @@ def judge_of(judge: str | dict[str, Any] | JudgeSettings | None) -> JudgeSetting
     return entry
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0913 - what the command line has options for
     model: Any,
     bundle: Bundle | str | Path,
     data: str | Path | Sequence[Question],
     judge: str | dict[str, Any] | JudgeSettings | None = None,
     seen: bool = False,
     separator: str | None = "",
+    siblings: bool = False,
 ) -> Evaluation:
     """Multiple-choice metrics, share steered and answers changed.
 
     With a judge also True, Info and True*Info.
 
-    `seen` keeps questions that the bundle was fitted or tuned on.
+    `seen` keeps questions that the bundle was fitted or tuned on. `siblings` allows a model of
+    another name but the same build.
 
     Raises:
         DataError: a file is wrong, or no unseen question is left.
@@ -143,7 +145,7 @@ def evaluate(
     """
     given, judge = questions_of(data, separator), judge_of(judge)
     model = load(model)
-    bundle = attach(model, bundle)
+    bundle = attach(model, bundle, siblings)
     known = set() if seen else _known(bundle)
     questions = [question for question in given if not question.keys & known]
     if not questions:
