@@ -328,9 +328,9 @@ def _effects(rng: np.random.Generator) -> pd.DataFrame:
                         "question": f"text{i}",
                         "ce": ce + cost,
                         "kl": 1.2 * cost,
-                        "ce_gated": ce + gate,
-                        "kl_gated": 1.2 * gate,
-                        "steered_gated": share,
+                        "ce_policy": ce + gate,
+                        "kl_policy": 1.2 * gate,
+                        "steered_policy": share,
                     }
                 )
             rows += [

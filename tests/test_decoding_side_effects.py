@@ -21,7 +21,19 @@ def model():
     return tiny_model()
 
 
-def plain_loop(model, text, bundle, gated):
+def replayed(p, policy):
+    """The strength at each token of a text: read on until p says so, go back, steer to the end."""
+    strength = torch.zeros(1, len(p), dtype=torch.float64)
+    for n in range(1, len(p)):
+        at_end = n == len(p) - 1
+        if (n >= policy.s or at_end) and (policy.backtrack or not at_end) and p[n] > policy.beta:
+            first = max(0, n - policy.s) if policy.backtrack else n
+            strength[0, first:] = policy.alpha * (p[n] if policy.adaptive else 1)
+            break
+    return strength.to(p.device)
+
+
+def plain_loop(model, text, bundle, by_policy):
     """One text, no padding, one distribution after the other, in probabilities."""
     ids = torch.tensor([text], device=model.device)
     tracker = bundle.tracker.to(model.device)
@@ -29,8 +41,8 @@ def plain_loop(model, text, bundle, gated):
         before = model.model(ids).logits[0].double().softmax(-1)
         p = tracker.deviation(recorder.pop())[0].double()
     strength = torch.full((1, len(text)), bundle.policy.alpha, dtype=torch.float64).to(model.device)
-    if gated:
-        strength = bundle.policy.alpha * p[None] * (p > bundle.policy.beta)
+    if by_policy:
+        strength = replayed(p, bundle.policy)
     with torch.no_grad(), editing(model.layout, bundle.edit) as dial:
         dial.strength = strength
         after = model.model(ids).logits[0].double().softmax(-1)
@@ -41,15 +53,38 @@ def plain_loop(model, text, bundle, gated):
     return np.mean(ce), np.mean(kl), float((strength != 0).double().mean())
 
 
-@pytest.mark.parametrize("gated", [False, True])
-def test_equals_a_plain_loop_over_single_texts(model, gated):
-    bundle = some_bundle(model)
-    found = side_effects(model, TEXTS, [bundle], batch=3)[0][gated]
-    expected = np.array([plain_loop(model, text, bundle, gated) for text in TEXTS]).T
+@pytest.mark.parametrize("by_policy", [False, True])
+@pytest.mark.parametrize(
+    "policy",
+    [{}, {"s": 2, "beta": 0.55}, {"s": 50}, {"backtrack": False, "adaptive": False, "beta": 0.55}],
+    ids=["", "back a little", "back to the beginning", "not back"],
+)
+def test_equals_a_plain_loop_over_single_texts(model, policy, by_policy):
+    bundle = some_bundle(model, **policy)
+    found = side_effects(model, TEXTS, [bundle], batch=3)[0][by_policy]
+    expected = np.array([plain_loop(model, text, bundle, by_policy) for text in TEXTS]).T
     for values, wanted in zip((found.ce, found.kl, found.steered), expected, strict=True):
         np.testing.assert_allclose(values, wanted, rtol=1e-5, atol=1e-7)
     assert (found.kl > 0).any()
-    assert not gated or 0 < found.steered.mean() < 1
+    assert not by_policy or 0 < found.steered.mean() < 1
+
+
+def test_once_it_has_fired_it_steers_to_the_end_though_its_gate_has_closed(model):
+    bundle = some_bundle(model, s=1, beta=0.55)
+    closed = 0
+    for text in TEXTS:
+        ids = torch.tensor([text], device=model.device)
+        tracker = bundle.tracker.to(model.device)
+        with torch.no_grad(), recording(model.layout, tracker.site, tracker.at) as recorder:
+            model.model(ids)
+        p = tracker.deviation(recorder.pop())[0].double()
+        over = (p[1:] > bundle.policy.beta).nonzero()[:, 0]
+        found = side_effects(model, [text], [bundle])[0][1].steered[0]
+        # from one token before the first that is over, whatever p is later
+        first = over[0].item() if len(over) else len(p)
+        assert found == pytest.approx(1 - first / len(p))
+        closed += bool(len(over)) and bool(p[-1] <= bundle.policy.beta)
+    assert closed
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5])

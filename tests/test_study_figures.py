@@ -166,8 +166,8 @@ def test_more_methods_than_numbers_find_place_for_have_a_line_each_the_best_on_t
         one | gains | {"model": model, "cost": cost, "x": least + i, "value": float(-i)}
         for i, one in enumerate(many(costs.MOST + 1))
         for model in ("m", "n")
-        for cost, least in (("decoded", 16.0), ("harmed", 0.0), ("kl_gated", 0.0))
-        if (model, cost) != ("n", "kl_gated")
+        for cost, least in (("decoded", 16.0), ("harmed", 0.0), ("kl_policy", 0.0))
+        if (model, cost) != ("n", "kl_policy")
     )
     assert "numbers" not in costs.caption(found)
     figure = costs.draw(found)

@@ -275,10 +275,10 @@ def test_side_effects_are_in_nats_and_against_the_unsteered_model(effects):
     values = part.set_index(["method", "metric"])["value"]
     assert values["unsteered", "kl"] == 0.0
     assert 0.2 < values["iti", "kl"] < 1.0
-    assert values["fasb-probe", "steered_gated"] == pytest.approx(12.0)
+    assert values["fasb-probe", "steered_policy"] == pytest.approx(12.0)
     difference = part.set_index(["method", "metric"])["difference"]
     assert difference["iti", "ce"] == pytest.approx(values["iti", "ce"] - values["unsteered", "ce"])
-    assert "under each method's own gate: ITI 0." in caption(part)
+    assert "under each method's own policy: ITI 0." in caption(part)
     assert "80 texts and questions, 2 worlds, 2 split seeds" in caption(part)
     found = number(part[part["method"] == "iti"], parts_of(part)["texts"][0])
     assert len(found.text.partition(".")[2]) == 3

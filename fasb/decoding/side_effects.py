@@ -1,23 +1,25 @@
 """Side effects: what steering does to plain text, which answers nothing (docs/method.md Q10).
 
 In: texts as token ids, bundles. Out: for each text, cross-entropy and KL divergence, steered
-everywhere and as the bundle's own policy has it. p is read in the unsteered model; an edit stays in
-the cache. Writes no token.
+everywhere and as the bundle's own policy has it, which is replayed over the text as over an
+unsteered answer. p is read in the unsteered model; an edit stays in the cache. Writes no token.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from fasb.decoding.observe import TeacherForcedText, TrackerGroup, observe_batch
+from fasb.decoding.deviation import observe
 from fasb.model.batch import batch_of, forward, in_batches
 from fasb.model.hooks import editing
 from fasb.model.load import LoadedModel
 from fasb.steering.bundle import Bundle
+from fasb.steering.decide import decide
+from fasb.steering.trace import LIMIT, Trace, edited_states
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +28,7 @@ class Effects:
 
     ce: cross-entropy in nats. kl: of the unsteered model's distribution to the steered one's, in
     nats. steered: share of positions with an edit. NaN where the policy has no meaning on plain
-    text,
-    or there is one token.
+    text, or there is one token.
     """
 
     ce: Float[np.ndarray, " text"]
@@ -38,11 +39,13 @@ class Effects:
 def side_effects(
     model: LoadedModel, texts: Sequence[Sequence[int]], bundles: Sequence[Bundle], batch: int = 8
 ) -> list[tuple[Effects, Effects]]:
-    """Return of each bundle: its alpha at every position, and its own policy position by position.
+    """Return of each bundle: its alpha at every position, and what its own policy does to a text.
 
-    `token` judges every position; `always` and `never` are what they say. What `prompt` does, and
-    an edit at the prompt's end, hangs on a question, and `oracle` on a verdict.
-    Plain text has neither.
+    The text stands for an unsteered answer behind its first token: where `token` fires, and so many
+    tokens before it as it takes back, the edit begins, and it lasts to the end. Only the first
+    firing is known, as later ones hang on steered text. `always` and `never` are what they say.
+    What `prompt` does, and an edit at the prompt's end, hangs on a question, and `oracle` on a
+    verdict. Plain text has neither.
     """
     size = (len(bundles), 2, 3, len(texts))
     found = np.full(size, np.nan)
@@ -51,7 +54,7 @@ def side_effects(
         found[..., rows] = _of_batch(model, [texts[i] for i in rows], bundles)
 
     in_batches([len(text) for text in texts], batch, run)
-    return [(Effects(*everywhere), Effects(*gated)) for everywhere, gated in found]
+    return [(Effects(*everywhere), Effects(*by_policy)) for everywhere, by_policy in found]
 
 
 @torch.inference_mode()
@@ -96,22 +99,20 @@ def _by_policy(
     real: Bool[Tensor, "row token"],
 ) -> Float[Tensor, "row token"] | None:
     policy = bundle.policy
-    at_prompt = bundle.edit is not None and bundle.edit.positions == "prompt_end"
-    if at_prompt or policy.when in ("prompt", "oracle"):
+    positions = bundle.edit.positions if bundle.edit is not None else "all"
+    if positions == "prompt_end" or policy.when in ("prompt", "oracle"):
         return None
-    if policy.when != "token" or bundle.tracker is None:
-        # the first `after` tokens of each text stay as they are (C1)
-        left = torch.tensor([[len(text) - policy.after] for text in texts], device=real.device)
-        begun = torch.arange(real.shape[1], 0, -1, device=real.device) <= left
-        return _everywhere(bundle, real & begun)
-    trackers = TrackerGroup.of([bundle.tracker], model.device)
-    whole = [TeacherForcedText(text, len(text)) for text in texts]
-    p = observe_batch(model, whole, None, trackers)[0]
-    # every position is a check of its own, as if s tokens had been written before it
-    due, here = np.full(p.size, policy.s), real.cpu().numpy()
-    fires = policy.fires(p.ravel(), due, 0 * due, np.zeros(p.size, dtype=bool)).reshape(p.shape)
-    strength = policy.strength(p.ravel()).reshape(p.shape)
-    return torch.from_numpy(np.where(fires & here, strength, 0.0)).to(real.device)
+    # a text is an answer to its first token, cut where it ends
+    trace = Trace.of([list(text[1:]) for text in texts], [LIMIT] * len(texts))
+    if policy.when == "token" and bundle.tracker is not None:
+        starts = [list(text[:1]) for text in texts]
+        (p,) = observe(model, starts, trace, [bundle.tracker], len(texts))
+        trace = replace(trace, p=p)
+    strengths = torch.zeros_like(real, dtype=torch.float64)
+    for row, kept, strength in decide(trace, policy).suffixes():
+        # texts stand at the right
+        strengths[row, -len(texts[row]) :][edited_states(positions, kept)] = strength
+    return strengths
 
 
 def _compare(

@@ -9,8 +9,8 @@ one row per fold, method and phrasing with all details of the answer (see `run.p
 
 and `side_effects.parquet`, one row per fold, method and text or unrelated question:
 
-    side effects  fold, method, question (`text0`, … or a question's id), group, ce, kl, ce_gated,
-                  kl_gated, steered_gated (of texts, see `run.py`), unrelated (MC1 of an unrelated
+    side effects  fold, method, question (`text0`, … or a question's id), group, ce, kl, ce_policy,
+                  kl_policy, steered_policy (of texts, see `run.py`), unrelated (MC1 of an unrelated
                   question, 0 to 1)
 """
 

@@ -70,7 +70,7 @@ MC2 = Measure(
 MC3 = Measure("mc3", "MC3")
 HARMED = Measure("harmed", "Harmed", better="lower", shown=("answers",))
 DECODED = Measure("decoded", "Tokens", unit="count", better="lower", shown=("answers",))
-KL_GATED = Measure("kl_gated", "KL by gate", unit="nats", better="lower", shown=("texts",))
+KL_POLICY = Measure("kl_policy", "KL by policy", unit="nats", better="lower", shown=("texts",))
 
 ANSWER_MEASURES = (
     TRUE,
@@ -99,9 +99,11 @@ TUNED_MEASURES = (
 EFFECT_MEASURES = (
     Measure("ce", "CE everywhere", unit="nats", better="lower", shown=("texts",), tested=True),
     Measure("kl", "KL everywhere", unit="nats", better="lower", shown=("texts",)),
-    Measure("ce_gated", "CE by gate", unit="nats", better="lower", shown=("texts",), tested=True),
-    KL_GATED,
-    Measure("steered_gated", "Steered by gate", better="neither", shown=("texts",)),
+    Measure(
+        "ce_policy", "CE by policy", unit="nats", better="lower", shown=("texts",), tested=True
+    ),
+    KL_POLICY,
+    Measure("steered_policy", "Steered by policy", better="neither", shown=("texts",)),
     Measure("unrelated", "Accuracy", shown=("unrelated",), tested=True),
 )
 

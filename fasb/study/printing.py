@@ -14,7 +14,7 @@ from fasb.metrics.statistics import ENOUGH_WORLDS
 from fasb.study.escaping import DAGGER, DASH, DELTA, MINUS, escape_latex, escape_markdown
 from fasb.study.measures import (
     INFO,
-    KL_GATED,
+    KL_POLICY,
     TABLES,
     TRUE,
     TRUE_INFO,
@@ -222,10 +222,10 @@ def _ahead(known: pd.DataFrame, title: str) -> str:
 
 
 def _divergences(rows: pd.DataFrame) -> str:
-    known = (rows["metric"] == KL_GATED.name) & rows["value"].notna()
-    of_gate = rows[known & (rows["method"] != rows["baseline"])]
-    told = [f"{row['label']} {row['value']:.3f}" for _, row in of_gate.iterrows()]
-    what = "Divergence from the unsteered model on plain text under each method's own gate"
+    known = (rows["metric"] == KL_POLICY.name) & rows["value"].notna()
+    by_policy = rows[known & (rows["method"] != rows["baseline"])]
+    told = [f"{row['label']} {row['value']:.3f}" for _, row in by_policy.iterrows()]
+    what = "Divergence from the unsteered model on plain text under each method's own policy"
     return f"{what}: {', '.join(told) or 'none'}."
 
 
@@ -263,8 +263,8 @@ def _units(rows: pd.DataFrame) -> str:
         return "Percent, but for Tokens: decoded per answer."
     return (
         "CE (cross-entropy) and KL (from the unsteered model) in nats per token, with the edit at "
-        "all positions by alpha, and by the method's own gate, which decides at each position; the "
-        "others in percent."
+        "all positions by alpha, and by the method's own policy, as in an answer: it fires once, "
+        "goes back, and steers to the end; the others in percent."
     )
 
 

@@ -14,9 +14,9 @@ no grid and no verdict. A model is loaded when the first cell that is not in the
                   unsteered answer; empty if not tracked), trace_pieces, answer_pieces, trace_answer
                   (the unsteered answer by the prompt of the trace, whatever the bundle's is)
     scores        setting, question, phrasing, mc1, mc2, mc3, fired (share of its reference answers)
-    side effects  ce, kl (nats per token of each text, steered by alpha everywhere), ce_gated,
-                  kl_gated (as the bundle's own gate has it), steered_gated (share of positions it
-                  steers)
+    side effects  ce, kl (nats per token of each text, steered by alpha everywhere), ce_policy,
+                  kl_policy (as the bundle's own policy has it), steered_policy (share of positions
+                  it steers)
 """
 
 import time
@@ -63,7 +63,7 @@ ANSWERS = (
     "strength",
 )
 DETAIL = ("text", "fired_at", "p", "trace_pieces", "answer_pieces", "trace_answer")
-EFFECTS = ("ce", "kl", "ce_gated", "kl_gated", "steered_gated")
+EFFECTS = ("ce", "kl", "ce_policy", "kl_policy", "steered_policy")
 SCORES = ("question", "phrasing", "mc1", "mc2", "mc3", "fired")
 
 
@@ -257,11 +257,11 @@ class Runner:
 
         def make(model: LoadedModel) -> pd.DataFrame:
             cut = [row[:tokens] for row in model.encode(texts)]
-            everywhere, gated = side_effects(model, cut, [bundle], batch)[0]
-            values = (everywhere.ce, everywhere.kl, gated.ce, gated.kl, gated.steered)
+            everywhere, own = side_effects(model, cut, [bundle], batch)[0]
+            values = (everywhere.ce, everywhere.kl, own.ce, own.kl, own.steered)
             return pd.DataFrame(dict(zip(EFFECTS, values, strict=True)))
 
-        key = ["side effects", content_hash([list(texts), tokens])]
+        key = ["side effects", list(EFFECTS), content_hash([list(texts), tokens])]
         return self._kept(key, [bundle], what, make)
 
     def _kept(

@@ -1,6 +1,6 @@
 """Costs: what each method gains on test questions, against what it takes.
 
-cost                   what is on the x axis: `decoded`, `harmed`, `kl_gated`
+cost                   what is on the x axis: `decoded`, `harmed`, `kl_policy`
 x, value, low, high    the cost; the gain over the unsteered model in points of the first measure
                        that has values, paired
 """
@@ -29,7 +29,7 @@ from fasb.study.figures.drawing import (
     side_label,
 )
 from fasb.study.figures.numbers import Row, bars, named_groups, sizes
-from fasb.study.measures import DECODED, HARMED, KL_GATED, MEASURES, headline
+from fasb.study.measures import DECODED, HARMED, KL_POLICY, MEASURES, headline
 from fasb.study.panels import Cell, Comparison, comparisons, read_cells
 from fasb.study.styles import MethodStyle, names_of
 
@@ -37,7 +37,7 @@ TITLE = "What a gain costs"
 COSTS = {
     DECODED.name: "tokens decoded an answer",
     HARMED.name: "answers harmed (%)",
-    KL_GATED.name: "KL on plain text (nats)",
+    KL_POLICY.name: "KL on plain text (nats)",
 }
 MOST = 16
 """Methods whose numbers find a place beside their points; more have a line each."""
@@ -60,7 +60,7 @@ def rows(
     effects = {}
     if with_effects:
         texts = read_cells(with_effects, files, EFFECTS)
-        for one in comparisons(texts, methods, [KL_GATED.name]):
+        for one in comparisons(texts, methods, [KL_POLICY.name]):
             effects[one.model, one.dataset] = one
     found: list[Row] = []
     for comparison in comparisons(metrics, methods):
@@ -82,7 +82,7 @@ def _of_comparison(comparison: Comparison, texts: Comparison | None, plain: str)
     over = panel.over
     for cost in COSTS:
         # where no texts were measured, the panel of questions has no such column either
-        where = texts.panel if cost == KL_GATED.name and texts is not None else panel
+        where = texts.panel if cost == KL_POLICY.name and texts is not None else panel
         if cost not in where.columns:
             continue
         x = estimate(where)[:, where.columns.index(cost)] * MEASURES[cost].scale
@@ -194,7 +194,7 @@ def _scale(axis: Axes, cost: str) -> None:
     if cost == DECODED.name:
         axis.set_xscale("log", base=2)
         axis.xaxis.set_major_formatter("{x:g}")
-    elif cost == KL_GATED.name:
+    elif cost == KL_POLICY.name:
         # zero is a value here: a gate that never opens on plain text
         axis.set_xscale("symlog", linthresh=1e-3)
         axis.set_xlim(left=-2e-4)

@@ -8,6 +8,7 @@ from fasb.study import cells
 from fasb.study.cells import Cell
 from fasb.study.config import Study
 from fasb.study.entries import SideEffectsEntry
+from fasb.study.measures import columns_of
 from fasb.study.stage import (
     EACH_CELL,
     STORE,
@@ -194,7 +195,8 @@ def _side_effects_settings(study: Study, cell: Cell) -> dict[str, Any]:
         sections = study.sections(effects.choices).dump("prompt", "scoring")
     texts = extension("data", effects.load, effects.settings)
     texts["files"] = digests_of(effects.load, effects.settings)
-    size = {"tokens": effects.tokens, "batch": effects.batch}
+    measures = columns_of("side_effects.parquet")
+    size = {"tokens": effects.tokens, "batch": effects.batch, "measures": measures}
     return {**_tested(study, cell), "texts": texts, **size, **sections}
 
 
