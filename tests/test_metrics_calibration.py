@@ -65,6 +65,7 @@ def frame(n=60, length=12):
             "model": "m",
             "dataset": "d",
             "seed": 0,
+            "fold": 0,
             "question": [f"q{i}" for i in range(n)],
             "group": [f"q{i}" for i in range(n)],
             "method": "fasb-probe",

@@ -5,24 +5,27 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.text import Text
+from sklearn.metrics import roc_auc_score
 from synthetic import STYLES, results, styled
 
 from fasb.errors import ConfigError
+from fasb.metrics.statistics import t_interval
 from fasb.study.figures import (
     FIGURES,
+    calibration,
     costs,
     data_efficiency,
     draw,
     figure,
+    lookahead,
     rows_of,
     save,
     sensitivity,
     tradeoff,
 )
 from fasb.study.figures.drawing import contrast_on_white, looks, readable
-from fasb.study.figures.figure_1 import area
 from fasb.study.figures.figure_4 import head_rows
-from fasb.study.figures.numbers import along, mean_over_worlds, with_verdicts
+from fasb.study.figures.numbers import along, area_of, mean_over_worlds, with_verdicts
 from fasb.study.panels import Cell, read_cells
 from fasb.study.styles import MethodStyle
 
@@ -268,8 +271,47 @@ def test_area_is_the_chance_that_a_false_answer_has_the_higher_p():
     rng = np.random.default_rng(0)
     p, true = pd.Series(rng.integers(0, 6, 40) / 5), pd.Series(rng.random(40) < 0.5)
     pairs = [(f > t) + 0.5 * (f == t) for f in p[~true] for t in p[true]]
-    assert area(p, true) == pytest.approx(np.mean(pairs))
-    assert np.isnan(area(p, pd.Series([True] * 40)))
+    states, weight = np.arange(40), np.ones((1, 40))
+    assert area_of(p.to_numpy(), ~true.to_numpy())(states, weight).item() == np.mean(pairs)
+    assert np.isnan(area_of(p.to_numpy(), np.zeros(40, dtype=bool))(states, weight)).all()
+
+
+def tracked_rows(n_worlds, n=40):
+    """Unsteered answers of worlds with two folds each, whose probes are on scales of their own."""
+    rng, rows = np.random.default_rng(1), []
+    for world in range(n_worlds):
+        for fold in (0, 1):
+            for i in range(n):
+                true = bool(rng.random() < 0.5)
+                at_end = 0.1 + 0.3 * fold + 0.02 * world + (0 if true else 0.2)
+                p = [0.5, 0.4, at_end + 0.05 * rng.random()]
+                about = {"model": f"a-s{world}", "dataset": f"a-s{world}", "seed": 0, "fold": fold}
+                name = f"f{fold}q{i}"
+                about |= {"question": name, "group": name, "method": "fasb-probe"}
+                rows.append(about | {"p": p, "true": true})
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize("n_worlds", [1, 3])
+def test_p_of_probes_fitted_apart_is_never_ranked_or_binned_together(n_worlds):
+    frame = tracked_rows(n_worlds)
+    wrong, end = ~frame["true"].to_numpy(), np.array([p[-1] for p in frame["p"]])
+    assert roc_auc_score(wrong, end) < 0.95
+    lines = lookahead.answer_rows(frame, 50).set_index("written")
+    assert lines.loc["end", "value"] == 1.0
+    table = calibration.answer_rows(frame, 50)
+    found = table[table["position"] == "answer"].set_index("part")
+    assert found.loc["auc", "value"] == 1.0
+    errors = []
+    for _, part in frame.groupby(["model", "fold"]):
+        p, false = np.array([p[-1] for p in part["p"]]), ~part["true"].to_numpy()
+        parts = np.array_split(np.argsort(p, kind="stable"), 4)
+        errors.append(sum(len(i) * abs(p[i].mean() - false[i].mean()) for i in parts) / len(p))
+    assert found.loc["ece", "value"] == pytest.approx(np.mean(errors))
+    assert found.loc["ece", "over"] == ("worlds" if n_worlds == 3 else "questions")
+    if n_worlds == 3:
+        low, high = t_interval(np.reshape(errors, (3, 2)).mean(1)[:, None])
+        assert found.loc["ece", ["low", "high"]].tolist() == pytest.approx([*low, *high])
 
 
 def test_sensitivity_holds_the_other_settings_at_their_tuned_value(rows):

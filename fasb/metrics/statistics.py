@@ -99,7 +99,7 @@ def world_means(panel: Panel) -> Float[np.ndarray, "world method metric"]:
 
 def estimate(panel: Panel) -> Float[np.ndarray, "method metric"]:
     """Return the mean over worlds of the mean over parts."""
-    return _mean(world_means(panel), 0)
+    return mean_of_known(world_means(panel), 0)
 
 
 def resample(panel: Panel, n_draws: int = 2000, seed: int = 0) -> Sample:
@@ -116,12 +116,12 @@ def resample(panel: Panel, n_draws: int = 2000, seed: int = 0) -> Sample:
         totals = np.tensordot(times.astype(np.float64), sums.total, 1)
         counts = np.tensordot(times.astype(np.float64), sums.count, 1)
         drawn.append(_means(panel, totals, counts))
-    return Sample(worlds, _mean(np.stack(drawn), 0))
+    return Sample(worlds, mean_of_known(np.stack(drawn), 0))
 
 
 def intervals(panel: Panel, sample: Sample) -> Interval:
     """Return each method's estimate and interval, from what `resample` gave."""
-    value = _mean(sample.worlds, 0)
+    value = mean_of_known(sample.worlds, 0)
     if panel.over == "worlds":
         low, high = t_interval(sample.worlds)
     elif len(sample.draws):
@@ -204,7 +204,7 @@ def p_value(panel: Panel, method: str, baseline: str, metric: str, n_draws: int 
         each = np.stack(
             [_swapped_means(panel, sums, swap) for sums, swap in zip(units, by_unit, strict=True)]
         )
-        found = _mean(each, 0)[..., column]
+        found = mean_of_known(each, 0)[..., column]
         return (found[:, 0] - found[:, 1]).reshape(np.moveaxis(first, axis, -1).shape[:-1])
 
     # nobody swapped: the difference as it is
@@ -268,11 +268,11 @@ def _means(
         known = [i for i in numbers if np.isfinite(panel.values[:, i]).any()]
         # without any it is as undefined as its factors
         columns.append(mean[..., known or numbers, :].prod(axis=-2, keepdims=True))
-    return _mean(np.concatenate([mean, *columns], axis=-2), -1)
+    return mean_of_known(np.concatenate([mean, *columns], axis=-2), -1)
 
 
-def _mean(values: np.ndarray, axis: int) -> np.ndarray:
-    """Mean of what is known; NaN where nothing is."""
+def mean_of_known(values: np.ndarray, axis: int) -> np.ndarray:
+    """Return the mean of what is known; NaN where nothing is."""
     known = np.isfinite(values)
     count = known.sum(axis)
     return np.divide(
@@ -288,7 +288,7 @@ def _standard_error(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean over worlds, its standard error, and how many worlds have a value."""
     n = np.isfinite(values).sum(0)
-    mean = _mean(values, 0)
+    mean = mean_of_known(values, 0)
     squares = np.nansum((values - mean) ** 2, axis=0)
     return mean, np.sqrt(squares / np.maximum(n - 1, 1) / np.maximum(n, 1)), n
 

@@ -1,10 +1,12 @@
 """Calibration: how often answers end up false where p says so, by position in the unsteered answer.
 
 position                  `question` (its end), `1-5`, `6-10`, … (tokens), `answer` (its end)
-part: `bin`               x: mean p of a tenth of the states, value: share of false answers
+part: `bin`               x: mean p of a tenth of a fold's states (of fewer than 100, of a tenth
+                          as many bins as states), value: share of false answers
 part: `ece`, `auc`        expected calibration error, area under the ROC curve
 part: `middle`            share of states whose p lies where the paper's Figure 1 finds it
 n                         answers that reach the position
+All are means over folds, split seeds and worlds.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,11 +15,11 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fasb.metrics.calibration import auc, question_weights, reliability
+from fasb.metrics.calibration import reliability
 from fasb.study.figures.drawing import (
     DASHED,
     EN_DASH,
@@ -30,9 +32,11 @@ from fasb.study.figures.drawing import (
     side_label,
 )
 from fasb.study.figures.numbers import (
+    PARTS,
     Row,
+    TrackedAnswers,
+    area_of,
     bars,
-    drawn,
     named_groups,
     sizes,
     tracked,
@@ -44,10 +48,13 @@ from fasb.study.styles import MethodStyle
 TITLE = "Whether p is a probability"
 WINDOW = 5
 """Tokens that are looked at together along an answer."""
+MOST_BINS = 10
 MIDDLE = (0.3, 0.5)
 """Where the paper's Figure 1 finds p before the answer."""
 ENOUGH = 20
-"""Answers that a window needs to be shown."""
+"""Answers that a window needs to be shown, on average in a fold of a split seed."""
+IN_BIN = 10
+"""States that a bin holds at least, so that few answers are cut into fewer than ten bins."""
 ENDS = ("question", "answer")
 SHADES = {
     "question": ("question", "#9ECAE1", "o"),
@@ -72,10 +79,9 @@ def answer_rows(frame: pd.DataFrame, n_draws: int = 500) -> pd.DataFrame:
         for order, (position, at, p) in enumerate(_positions(found.p)):
             n = len(np.unique(at))
             # few answers are that long, and they are not like the others
-            if n < ENOUGH and position not in ENDS:
+            if n < ENOUGH * found.n_parts and position not in ENDS:
                 continue
-            weights = question_weights(found.group[at], n_draws)
-            for row in _calibration(p, found.wrong[at], weights):
+            for row in _calibration(found, at, p, n_draws):
                 made.append(found.about | {"position": position, "order": order, "n": n} | row)
     return pd.DataFrame(made)
 
@@ -95,18 +101,32 @@ def _positions(
 
 
 def _calibration(
+    found: TrackedAnswers,
+    at: Int[np.ndarray, " state"],
     p: Float[np.ndarray, " state"],
-    wrong: Bool[np.ndarray, " state"],
-    weight: Float[np.ndarray, "draw state"],
+    n_draws: int,
 ) -> Iterator[Row]:
-    bins = reliability(p, wrong, weight)
-    # row 0 is the data as they are, which `drawn` takes for the estimate
-    for x, draws in zip(bins.p[0], bins.wrong.T, strict=True):
-        yield {"part": "bin", "x": float(x), **drawn(draws)}
-    inside = ((p >= MIDDLE[0]) & (p <= MIDDLE[1])).astype(np.float64)
-    yield {"part": "ece", **drawn(bins.error)}
-    yield {"part": "auc", **drawn(auc(p, wrong, weight))}
-    yield {"part": "middle", **drawn(weight @ inside / weight.sum(1))}
+    wrong = found.wrong[at]
+    fewest = np.unique(found.part[at], return_counts=True)[1].min()
+    n_bins = int(np.clip(fewest // IN_BIN, 1, MOST_BINS))
+
+    def of(
+        inside: Int[np.ndarray, " state"], weight: Float[np.ndarray, "draw state"]
+    ) -> np.ndarray:
+        bins = reliability(p[inside], wrong[inside], weight, n_bins)
+        middle = (p[inside] >= MIDDLE[0]) & (p[inside] <= MIDDLE[1])
+        # a draw may leave out all of a part's answers that are so long
+        with np.errstate(invalid="ignore"):
+            share = weight @ middle / weight.sum(1)
+            return np.column_stack([bins.p, bins.wrong, bins.error, share])
+
+    *numbers, error, middle = found.mean_over_parts(at, of, n_draws)
+    for x, share in zip(numbers[:n_bins], numbers[n_bins:], strict=True):
+        yield {"part": "bin", "x": x["value"], **share}
+    yield {"part": "ece", **error}
+    (area,) = found.mean_over_parts(at, area_of(p, wrong), n_draws)
+    yield {"part": "auc", **area}
+    yield {"part": "middle", **middle}
 
 
 def caption(rows: pd.DataFrame) -> str:
@@ -126,9 +146,9 @@ def caption(rows: pd.DataFrame) -> str:
     return (
         f"What p of {rows['label'].iloc[0]}'s tracker is worth as a probability, at the question's "
         f"and the answer's end ({'; '.join(told)}). Left: share of unsteered test answers that the "
-        "judge finds false, in ten bins of equal count; the diagonal is calibrated. Right: AUC "
-        f"(solid) and ECE (dashed) by position. {sizes(rows)} {bars(rows)} ECE is never negative, "
-        "so it and its interval lie too high where bins are small."
+        "judge finds false, in at most ten bins of equal count; the diagonal is calibrated. Right: "
+        f"AUC (solid) and ECE (dashed) by position. {PARTS} {sizes(rows)} {bars(rows)} ECE is "
+        "never negative, so it and its interval lie too high where bins are small, as a fold's are."
     )
 
 

@@ -14,8 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fasb.metrics.calibration import auc, question_weights
-from fasb.metrics.statistics import ENOUGH_WORLDS, intervals, resample
+from fasb.metrics.statistics import intervals, resample
 from fasb.study.figures.drawing import (
     DASHED,
     STYLE,
@@ -27,11 +26,12 @@ from fasb.study.figures.drawing import (
     side_label,
 )
 from fasb.study.figures.numbers import (
+    PARTS,
     Row,
+    TrackedAnswers,
+    area_of,
     bars,
     by_group,
-    drawn,
-    mean_over_worlds,
     named_groups,
     scaled,
     sizes,
@@ -68,11 +68,14 @@ def answer_rows(frame: pd.DataFrame, n_draws: int = 1000) -> pd.DataFrame:
 
 
 def _group_rows(rows: pd.DataFrame, n_draws: int) -> Iterator[Row]:
+    found = TrackedAnswers.of({}, rows)
     for name, state in ENDS.items():
         at = rows["p"].map(lambda p, state=state: p[state])
         yield from _histograms(at, rows[TRUE.name], name)
+        of = area_of(at.to_numpy(np.float64), found.wrong)
+        (area,) = found.mean_over_parts(np.arange(len(rows)), of, n_draws)
         # state 0 is the question's end, state -1 the answer's
-        yield {"part": "auc", "verdict": "all", "x": -state, **_area(rows, at, n_draws)}
+        yield {"part": "auc", "verdict": "all", "x": -state, **area}
     yield from _means_along(rows, n_draws)
 
 
@@ -82,26 +85,6 @@ def _histograms(p: pd.Series, true: pd.Series, part: str) -> Iterator[Row]:
         count, _ = np.histogram(p[mask], BINS)
         for x, share in zip(centres, count / max(count.sum(), 1), strict=True):
             yield {"part": part, "verdict": name, "x": x, "value": share}
-
-
-def area(p: pd.Series, true: pd.Series) -> float:
-    """Return the chance that a false answer has the higher p; NaN of one class."""
-    wrong = ~true.to_numpy(bool)
-    return float(auc(p.to_numpy(np.float64), wrong, np.ones((1, len(p))))[0])
-
-
-def _area(rows: pd.DataFrame, p: pd.Series, n_draws: int) -> Row:
-    """Return the area with its interval: over worlds from three on, else over their questions."""
-    wrong = ~rows[TRUE.name].to_numpy(bool)
-    keys = ["model", "dataset"]
-    if len(rows[keys].drop_duplicates()) < ENOUGH_WORLDS:
-        # phrasings, folds and seeds of a question are drawn together, and so is its group
-        group = rows.groupby([*keys, "group"], sort=False).ngroup().to_numpy()
-        weights = question_weights(group, n_draws)
-        return drawn(auc(p.to_numpy(np.float64), wrong, weights)) | {"over": "questions"}
-    each = rows.assign(p=p).groupby([*keys, "seed", "fold"])
-    areas = each.apply(lambda part: area(part["p"], part[TRUE.name]))
-    return mean_over_worlds(areas.rename("area").reset_index(), "area")
 
 
 def _means_along(rows: pd.DataFrame, n_draws: int) -> Iterator[Row]:
@@ -144,7 +127,7 @@ def caption(rows: pd.DataFrame) -> str:
         f"{opening} ({'; '.join(told) or 'no AUC: answers of one verdict only'}). p of "
         f"{rows['label'].iloc[0]}'s tracker over unsteered test answers that the judge finds true "
         "(blue, solid) and false (red, dashed); middle: mean along the answer. "
-        f"{sizes(rows)} {bars(rows)}"
+        f"{PARTS} {sizes(rows)} {bars(rows)}"
     )
 
 

@@ -1,7 +1,8 @@
 """Lookahead: how early p tells that an unsteered answer will be judged false.
 
 written        tokens of the answer that are there: `0` (the question alone), `1`, `2`, …, `end`
-auc: value, low, high, n      area under the ROC curve, of the n answers that are so long
+auc: value, low, high, n      area under the ROC curve, a mean over folds, split seeds and worlds;
+                              of the n answers that are so long
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,12 +13,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from fasb.metrics.calibration import auc, question_weights
 from fasb.study.figures.drawing import DASHES, MARKERS, STYLE, empty, groups, panels, readable
 from fasb.study.figures.numbers import (
+    PARTS,
     Row,
+    area_of,
     bars,
-    drawn,
     named_groups,
     sizes,
     tracked,
@@ -30,7 +31,7 @@ TITLE = "How early p knows"
 WRITTEN = (0, 1, 2, 4, 8, 16, 32)
 END = "end"
 ENOUGH = 20
-"""Answers that a place needs to be shown."""
+"""Answers that a place needs to be shown, on average in a fold of a split seed."""
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9")
 
 
@@ -46,13 +47,12 @@ def answer_rows(frame: pd.DataFrame, n_draws: int = 500) -> pd.DataFrame:
     made: list[Row] = []
     for found in tracked_answers(frame):
         for order, (written, at) in enumerate(_places(found.p)):
-            if len(at) < ENOUGH:
+            if len(at) < ENOUGH * found.n_parts:
                 continue
             # state j is that of j written tokens
             p = np.array([found.p[i][-1 if written == END else int(written)] for i in at])
-            weights = question_weights(found.group[at], n_draws)
-            estimate = drawn(auc(p, found.wrong[at], weights))
-            made.append(found.about | {"written": written, "order": order, "n": len(at)} | estimate)
+            (area,) = found.mean_over_parts(at, area_of(p, found.wrong[at]), n_draws)
+            made.append(found.about | {"written": written, "order": order, "n": len(at)} | area)
     return pd.DataFrame(made)
 
 
@@ -78,6 +78,7 @@ def caption(rows: pd.DataFrame) -> str:
         f"How well p of {rows['label'].iloc[0]}'s tracker tells unsteered test answers that the "
         f"judge finds false from others, by the tokens that are written (AUC; {'; '.join(told)}). "
         "Before the end only answers that go on are counted: the places differ in their answers. "
+        f"{PARTS} "
         f"{sizes(rows)} {bars(rows)}"
     )
 

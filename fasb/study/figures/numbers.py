@@ -1,6 +1,6 @@
 """What figures' numbers and captions share: grouping, sizes, intervals, tracked answers."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,14 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from fasb.metrics.answers import verdict
-from fasb.metrics.statistics import DEFINED, ENOUGH_WORLDS, Interval, t_interval
+from fasb.metrics.calibration import auc, question_weights
+from fasb.metrics.statistics import (
+    DEFINED,
+    ENOUGH_WORLDS,
+    Interval,
+    mean_of_known,
+    t_interval,
+)
 from fasb.study.measures import TRUE
 from fasb.study.panels import (
     HYPERPARAMETERS,
@@ -30,7 +37,17 @@ BARS = {
 """What an interval is about, by the column `over`; empty where there is none."""
 SHARE = (0.0, 1.0)
 """All that figures show lies in here; a t interval may reach beyond."""
+PARTS = (
+    "AUC and calibration are taken inside each fold of each split seed, whose probes are its own, "
+    "then averaged over folds, seeds and worlds."
+)
+"""In captions of numbers that `TrackedAnswers.mean_over_parts` gives."""
 Row = dict[str, Any]
+OfPart = Callable[
+    [Int[np.ndarray, " state"], Float[np.ndarray, "draw state"]],
+    Float[np.ndarray, "draw number"],
+]
+"""What is reckoned of one part's states: which they are, and how often each counts."""
 
 
 def by_group(rows: pd.DataFrame) -> list[tuple[Row, pd.DataFrame]]:
@@ -114,25 +131,80 @@ def tracked(
 
 @dataclass(frozen=True, slots=True)
 class TrackedAnswers:
-    """One comparison's unsteered answers: p of every state, which group, whether it is false.
+    """One comparison's unsteered answers: p of every state, whose probes made it, and the verdict.
 
-    group: of questions that are drawn together.
+    part: a fold of a split seed of a world, whose probes are its own: p of two parts is on two
+    scales, and never ranked or binned together. group: of questions that are drawn together inside
+    a world. wrong: judged false.
     """
 
     about: Row
     p: list[Float[np.ndarray, " _"]]
+    world: Int[np.ndarray, " answer"]
+    part: Int[np.ndarray, " answer"]
     group: Int[np.ndarray, " answer"]
     wrong: Bool[np.ndarray, " answer"]
+
+    @classmethod
+    def of(cls, about: Row, rows: pd.DataFrame) -> "TrackedAnswers":
+        """Return the answers of one comparison's rows."""
+        keys = ["model", "dataset"]
+        world, part, group = (
+            rows.groupby([*keys, *more], sort=False).ngroup().to_numpy()
+            for more in ([], ["seed", "fold"], ["group"])
+        )
+        p = [np.asarray(states, dtype=np.float64) for states in rows["p"]]
+        return cls(about, p, world, part, group, ~rows[TRUE.name].to_numpy(bool))
+
+    @property
+    def n_parts(self) -> int:
+        """Return how many parts there are."""
+        return len(np.unique(self.part))
+
+    def mean_over_parts(self, at: Int[np.ndarray, " state"], of: OfPart, n_draws: int) -> list[Row]:
+        """Return numbers of states as means over each world's parts, then over worlds.
+
+        at: whose state each one is. of: takes the numbers of one part's states and their weights,
+        and gives its numbers. Intervals are t over worlds from three on; else groups of questions
+        are drawn inside each world, the same for its parts.
+        """
+        worlds = np.unique(self.world)
+        over = "worlds" if len(worlds) >= ENOUGH_WORLDS else "questions"
+        found = []
+        for world in worlds:
+            group = np.unique(self.group[self.world == world], return_inverse=True)[1]
+            drawn_groups = question_weights(group, 0 if over == "worlds" else n_draws, int(world))
+            weight = np.zeros((len(drawn_groups), len(self.world)))
+            weight[:, self.world == world] = drawn_groups
+            parts = [
+                of(inside, weight[:, at[inside]])
+                for part in np.unique(self.part[self.world == world])
+                if len(inside := np.flatnonzero(self.part[at] == part))
+            ]
+            if parts:
+                found.append(mean_of_known(np.stack(parts), 0))
+        # [world, draw, number]
+        numbers = np.stack(found)
+        if over == "questions":
+            return [drawn(one) | {"over": over} for one in mean_of_known(numbers, 0).T]
+        low, high = np.clip(t_interval(numbers[:, 0]), *SHARE)
+        value = mean_of_known(numbers[:, 0], 0)
+        return [
+            {"value": one[0], "low": one[1], "high": one[2], "over": over}
+            for one in np.stack([value, low, high], 1).tolist()
+        ]
+
+
+def area_of(p: Float[np.ndarray, " state"], wrong: Bool[np.ndarray, " state"]) -> OfPart:
+    """Return what reckons the area under the ROC curve of a part's states."""
+    return lambda inside, weight: auc(p[inside], wrong[inside], weight)[:, None]
 
 
 def tracked_answers(frame: pd.DataFrame) -> Iterator[TrackedAnswers]:
     """Yield each comparison of one method's unsteered answers (`with_verdicts`)."""
     for about, part in by_group(frame):
-        about |= {"method": part["method"].iloc[0], "answers": len(part), "over": "questions"}
-        group = part.groupby(["model", "dataset", "group"], sort=False).ngroup().to_numpy()
-        wrong = ~part[TRUE.name].to_numpy(bool)
-        p = [np.asarray(states, dtype=np.float64) for states in part["p"]]
-        yield TrackedAnswers(about, p, group, wrong)
+        about |= {"method": part["method"].iloc[0], "answers": len(part)}
+        yield TrackedAnswers.of(about, part)
 
 
 def with_verdicts(
