@@ -238,6 +238,7 @@ import fasb.model.batch as batch
 from pathlib import Path
 from tiny import tiny_model, tiny_questions
 bank.BLOCK = 6
+model = tiny_model()
 forward, passes = batch.forward, []
 def killing(*arguments, **named):
     passes.append(1)
@@ -246,7 +247,7 @@ def killing(*arguments, **named):
     return forward(*arguments, **named)
 batch.forward = killing
 texts = bank.texts_of(tiny_questions(), bank.Read(), bank.PromptSettings())
-bank.collect(tiny_model(), texts, bank.ActivationSettings(), Path(sys.argv[2]), {})
+bank.collect(model, texts, bank.ActivationSettings(), Path(sys.argv[2]), {})
 """
 
 
@@ -344,7 +345,7 @@ def test_foreign_unfinished_and_stale_files_are_refused(tmp_path):
     with h5py.File(path, "a") as file:
         file.attrs["format"] = 0
     seal(path)
-    with pytest.raises(ArtifactError, match="not a bank of format 3; run the study"):
+    with pytest.raises(ArtifactError, match="not a bank of format 4; run the study"):
         Bank.open(path)
     tiny_bank(path)
     with h5py.File(path, "a") as file:
