@@ -298,7 +298,15 @@ def recipes_of(methods: Mapping[str, Method], sections: StageSettings) -> list[R
     A method `like` another is asked for at all points of that one.
     """
     found = []
-    for name, method in methods.items():
-        grid = methods[method.like].points() if method.like is not None else method.points()
-        found += [method.recipe(point, sections, name) for point in grid]
+    for name in methods:
+        found += recipes_of_one(methods, name, sections)
     return found
+
+
+def recipes_of_one(
+    methods: Mapping[str, Method], name: str, sections: StageSettings
+) -> list[Recipe]:
+    """Return what every point of one method's grid asks for, as `recipes_of`."""
+    method = methods[name]
+    grid = methods[method.like].points() if method.like is not None else method.points()
+    return [method.recipe(point, sections, name) for point in grid]

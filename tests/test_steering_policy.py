@@ -272,3 +272,11 @@ def test_a_value_of_another_type_is_refused_and_numbers_of_numpy_are_numbers():
     *refused, taken = said.splitlines()
     assert [line.partition(":")[0] for line in refused] == [f"policy.{min(one)}" for one in WRONG]
     assert taken == "3"
+
+
+@pytest.mark.parametrize("backtrack", [True, False])
+@pytest.mark.parametrize("s", [1, 3, 4, 5, 9])
+def test_what_can_never_fire_never_does_and_all_else_may(s, backtrack):
+    policy = Policy(s=s, beta=0.0, backtrack=backtrack)
+    trace = replace(Trace.of([[7] * n for n in range(1, 5)], [LIMIT] * 4), p=np.ones((4, 5)))
+    assert policy.never_fires(4) == (not decide(trace, policy).fired.any())

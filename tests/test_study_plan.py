@@ -351,7 +351,7 @@ def test_a_check_asks_for_models_datasets_and_judges_without_weights(tmp_path, m
         group, ["plan", "--check", "--configfile", str(file)], catch_exceptions=False
     )
     assert run.exit_code == 2
-    mine, other, dataset, judged = run.output.splitlines()
+    mine, other, dataset, judged, *methods = run.output.splitlines()
     assert mine.split()[:4] == ["ok", "model", "mine", "some/model"]
     assert "at 111111111111: " in mine
     assert mine.endswith("in float32, weights at hand")
@@ -360,6 +360,10 @@ def test_a_check_asks_for_models_datasets_and_judges_without_weights(tmp_path, m
     assert dataset.endswith(" 96 questions")
     assert judged.startswith("MISSING  judge")
     assert "no/judge: " in judged
+    assert [line.split()[:3] for line in methods] == [
+        ["ok", "method", "without-backtracking"],
+        ["ok", "method", "without-backtracking-same"],
+    ]
 
 
 @pytest.mark.parametrize("trained", [True, False])
@@ -385,3 +389,38 @@ def test_a_check_refuses_more_heads_than_a_model_has(tmp_path, monkeypatch, trai
     assert (kind, name, there, asked) == ("model", "m", False, True)
     heads = "6 heads (2 layers x 3)" if trained else "12 heads (3 layers x 4)"
     assert told.startswith(f"methods.mine: k 40, but this model has {heads}; set k between 1 and ")
+
+
+@pytest.mark.parametrize(
+    ("s", "tokens", "said"),
+    [
+        ([4, 12, 40], 40, "ok       method   {} 1 of 3 settings never fire"),
+        ([4, 12, 40], 41, None),
+        ([40, 60], 40, "MISSING  method   {} 2 of 2 settings never fire"),
+    ],
+)
+def test_a_check_names_settings_that_can_never_fire(tmp_path, monkeypatch, s, tokens, said):
+    monkeypatch.chdir(ROOT)
+    method = {"use": "head_vectors", "gate": "probe", "settings": {"backtrack": False}}
+    own = {
+        "methods": {
+            "kept": {**method, "grid": {"s": s}},
+            "back": {**method, "settings": {}, "grid": {"s": s}},
+        },
+        "decoding": {"tokens": tokens},
+        "run": {"methods": ["unsteered", "kept", "back"]},
+    }
+    file = tmp_path / "own.yaml"
+    file.write_text(json.dumps(own))
+    run = CliRunner().invoke(
+        group, ["plan", "--check", "--configfile", str(file)], catch_exceptions=False
+    )
+    found = [line for line in run.output.splitlines() if " method " in line]
+    if said is None:
+        assert found == []
+        return
+    (line,) = found
+    assert line.startswith(said.format(f"{'kept':24}"))
+    assert run.exit_code == (2 if said.startswith("MISSING") else 0)
+    assert f"s of 40 or more is too late in answers of {tokens} tokens" in line
+    assert line.endswith(f"set s to {tokens - 1} or less")

@@ -24,7 +24,7 @@ CONFIGS = click.option(
 @click.option(
     "--check",
     is_flag=True,
-    help="Instead, ask for every model, dataset and judge; loads no weights.",
+    help="Instead, ask for every model, dataset and judge, and name settings that can never fire.",
 )
 def plan_command(configs: tuple[Path, ...], check: bool) -> None:
     """Print a study's cells, jobs, work, time, disk and memory.

@@ -130,6 +130,14 @@ class Policy:
             return n == 0
         return ((n - base >= self.s) | ended) & (self.backtrack | ~ended)
 
+    def never_fires(self, n_tokens: int) -> bool:
+        """Return whether no answer of at most so many tokens is ever judged, whatever p is.
+
+        Without going back a check at the end comes too late, so s must be less than that.
+        """
+        n = np.arange(1, n_tokens + 1)
+        return self.when == "token" and not self.due(n, 0 * n, n == n_tokens).any()
+
     def strength(self, p: Float[np.ndarray, " row"]) -> Float[np.ndarray, " row"]:
         """Return what p at firing gives (T3); what reads no p is steered by alpha."""
         in_proportion = self.adaptive and not self.after

@@ -1,18 +1,19 @@
 """Whether all that a study needs can be had: models, datasets and judges; loads no weights.
 
-In: a `Study`. Out: a line for each, with the remedy where something is missing. The hub, the cache
+In: a `Study`. Out: a line for each, with the remedy where something is missing; and one for each
+method some of whose settings can do nothing. The hub, the cache
 and files are asked as the jobs will ask them; the memory of a job's own machine is not, as that may
 be another one.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
 from fasb.data.splits import first, split
 from fasb.errors import ConfigError, FasbError
 from fasb.extensions import find, settings_of, validated
-from fasb.search import recipes_of
+from fasb.search import recipes_of, recipes_of_one
 from fasb.settings import OF_HEADS, ModelSettings
 from fasb.study.cells import asked, fitting
 from fasb.study.config import Study
@@ -36,6 +37,28 @@ def needs(study: Study) -> Iterator[Need]:
     for name in datasets:
         for key, judge in study.datasets[name].judges.items():
             yield _asked("judge", name, partial(_judge, judge, f"datasets.{name}.{key}.settings"))
+    yield from dict.fromkeys(idle(study, datasets))
+
+
+def idle(study: Study, datasets: Iterable[str]) -> Iterator[Need]:
+    """Yield the methods with settings that can never fire, which are then the unsteered model."""
+    methods = study.chosen_methods
+    for dataset in datasets:
+        # no policy hangs on the prompt, which may be in a file that is missing
+        sections = study.sections(dataset, own_prompt=False)
+        tokens = sections.decoding.tokens
+        for name in methods:
+            recipes = recipes_of_one(methods, name, sections)
+            # not to steer is a setting of every grid, and means it
+            policies = [one.policy for one in recipes if one.policy.when != "never"]
+            never = [policy.s for policy in policies if policy.never_fires(tokens)]
+            if never:
+                said = (
+                    f"{len(never)} of {len(policies)} settings never fire: without going back, s "
+                    f"of {min(never)} or more is too late in answers of {tokens} tokens; set s to "
+                    f"{tokens - 1} or less"
+                )
+                yield "method", name, said, len(never) < len(policies)
 
 
 def _asked(kind: str, name: str, ask: Callable[[], str]) -> Need:
