@@ -9,7 +9,6 @@ Names are imported when they are used, so that `fasb --help` and a study's confi
 """
 
 import importlib
-import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -50,8 +49,6 @@ __all__ = list(_HOME)
 
 
 def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        return importlib.metadata.version("fasb")
     if name not in _HOME:
         raise AttributeError(
             f"module 'fasb' has no attribute {name!r}; public names: {', '.join(_HOME)}"

@@ -95,16 +95,14 @@ def writing_folder(path: Path) -> Iterator[Path]:
 def check_out(path: Path, *inputs: Any) -> None:
     """Refuse a path to write to before the work for it begins.
 
-    inputs: files and folders that the work reads; what names neither is passed over.
+    inputs: what the work reads; what names no file is passed over.
 
     Raises:
-        ArtifactError: it is one of the inputs or a file of one, or a folder, or nothing can be
-            written beside it.
+        ArtifactError: it is one of the inputs, or a folder, or nothing can be written beside it.
     """
     for one in inputs:
         there = isinstance(one, str | Path) and Path(one).exists() and path.exists()
-        # the path itself, and the folders that it lies in
-        if there and any(place.samefile(one) for place in (path, *path.resolve().parents)):
+        if there and path.samefile(one):
             raise ArtifactError(f"{path}: is read by this command; write to another file")
     with contextlib.suppress(_Undo), writing(path):
         raise _Undo

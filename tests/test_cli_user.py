@@ -210,13 +210,7 @@ def test_a_command_does_not_write_over_what_it_reads(folder, tmp_path):
     table.write_bytes((folder / "my.csv").read_bytes())
     bundle.write_bytes((folder / "my.bundle").read_bytes())
     model = ("--model", folder / "model")
-    weights = (folder / "model" / "config.json").read_bytes()
-    settings = tmp_path / "own.json"
-    settings.write_text('{"seed": 1}')
     for arguments in (
-        ("fit", *model, "--data", table, "--out", folder / "model" / "config.json"),
-        ("fit", *model, "--data", table, "--settings", settings, "--out", settings),
-        ("steer", *model, "--bundle", bundle, "--svg", folder / "model" / "config.json", "Why?"),
         ("fit", *model, "--data", table, "--out", table),
         ("fit", *model, "--data", folder / "my.csv", "--controls", table, "--out", table),
         ("steer", *model, "--bundle", bundle, "--svg", bundle, "Why?"),
@@ -226,15 +220,6 @@ def test_a_command_does_not_write_over_what_it_reads(folder, tmp_path):
             run(*arguments)
     assert table.read_bytes() == (folder / "my.csv").read_bytes()
     assert bundle.read_bytes() == (folder / "my.bundle").read_bytes()
-    assert (folder / "model" / "config.json").read_bytes() == weights
-    assert settings.read_text() == '{"seed": 1}'
-
-
-def test_too_few_questions_are_said_before_a_model_is_loaded(tmp_path):
-    table = tmp_path / "few.csv"
-    table.write_text("question,true,false\nWhy?,a,b\nWho?,c,d\n")
-    with pytest.raises(FasbError, match="questions"):
-        run("fit", "--model", "no/such", "--data", table, "--out", tmp_path / "my.bundle")
 
 
 @pytest.mark.parametrize("own", [{"path": "other"}, {"model": "x"}, {"dtypo": "float32"}])

@@ -1,7 +1,6 @@
 """Steering, evaluating and fitting one's own model."""
 
 from dataclasses import replace
-from importlib import metadata
 
 import numpy as np
 import pytest
@@ -353,8 +352,7 @@ def test_too_few_questions_are_refused(model):
 
 def test_public_names_are_those_of_the_readme():
     assert set(fasb.__all__) <= set(dir(fasb))
-    assert len(fasb.__all__) == 14
-    assert fasb.__version__ == metadata.version("fasb")
+    assert len(fasb.__all__) == 12
     with pytest.raises(AttributeError, match=r"no attribute 'fitt'; public names: load"):
         _ = fasb.fitt
 

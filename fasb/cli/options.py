@@ -11,9 +11,6 @@ from fasb.textfiles import parse_json, parse_yaml, read_text
 TEXTS = ("model", "dataset", "rule", "device", "method", "setting", "key", "best")
 """Columns of tables that hold no numbers."""
 
-SETTINGS_FILE = "fasb.settings_file"
-"""Where a command's context keeps the path of `--settings`."""
-
 
 def read_settings(
     context: click.Context, parameter: click.Parameter, value: str | None
@@ -26,7 +23,6 @@ def read_settings(
     if value is None:
         return {}
     inline = value.lstrip().startswith("{")
-    context.meta[SETTINGS_FILE] = None if inline else value
     if not inline and not Path(value).is_file():
         raise ConfigError(
             f"--settings: no file {value!r}; give JSON text, or the path of a .json or .yaml file"
@@ -35,12 +31,6 @@ def read_settings(
     if not isinstance(settings, dict):
         raise ConfigError("--settings: not a mapping; write keys and values, as in docs/adding.md")
     return settings
-
-
-def settings_file() -> str | None:
-    """Return the file that `--settings` named, if it named one."""
-    found: str | None = click.get_current_context().meta.get(SETTINGS_FILE)
-    return found
 
 
 def _read(text: str) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from fasb.cli.options import read_settings, settings_file
+from fasb.cli.options import read_settings
 from fasb.errors import BundleError, ConfigError, did_you_mean
 
 
@@ -90,16 +90,14 @@ def fit_command(model: str, settings: dict[str, Any], data: Path, out: Path, **g
     from fasb.user.report import report
     from fasb.wholefiles import check_out
 
-    check_out(out, data, given["controls"], settings.get("controls"), model, settings_file())
+    check_out(out, data, given["controls"], settings.get("controls"))
     if given["judge"] is not None:
         given["judge"] = {"use": given["judge"]}
     settings = _merged(settings, {key: value for key, value in given.items() if value is not None})
     checked = checked_settings(settings)
-    check_model_settings(settings)
-    questions = questions_of(data, checked.separator)
+    questions = questions_of(data, checked.separator)  # before a model is loaded
     work = out.with_name(out.name + ".work")
-    # by its name, so that it is loaded after all else was looked at
-    bundle = fit(model, questions, checked, work, _progress)
+    bundle = fit(load_named(model, settings), questions, checked, work, _progress)
     # `fasb explain` makes the command of these three
     given_settings = checked.model_dump(mode="json", exclude_unset=True)
     bundle.save(out, {"data": str(data), "model": model, "settings": given_settings})
@@ -137,7 +135,7 @@ def steer_command(
     if options["svg"] is not None:
         if options["as_json"]:
             raise ConfigError("--svg: draws answers as they are shown; leave out --json")
-        check_out(options["svg"], options["bundle"], model, settings_file())
+        check_out(options["svg"], options["bundle"])
     loaded = load_named(model, settings)
     attach(loaded, bundle, options["siblings"])
     beta, console, pages = bundle.policy.beta, Console(), []
@@ -309,19 +307,8 @@ def opened_bundle(options: dict[str, Any]) -> Any:
 
 def load_named(model: str, settings: dict[str, Any]) -> Any:
     """Return the model of a command line, loaded as its settings say."""
-    from fasb.user.steering import load
-
-    check_model_settings(settings)
-    return load(model, **settings.get("model", {}))
-
-
-def check_model_settings(settings: dict[str, Any]) -> None:
-    """Refuse a section `model` that is none, or that says what `--model` does.
-
-    Raises:
-        ConfigError: naming the key.
-    """
     from fasb.settings import ModelSettings
+    from fasb.user.steering import load
 
     own = settings.get("model", {})
     if not isinstance(own, dict):
@@ -334,6 +321,7 @@ def check_model_settings(settings: dict[str, Any]) -> None:
             f"--settings: model.{unknown[0]}: not a setting beside --model; "
             f"{did_you_mean(unknown[0], set(ModelSettings.model_fields) - {'path'})}"
         )
+    return load(model, **own)
 
 
 def _json(value: Any) -> str:
