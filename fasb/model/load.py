@@ -30,7 +30,6 @@ from fasb.model.access import (
     weights_at_hand,
 )
 from fasb.model.ends import ends_of
-from fasb.model.greedy import say_left_out
 from fasb.model.layout import Layout, layout_of
 from fasb.model.rope import check_length
 from fasb.model.weights import check_finite, config_of_function, weights_hash
@@ -240,7 +239,6 @@ def wrap(
         ),
     )
     check_rows(loaded, name)
-    say_left_out(model, name)
     return loaded
 
 
