@@ -32,7 +32,7 @@ from fasb.model.access import (
 from fasb.model.ends import ends_of
 from fasb.model.layout import Layout, layout_of
 from fasb.model.rope import check_length
-from fasb.model.weights import check_finite, config_of_function, weights_hash
+from fasb.model.weights import check_finite, weights_hash
 from fasb.model.wrappers import text_part, unwrap
 from fasb.provenance import content_hash
 from fasb.settings import ModelSettings
@@ -235,7 +235,6 @@ def wrap(
             revision=revision,
             weights=weights_hash(model),
             hidden=int(config.hidden_size),
-            config=config_of_function(model.config),
         ),
     )
     check_rows(loaded, name)

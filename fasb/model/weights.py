@@ -1,15 +1,12 @@
-"""What a model is: a hash of its weights, and what its config says of how it computes.
+"""What a model's weights are: a hash that says whether two loads are the same model.
 
-In: a loaded model. Out: what says whether two loads are the same model, or one line where a weight
-is not a number. The hash is of names,
+In: a loaded model. Out: its hash, or one line where a weight is not a number. The hash is of names,
 shapes and a sample of the values, whole rows of no tensor left out up to 65,536 rows; so loads by
 path, from the hub and from memory agree, in any of float64, float32 and bfloat16 (and in float16 if
-the checkpoint is of 16 bits). An adapter, its strength, another seed or a fine-tuned copy differs.
-Knows no file.
+the checkpoint is of 16 bits). An adapter, another seed or a fine-tuned copy differs. Knows no file.
 """
 
 import hashlib
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -33,73 +30,7 @@ def weights_hash(model: nn.Module) -> str:
     for name, value in sorted(_tensors(model), key=lambda pair: pair[0]):
         digest.update(f"{name}{tuple(value.shape)}".encode())
         digest.update(_sampled(value).numpy().tobytes())
-    for name, strengths in sorted(_adapter_strengths(model)):
-        digest.update(f"{name}{strengths}".encode())
     return digest.hexdigest()[:16]
-
-
-NO_FUNCTION = {
-    # who wrote the file, and how it is loaded
-    *("architectures", "auto_map", "dtype", "torch_dtype", "name_or_path", "_name_or_path"),
-    *("transformers_version", "quantization_config", "tokenizer_class"),
-    # what `forward` gives beside logits, and how training goes
-    *("use_cache", "return_dict", "output_attentions", "output_hidden_states", "initializer_range"),
-    *("id2label", "label2id", "problem_type", "chunk_size_feed_forward", "pretraining_tp"),
-    *("output_router_logits", "router_aux_loss_coef"),
-    # of decoding: `ends_of` and the tokenizer know
-    *("bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id", "sep_token_id"),
-    *("decoder_start_token_id", "forced_eos_token_id"),
-}
-"""Keys of a config that change no logit."""
-
-
-def config_of_function(config: Any) -> str:
-    """Return JSON of what a config says of how logits are computed, beside the weights.
-
-    That is what its class knows and has another default for, so that neither keys of strangers nor
-    a new default key of another version of the library makes another model of it.
-    """
-    config = config.get_text_config(decoder=True)
-    own, default = config.to_dict(), _default_of(type(config))
-    found = {"model_type": config.model_type}
-    for key in own.keys() & (default or own).keys() - NO_FUNCTION:
-        if own[key] != default.get(key) and not key.endswith(("dropout", "_pdrop", "drop")):
-            found[key] = _rounded(own[key])
-    return json.dumps(found, sort_keys=True, default=str)
-
-
-def _default_of(kind: type) -> dict[str, Any]:
-    """Return the settings that a config class has by itself; none if it cannot do without any."""
-    from transformers.utils import logging
-
-    before = logging.get_verbosity()
-    # some classes find fault with their own defaults
-    logging.set_verbosity_error()
-    try:
-        settings: dict[str, Any] = kind().to_dict()
-    except Exception:  # validators of many kinds
-        return {}
-    finally:
-        logging.set_verbosity(before)
-    return settings
-
-
-def _rounded(value: Any) -> Any:
-    """Return a setting with its numbers as float32 holds them, as GGUF files do."""
-    if isinstance(value, float):
-        return float(f"{value:.6g}")
-    if isinstance(value, dict):
-        return {str(key): _rounded(one) for key, one in value.items()}
-    return [_rounded(one) for one in value] if isinstance(value, list | tuple) else value
-
-
-def _adapter_strengths(model: nn.Module) -> Iterator[tuple[str, str]]:
-    """Yield how strongly the active adapters of each layer act, as PEFT's layers say it."""
-    for path, module in model.named_modules():
-        scaling, active = getattr(module, "scaling", None), getattr(module, "active_adapters", ())
-        if isinstance(scaling, dict) and not getattr(module, "disable_adapters", False):
-            strengths = {name: scaling[name] for name in active if name in scaling}
-            yield path, str(strengths)
 
 
 def check_finite(model: nn.Module, name: str) -> None:
@@ -126,13 +57,10 @@ def _wide(value: Tensor) -> torch.dtype:
 
 
 def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Yield each tensor that a file holds once, by its name without an adapter around its module.
-
-    Those are parameters and the buffers that are saved, such as a router's correction.
-    """
+    """Yield each parameter once, by the name it has without an adapter around its module."""
     seen: set[int] = set()
     for path, module in model.named_modules():
-        own = {n: p for n, p in _saved(module).items() if id(p) not in seen}
+        own = {n: p for n, p in module.named_parameters(recurse=False) if id(p) not in seen}
         seen.update(map(id, own.values()))
         with ExitStack() as stack:
             # offloaded: accelerate holds the values until the module runs
@@ -147,15 +75,8 @@ def _onloaded(module: nn.Module, own: dict[str, Any], stack: ExitStack) -> dict[
     from accelerate.utils import align_module_device
 
     stack.enter_context(align_module_device(module, "cpu"))
-    found = _saved(module)
+    found = dict(module.named_parameters(recurse=False))
     return {name: found[name] for name in own}
-
-
-def _saved(module: nn.Module) -> dict[str, Tensor]:
-    """Return a module's own parameters, and its buffers that a checkpoint holds."""
-    buffers = dict(module.named_buffers(recurse=False))
-    kept = {n: b for n, b in buffers.items() if n not in module._non_persistent_buffers_set}
-    return {**dict(module.named_parameters(recurse=False)), **kept}
 
 
 def _sampled(value: Tensor) -> Tensor:

@@ -1,6 +1,5 @@
 """What must agree between a bundle and the model it is attached to: content, never a name."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -9,8 +8,6 @@ from fasb.errors import BundleError
 
 INFORMATION = ("model", "revision")
 """Fields that say where a model came from; they are shown and not compared."""
-MAY_DIFFER = ("weights", "config")
-"""Fields in which models of the same build differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +16,6 @@ class Fingerprint:
 
     `model`, `revision`: name and commit of the hub, for people. `tokenizer`: hash of all that turns
     text into tokens. `weights`: hash of the weights. `hidden`: width of the residual stream.
-    `config`: JSON of what the model's config says of how it computes.
     """
 
     model: str
@@ -30,7 +26,6 @@ class Fingerprint:
     revision: str = ""
     weights: str = ""
     hidden: int = 0
-    config: str = "{}"
 
     @classmethod
     def read(cls, value: Any, where: str) -> "Fingerprint":
@@ -44,12 +39,6 @@ class Fingerprint:
         # the very type: to isinstance, true is an int as well
         if given.keys() != kinds.keys() or any(type(given[key]) is not kinds[key] for key in kinds):
             raise BundleError(f"{where}: not a fingerprint of a model; make the file again")
-        try:
-            config = json.loads(given["config"])
-        except ValueError:
-            config = None
-        if not isinstance(config, dict):
-            raise BundleError(f"{where}: its config is no JSON mapping; make the file again")
         return cls(**given)
 
     def check(self, other: "Fingerprint", siblings: bool = False, what: str = "bundle") -> None:
@@ -62,16 +51,8 @@ class Fingerprint:
         """
         for field, mine in asdict(self).items():
             theirs = getattr(other, field)
-            if mine == theirs or field in INFORMATION or (siblings and field in MAY_DIFFER):
+            if mine == theirs or field in INFORMATION or (siblings and field == "weights"):
                 continue
-            if field == "config":
-                here, there = json.loads(mine), json.loads(theirs)
-                key = next(k for k in {**here, **there} if here.get(k) != there.get(k))
-                raise BundleError(
-                    f"{what}: made for {self._described()} with {key} {_shown(here.get(key))}, but "
-                    f"this one has {_shown(there.get(key))}; fit one for it, or allow siblings "
-                    "(--siblings, siblings=True)"
-                )
             if field == "weights":
                 raise BundleError(
                     f"{what}: made for {self._described()}, but this is {other._described()}, "
@@ -85,8 +66,3 @@ class Fingerprint:
     def _described(self) -> str:
         at = f" at {self.revision[:12]}" if self.revision else ""
         return f"{self.model!r}{at} (weights {self.weights[:8] or 'unknown'})"
-
-
-def _shown(value: Any) -> str:
-    """Return a setting in print; None where the config class's own default stands."""
-    return "as its class has it" if value is None else repr(value)

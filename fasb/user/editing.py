@@ -24,7 +24,7 @@ from fasb.errors import BundleError, ConfigError, ModelError
 from fasb.model import hooks
 from fasb.model.layout import Layout, layout_of
 from fasb.model.load import LoadedModel
-from fasb.model.weights import config_of_function, weights_hash
+from fasb.model.weights import weights_hash
 from fasb.model.wrappers import nested, text_part, unwrap
 from fasb.settings import Positions
 from fasb.steering.bundle import Bundle
@@ -236,6 +236,5 @@ def _check(model: Any, layout: Layout, bundle: Bundle, siblings: bool) -> None:
         tokenizer=made_for.tokenizer,
         weights=weights_hash(model),
         hidden=int(model.config.get_text_config(decoder=True).hidden_size),
-        config=config_of_function(model.config),
     )
     made_for.check(here, siblings)
