@@ -66,6 +66,14 @@ class TestPeft:
         assert torch.allclose(inside.model(prompt).logits, baked.model(prompt).logits)
         assert len({one.fingerprint.weights for one in (inside, baked, plain)}) == 3
 
+    def test_an_adapter_of_another_alpha_counts_as_other_weights(self):
+        one, other = (self.adapted(init_lora_weights=False, lora_alpha=a) for a in (2, 16))
+        other.load_state_dict(one.state_dict())
+        hashes = {wrap(model, tiny_tokenizer()).fingerprint.weights for model in (one, other)}
+        other.disable_adapter_layers()
+        hashes.add(wrap(other, tiny_tokenizer()).fingerprint.weights)
+        assert len(hashes) == 3
+
     def test_an_adapter_of_the_prompt_is_refused(self):
         peft = pytest.importorskip("peft", reason="peft is not installed")
         config = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)

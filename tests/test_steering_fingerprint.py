@@ -1,15 +1,18 @@
 """A model is known by its content: names, folders and ways of loading do not matter."""
 
 import json
+import re
 import shutil
 from dataclasses import asdict, replace
 
 import pytest
 import torch
-from tiny import tiny_checkpoint, tiny_model, tiny_tokenizer
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from llama_cpp_model import write_model
+from tiny import CONFIGS, FURTHER, tiny_checkpoint, tiny_model, tiny_tokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from fasb.errors import BundleError
+from fasb.model.identity import config_text
 from fasb.model.load import load_model, tokenizer_hash, wrap
 from fasb.model.weights import weights_hash
 from fasb.settings import ModelSettings
@@ -113,3 +116,109 @@ def test_a_damaged_fingerprint_is_one_line(value):
 def test_what_was_written_is_read():
     mine = tiny_model().fingerprint
     assert Fingerprint.read(json.loads(json.dumps(asdict(mine))), "x") == mine
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        (
+            "rope_parameters",
+            {"rope_type": "default", "rope_theta": 5e5},
+            '{"rope_theta": 500000.0}',
+        ),
+        (
+            "rope_parameters",
+            {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0},
+            '"factor": 2.0',
+        ),
+        ("hidden_act", "gelu", 'hidden_act "silu", but the model\'s config has "gelu"'),
+        ("rms_norm_eps", 1e-5, "rms_norm_eps 1e-06, but the model's config has 1e-05"),
+        ("max_position_embeddings", 128, "max_position_embeddings 2048.0, but"),
+    ],
+)
+def test_the_same_weights_under_another_config_are_another_model(
+    folder, tmp_path, key, value, message
+):
+    config = json.loads((folder / "config.json").read_text())
+    shutil.copytree(folder, tmp_path / "other")
+    (tmp_path / "other" / "config.json").write_text(json.dumps(config | {key: value}))
+    other = loaded(tmp_path / "other")
+    assert other.weights == loaded(folder).weights
+    with pytest.raises(BundleError, match=re.escape(message)):
+        loaded(folder).check(other)
+    loaded(folder).check(other, siblings=True)
+
+
+def test_another_window_is_another_model(tmp_path):
+    texts = {config_text(tiny_model("mistral").model.config)}
+    for width in (None, 7):
+        model = tiny_model("mistral").model
+        model.config.sliding_window = width
+        texts.add(config_text(model.config))
+    assert len(texts) == 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"use_cache": False, "initializer_range": 0.5, "attention_dropout": 0.3, "mine": 1},
+        {"eos_token_id": 7, "transformers_version": "5.0.0", "dtype": "bfloat16"},
+        # as older checkpoints say it, and as GGUF files keep numbers
+        {"rope_parameters": None, "rope_theta": 10000, "rope_scaling": None},
+        {"rms_norm_eps": 9.999999974752427e-07},
+    ],
+)
+def test_what_decides_no_logit_does_not_matter(folder, tmp_path, change):
+    config = json.loads((folder / "config.json").read_text()) | change
+    shutil.copytree(folder, tmp_path / "other")
+    (tmp_path / "other" / "config.json").write_text(json.dumps(config))
+    assert loaded(tmp_path / "other").config == loaded(folder).config
+
+
+@pytest.mark.parametrize("name", [*CONFIGS, *FURTHER])
+def test_a_model_that_is_saved_again_keeps_its_config(name, tmp_path):
+    model = tiny_model(name).model
+    model.config.save_pretrained(tmp_path)
+    assert config_text(AutoConfig.from_pretrained(tmp_path)) == config_text(model.config)
+
+
+def test_a_gguf_file_is_the_model_that_it_was_made_of(tmp_path):
+    pytest.importorskip("gguf")
+    model = tiny_model(dtype="float32")
+    write_model(tmp_path / "model.gguf", model)
+    read = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="model.gguf")
+    model.fingerprint.check(wrap(read, model.tokenizer).fingerprint)
+
+
+def test_a_key_that_another_version_does_not_know_is_passed_over(folder):
+    here = loaded(folder)
+    values = json.loads(here.config)
+    here.check(replace(here, config=json.dumps(values | {"of_a_newer_version": 1.5})))
+    # what is off is known, and no other than what is on
+    with pytest.raises(BundleError, match="mlp_bias null, but the model's config has true"):
+        here.check(replace(here, config=json.dumps(values | {"mlp_bias": True})))
+    for nothing in ("", "{}", "[]", "not JSON"):
+        with pytest.raises(BundleError, match='model_type "llama", but'):
+            here.check(replace(here, config=nothing))
+
+
+def test_buffers_that_a_checkpoint_holds_are_weights():
+    hashes = set()
+    for value, kept in ((1.0, True), (2.0, True), (1.0, False), (2.0, False)):
+        layer = torch.nn.Linear(2, 2, bias=False)
+        torch.nn.init.ones_(layer.weight)
+        layer.register_buffer("scales", torch.tensor([value]), persistent=kept)
+        hashes.add(weights_hash(layer))
+    assert len(hashes) == 3
+
+
+def test_the_scaling_of_an_adapter_counts():
+    hashes = set()
+    for scaling, off in ((1.0, False), (2.0, False), (1.0, True)):
+        layer = torch.nn.Linear(2, 2, bias=False)
+        torch.nn.init.ones_(layer.weight)
+        # as layers of PEFT have them
+        layer.scaling, layer.active_adapters = {"default": scaling}, ["default"]
+        layer.disable_adapters, layer.merged_adapters = off, []
+        hashes.add(weights_hash(layer))
+    assert len(hashes) == 3

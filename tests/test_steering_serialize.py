@@ -59,8 +59,8 @@ def refusal(path, arrays, about):
 @pytest.mark.parametrize(
     ("path", "new", "message"),
     [
-        (["format"], 1, "not a bundle of format 2"),
-        (["format"], REMOVED, "not a bundle of format 2"),
+        (["format"], 2, "not a bundle of format 3"),
+        (["format"], REMOVED, "not a bundle of format 3"),
         (["policy"], REMOVED, "lacks 'policy'"),
         (["policy"], [], "policy is no mapping"),
         (["policy", "when"], "zig", "policy.when"),

@@ -45,7 +45,7 @@ from fasb.steering.fingerprint import Fingerprint
 if TYPE_CHECKING:
     import fasb.model.batch
 
-FORMAT = 3
+FORMAT = 4
 """Raised when a bank's layout changes; older files are then refused by name."""
 
 BLOCK = 500

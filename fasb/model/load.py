@@ -30,9 +30,10 @@ from fasb.model.access import (
     weights_at_hand,
 )
 from fasb.model.ends import ends_of
+from fasb.model.identity import fingerprint_of
 from fasb.model.layout import Layout, layout_of
 from fasb.model.rope import check_length
-from fasb.model.weights import check_finite, weights_hash
+from fasb.model.weights import check_finite
 from fasb.model.wrappers import text_part, unwrap
 from fasb.provenance import content_hash
 from fasb.settings import ModelSettings
@@ -226,16 +227,7 @@ def wrap(
         eos=ends_of(model, config, tokenizer),
         pad=_pad(tokenizer, name),
         vocab_size=int(config.vocab_size),
-        fingerprint=Fingerprint(
-            model=name,
-            n_layers=layout.n_layers,
-            n_heads=layout.n_heads,
-            head_dim=layout.head_dim,
-            tokenizer=tokenizer_hash(tokenizer),
-            revision=revision,
-            weights=weights_hash(model),
-            hidden=int(config.hidden_size),
-        ),
+        fingerprint=fingerprint_of(model, layout, name, tokenizer_hash(tokenizer), revision),
     )
     check_rows(loaded, name)
     return loaded

@@ -1,9 +1,10 @@
-"""What a model's weights are: a hash that says whether two loads are the same model.
+"""What a model's weights are: a hash that says whether two loads have the same.
 
 In: a loaded model. Out: its hash, or one line where a weight is not a number. The hash is of names,
 shapes and a sample of the values, whole rows of no tensor left out up to 65,536 rows; so loads by
 path, from the hub and from memory agree, in any of float64, float32 and bfloat16 (and in float16 if
-the checkpoint is of 16 bits). An adapter, another seed or a fine-tuned copy differs. Knows no file.
+the checkpoint is of 16 bits). An adapter, its scaling, another seed or a fine-tuned copy differs.
+Buffers that a checkpoint holds count as weights, as those of some quantised layers. Knows no file.
 """
 
 import hashlib
@@ -27,9 +28,11 @@ def weights_hash(model: nn.Module) -> str:
     """Return 16 hex digits; equal for equal weights (see above)."""
     digest = hashlib.sha256()
     # by name, so that the order in which modules were registered is no matter
-    for name, value in sorted(_tensors(model), key=lambda pair: pair[0]):
+    tensors = [*_tensors(model), *_kept_buffers(model)]
+    for name, value in sorted(tensors, key=lambda pair: pair[0]):
         digest.update(f"{name}{tuple(value.shape)}".encode())
         digest.update(_sampled(value).numpy().tobytes())
+    digest.update("".join(sorted(_scalings(model))).encode())
     return digest.hexdigest()[:16]
 
 
@@ -70,12 +73,41 @@ def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
                 yield f"{path}.{name}".replace(".base_layer.", "."), value.detach()
 
 
+def _kept_buffers(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield each buffer that a checkpoint holds; the others are made of the config."""
+    for path, module in model.named_modules():
+        kept = {
+            name: value
+            for name, value in module.named_buffers(recurse=False)
+            if name not in module._non_persistent_buffers_set
+        }
+        with ExitStack() as stack:
+            if any(value.is_meta for value in kept.values()):
+                kept = _onloaded(module, kept, stack)
+            for name, value in kept.items():
+                yield f"{path}.{name}".replace(".base_layer.", "."), value.detach()
+
+
+def _scalings(model: nn.Module) -> Iterator[str]:
+    """Yield what each active adapter of PEFT is multiplied with, its alpha over its rank, say."""
+    for path, module in model.named_modules():
+        scaling = getattr(module, "scaling", None)
+        if isinstance(scaling, dict):
+            merged = getattr(module, "merged_adapters", [])
+            on = [] if getattr(module, "disable_adapters", False) else module.active_adapters
+            yield from (f"{path}:{name}:{scaling[name]:.6g}" for name in on if name in scaling)
+            yield from (f"{path}:{name}:merged" for name in merged)
+
+
 def _onloaded(module: nn.Module, own: dict[str, Any], stack: ExitStack) -> dict[str, Any]:
-    """Return the module's offloaded parameters, in memory while the stack is open."""
+    """Return the module's offloaded tensors, in memory while the stack is open."""
     from accelerate.utils import align_module_device
 
     stack.enter_context(align_module_device(module, "cpu"))
-    found = dict(module.named_parameters(recurse=False))
+    found = {
+        **dict(module.named_parameters(recurse=False)),
+        **dict(module.named_buffers(recurse=False)),
+    }
     return {name: found[name] for name in own}
 
 

@@ -32,7 +32,7 @@ from fasb.steering.serialize import (
 )
 from fasb.steering.tracker import Tracker
 
-FORMAT = 2
+FORMAT = 3
 """Raised when a bundle's layout changes; older files are then refused by name."""
 
 SECTIONS = ("policy", "prompt", "decoding", "scoring", "edit", "tracker", "fingerprint", "about")

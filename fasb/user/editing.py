@@ -22,14 +22,13 @@ from torch import Tensor
 
 from fasb.errors import BundleError, ConfigError, ModelError
 from fasb.model import hooks
+from fasb.model.identity import fingerprint_of
 from fasb.model.layout import Layout, layout_of
 from fasb.model.load import LoadedModel
-from fasb.model.weights import weights_hash
 from fasb.model.wrappers import nested, text_part, unwrap
 from fasb.settings import Positions
 from fasb.steering.bundle import Bundle
 from fasb.steering.edit import Edit
-from fasb.steering.fingerprint import Fingerprint
 
 
 @contextmanager
@@ -228,13 +227,5 @@ def _check(model: Any, layout: Layout, bundle: Bundle, siblings: bool) -> None:
     made_for = bundle.fingerprint
     if made_for is None:
         return
-    here = Fingerprint(
-        model=str(getattr(model.config, "name_or_path", "")) or type(model).__name__,
-        n_layers=layout.n_layers,
-        n_heads=layout.n_heads,
-        head_dim=layout.head_dim,
-        tokenizer=made_for.tokenizer,
-        weights=weights_hash(model),
-        hidden=int(model.config.get_text_config(decoder=True).hidden_size),
-    )
-    made_for.check(here, siblings)
+    name = str(getattr(model.config, "name_or_path", "")) or type(model).__name__
+    made_for.check(fingerprint_of(model, layout, name, made_for.tokenizer), siblings)
