@@ -30,6 +30,7 @@ def folder(tmp_path_factory):
     """A checkpoint, a CSV of questions, and the bundle that `fasb fit` makes of them."""
     folder = tmp_path_factory.mktemp("mine")
     tiny_checkpoint(folder / "model")
+    (folder / "model" / "generation_config.json").write_text('{"repetition_penalty": 1.5}')
     rows = [f"{q.text},{';'.join(q.true)},{';'.join(q.false)}" for q in QUESTIONS]
     (folder / "my.csv").write_text("\n".join(["question,true,false", *rows]) + "\n")
     (folder / "settings.yaml").write_text(json.dumps(SETTINGS))
@@ -82,6 +83,10 @@ def test_an_option_that_would_change_nothing_is_refused(tmp_path, option, when):
     own = {"bundle": tmp_path / "a.bundle", "alpha": None, "beta": None, "tokens": None}
     with pytest.raises(ConfigError, match=f"--{option}: changes nothing"):
         opened_bundle({**own, option: 0.5})
+
+
+def test_a_bundle_says_what_its_models_generation_config_asked_for(folder):
+    assert Bundle.load(folder / "my.bundle").about["passed_over"] == {"repetition_penalty": 1.5}
 
 
 def test_steer_draws_its_answers(folder, tmp_path):

@@ -189,6 +189,7 @@ def test_a_sibling_is_steered_by_the_bundles_of_the_model_they_were_fitted_to(
     folder = Path("results") / target
     mine, other = (read_parquet(at / "generations.parquet") for at in (cell, folder))
     unsteered = read_parquet(Path("results/traces/s/d.parquet"))
+    assert stamp_of(Path("results/traces/s/d.parquet"))["provenance"]["passed_over"] == {}
     keys = ["fold", "method", "question", "phrasing"]
     assert other[keys].equals(mine[keys])
     said = other[other["method"] == "unsteered"].set_index("question")["answer"]

@@ -30,6 +30,7 @@ from fasb.model.access import (
     weights_at_hand,
 )
 from fasb.model.ends import ends_of
+from fasb.model.generation import say_what_is_passed_over
 from fasb.model.identity import fingerprint_of
 from fasb.model.layout import Layout, layout_of
 from fasb.model.rope import check_length
@@ -248,7 +249,9 @@ def load_model(settings: ModelSettings) -> LoadedModel:
     check_memory(config, settings)
     model = _weights_of(pinned, config)
     local = Path(settings.path)
-    return wrap(model, tokenizer, local.name if local.exists() else settings.path, settings, commit)
+    name = local.name if local.exists() else settings.path
+    say_what_is_passed_over(model, name)
+    return wrap(model, tokenizer, name, settings, commit)
 
 
 def _weights_of(settings: ModelSettings, config: Any) -> Any:

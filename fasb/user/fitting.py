@@ -32,6 +32,7 @@ from fasb.fitting.training import Training
 from fasb.metrics.answers import degenerate
 from fasb.metrics.calibration import fewest_for, reliability
 from fasb.model.chat import render_of, settled
+from fasb.model.generation import passed_over
 from fasb.model.load import LoadedModel
 from fasb.provenance import content_hash, content_of
 from fasb.search import Method, at_edge, grid_points, repeated, values_of
@@ -159,10 +160,7 @@ def fit(
     controls = controls_of(settings.controls)
     # of a model that is in memory, they have said how it was loaded
     given = settings.model if isinstance(model, str | Path) else {}
-    parts = split_of(questions, settings)
-    train, validation, test = _parted(questions, parts)
-    check_tunable(validation, settings.judge, "to tune on")
-    check_tunable(test, settings.judge, "held out")
+    parts, train, validation, test = tunable_parts(questions, settings)
     judge, model = settings.judge, steering.load(model, **given)
     settings = settings.model_copy(update={"prompt": settled(model, settings.prompt)})
     points = settings.grid.points(model.layout.n_layers * model.layout.n_heads)
@@ -186,6 +184,7 @@ def fit(
         "tried": [one.row for one in found],
         "edge": at_edge(chosen.point, values_of(points)) if chosen.steers else [],
         "questions": _counted(train, validation, test),
+        "passed_over": passed_over(model.model),
     }
     # before it is evaluated, as it must know which questions it has seen
     bundle = replace(chosen.bundle, about=about)
@@ -276,8 +275,20 @@ def _tuned_on(settings: FitSettings, measured: Container[str]) -> str:
     return next(name for name in ("true_info", "true", "info") if name in measured)
 
 
-def _parted(questions: Sequence[Question], parts: Split) -> tuple[list[Question], ...]:
-    return tuple(_of(questions, ids) for ids in (parts.train, parts.validation, parts.test))
+def tunable_parts(
+    questions: Sequence[Question], settings: FitSettings
+) -> tuple[Split, list[Question], list[Question], list[Question]]:
+    """Return the split, and the questions to fit, tune and hold out; no model is needed.
+
+    Raises:
+        DataError: too few of them can be tuned on or measured.
+    """
+    parts = split_of(questions, settings)
+    cut = (parts.train, parts.validation, parts.test)
+    train, validation, test = (_of(questions, ids) for ids in cut)
+    check_tunable(validation, settings.judge, "to tune on")
+    check_tunable(test, settings.judge, "held out")
+    return parts, train, validation, test
 
 
 def method_of(settings: FitSettings) -> Method:

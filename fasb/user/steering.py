@@ -14,6 +14,7 @@ from fasb.decoding.decode import answer, check
 from fasb.errors import ConfigError, DataError
 from fasb.extensions import validated
 from fasb.model.chat import encode_prompts
+from fasb.model.generation import say_what_is_passed_over
 from fasb.model.load import LoadedModel, load_model, wrap
 from fasb.settings import ModelSettings
 from fasb.steering.bundle import Bundle
@@ -45,7 +46,8 @@ def load(model: Any, tokenizer: Any = None, **settings: Any) -> LoadedModel:
     Of a hub id or folder, or one in memory with its tokenizer.
 
     `settings` are those of `fasb.settings.ModelSettings`: revision, tokenizer, dtype, device. A
-    model in memory takes none: it is as it was loaded.
+    model in memory takes none: it is as it was loaded. What its generation config asks for beyond
+    greedy decoding is left out, and warned of.
 
     Raises:
         ModelError: it cannot be loaded or has an unknown layout; the message says what to do.
@@ -63,7 +65,9 @@ def load(model: Any, tokenizer: Any = None, **settings: Any) -> LoadedModel:
         return load_model(
             validated(ModelSettings, {"path": str(model), **named, **settings}, "model")
         )
-    return wrap(model, tokenizer)
+    loaded = wrap(model, tokenizer)
+    say_what_is_passed_over(loaded.model, loaded.settings.path)
+    return loaded
 
 
 def attach(model: LoadedModel, bundle: Bundle | str | Path, siblings: bool = False) -> Bundle:

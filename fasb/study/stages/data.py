@@ -151,10 +151,15 @@ def trace(study: Study, model: str, dataset: str, paths: Paths) -> None:
     """Let the model answer all questions unsteered."""
     from fasb.artifacts import write_parquet
     from fasb.data.protocol import read_questions
+    from fasb.model.generation import passed_over
     from fasb.model.load import load_model
     from fasb.study.run import traced
 
     sections = study.sections(dataset)
     loaded = load_model(ModelSettings(**model_settings(study, model)))
     found = traced(loaded, read_questions(paths["questions"]), sections.prompt, sections.decoding)
-    write_parquet(paths["trace"], found, paths.made_by(fingerprint=asdict(loaded.fingerprint)))
+    of_model = {
+        "fingerprint": asdict(loaded.fingerprint),
+        "passed_over": passed_over(loaded.model),
+    }
+    write_parquet(paths["trace"], found, paths.made_by(**of_model))
