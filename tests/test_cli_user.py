@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 
 import pytest
 from click.testing import CliRunner
@@ -211,13 +212,22 @@ def test_a_bundle_is_refused_by_another_model(folder, tmp_path):
 
 
 def test_a_command_does_not_write_over_what_it_reads(folder, tmp_path):
-    table, bundle = tmp_path / "my.csv", tmp_path / "my.bundle"
+    table, bundle, settings = (tmp_path / f"my.{kind}" for kind in ("csv", "bundle", "yaml"))
     table.write_bytes((folder / "my.csv").read_bytes())
     bundle.write_bytes((folder / "my.bundle").read_bytes())
-    model = ("--model", folder / "model")
+    settings.write_bytes((folder / "settings.yaml").read_bytes())
+    shutil.copytree(folder / "model", tmp_path / "model")
+    (tmp_path / "named.yaml").write_text(json.dumps({"controls": str(table)}))
+    config = (tmp_path / "model" / "config.json").read_bytes()
+    model, data = ("--model", tmp_path / "model"), ("--data", folder / "my.csv")
     for arguments in (
         ("fit", *model, "--data", table, "--out", table),
-        ("fit", *model, "--data", folder / "my.csv", "--controls", table, "--out", table),
+        ("fit", *model, *data, "--controls", table, "--out", table),
+        ("fit", *model, *data, "--settings", settings, "--out", settings),
+        ("fit", *model, *data, "--settings", tmp_path / "named.yaml", "--out", table),
+        ("fit", *model, *data, "--out", tmp_path / "model" / "config.json"),
+        ("fit", "--model", "a/b", *data, "--settings", settings, "--out", settings),
+        ("steer", *model, "--bundle", bundle, "--svg", tmp_path / "model" / "tokenizer.json", "?"),
         ("steer", *model, "--bundle", bundle, "--svg", bundle, "Why?"),
         ("export", bundle, bundle),
     ):
@@ -225,6 +235,27 @@ def test_a_command_does_not_write_over_what_it_reads(folder, tmp_path):
             run(*arguments)
     assert table.read_bytes() == (folder / "my.csv").read_bytes()
     assert bundle.read_bytes() == (folder / "my.bundle").read_bytes()
+    assert settings.read_bytes() == (folder / "settings.yaml").read_bytes()
+    assert (tmp_path / "model" / "config.json").read_bytes() == config
+
+
+def test_questions_are_counted_before_a_model_is_looked_for(folder, tmp_path):
+    # the one with a false answer cannot be both tuned on and held out
+    rows = [f"{one.text},{one.true[0]},{'no' * (one is QUESTIONS[0])}" for one in QUESTIONS]
+    (tmp_path / "my.csv").write_text("\n".join(["question,true,false", *rows]) + "\n")
+    given = ("--settings", folder / "settings.yaml", "--out", tmp_path / "x")
+    with pytest.raises(DataError, match="no question .* has a false answer, and nobody judges"):
+        run("fit", "--model", "no/such", "--data", tmp_path / "my.csv", *given)
+    seen = Bundle.load(folder / "my.bundle").about["questions"]["seen"]
+    rows = [
+        f"{one.text},{';'.join(one.true)},{';'.join(one.false)}"
+        for one in QUESTIONS
+        if one.keys & set(seen)
+    ]
+    (tmp_path / "seen.csv").write_text("\n".join(["question,true,false", *rows]) + "\n")
+    given = ("--bundle", folder / "my.bundle", "--data", tmp_path / "seen.csv")
+    with pytest.raises(DataError, match="all questions were fitted or tuned on"):
+        run("evaluate", "--model", "no/such", *given)
 
 
 @pytest.mark.parametrize("own", [{"path": "other"}, {"model": "x"}, {"dtypo": "float32"}])

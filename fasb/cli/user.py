@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from fasb.cli.options import read_settings
+from fasb.cli.options import check_written, read_settings
 from fasb.errors import BundleError, ConfigError, did_you_mean
 
 
@@ -86,16 +86,17 @@ def fit_command(model: str, settings: dict[str, Any], data: Path, out: Path, **g
     """
     from fasb.study.escaping import without_controls
     from fasb.user.evaluation import questions_of
-    from fasb.user.fitting import checked_settings, fit
+    from fasb.user.fitting import checked_settings, fit, tunable_parts
     from fasb.user.report import report
-    from fasb.wholefiles import check_out
 
-    check_out(out, data, given["controls"], settings.get("controls"))
+    check_written(out, model, settings, data, given["controls"])
     if given["judge"] is not None:
         given["judge"] = {"use": given["judge"]}
     settings = _merged(settings, {key: value for key, value in given.items() if value is not None})
     checked = checked_settings(settings)
-    questions = questions_of(data, checked.separator)  # before a model is loaded
+    # before a model is loaded
+    questions = questions_of(data, checked.separator)
+    tunable_parts(questions, checked)
     work = out.with_name(out.name + ".work")
     bundle = fit(load_named(model, settings), questions, checked, work, _progress)
     # `fasb explain` makes the command of these three
@@ -128,14 +129,14 @@ def steer_command(
     from fasb.cli.terminal import legend, picture, show
     from fasb.decoding.stream import stream
     from fasb.user.steering import attach, prompts_of
-    from fasb.wholefiles import check_out, writing
+    from fasb.wholefiles import writing
 
     check_keys(settings, "model")
     bundle = opened_bundle(options)  # before a model is loaded
     if options["svg"] is not None:
         if options["as_json"]:
             raise ConfigError("--svg: draws answers as they are shown; leave out --json")
-        check_out(options["svg"], options["bundle"])
+        check_written(options["svg"], model, settings, options["bundle"])
     loaded = load_named(model, settings)
     attach(loaded, bundle, options["siblings"])
     beta, console, pages = bundle.policy.beta, Console(), []
@@ -171,7 +172,7 @@ def evaluate_command(**options: Any) -> None:
     printed.
     """
     from fasb.steering.bundle import Bundle
-    from fasb.user.evaluation import as_table, evaluate, judge_of, questions_of
+    from fasb.user.evaluation import as_table, evaluate, judge_of, questions_of, unseen
 
     settings = options["settings"]
     check_keys(settings, "model", "judge", "separator")
@@ -184,6 +185,8 @@ def evaluate_command(**options: Any) -> None:
         questions_of(options["data"], settings.get("separator", "")),
         judge_of(judge),
     )
+    if not options["seen"]:
+        unseen(questions, bundle)
     model = load_named(options["model"], settings)
     found = evaluate(model, bundle, questions, judge, options["seen"], siblings=options["siblings"])
     click.echo(_json(asdict(found)) if options["as_json"] else as_table(found))
@@ -218,9 +221,8 @@ def export_command(bundle: Path, file: Path) -> None:
     """
     from fasb.steering.bundle import Bundle
     from fasb.user.exporting import export
-    from fasb.wholefiles import check_out
 
-    check_out(file, bundle)
+    check_written(file, bundle)
     export(Bundle.load(bundle), file)
     click.echo(f"{file}: written; tracker and policy stay behind", err=True)
 
@@ -244,12 +246,11 @@ def compile_command(
     """
     from fasb.steering.bundle import Bundle
     from fasb.user.compiling import compile_bundle, refuse_what_varies
-    from fasb.wholefiles import check_out
 
     check_keys(settings, "model")
     known = Bundle.load(bundle)
     refuse_what_varies(known)
-    check_out(out)  # a folder that is there would be replaced
+    check_written(out, model, settings, bundle)  # a folder that is there would be replaced
     compile_bundle(load_named(model, settings), known, out, siblings)
     click.echo(f"{out}: written; no bundle is needed with it", err=True)
 

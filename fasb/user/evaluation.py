@@ -144,15 +144,10 @@ def evaluate(  # noqa: PLR0913 - what the command line has options for
         BundleError: the bundle was made for another model, or does nothing to this one.
     """
     given, judge = questions_of(data, separator), judge_of(judge)
+    bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(Path(bundle))
+    questions = given if seen else unseen(given, bundle)  # before a model is loaded
     model = load(model)
-    bundle = attach(model, bundle, siblings)
-    known = set() if seen else _known(bundle)
-    questions = [question for question in given if not question.keys & known]
-    if not questions:
-        raise DataError(
-            "all questions were fitted or tuned on; give others, or keep them with --seen "
-            "(seen=True)"
-        )
+    attach(model, bundle, siblings)
     columns, answers, strength = _generated(model, bundle, questions, judge)
     columns |= _chosen(model, bundle, questions, strength)
     # questions of one text are no two draws
@@ -161,8 +156,20 @@ def evaluate(  # noqa: PLR0913 - what the command line has options for
     return Evaluation(len(questions), len(given) - len(questions), measures, answers)
 
 
-def _known(bundle: Bundle) -> set[str]:
-    return set((bundle.about or {}).get("questions", {}).get("seen", ()))
+def unseen(questions: Sequence[Question], bundle: Bundle) -> list[Question]:
+    """Return the questions that the bundle was neither fitted nor tuned on.
+
+    Raises:
+        DataError: there is none.
+    """
+    known = set((bundle.about or {}).get("questions", {}).get("seen", ()))
+    left = [question for question in questions if not question.keys & known]
+    if not left:
+        raise DataError(
+            "all questions were fitted or tuned on; give others, or keep them with --seen "
+            "(seen=True)"
+        )
+    return left
 
 
 def _chosen(
