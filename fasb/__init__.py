@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from fasb.user.steering import load as load
     from fasb.user.steering import steer as steer
 
+    __version__: str
+
 _HOME = {
     "load": "fasb.user.steering",
     "fit": "fasb.user.fitting",
@@ -49,6 +51,10 @@ __all__ = list(_HOME)
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("fasb")
     if name not in _HOME:
         raise AttributeError(
             f"module 'fasb' has no attribute {name!r}; public names: {', '.join(_HOME)}"
@@ -57,4 +63,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME])
+    return sorted([*globals(), *_HOME, "__version__"])
