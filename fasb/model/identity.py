@@ -57,11 +57,8 @@ def config_text(config: Any) -> str:
     in 32 bits.
     """
     config = config.get_text_config(decoder=True)
-    given = config.to_dict()
-    try:
-        known = type(config)().to_dict().keys()
-    except Exception:  # a class without defaults, or somebody's own
-        known = given.keys()
+    given, kind = config.to_dict(), config.__class__
+    known = _keys_of(kind) or given.keys()
     values = {key: given.get(key) for key in (*known, *SHARED) if not _is_bookkeeping(key)}
     values = {key: _plain(value) or None for key, value in _with_rope(values).items()}
     return json.dumps({**values, "model_type": config.model_type}, sort_keys=True)
@@ -75,6 +72,21 @@ def _is_bookkeeping(key: str) -> bool:
         or key.endswith("_token_id")
         or "drop" in key  # there is no dropout in eval mode
     )
+
+
+@cache
+def _keys_of(kind: Any) -> frozenset[str]:
+    """Return the keys that a class of configs knows; none of one without defaults."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()  # some defaults are warned of, which are not the model's
+    try:
+        return frozenset(kind().to_dict())
+    except Exception:  # it may be somebody's own
+        return frozenset()
+    finally:
+        logging.set_verbosity(before)
 
 
 @cache
