@@ -352,7 +352,7 @@ def test_too_few_questions_are_refused(model):
 
 def test_public_names_are_those_of_the_readme():
     assert set(fasb.__all__) <= set(dir(fasb))
-    assert len(fasb.__all__) == 12
+    assert len(fasb.__all__) == 14
     with pytest.raises(AttributeError, match=r"no attribute 'fitt'; public names: load"):
         _ = fasb.fitt
 
