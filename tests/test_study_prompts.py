@@ -92,6 +92,9 @@ def test_each_bundle_answers_its_own_prompt_and_is_scored_behind_it(model, runne
 def test_harm_and_help_of_a_prompt_are_to_the_unsteered_models_answers(model, runner, asked):
     bundles = [bundle_of(model.fingerprint), bundle_of(model.fingerprint, instruction=SAID)]
     found = runner.answers(asked, bundles, "test", detail=True)
+    other = replace(asked, rows=asked.rows.assign(text="another"))
+    again = runner.answers(other, bundles, "test", detail=True)
+    assert set(again["trace_answer"]) == {"another"}  # not what the store has
     found = found.assign(fold=0, method=found["setting"].map({0: "unsteered", 1: "prompt"}))
     pairs = distinct(QUESTIONS, [found])
     said = [{"question": question.id, "answer": answer} for question, answer in pairs]

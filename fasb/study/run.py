@@ -225,6 +225,9 @@ class Runner:
         # verdicts of an oracle beside them change nothing of other methods' answers
         oracle = any(bundle.policy.when == "oracle" for bundle in bundles)
         key = ["answers", list(DETAIL) if detail else [], asked.content(oracle)]
+        if detail and any(_asks_anew(bundle) for bundle in bundles):
+            # beside their own answers stand those by the prompt of the trace
+            key.append(content_hash(asked.rows["text"].tolist()))
         return self._kept(key, bundles, what, make)
 
     def scores(
@@ -318,6 +321,11 @@ def _asked_by(
             own = replace(asked, rows=rows)
         found.append((members, own))
     return found
+
+
+def _asks_anew(bundle: Bundle) -> bool:
+    """Return whether a bundle has another prompt than its cell (docs/method.md C12)."""
+    return "instruction" in ((bundle.about or {}).get("settings") or {})
 
 
 def _numbered(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:

@@ -57,6 +57,12 @@ def _tested(study: Study, cell: Cell) -> dict[str, Any]:
     return {**tested, "transfer": differs}
 
 
+def _compared(study: Study) -> dict[str, str]:
+    """Return what answers by another prompt than the cell's are compared with."""
+    anew = any(method.asks_anew for method in study.chosen_methods.values())
+    return {"compared": "prompt of the cell"} if anew else {}
+
+
 def _runner(study: Study, cell: Cell, part: str = "1of1") -> "fasb.study.run.Runner":
     from fasb.study.run import Runner
     from fasb.study.shards import Shard
@@ -99,6 +105,7 @@ def _folds(cell: Cell, questions: list[Question], paths: Paths) -> list[Split]:
     depends=lambda study, cell: {
         **_tested(study, cell),
         "judge": cells.answered(study, cell.dataset),
+        **_compared(study),
         "decoding": {"batch": study.sections(cell.dataset).decoding.batch},
         **oracle_settings(study, cell),
     },
