@@ -10,7 +10,6 @@ tasks' own; answers are gated and steered as those of `fasb.evaluate` are.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from fasb.model.chat import renderer, template_of
 from fasb.model.hooks import editing
 from fasb.steering.bundle import Bundle
 from fasb.user.steering import attach, load
+from fasb.user.tasks import with_generation
 
 try:
     from lm_eval import utils
@@ -35,9 +35,6 @@ except ImportError as missing:
     raise ModelError(
         f"fasb.user.harness: needs the package lm_eval ({missing}); run 'pip install fasb[harness]'"
     ) from None
-
-TOKENS = 256
-"""Most tokens of a text for which a task names no number."""
 
 
 @register_model("fasb")
@@ -166,14 +163,19 @@ class SteeredLM(TemplateLM):
         return found
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
-        """Return texts, each up to the first of its stop strings."""
+        """Return texts, each up to the first of its stop strings.
+
+        Raises:
+            ConfigError: a task's `generation_kwargs` are wrong, or ask for what steering cannot
+                keep (`fasb/user/tasks.py`).
+        """
         groups: dict[str, list[int]] = {}
         for i, request in enumerate(requests):
             # a mapping has no hash; its text groups what is asked with the same settings
             groups.setdefault(repr(request.args[1]), []).append(i)
         found = [""] * len(requests)
         for rows in groups.values():
-            bundle = self._asked(requests[rows[0]].args[1])
+            bundle = with_generation(self.bundle, requests[rows[0]].args[1], self.batch)
             most = self.max_length - bundle.decoding.tokens
             if most < 1:
                 raise ConfigError(f"max_gen_toks: {bundle.decoding.tokens}, the whole context")
@@ -188,19 +190,3 @@ class SteeredLM(TemplateLM):
                     text = text.partition(stop)[0]
                 found[i] = text
         return found
-
-    def _asked(self, given: dict[str, Any]) -> Bundle:
-        """Return the bundle with a task's stop strings, length and temperature."""
-        until = given.get("until") or ()
-        until = (until,) if isinstance(until, str) else tuple(until)
-        drawn = given.get("do_sample") or False
-        decoding = self.bundle.decoding.model_copy(
-            update={
-                "tokens": int(given.get("max_gen_toks") or given.get("max_tokens") or TOKENS),
-                "temperature": float(given.get("temperature") or 0.0) if drawn else 0.0,
-                "top_p": float(given.get("top_p") or 1.0),
-                "batch": self.batch,
-            }
-        )
-        prompt = self.bundle.prompt.model_copy(update={"stop": tuple(s for s in until if s)})
-        return replace(self.bundle, prompt=prompt, decoding=decoding)
