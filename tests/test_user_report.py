@@ -102,7 +102,8 @@ def test_answers_do_not_reach_the_terminal_as_commands(tmp_path, monkeypatch):
     bundle = fasb.Bundle(fasb.Policy(when="never"), about=about)
     monkeypatch.setattr("fasb.user.fitting.fit", lambda *_: bundle)
     monkeypatch.setattr("fasb.cli.user.load_named", lambda *_: None)
-    (tmp_path / "my.csv").write_text("question,true,false\nWhy?,a,b\n")
+    rows = "".join(f"Why {i}?,a,b\n" for i in range(40))
+    (tmp_path / "my.csv").write_text(f"question,true,false\n{rows}")
     given = ["--model", "x", "--data", tmp_path / "my.csv", "--out", tmp_path / "my.bundle"]
     run = CliRunner().invoke(group, ["fit", *map(str, given)], catch_exceptions=False)
     assert run.stdout.count("a[2J b\n") == 3
