@@ -21,6 +21,7 @@ from fasb.steering.operations import (
     Scale,
     ToBoundary,
 )
+from tests.unchecked import unchecked
 
 SIZE = (2, 4, 3, 5)
 """Rows, tokens, units and width."""
@@ -221,3 +222,24 @@ def test_an_edit_moves_with_all_its_changes():
     for change in edit.changes:
         assert change.operation.vector.dtype == torch.float32
         assert change.at.dtype == torch.int64
+
+
+def test_an_edit_whose_tensors_do_not_fit_is_refused():
+    # in a process of its own, as the tests' type checker would refuse them first
+    said = unchecked(
+        "import torch\n"
+        "from fasb.errors import BundleError\n"
+        "from fasb.steering.edit import Edit\n"
+        "from fasb.steering.operations import Add\n"
+        "pairs = torch.zeros(2, 2, dtype=torch.long)\n"
+        "for at, vector in ((pairs, torch.zeros(3, 5)), (pairs[0], torch.zeros(1, 5)),\n"
+        "                   (pairs[:1], torch.zeros(5))):\n"
+        "    try:\n"
+        "        print(Edit.of('residual', at, Add(vector)))\n"
+        "    except BundleError as error:\n"
+        "        print(error)\n"
+    )
+    rows, pair, flat = said.splitlines()
+    assert rows.startswith("edit: the operation has 3 rows, but at is of shape (2, 2); give one")
+    assert pair.startswith("edit: the operation has 1 rows, but at is of shape (2,); give one")
+    assert flat.startswith("edit: vector is of shape (5,), not of [n width]; correct")

@@ -267,9 +267,14 @@ def test_a_value_of_another_type_is_refused_and_numbers_of_numpy_are_numbers():
         "        print('taken', Policy(**changes))\n"
         "    except ConfigError as error:\n"
         "        print(error)\n"
-        "print(Policy(alpha=np.float32(2), s=np.int64(3), safe=None, release=0).s)\n"
+        "import json\n"
+        "taken = Policy(alpha=np.float32(2), s=np.int64(3), release=0)\n"
+        "plain = Policy(alpha=2.0, s=3, release=0.0)\n"
+        "assert json.dumps(taken.as_dict()) == json.dumps(plain.as_dict())\n"
+        "print(taken.s)\n"
     )
     *refused, taken = said.splitlines()
+    assert "'allways' is not one of 'never', 'always'" in said
     assert [line.partition(":")[0] for line in refused] == [f"policy.{min(one)}" for one in WRONG]
     assert taken == "3"
 

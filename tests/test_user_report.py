@@ -109,6 +109,13 @@ def test_answers_do_not_reach_the_terminal_as_commands(tmp_path, monkeypatch):
     assert run.stdout.count("a[2J b\n") == 3
 
 
+def test_of_another_policy_nothing_was_measured():
+    bundle = fasb.Bundle(fasb.Policy(), about=about_of(GOOD)).with_policy(beta=0.7)
+    for unmeasured in (bundle, fasb.Bundle(fasb.Policy())):
+        with pytest.raises(fasb.FasbError, match=r"not as fasb\.fit gave it.*fasb\.evaluate"):
+            report(unmeasured)
+
+
 def test_it_shows_reasons_controls_and_answers_before_and_after():
     text = said(about_of(GOOD))
     assert "          4 settings left out: wrote empty or repeating answers" in text

@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from fasb.errors import BundleError
 from fasb.settings import Positions, SiteName
-from fasb.steering.fields import content_of, move
+from fasb.steering.fields import content_of, move, sizes_of, tensors_of
 from fasb.steering.operations import Add, Operation
 
 
@@ -46,7 +47,20 @@ class Edit:
         operation: Operation,
         positions: Positions = "from_answer",
     ) -> "Edit":
-        """Return the edit of one site."""
+        """Return the edit of one site.
+
+        Raises:
+            BundleError: the operation's tensors do not fit each other or the pairs.
+        """
+        try:
+            n = sizes_of(type(operation), tensors_of(operation))["n"]
+        except ValueError as error:
+            raise BundleError(f"edit: {error}; correct the operation's tensors") from None
+        if tuple(at.shape) != (n, 2):
+            raise BundleError(
+                f"edit: the operation has {n} rows, but at is of shape {tuple(at.shape)}; give one "
+                "pair of layer and unit for each row"
+            )
         return cls((Change(site, at, operation),), positions)
 
     @classmethod

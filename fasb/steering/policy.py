@@ -161,7 +161,8 @@ class Policy:
 
     def as_dict(self) -> dict[str, Any]:
         """Return all fields, for provenance and hashes; 3 and 3.0 are one strength."""
-        values = asdict(self)
+        # JSON knows none of numpy's numbers
+        values = {k: v.item() if isinstance(v, np.generic) else v for k, v in asdict(self).items()}
         for key in ("alpha", "beta", "resample", "guide", "safe", "release"):
             values[key] = None if values[key] is None else float(values[key])
         return values

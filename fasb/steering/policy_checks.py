@@ -57,9 +57,8 @@ def _check_types(policy: "fasb.steering.policy.Policy") -> None:
     for field in fields(policy):
         value = getattr(policy, field.name)
         if not _is_a(value, field.type):
-            said = str(getattr(field.type, "__name__", field.type))
             raise ConfigError(
-                f"policy.{field.name}: {value!r} is not {said.replace('typing.', '')}; correct it"
+                f"policy.{field.name}: {value!r} is not {_said(field.type)}; correct it"
             )
 
 
@@ -112,6 +111,13 @@ def _check_choosing(policy: "fasb.steering.policy.Policy") -> None:
             "policy.guide: chooses every token of whole answers; set `when` to 'always', "
             "without best_of"
         )
+
+
+def _said(kind: Any) -> str:
+    """Return a field's type in print."""
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(map(repr, get_args(kind)))}"
+    return str(getattr(kind, "__name__", kind)).replace("typing.", "")
 
 
 def _is_a(value: Any, kind: Any) -> bool:

@@ -6,6 +6,7 @@ In: a bundle's `about`. Out: text. The only place that puts the figures of a fit
 from collections.abc import Mapping
 from typing import Any
 
+from fasb.errors import BundleError
 from fasb.steering.bundle import Bundle
 from fasb.user.evaluation import LABELS, Measure
 from fasb.user.guards import REASONS
@@ -16,9 +17,22 @@ SHOWN = ("true_info", "mc1", "mc2", "mc2_as_generated", "steered", "changed", "d
 """Measures of the questions held out that are printed."""
 
 
+NEEDED = ("tracker", "tuned", "held_out", "questions", "controls", "examples", "broken")
+"""Keys of `about` that a fit writes."""
+
+
 def report(bundle: Bundle) -> str:
-    """Say in a few lines what `bundle.about` holds; the first says whether steering helps."""
+    """Say in a few lines what `bundle.about` holds; the first says whether steering helps.
+
+    Raises:
+        BundleError: it is not as `fasb.fit` gave it.
+    """
     about = bundle.about or {}
+    if any(key not in about for key in NEEDED):
+        raise BundleError(
+            "bundle: not as fasb.fit gave it, so nothing was measured with it (another policy "
+            "drops what was measured); measure it by fasb.evaluate"
+        )
     lines = [_verdict(bundle), *_tracker(about["tracker"]), *_setting(about)]
     # the point of not steering is empty
     if not about["tuned"]["point"]:
