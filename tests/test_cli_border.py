@@ -1,6 +1,7 @@
 """Whatever goes wrong within a command: one line, a right exit code, and a log where it helps."""
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -10,15 +11,15 @@ from pathlib import Path
 import click
 import pytest
 
-from fasb.cli.border import guarded, line_of
+from fasb.cli.border import PROGRAM, guarded, line_of
 from fasb.errors import DataError
 
 
-def raising(error):
-    def command():
-        raise error
-
-    return command
+def raising(error, file=PROGRAM / "some.py"):
+    """A command that fails in a file, which is the program's unless it is named."""
+    own = {"error": error}
+    exec(compile("def command():\n    raise error", str(file), "exec"), own)
+    return own["command"]
 
 
 def test_a_fault_of_the_program_is_one_line_and_its_traceback_lies_in_a_log(
@@ -35,6 +36,25 @@ def test_a_fault_of_the_program_is_one_line_and_its_traceback_lies_in_a_log(
     assert f"please report it with {log}" in line
     assert "Traceback (most recent call last)" in log.read_text()
     assert "versions: " in log.read_text()
+
+
+def test_a_fault_of_an_extension_names_its_file_and_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / "mine.py").touch()
+    assert guarded(raising(KeyError("gone"), tmp_path / "mine.py"), debug=False) == 1
+    (log,) = tmp_path.glob("fasb-*.log")
+    line = capsys.readouterr().err
+    assert line == (
+        f"{tmp_path / 'mine.py'}:2: KeyError: 'gone'; mend it there; the traceback is in {log}\n"
+    )
+    # what a library raises is the fault of who called it
+
+    def calling_a_library():
+        return json.loads("{")
+
+    assert guarded(calling_a_library, debug=False) == 1
+    assert capsys.readouterr().err.startswith(f"{__file__}:")
 
 
 def test_what_an_error_repeats_is_no_command_of_the_terminal(capsys):

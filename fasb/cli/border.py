@@ -8,6 +8,7 @@ import contextlib
 import os
 import shlex
 import sys
+import sysconfig
 import tempfile
 import time
 import traceback
@@ -17,11 +18,13 @@ from typing import Any
 
 import click
 
+import fasb
 from fasb.errors import FasbError
 from fasb.provenance import surroundings
 from fasb.study.escaping import without_controls
 from fasb.wholefiles import REMEDIES
 
+PROGRAM = Path(fasb.__file__).parent
 LOGS = Path("logs")
 """Where the workflow keeps its logs; a traceback lies there in the folder of a study."""
 MEMORY = "lower decoding.batch, scoring.batch or activations.batch, or give the job more memory"
@@ -63,8 +66,11 @@ def line_of(error: Exception) -> str | None:
 
 def _unexpected(error: Exception) -> str:
     """Keep the traceback, and return the line that says where."""
+    strangers = _in_file_of_strangers(error)
     with contextlib.suppress(OSError, UnicodeError):
         log = _write_log("".join(traceback.format_exception(error)))
+        if strangers is not None:
+            return f"{strangers}: {_first_line(error)}; mend it there; the traceback is in {log}"
         return (
             f"fasb: {_first_line(error)}: this is a fault of the program; please report it with "
             f"{log}, where the traceback is"
@@ -72,6 +78,21 @@ def _unexpected(error: Exception) -> str:
     # no file can be written, so the traceback is kept on the terminal
     traceback.print_exception(error)
     return f"fasb: {_first_line(error)}: this is a fault of the program; please report it"
+
+
+def _in_file_of_strangers(error: Exception) -> str | None:
+    """Return file and line of an extension that failed; None if this program did.
+
+    Libraries are passed over: who called them is asked.
+    """
+    libraries = [Path(path) for path in sysconfig.get_paths().values()]
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        file = Path(frame.f_code.co_filename)
+        if file.is_relative_to(PROGRAM):
+            return None
+        if file.is_file() and not any(file.is_relative_to(path) for path in libraries):
+            return f"{file}:{line}"
+    return None
 
 
 def _write_log(text: str) -> Path:

@@ -6,7 +6,7 @@ import tempfile
 
 from registry import fault, said
 
-from fasb.cli.border import guarded
+from fasb.cli.border import PROGRAM, guarded
 
 
 @fault("a model of the hub, and no network")
@@ -23,15 +23,14 @@ def hub(folder):
     return said(call).partition(", or unset")[0]
 
 
-def border(folder, error):
-    def command():
-        raise error
-
+def border(folder, error, file=PROGRAM / "some.py"):
+    own = {"error": error}
+    exec(compile("def command():\n    raise error", str(file), "exec"), own)
     before, tempfile.tempdir = tempfile.tempdir, str(folder)
     shown = io.StringIO()
     try:
         with contextlib.redirect_stderr(shown), contextlib.chdir(folder):
-            guarded(command, debug=False)
+            guarded(own["command"], debug=False)
     finally:
         tempfile.tempdir = before
     logs = list(folder.glob("fasb-*.log"))
@@ -43,6 +42,12 @@ def border(folder, error):
 @fault("an error that nobody foresaw", "the traceback, in the log")
 def unforeseen(folder):
     return border(folder, KeyError("odd"))
+
+
+@fault("an error in one's own extension", "the traceback, in the log")
+def extension(folder):
+    (folder / "mine.py").touch()
+    return border(folder, KeyError("odd"), folder / "mine.py")
 
 
 @fault("Ctrl-C", "finished parts; the same command goes on")
