@@ -1,8 +1,8 @@
 """A look at a model that was just loaded: what it gives a row may not depend on rows beside it.
 
-In: a model. Out: nothing, or one line that says why it cannot be batched. Two short passes compare
-short rows behind padding and a cache with the same rows alone: decoders that count positions from
-the cache's slots, as BART's do, give left-padded rows other answers without a word.
+In: a model. Out: nothing, or one line that says why it cannot be batched. Three short passes
+compare short rows behind padding and a cache with the same rows alone: decoders that count
+positions from the cache's slots, as BART's do, give left-padded rows other answers without a word.
 """
 
 from typing import Any
