@@ -85,12 +85,13 @@ def _in_file_of_strangers(error: Exception) -> str | None:
 
     Libraries are passed over: who called them is asked.
     """
-    libraries = [Path(path) for path in sysconfig.get_paths().values()]
+    standard = sysconfig.get_path("stdlib")
     for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
         file = Path(frame.f_code.co_filename)
         if file.is_relative_to(PROGRAM):
             return None
-        if file.is_file() and not any(file.is_relative_to(path) for path in libraries):
+        installed = {"site-packages", "dist-packages"} & set(file.parts)
+        if file.is_file() and not installed and not file.is_relative_to(standard):
             return f"{file}:{line}"
     return None
 

@@ -13,8 +13,8 @@ from jaxtyping import Float
 from fasb.data.prompts import clean_answer
 from fasb.decoding.controller import BacktrackController
 from fasb.decoding.decode import begin
-from fasb.decoding.generate import generate
-from fasb.decoding.sequences import Sequences, check_prompts
+from fasb.decoding.generate import DecodingBatch, generate
+from fasb.decoding.sequences import Sequences
 from fasb.model.load import LoadedModel
 from fasb.steering.bundle import Bundle
 
@@ -42,23 +42,26 @@ def stream(
 ) -> Iterator[Event]:
     """Write one answer, and tell of every token and every step back as it happens.
 
-    `siblings` allows a model of another name but the same build.
+    `siblings` allows other weights and config of the same build.
 
     Raises:
         BundleError: the bundle was made for another model, or its policy needs a tracker or an edit
             that it does not have.
         DataError: a prompt that is no row of the model's token ids.
     """
-    # before the first event is asked for
+    # here and not in the generator, which begins when the first event is asked for
     if bundle.fingerprint is not None:
         bundle.fingerprint.check(model.fingerprint, siblings)
-    bundle.require()
-    check_prompts(model, [prompt])
-    return _events(model, prompt, bundle)
+    return _events(model, bundle, *begin(model, [prompt], bundle))
 
 
-def _events(model: LoadedModel, prompt: Sequence[int], bundle: Bundle) -> Iterator[Event]:
-    sequences, batch, controller = begin(model, [prompt], bundle)
+def _events(
+    model: LoadedModel,
+    bundle: Bundle,
+    sequences: Sequences,
+    batch: DecodingBatch,
+    controller: BacktrackController,
+) -> Iterator[Event]:
     told = _Told(model, sequences, controller)
     if controller.rounds[0]:
         yield told.step_back()

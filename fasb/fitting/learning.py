@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -24,7 +23,6 @@ from fasb.model.load import LoadedModel
 from fasb.settings import SiteName
 from fasb.steering.edit import Edit
 from fasb.steering.fields import tensors_of
-from fasb.steering.tracker import Tracker
 
 BATCH = 64
 """Texts in one pass without gradients."""
@@ -50,27 +48,6 @@ def training_prompts(training: Training, model: LoadedModel) -> list[list[int]]:
     """
     prompt, questions = training.sections.prompt, training_questions(training)
     return encode_prompts(model, prompt, [question.text for question in questions])
-
-
-@torch.inference_mode()
-def prompt_deviation(
-    training: Training, model: LoadedModel, tracker: Tracker
-) -> Float[np.ndarray, " prompt"]:
-    """Return a tracker's p at the last token of each training question's prompt.
-
-    Raises:
-        DataError: there is no training question.
-    """
-    prompts, tracker = training_prompts(training, model), tracker.to(model.device)
-    p = np.empty(len(prompts))
-
-    def run(rows: list[int]) -> None:
-        with recording(model.layout, tracker.site, tracker.at) as recorder:
-            forward(model, batch_of(model, [prompts[row] for row in rows]), keep=1)
-        p[rows] = tracker.deviation(recorder.pop()[:, -1]).cpu().numpy()
-
-    in_batches([len(prompt) for prompt in prompts], BATCH, run)
-    return p
 
 
 def training_questions(training: Training) -> list[Question]:

@@ -48,16 +48,18 @@ def fit(training: "fasb.Training", settings: Settings) -> "fasb.Tracker":
         question_differences,
         whole_layers,
     )
-    from fasb.fitting.learning import prompt_deviation
+    from fasb.fitting.learning import last_states, training_prompts
     from fasb.steering.tracker import Platt, Projection, Tracker
 
-    bank = training.bank(READ)
+    bank, model = training.bank(READ), training.model()
     layer = layer_at(settings.condition, bank.n_layers)
     differences = question_differences(bank, training.train_rows(bank), layer)[:, 0]
     condition = principal_direction(differences)[None].astype(np.float32)
     similarity = Tracker("residual", whole_layers([layer]), Projection(torch.from_numpy(condition)))
-    p = prompt_deviation(training, training.model(), similarity)
-    logit = torch.logit(torch.from_numpy(p), eps=1e-6)
+    states, _ = training.once(
+        "prompts' ends", lambda: last_states(model, training_prompts(training, model), "residual")
+    )
+    logit = torch.logit(similarity.deviation(states[:, layer]).double(), eps=1e-6)
     # prompts that are all alike are not told apart
     slope = PROBIT / float(logit.std(correction=0) or 1.0)
     slope = slope if settings.side == "above" else -slope

@@ -206,9 +206,8 @@ def forward(model: LoadedModel, batch: Batch, keep: int = 0) -> Float[Tensor, "r
         # slots hold padding too; only here a GPU waits for the host
         check_length(model.settings.path, config, int(batch.mask.sum(1).max()))
     arguments: dict[str, Any] = {"logits_to_keep": keep} if _takes(model, "logits_to_keep") else {}
-    if _takes(
-        model, "position_ids"
-    ):  # ALiBi models take none and count from the mask (others are refused: padding.py)
+    # ALiBi models take none and count from the mask; others that take none are refused (padding.py)
+    if _takes(model, "position_ids"):
         arguments["position_ids"] = (
             (batch.mask.cumsum(1) - 1).clamp(min=0).index_select(1, batch.slots)
         )

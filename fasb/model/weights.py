@@ -8,9 +8,8 @@ Buffers that a checkpoint holds count as weights, as those of some quantised lay
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +27,7 @@ def weights_hash(model: nn.Module) -> str:
     """Return 16 hex digits; equal for equal weights (see above)."""
     digest = hashlib.sha256()
     # by name, so that the order in which modules were registered is no matter
-    tensors = [*_tensors(model), *_kept_buffers(model)]
+    tensors = [*_tensors(model, _parameters), *_tensors(model, _kept_buffers)]
     for name, value in sorted(tensors, key=lambda pair: pair[0]):
         digest.update(f"{name}{tuple(value.shape)}".encode())
         digest.update(_sampled(value).numpy().tobytes())
@@ -42,7 +41,7 @@ def check_finite(model: nn.Module, name: str) -> None:
     Raises:
         ModelError: naming the first tensor with NaN or infinity.
     """
-    for tensor, value in _tensors(model):
+    for tensor, value in _tensors(model, _parameters):
         # a sum is one fast pass; it may overflow without any single bad value
         if value.is_floating_point() and not torch.isfinite(value.sum(dtype=_wide(value))):
             bad = int((~torch.isfinite(value)).sum())
@@ -59,32 +58,34 @@ def _wide(value: Tensor) -> torch.dtype:
     return torch.float64 if value.dtype == torch.float64 else torch.float32
 
 
-def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Yield each parameter once, by the name it has without an adapter around its module."""
+Own = Callable[[nn.Module], dict[str, Tensor]]
+"""Which tensors of a module itself are asked for."""
+
+
+def _parameters(module: nn.Module) -> dict[str, Tensor]:
+    return dict(module.named_parameters(recurse=False))
+
+
+def _kept_buffers(module: nn.Module) -> dict[str, Tensor]:
+    """Return the buffers that a checkpoint holds; the others are made of the config."""
+    buffers = dict(module.named_buffers(recurse=False))
+    return {n: b for n, b in buffers.items() if n not in module._non_persistent_buffers_set}
+
+
+def _tensors(model: nn.Module, of: Own) -> Iterator[tuple[str, Tensor]]:
+    """Yield each tensor once, by the name it has without an adapter around its module."""
     seen: set[int] = set()
     for path, module in model.named_modules():
-        own = {n: p for n, p in module.named_parameters(recurse=False) if id(p) not in seen}
+        own = {n: x for n, x in of(module).items() if id(x) not in seen}
         seen.update(map(id, own.values()))
         with ExitStack() as stack:
             # offloaded: accelerate holds the values until the module runs
             if any(value.is_meta for value in own.values()):
-                own = _onloaded(module, own, stack)
+                from accelerate.utils import align_module_device
+
+                stack.enter_context(align_module_device(module, "cpu"))
+                own = {name: of(module)[name] for name in own}
             for name, value in own.items():
-                yield f"{path}.{name}".replace(".base_layer.", "."), value.detach()
-
-
-def _kept_buffers(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Yield each buffer that a checkpoint holds; the others are made of the config."""
-    for path, module in model.named_modules():
-        kept = {
-            name: value
-            for name, value in module.named_buffers(recurse=False)
-            if name not in module._non_persistent_buffers_set
-        }
-        with ExitStack() as stack:
-            if any(value.is_meta for value in kept.values()):
-                kept = _onloaded(module, kept, stack)
-            for name, value in kept.items():
                 yield f"{path}.{name}".replace(".base_layer.", "."), value.detach()
 
 
@@ -97,18 +98,6 @@ def _scalings(model: nn.Module) -> Iterator[str]:
             on = [] if getattr(module, "disable_adapters", False) else module.active_adapters
             yield from (f"{path}:{name}:{scaling[name]:.6g}" for name in on if name in scaling)
             yield from (f"{path}:{name}:merged" for name in merged)
-
-
-def _onloaded(module: nn.Module, own: dict[str, Any], stack: ExitStack) -> dict[str, Any]:
-    """Return the module's offloaded tensors, in memory while the stack is open."""
-    from accelerate.utils import align_module_device
-
-    stack.enter_context(align_module_device(module, "cpu"))
-    found = {
-        **dict(module.named_parameters(recurse=False)),
-        **dict(module.named_buffers(recurse=False)),
-    }
-    return {name: found[name] for name in own}
 
 
 def _sampled(value: Tensor) -> Tensor:

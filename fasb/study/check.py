@@ -13,7 +13,7 @@ from typing import Any
 from fasb.data.splits import first, split
 from fasb.errors import ConfigError, FasbError
 from fasb.extensions import find, settings_of, validated
-from fasb.search import recipes_of, recipes_of_one
+from fasb.search import recipes_of_one
 from fasb.settings import OF_HEADS, ModelSettings
 from fasb.study.cells import asked, fitting
 from fasb.study.config import Study
@@ -106,10 +106,10 @@ def _check_heads(study: Study, model: str, n_layers: int, n_heads: int) -> None:
 
 def _heads_asked(study: Study, dataset: str) -> Iterator[tuple[str, str, int]]:
     """Yield method, key and number of heads of every point of the run's grids."""
-    for name, method in study.chosen_methods.items():
-        # what is like another takes its settings
-        own = {} if method.like is not None else {name: method}
-        for recipe in recipes_of(own, study.sections(dataset)):
+    methods, sections = study.chosen_methods, study.sections(dataset)
+    # what is like another takes its settings
+    for name in (name for name, method in methods.items() if method.like is None):
+        for recipe in recipes_of_one(methods, name, sections):
             for settings in (recipe.method, recipe.gate_settings):
                 for key, field in type(settings).model_fields.items() if settings else ():
                     if OF_HEADS in field.metadata:

@@ -184,7 +184,7 @@ class Runner:
     model: Callable[[], LoadedModel]
     store: Store
     siblings: bool = False
-    """Whether bundles of another model of the same build are taken."""
+    """Whether bundles of other weights and config of the same build are taken."""
     shard: Shard = WHOLE
     """The share of a cell's questions that it is for."""
 

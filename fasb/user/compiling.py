@@ -28,7 +28,7 @@ from fasb.wholefiles import writing_folder
 def compile_bundle(model: LoadedModel, bundle: Bundle, out: Path, siblings: bool = False) -> None:
     """Write the model with the edit in its weights, and its tokenizer; it is changed in memory too.
 
-    Where it fails, the model is as it was. `siblings` allows a model of another name but the same
+    Where it fails, the model is as it was. `siblings` allows other weights and config of the same
     build.
 
     Raises:

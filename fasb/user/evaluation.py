@@ -136,8 +136,8 @@ def evaluate(  # noqa: PLR0913 - what the command line has options for
 
     With a judge also True, Info and True*Info.
 
-    `seen` keeps questions that the bundle was fitted or tuned on. `siblings` allows a model of
-    another name but the same build.
+    `seen` keeps questions that the bundle was fitted or tuned on. `siblings` allows other
+    weights and config of the same build.
 
     Raises:
         DataError: a file is wrong, or no unseen question is left.

@@ -73,7 +73,7 @@ def load(model: Any, tokenizer: Any = None, **settings: Any) -> LoadedModel:
 def attach(model: LoadedModel, bundle: Bundle | str | Path, siblings: bool = False) -> Bundle:
     """Return the bundle, checked against the model.
 
-    `siblings` allows a model of another name but the same build.
+    `siblings` allows other weights and config of the same build.
 
     Raises:
         BundleError: it was made for another model, or does nothing to this one.
