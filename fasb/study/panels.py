@@ -187,7 +187,7 @@ def comparisons(
 
 def panel_of(rows: pd.DataFrame, methods: Sequence[str], metrics: Sequence[str]) -> Panel:
     """Return the values of one comparison; its units are the worlds."""
-    rows = rows[rows["method"].isin(list(methods))]
+    rows = _defined(rows[rows["method"].isin(list(methods))], metrics)
     question = pd.MultiIndex.from_frame(rows[["model", "dataset", "question"]])
     at, questions = question.factorize()
     part, parts = pd.MultiIndex.from_frame(rows[["seed", "fold"]]).factorize()
@@ -201,6 +201,20 @@ def panel_of(rows: pd.DataFrame, methods: Sequence[str], metrics: Sequence[str])
     first = rows.drop_duplicates(["model", "dataset", "question"])
     world, group = _codes(first, "model", "dataset"), _codes(first, "model", "dataset", "group")
     return Panel(tuple(methods), tuple(metrics), values, world, group)
+
+
+def _defined(rows: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+    """Return rows without the metrics that have no value in a whole fold of their method.
+
+    A mean over the other folds would stand beside means over all: where not to steer was chosen, a
+    gate at the question's end leaves plain text alone, and elsewhere its effect is not known.
+    """
+    known = [metric for metric in metrics if metric in rows]
+    of_fold = rows.groupby(["method", "model", "dataset", "seed", "fold"], observed=True)
+    lacking = of_fold[known].count().eq(0).groupby("method").any()
+    return rows.assign(
+        **{one: rows[one].mask(rows["method"].map(lacking[one]).astype(bool)) for one in known}
+    )
 
 
 def _codes(rows: pd.DataFrame, *columns: str) -> np.ndarray:
