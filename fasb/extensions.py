@@ -4,7 +4,6 @@
 (`load`, `fit`, `fit`, `judge`). There is no registry: the name of the file is the name.
 """
 
-import hashlib
 import importlib
 import pkgutil
 from pathlib import Path
@@ -16,6 +15,7 @@ from pydantic_core import ErrorDetails
 
 from fasb.errors import ConfigError, did_you_mean
 from fasb.settings import Section
+from fasb.sourcecode import code_of
 
 FUNCTION = {"data": "load", "methods": "fit", "gates": "fit", "judges": "judge"}
 """The one function that a module of each package gives."""
@@ -121,7 +121,13 @@ def _fields_at(model: Any, loc: tuple[Any, ...]) -> list[str]:
 
 
 def code_hash(package: str, name: str) -> str:
-    """Return a hash of the extension's own file, so that an edited method runs again."""
-    file = find(package, name).__file__
-    assert file is not None
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:12]
+    """Return a hash of what an extension does, so that an edited method runs again.
+
+    Its own file and all that it imports of the library, of its package and from beside it count,
+    see `code_of`.
+    """
+    module = find(package, name)
+    assert module.__file__ is not None
+    file = Path(module.__file__)
+    above = module.__name__.count(".") + (file.name == "__init__.py")
+    return code_of(module.__name__, file.parents[above])

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from fasb import sourcecode
 from fasb.errors import ConfigError
 from fasb.extensions import code_hash, find, validated
 from fasb.settings import DecodingSettings, PromptSettings
@@ -68,7 +69,9 @@ def test_what_a_module_imports_in_vain_is_named(my_method):
 
 def test_the_code_hash_follows_the_file(my_method):
     before = code_hash("methods", "your_lab.mine")
-    my_method.write_text(my_method.read_text() + "# changed\n")
+    my_method.write_text(my_method.read_text() + "CHANGED = True\n")
+    sourcecode.code_of.cache_clear()
+    sourcecode._read.cache_clear()
     assert code_hash("methods", "your_lab.mine") != before
 
 

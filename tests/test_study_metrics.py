@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -24,6 +26,14 @@ def test_there_is_one_row_per_fold_method_and_question(frame):
     assert len(frame) == len(QUESTIONS) * len(METHODS)
     assert not frame.duplicated(["fold", "method", "question"]).any()
     assert frame["group"].tolist() == [question.split("-")[0] for question in frame["question"]]
+
+
+def test_questions_that_have_a_text_in_common_are_one_group_as_in_folds(answers):
+    first, other = QUESTIONS[0], next(q for q in QUESTIONS if q.group != QUESTIONS[0].group)
+    asked = [replace(q, text=first.text.upper()) if q is other else q for q in QUESTIONS]
+    found = question_metrics(asked, *answers).set_index("question")["group"]
+    assert set(found[[first.id, other.id]]) == {first.group}
+    assert len(set(found)) == len({question.group for question in QUESTIONS}) - 1
 
 
 def test_a_value_is_the_mean_over_phrasings(frame, answers):

@@ -170,8 +170,12 @@ def test_a_finished_cell_needs_no_model(runner, traces, bundles, capsys):
     assert "cell b: taken from the store" in said
 
 
-@pytest.mark.parametrize("changed", ["bundle", "order", "trace", "questions", "model", "detail"])
-def test_a_cell_that_depends_on_something_else_is_made_anew(runner, traces, bundles, changed):
+@pytest.mark.parametrize(
+    "changed", ["bundle", "order", "trace", "questions", "model", "code", "detail"]
+)
+def test_a_cell_that_depends_on_something_else_is_made_anew(
+    runner, traces, bundles, changed, monkeypatch
+):
     runner.answers(everything(traces), bundles[:2], "test")
     asked, used, detail, again = everything(traces), bundles[:2], False, without_model(runner)
     if changed == "bundle":
@@ -184,6 +188,9 @@ def test_a_cell_that_depends_on_something_else_is_made_anew(runner, traces, bund
         asked = Asked.of(QUESTIONS, ["q1", "q2"], traces)
     elif changed == "model":
         again = replace(again, settings=runner.settings.model_copy(update={"revision": "other"}))
+    elif changed == "code":
+        # as after an edit of a module that decodes
+        monkeypatch.setattr("fasb.study.run.version_of", lambda module: f"0+other {module}")
     else:
         detail = True
     with pytest.raises(AssertionError, match="the model was loaded"):

@@ -74,6 +74,15 @@ def same_text_together(questions: Sequence[Question]) -> list[Question]:
     return [replace(question, group=_followed(question.group, leader)) for question in questions]
 
 
+def tested_groups(questions: Sequence[Question]) -> dict[str, str]:
+    """Return the group of each question that is not for fitting, by id.
+
+    Those that have a text in common are of one, as in folds: an interval draws them together.
+    """
+    tested = [question for question in questions if question.role != "fit"]
+    return {question.id: question.group for question in same_text_together(tested)}
+
+
 def _followed(group: str, leader: dict[str, str]) -> str:
     while group in leader:
         group = leader[group]

@@ -23,6 +23,7 @@ import pandas as pd
 
 from fasb.data.prompts import instructed
 from fasb.data.protocol import Question, Split
+from fasb.data.splits import tested_groups
 from fasb.errors import ArtifactError, DataError
 from fasb.settings import PromptSettings, ScoringSettings, StageSettings
 from fasb.steering.bundle import Bundle
@@ -91,7 +92,7 @@ def generate(
     """
     if traces is None:
         return joined([], GENERATIONS)
-    parts, group = [], {question.id: question.group for question in questions}
+    parts, group = [], tested_groups(questions)
     for unit in units(splits, bundles.methods, lambda split: split.test, runner.shard):
         asked = Asked.of(questions, unit.ids, traces)
         bundle = bundles.load(unit.method, unit.fold, questions, splits[unit.fold])["generation"]
@@ -163,7 +164,7 @@ class Unrelated:
         asked = _put(bundle, self.prompt, self.scoring)
         scores = runner.scores(unseen, [asked], f"{what}, choices")
         mc1 = scores.groupby("question", sort=False)["mc1"].mean()
-        groups = {question.id: question.group for question in self.choices}
+        groups = tested_groups(self.choices)
         rows = pd.DataFrame(
             {"question": mc1.index, "group": mc1.index.map(groups), "unrelated": mc1.to_numpy()}
         )

@@ -8,7 +8,6 @@ goes on.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from importlib import metadata
 from typing import Any
 
 import pandas as pd
@@ -21,6 +20,7 @@ from fasb.judges.ask import known_error, run_judge
 from fasb.metrics.answers import verdict
 from fasb.provenance import contents_of
 from fasb.settings import JudgeSettings
+from fasb.sourcecode import version_of
 from fasb.study.progress import say
 
 BLOCK = 512
@@ -182,4 +182,4 @@ def _key(judge: JudgeSettings) -> list[Any]:
         "settings": judge.settings,
     }
     files = contents_of(judge.settings)
-    return ["judged", entry, provenance(judge), files, metadata.version("fasb")]
+    return ["judged", entry, provenance(judge), files, version_of(__name__)]

@@ -27,6 +27,7 @@ import numpy as np
 import pandas as pd
 
 from fasb.data.protocol import Question
+from fasb.data.splits import tested_groups
 from fasb.errors import DataError
 from fasb.metrics import answers as metrics
 from fasb.metrics.statistics import estimate
@@ -70,7 +71,7 @@ def question_metrics(
     # outer: a question without false answers has answers but no choices
     frame = parts[0] if len(parts) == 1 else parts[0].merge(parts[1], on=KEYS, how="outer")
     frame = frame.reindex(columns=[*KEYS, *COLUMNS])
-    groups = {question.id: question.group for question in questions}
+    groups = tested_groups(questions)
     order = {question.id: i for i, question in enumerate(questions)}
     frame = frame.assign(
         group=frame["question"].map(groups), order=frame["question"].map(order)

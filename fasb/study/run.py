@@ -23,7 +23,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +42,7 @@ from fasb.model.chat import encode_prompts
 from fasb.model.load import LoadedModel, load_model
 from fasb.provenance import content_hash, contents_of
 from fasb.settings import DecodingSettings, ModelSettings, PromptSettings
+from fasb.sourcecode import version_of
 from fasb.steering.bundle import Bundle
 from fasb.steering.fingerprint import Fingerprint
 from fasb.steering.policy import Policy
@@ -177,7 +177,7 @@ class Runner:
     """A model, loaded when needed, and the store of what it has finished.
 
     A cell's key holds all that its result depends on: the bundles, the prompts with their unsteered
-    answers or the reference answers, the model and its settings, and the library's version.
+    answers or the reference answers, the model and its settings, and the library's code.
     """
 
     settings: ModelSettings
@@ -264,7 +264,7 @@ class Runner:
             values = (everywhere.ce, everywhere.kl, own.ce, own.kl, own.steered)
             return pd.DataFrame(dict(zip(EFFECTS, values, strict=True)))
 
-        key = ["side effects", list(EFFECTS), content_hash([list(texts), tokens])]
+        key = ["side effects", content_hash([list(texts), tokens])]
         return self._kept(key, [bundle], what, make)
 
     def _kept(
@@ -282,7 +282,7 @@ class Runner:
             self.settings.model_dump(mode="json"),
             # a folder may be trained anew under its name
             contents_of((self.settings.path, self.settings.tokenizer)),
-            metadata.version("fasb"),
+            version_of(__name__),
         ]
         kept = self.store.load(key)
         if kept is not None:

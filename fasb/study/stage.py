@@ -12,18 +12,19 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from fasb.extensions import code_hash, find, settings_of
 from fasb.provenance import content_hash, content_of, contents_of
+from fasb.sourcecode import version_of
 from fasb.study import cells
 from fasb.study.config import Study
 
 CELL = "{model}/{dataset}/seed{seed}{suffix}"
 """A cell's name in the workflow's wildcards."""
+DECLARING = ("fasb.study.stage", "fasb.study.config", "fasb.study.cells")
+"""Modules whose change changes no result: what they say of a job is in its settings and inputs."""
 STORE = Path("results/.store")
 TRAINING = "training.json"
 """What says of a trained model's folder what made it; other folders carry nothing."""
@@ -128,7 +129,8 @@ class Stage:
 
     def settings(self, study: Study, names: Names) -> dict[str, Any]:
         """Return all that a job's result depends on beside its input files, as plain values."""
-        used = {"version": _version(), **self.depends(study, **names)}
+        version = version_of(self.run.__module__, without=DECLARING)
+        used = {"version": version, **self.depends(study, **names)}
         # as files give them back, tuples as lists: `verify` compares the two
         plain: dict[str, Any] = json.loads(json.dumps(used))
         return plain
@@ -302,8 +304,3 @@ def digests_of(load: str, settings: dict[str, Any]) -> dict[str, str]:
     from fasb.data.sources import digests
 
     return digests(find("data", load), settings_of("data", load, settings, load))
-
-
-@cache
-def _version() -> str:
-    return metadata.version("fasb")

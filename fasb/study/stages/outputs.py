@@ -1,8 +1,10 @@
 """Tables, figures, the report and wandb runs of all cells."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from fasb.sourcecode import code_of
 from fasb.study import cells
 from fasb.study.cells import Cell
 from fasb.study.config import Study
@@ -27,6 +29,11 @@ def _sigma_of_all(study: Study, table: str) -> list[str]:
     return [
         name for name in dict.fromkeys(fitted) if study.sections(name).vectors.sigma_rows == "all"
     ]
+
+
+def _drawn(figures: Iterable[str]) -> list[dict[str, str]]:
+    """Return what figures depend on beside their cells: each is found by its name."""
+    return [{"use": name, "code": code_of(f"fasb.study.figures.{name}")} for name in figures]
 
 
 def _write(paths: Paths, texts: dict[str, str]) -> None:
@@ -125,7 +132,10 @@ def agreement(study: Study, paths: Paths) -> None:
         "receipt": "results/figures/{figure}.json",
     },
     inputs=lambda study, figure: {"cells": cells.figure_inputs(study, figure)},
-    depends=lambda study, figure: _shown(study, cells.of_figure(study, figure)),
+    depends=lambda study, figure: {
+        **_shown(study, cells.of_figure(study, figure)),
+        "drawn": _drawn([figure]),
+    },
 )
 def figure(study: Study, figure: str, paths: Paths) -> None:
     """Draw a figure of all cells, as PDF and PNG, and write what it shows as CSV."""
@@ -153,7 +163,10 @@ def figure(study: Study, figure: str, paths: Paths) -> None:
         "cells": cells.files(cells.whole(study), cells.REPORTED),
         "health": cells.health_files(study),
     },
-    depends=lambda study: _shown(study, cells.whole(study)),
+    depends=lambda study: {
+        **_shown(study, cells.whole(study)),
+        "drawn": _drawn(cells.figures(study)),
+    },
 )
 def report(study: Study, paths: Paths) -> None:
     """Write one self-contained HTML page of tables, figures and what the cells answered."""

@@ -8,7 +8,6 @@ from fasb.study import cells
 from fasb.study.cells import Cell
 from fasb.study.config import Study
 from fasb.study.entries import SideEffectsEntry
-from fasb.study.measures import columns_of
 from fasb.study.stage import (
     EACH_CELL,
     STORE,
@@ -57,12 +56,6 @@ def _tested(study: Study, cell: Cell) -> dict[str, Any]:
     return {**tested, "transfer": differs}
 
 
-def _compared(study: Study) -> dict[str, str]:
-    """Return what answers by another prompt than the cell's are compared with."""
-    anew = any(method.asks_anew for method in study.chosen_methods.values())
-    return {"compared": "prompt of the cell"} if anew else {}
-
-
 def _runner(study: Study, cell: Cell, part: str = "1of1") -> "fasb.study.run.Runner":
     from fasb.study.run import Runner
     from fasb.study.shards import Shard
@@ -105,7 +98,6 @@ def _folds(cell: Cell, questions: list[Question], paths: Paths) -> list[Split]:
     depends=lambda study, cell: {
         **_tested(study, cell),
         "judge": cells.answered(study, cell.dataset),
-        **_compared(study),
         "decoding": {"batch": study.sections(cell.dataset).decoding.batch},
         **oracle_settings(study, cell),
     },
@@ -202,8 +194,7 @@ def _side_effects_settings(study: Study, cell: Cell) -> dict[str, Any]:
         sections = study.sections(effects.choices).dump("prompt", "scoring")
     texts = extension("data", effects.load, effects.settings)
     texts["files"] = digests_of(effects.load, effects.settings)
-    measures = columns_of("side_effects.parquet")
-    size = {"tokens": effects.tokens, "batch": effects.batch, "measures": measures}
+    size = {"tokens": effects.tokens, "batch": effects.batch}
     return {**_tested(study, cell), "texts": texts, **size, **sections}
 
 
