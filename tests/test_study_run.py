@@ -208,6 +208,10 @@ def test_a_bundle_of_another_model_is_refused(runner, traces, bundles):
     other = replace(bundles[0], fingerprint=replace(bundles[0].fingerprint, n_heads=7))
     with pytest.raises(BundleError, match="n_heads"):
         runner.answers(everything(traces), [other], "test")
+    other = replace(bundles[0], fingerprint=replace(bundles[0].fingerprint, weights="0" * 16))
+    # a config has no key that allows it
+    with pytest.raises(BundleError, match=r"whose weights differ; fit one for it$"):
+        runner.answers(everything(traces), [other], "test")
 
 
 @pytest.fixture

@@ -164,11 +164,11 @@ def unsteered(model: LoadedModel, prompts: Prompts, bundle: Bundle) -> Trace:
     return trace(model, prompts, bundle.decoding, bundle.prompt.stop)
 
 
-def check(model: LoadedModel, bundle: Bundle, siblings: bool = False) -> None:
+def check(model: LoadedModel, bundle: Bundle, siblings: bool | None = False) -> None:
     """Refuse a bundle that does not belong to this model, or whose edit does nothing to it.
 
     Strength 0 must leave every logit bitwise as it is, and a strength that is not 0 must change
-    some.
+    some. `siblings` is that of `Fingerprint.check`.
 
     Raises:
         BundleError: made for another model, incomplete, or without effect.

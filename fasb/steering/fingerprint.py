@@ -47,15 +47,19 @@ class Fingerprint:
             raise BundleError(f"{where}: not a fingerprint of a model; make the file again")
         return cls(**given)
 
-    def check(self, other: "Fingerprint", siblings: bool = False, what: str = "bundle") -> None:
+    def check(
+        self, other: "Fingerprint", siblings: bool | None = False, what: str = "bundle"
+    ) -> None:
         """Refuse another model than the one that `what` was made for.
 
         `siblings` allows other weights and values of the config in the same build (a base model and
-        its chat version).
+        its chat version); None where nobody can allow them, so that no error advises it.
 
         Raises:
             BundleError: naming the first field that differs.
         """
+        remedy = "fit one for it"
+        allowed = "" if siblings is None else ", or allow siblings (--siblings, siblings=True)"
         for field, mine in asdict(self).items():
             theirs = getattr(other, field)
             if mine == theirs or field in INFORMATION or (siblings and field in OF_SIBLINGS):
@@ -63,8 +67,7 @@ class Fingerprint:
             if field == "weights":
                 raise BundleError(
                     f"{what}: made for {self._described()}, but this is {other._described()}, "
-                    "whose "
-                    "weights differ; fit one for it, or allow siblings (--siblings, siblings=True)"
+                    f"whose weights differ; {remedy}{allowed}"
                 )
             if field == "config":
                 differs = _difference(mine, theirs)
@@ -73,11 +76,10 @@ class Fingerprint:
                 key, made_for, found = differs
                 raise BundleError(
                     f"{what}: made for {key} {json.dumps(made_for)}, but the model's config has "
-                    f"{json.dumps(found)}; fit one for it, or allow siblings (--siblings, "
-                    "siblings=True)"
+                    f"{json.dumps(found)}; {remedy}{allowed}"
                 )
             raise BundleError(
-                f"{what}: made for {field} {mine!r}, but the model has {theirs!r}; fit one for it"
+                f"{what}: made for {field} {mine!r}, but the model has {theirs!r}; {remedy}"
             )
 
     def _described(self) -> str:

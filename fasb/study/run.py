@@ -117,7 +117,7 @@ def check_traced_by(model: Fingerprint, path: Path) -> None:
     """
     answered_by = stamp_of(path)["provenance"].get("fingerprint")
     if answered_by is not None:
-        Fingerprint.read(answered_by, str(path)).check(model, what=str(path))
+        Fingerprint.read(answered_by, str(path)).check(model, None, str(path))
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +289,8 @@ class Runner:
             say(f"{what}: taken from the store")
             return kept
         model = self.model()
-        check(model, bundles[0], self.siblings)
+        # a study's config cannot allow them
+        check(model, bundles[0], self.siblings or None)
         start = time.monotonic()
         frame = self.store.keep(key, make(model))
         took = time.monotonic() - start
