@@ -5,13 +5,15 @@ from itertools import pairwise
 
 import pytest
 import torch
-from tiny import CONFIGS, TEXTS, tiny_model
+from tiny import CONFIGS, TEXTS, randomised, tiny_model, tiny_tokenizer
+from transformers import Gemma3nForCausalLM, Gemma3nTextConfig
 
 from fasb.errors import ModelError
 from fasb.model.batch import batch_of, forward
 from fasb.model.hooks import editing, recording
+from fasb.model.load import wrap
 from fasb.steering.edit import Change, Edit
-from fasb.steering.operations import Scale
+from fasb.steering.operations import Add, Scale
 
 HEADS = torch.tensor([[2, 1], [0, 3], [2, 0], [1, 2]])
 
@@ -245,3 +247,32 @@ def test_edits_survive_a_cache(model, prompts):
             torch.testing.assert_close(
                 forward(model, rest), expected[:, first:], rtol=0, atol=1e-12
             )
+
+
+def four_streams():
+    """A tiny Gemma 3n, between whose layers four streams run: [stream, row, token, width]."""
+    config = Gemma3nTextConfig(
+        **{"num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2},
+        **{"hidden_size": 32, "head_dim": 8, "intermediate_size": 32, "vocab_size": 160},
+        **{"hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 160, "laurel_rank": 8},
+        **{"num_kv_shared_layers": 0, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2},
+        layer_types=["sliding_attention", "full_attention"] * 2,
+    )
+    model = Gemma3nForCausalLM(config).to(torch.float64)
+    return wrap(randomised(model), tiny_tokenizer())
+
+
+def test_streams_are_not_taken_for_rows():
+    model = four_streams()
+    heads = an_edit(model.layout, HEADS)
+    # as many rows as streams
+    prompts = [model.encode(TEXTS[:1])[0]] * 4
+    assert not torch.equal(logits(model, prompts, heads, 1.0), logits(model, prompts))
+    stream = Edit((Change("residual", torch.tensor([[1, 0]]), Add(torch.ones(1, 32))),))
+    refused = r"Gemma3nTextDecoderLayer: gives activations of shape \[4, 4, \d+, 32\], where"
+    with pytest.raises(ModelError, match=refused):
+        logits(model, prompts, stream, 1.0)
+    with recording(model.layout, "residual"), pytest.raises(ModelError, match=refused):
+        forward(model, batch_of(model, prompts))
+    # its hooks are gone
+    forward(model, batch_of(model, prompts))

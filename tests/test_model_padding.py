@@ -42,6 +42,12 @@ EXACT = (
     *("llama4_text", "minicpm3", "minimax_m2", "ministral", "mpt", "nemotron", "olmo2", "olmoe"),
     *("opt", "persimmon", "phimoe", "qwen2_moe", "seed_oss", "smollm3", "stablelm", "starcoder2"),
     "vaultgemma",
+    *("afmoe", "aria_text", "beam", "bitnet", "cohere", "cohere2_moe", "cwm", "ernie4_5"),
+    *("ernie4_5_moe", "exaone_moe", "flex_olmo", "flint", "glm", "glm4_moe", "granite_swa"),
+    *("granitemoe_swa", "granitemoeshared", "hunyuan_v1_moe", "hy_v3", "hyperclovax"),
+    *("internlm3", "iquestcoder", "jais2", "kolibri1", "laguna", "lfm2", "llama4"),
+    *("mellum", "minimax_m3_vl_text", "ministral3", "nanochat", "olmo", "olmo3"),
+    "solar_open",
 )
 REFUSED = {
     "openai-gpt": "keeps no keys and values",

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from fasb import sourcecode
 from fasb.errors import ConfigError, DataError
 from fasb.extensions import known
 from fasb.settings import PromptSettings
@@ -374,7 +375,9 @@ def test_side_effects_need_a_dataset_that_exists(mapping):
 
 def test_an_edited_method_changes_the_keys_of_the_stages_that_use_it(mapping, tmp_path):
     before = keys(load(mapping))
-    (tmp_path / "own" / "extension.py").write_text(EXTENSION + "# edited\n")
+    (tmp_path / "own" / "extension.py").write_text(EXTENSION + "EDITED = True\n")
+    sourcecode.code_of.cache_clear()
+    sourcecode._read.cache_clear()
     after = keys(load(mapping))
     # the same file is the study's dataset and judge as well
     edited = {stage for (stage, target), key in before.items() if after[stage, target] != key}

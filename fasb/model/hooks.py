@@ -154,16 +154,31 @@ def _hook(
     see: Callable[[Tensor], Tensor | None],
     first: bool = False,
 ) -> None:
-    """Show a function the activations of one layer; what it returns takes their place."""
+    """Show a function the activations of one layer; what it returns takes their place.
+
+    Raises:
+        ModelError: in the forward pass, where they are not as the layout says.
+    """
     module: nn.Module = site.modules[layer]
     n_rows = 0
+
+    def shown(x: Tensor) -> Tensor | None:
+        width = site.units * site.width
+        # Gemma 3n's layers give four streams, which would be taken for rows
+        if x.ndim != 3 or x.shape[-1] != width:
+            raise ModelError(
+                f"{type(module).__name__}: gives activations of shape {list(x.shape)}, where "
+                f"[row, token, {width}] is known; this site of this model is not supported, choose "
+                "a method of another site"
+            )
+        return see(x)
 
     def count_rows(_module: Any, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
         nonlocal n_rows
         n_rows = len(inputs[0] if inputs else named["hidden_states"])
 
     def before(_module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        changed = see(inputs[0])
+        changed = shown(inputs[0])
         return None if changed is None else (changed, *inputs[1:])
 
     def after(_module: Any, _inputs: Any, output: Any) -> Any:
@@ -171,7 +186,7 @@ def _hook(
         several = isinstance(output, tuple)
         x = output[0] if several else output
         # one series of all rows' tokens is shown as [row, token, …], and made one again
-        changed = see(x.unflatten(0, (n_rows, -1)) if site.layers else x)
+        changed = shown(x.unflatten(0, (n_rows, -1)) if site.layers else x)
         if changed is None:
             return None
         changed = changed.flatten(0, 1) if site.layers else changed
