@@ -114,6 +114,25 @@ def test_an_edit_at_all_tokens_needs_no_order_of_reading(model):
     assert not torch.equal(written(model), expected)
 
 
+def test_rows_that_are_packed_into_one_are_refused(model):
+    network, prompts = model.model, model.encode(TEXTS[:2])
+    packed = torch.tensor([[*prompts[0], *prompts[1]]])
+    positions = torch.cat([torch.arange(len(prompt)) for prompt in prompts])[None]
+    ends = torch.tensor([0, len(prompts[0]), packed.shape[1]], dtype=torch.int32)
+    plain = network(packed, position_ids=positions).logits
+    with fasb.editing(network, with_positions(model, "from_answer"), 8.0):
+        for told in ({"position_ids": positions}, {"cu_seq_lens_q": ends}):
+            with pytest.raises(ConfigError, match="^editing: rows are packed into one, .* all$"):
+                network(packed, **told)
+        with pytest.raises(ConfigError, match="^editing: generate_batch writes the tokens of all"):
+            network.generate_batch(prompts)
+    with fasb.editing(network, with_positions(model, "all"), 8.0):
+        assert not torch.equal(network(packed, position_ids=positions).logits, plain)
+        with pytest.raises(ConfigError, match="^editing: generate_batch"):
+            network.generate_batch(prompts)
+    assert "init_continuous_batching" not in vars(network)
+
+
 def test_a_config_that_keeps_no_cache_is_refused_at_the_second_pass(model, monkeypatch):
     network = model.model
     prepare = network.prepare_inputs_for_generation

@@ -50,7 +50,8 @@ def editing(
     Raises:
         BundleError: the bundle was made for another model, or does not steer.
         ConfigError: no strength, or one that is not a number. Of a pass in the block: rows padded
-            on the right, or a setting of `generate` under which the tokens to edit are not known.
+            on the right or packed into one, `generate_batch`, or a setting of `generate` under
+            which the tokens to edit are not known.
         ModelError: compiled, not a causal LM of a known layout, or without the units of the edit.
             Of a pass in the block: logits that the edit made NaN or infinite.
     """
@@ -119,7 +120,8 @@ class _Passes:
         behind a conversation's cache; its last token predicts the answer's first.
 
         Raises:
-            ConfigError: that last token is padding, or `generate` does not go on token by token.
+            ConfigError: that last token is padding, rows are packed into one, or `generate` does
+                not go on token by token.
         """
         ids = inputs[0] if inputs else named.get("input_ids")
         ids = named["inputs_embeds"] if ids is None else ids
@@ -136,6 +138,11 @@ class _Passes:
         wanted = torch.zeros(ids.shape[:2], dtype=torch.float64, device=ids.device)
         if self.positions == "all" or (goes_on and self.positions == "from_answer"):
             wanted[:] = self.strength
+        elif _is_packed(named):
+            raise ConfigError(
+                "editing: rows are packed into one, of which only the last would be edited; give "
+                "each its own row, or use an edit whose positions are all"
+            )
         elif not goes_on:
             _check_padding(named.get("attention_mask"))
             wanted[:, -1] = self.strength
@@ -157,8 +164,11 @@ then."""
 
 @contextmanager
 def _generating(model: Any, passes: _Passes) -> Iterator[None]:
-    """Look at what `generate` is asked for in the block, and tell its passes from other ones."""
-    inside, generate = vars(model).get("generate"), model.generate
+    """Look at what `generate` is asked for in the block, and tell its passes from other ones.
+
+    `generate_batch`, which begins with `init_continuous_batching`, is refused.
+    """
+    generate = model.generate
     named = inspect.signature(generate)
 
     @wraps(generate)
@@ -178,13 +188,23 @@ def _generating(model: Any, passes: _Passes) -> Iterator[None]:
         finally:
             passes.written = None
 
-    model.generate = looked_at
+    def packing(*_: Any, **__: Any) -> Any:
+        raise ConfigError(
+            "editing: generate_batch writes the tokens of all rows one behind the other, and on a "
+            "GPU in recorded steps, in which hooks do not fire; use generate in the block"
+        )
+
+    shadows = {"generate": looked_at, "init_continuous_batching": packing}
+    inside = {name: vars(model)[name] for name in shadows if name in vars(model)}
+    for name, shadow in shadows.items():
+        setattr(model, name, shadow)
     try:
         yield
     finally:
-        del model.generate
-        if inside is not None:
-            model.generate = inside
+        for name in shadows:
+            delattr(model, name)
+        for name, own in inside.items():
+            setattr(model, name, own)
 
 
 def _refused(what: str) -> ConfigError:
@@ -192,6 +212,19 @@ def _refused(what: str) -> ConfigError:
         f"editing: {what}, so the tokens to edit are not known; leave out {', '.join(READING)}, or "
         "use an edit whose positions are all"
     )
+
+
+def _is_packed(named: dict[str, Any]) -> bool:
+    """Return whether a pass says that its row holds several texts, one behind the other."""
+    positions = named.get("position_ids")
+    begins_anew = (
+        isinstance(positions, Tensor)
+        and positions.ndim == 2
+        # beside a mask they begin anew behind the padding
+        and named.get("attention_mask") is None
+        and bool((positions.diff(dim=-1) < 0).any())
+    )
+    return begins_anew or named.get("cu_seq_lens_q") is not None
 
 
 def _check_padding(mask: Any) -> None:
