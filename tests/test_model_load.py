@@ -339,6 +339,7 @@ def test_what_the_hub_raises_becomes_a_remedy_before_anything_is_read(
             "too large for cpu in float32",
         ),
         (ImportError("Using a `device_map` requires `accelerate`"), "pip install accelerate"),
+        (ImportError("8 bits require `bitsandbytes`"), r"not installed \(.*`\); install it$"),
         (ValueError("odd\nsecond line"), r"cannot be loaded \(odd second line\); "),
     ],
 )

@@ -9,6 +9,7 @@ from fasb.decoding.decode import trace
 from fasb.model.batch import batch_of, forward
 from fasb.model.hooks import editing, recording
 from fasb.model.load import available, load_model, wrap
+from fasb.model.weights import weights_hash
 from fasb.settings import DecodingSettings, ModelSettings
 from fasb.steering.edit import Edit
 
@@ -140,3 +141,28 @@ def test_a_quantised_projection_is_read_and_edited_at_its_plain_input(tmp_path):
     assert distance(every, heads_and_effect(whole)[0]) < 0.1
     assert distance(edited - plain, (lambda x: x[3] - x[2])(heads_and_effect(whole))) < 0.2
     assert "weights at hand" in available(ModelSettings(path=str(small)))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("bits", ["load_in_8bit", "load_in_4bit"])
+def test_the_scales_of_a_quantised_checkpoint_are_among_its_weights(tmp_path, bits):
+    pytest.importorskip("accelerate", reason="accelerate is not installed (extra: multi-gpu)")
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
+    from transformers import BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM
+
+    # blocks of 4-bit weights are of 64 values
+    sizes = {"hidden_size": 128, "intermediate_size": 128, "num_attention_heads": 4}
+    whole = LlamaForCausalLM(LlamaConfig(num_hidden_layers=2, vocab_size=160, **sizes))
+    whole.save_pretrained(tmp_path)
+    quantised = {"quantization_config": BitsAndBytesConfig(**{bits: True}), "device_map": "cpu"}
+    model = AutoModelForCausalLM.from_pretrained(tmp_path, **quantised)
+    before = weights_hash(model)
+    model(torch.tensor([[5, 6, 7]]))
+    assert weights_hash(model) == before
+    projection = model.model.layers[1].self_attn.o_proj
+    if bits == "load_in_8bit":
+        scales = projection.state.SCB if projection.weight.SCB is None else projection.weight.SCB
+    else:
+        scales = projection.weight.quant_state.absmax
+    scales *= 2
+    assert weights_hash(model) != before

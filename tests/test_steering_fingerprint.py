@@ -222,3 +222,20 @@ def test_the_scaling_of_an_adapter_counts():
         layer.disable_adapters, layer.merged_adapters = off, []
         hashes.add(weights_hash(layer))
     assert len(hashes) == 3
+
+
+class Scaled(torch.nn.Linear):
+    """A layer that keeps something beside its weights as bitsandbytes' do: in what it saves."""
+
+    def _save_to_state_dict(self, destination, prefix, keep_vars):
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[f"{prefix}weight.scale"] = self.scale
+        destination[f"{prefix}weight_format"] = "row"
+
+
+def test_what_a_layer_saves_beside_its_weights_counts():
+    layer, hashes = Scaled(2, 2), set()
+    for scale in (1.0, 2.0):
+        layer.scale = torch.tensor([scale])
+        hashes.add(weights_hash(layer))
+    assert len(hashes) == 2

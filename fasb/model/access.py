@@ -274,6 +274,8 @@ def _by_text(error: BaseException, settings: ModelSettings) -> str:
     line = _line(error)
     if "accelerate" in line:
         return f"device: {settings.device} needs accelerate here; run 'pip install accelerate'"
+    if isinstance(error, ImportError):
+        return f"needs a package that is not installed ({line}); install it"
     if "allocate memory" in line:
         return f"too large for {settings.device} in {settings.dtype}; {_smaller(settings)}"
     if "no file named" in line or "not appear to have" in line:

@@ -4,12 +4,14 @@ In: a loaded model. Out: its hash, or one line where a weight is not a number. T
 shapes and a sample of the values, whole rows of no tensor left out up to 65,536 rows; so loads by
 path, from the hub and from memory agree, in any of float64, float32 and bfloat16 (and in float16 if
 the checkpoint is of 16 bits). An adapter, its scaling, another seed or a fine-tuned copy differs.
-Buffers that a checkpoint holds count as weights, as those of some quantised layers. Knows no file.
+Buffers and scales that a checkpoint holds count as weights, as those of quantised layers. Knows no
+file.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,8 +29,7 @@ def weights_hash(model: nn.Module) -> str:
     """Return 16 hex digits; equal for equal weights (see above)."""
     digest = hashlib.sha256()
     # by name, so that the order in which modules were registered is no matter
-    tensors = [*_tensors(model, _parameters), *_tensors(model, _kept_buffers)]
-    for name, value in sorted(tensors, key=lambda pair: pair[0]):
+    for name, value in sorted(_tensors(model), key=lambda pair: pair[0]):
         digest.update(f"{name}{tuple(value.shape)}".encode())
         digest.update(_sampled(value).numpy().tobytes())
     digest.update("".join(sorted(_scalings(model))).encode())
@@ -41,7 +42,7 @@ def check_finite(model: nn.Module, name: str) -> None:
     Raises:
         ModelError: naming the first tensor with NaN or infinity.
     """
-    for tensor, value in _tensors(model, _parameters):
+    for tensor, value in _tensors(model):
         # a sum is one fast pass; it may overflow without any single bad value
         if value.is_floating_point() and not torch.isfinite(value.sum(dtype=_wide(value))):
             bad = int((~torch.isfinite(value)).sum())
@@ -58,33 +59,32 @@ def _wide(value: Tensor) -> torch.dtype:
     return torch.float64 if value.dtype == torch.float64 else torch.float32
 
 
-Own = Callable[[nn.Module], dict[str, Tensor]]
-"""Which tensors of a module itself are asked for."""
+def _kept(module: nn.Module) -> dict[str, Tensor]:
+    """Return what a checkpoint holds of a module itself, without its parts.
+
+    Parameters, buffers that are not made of the config, and what bitsandbytes keeps beside them:
+    the scales of quantised rows.
+    """
+    kept: dict[str, Any] = {}
+    module._save_to_state_dict(kept, "", True)
+    return {name: value for name, value in kept.items() if isinstance(value, Tensor)}
 
 
-def _parameters(module: nn.Module) -> dict[str, Tensor]:
-    return dict(module.named_parameters(recurse=False))
-
-
-def _kept_buffers(module: nn.Module) -> dict[str, Tensor]:
-    """Return the buffers that a checkpoint holds; the others are made of the config."""
-    buffers = dict(module.named_buffers(recurse=False))
-    return {n: b for n, b in buffers.items() if n not in module._non_persistent_buffers_set}
-
-
-def _tensors(model: nn.Module, of: Own) -> Iterator[tuple[str, Tensor]]:
+def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Yield each tensor once, by the name it has without an adapter around its module."""
-    seen: set[int] = set()
+    # the tensors too: of one that is gone, another would get the number
+    seen: dict[int, Tensor] = {}
     for path, module in model.named_modules():
-        own = {n: x for n, x in of(module).items() if id(x) not in seen}
-        seen.update(map(id, own.values()))
+        own = {name: value for name, value in _kept(module).items() if id(value) not in seen}
+        seen.update((id(value), value) for value in own.values())
         with ExitStack() as stack:
             # offloaded: accelerate holds the values until the module runs
             if any(value.is_meta for value in own.values()):
                 from accelerate.utils import align_module_device
 
                 stack.enter_context(align_module_device(module, "cpu"))
-                own = {name: of(module)[name] for name in own}
+                aligned = _kept(module)
+                own = {name: aligned[name] for name in own}
             for name, value in own.items():
                 yield f"{path}.{name}".replace(".base_layer.", "."), value.detach()
 
