@@ -9,6 +9,7 @@ import pytest
 import torch
 from llama_cpp_model import write_model
 from tiny import CONFIGS, FURTHER, tiny_checkpoint, tiny_model, tiny_tokenizer
+from torch.testing._internal.two_tensor import TwoTensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from fasb.errors import BundleError
@@ -239,3 +240,12 @@ def test_what_a_layer_saves_beside_its_weights_counts():
         layer.scale = torch.tensor([scale])
         hashes.add(weights_hash(layer))
     assert len(hashes) == 2
+
+
+def test_of_a_tensor_that_is_made_of_others_each_counts():
+    layer, hashes = torch.nn.Linear(2, 2, bias=False), set()
+    for whole, scale in ((1.0, 1.0), (2.0, 1.0), (1.0, 2.0), (1.0, 1.0)):
+        both = TwoTensor(torch.full((2, 2), whole), torch.full((2, 2), scale))
+        layer.weight = torch.nn.Parameter(both, requires_grad=False)
+        hashes.add(weights_hash(layer))
+    assert len(hashes) == 3

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from fasb.errors import ModelError
 
@@ -67,7 +68,22 @@ def _kept(module: nn.Module) -> dict[str, Tensor]:
     """
     kept: dict[str, Any] = {}
     module._save_to_state_dict(kept, "", True)
-    return {name: value for name, value in kept.items() if isinstance(value, Tensor)}
+    found: dict[str, Tensor] = {}
+    for name, value in kept.items():
+        if isinstance(value, Tensor):
+            found |= _plain(name, value)
+    return found
+
+
+def _plain(name: str, value: Tensor) -> dict[str, Tensor]:
+    """Return the tensors that a tensor is made of, as torchao's are of integers and scales."""
+    if not is_traceable_wrapper_subclass(value):
+        return {name: value}
+    found: dict[str, Tensor] = {}
+    parts, _ = value.__tensor_flatten__()
+    for part in parts:
+        found |= _plain(f"{name}.{part}", getattr(value, part))
+    return found
 
 
 def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
