@@ -123,8 +123,7 @@ def _fields_at(model: Any, loc: tuple[Any, ...]) -> list[str]:
 def code_hash(package: str, name: str) -> str:
     """Return a hash of what an extension does, so that an edited method runs again.
 
-    Its own file and all that it imports of the library, of its package and from beside it count,
-    see `code_of`.
+    Its own file counts, and all that it imports but installed packages, see `code_of`.
     """
     module = find(package, name)
     assert module.__file__ is not None

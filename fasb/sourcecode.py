@@ -1,21 +1,33 @@
 """What code does, as a hash: what it made is made again when it changes.
 
 In: a module's name, and the folder that it is imported from. Out: a hash of the module and of all
-that it imports from there or from this library. Reads files and imports nothing.
+that it imports but the standard library and installed packages, and of the files that these name.
+Reads files and imports nothing.
 """
 
 import ast
 import hashlib
+import importlib.util
+import sys
 import sysconfig
 from collections.abc import Collection, Iterator
 from functools import cache
 from importlib import metadata
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
+
+from fasb import _HOME
+from fasb.errors import ConfigError
 
 HERE = Path(__file__).parents[1]
 """The folder that this library is imported from."""
-INSTALLED = frozenset(Path(sysconfig.get_path(kind)) for kind in ("purelib", "platlib"))
-"""Folders of installed packages: what lies there beside a module is not of its making."""
+INSTALLED = frozenset(Path(path) for path in sysconfig.get_paths().values())
+"""Folders of the standard library and of packages: what lies there beside a module is no part."""
+SITES = ("site-packages", "dist-packages", "lib-dynload")
+"""How such folders are called elsewhere: one's own, the system's."""
+COMPILED = (*EXTENSION_SUFFIXES, ".pyc")
+LARGEST = 2**26
+"""Bytes up to which a file that is no code is read; of a larger one its size counts."""
 
 
 def version_of(module: str, without: tuple[str, ...] = ()) -> str:
@@ -34,13 +46,23 @@ def code_of(module: str, folder: Path = HERE, without: tuple[str, ...] = ()) -> 
         module: its name, with dots.
         folder: the folder that it is imported from.
         without: modules that are neither counted nor followed.
+
+    Raises:
+        ConfigError: the module is in no file.
     """
     parts = sorted(_modules(module, folder, without).items())
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
 
 
 def _modules(module: str, folder: Path, without: Collection[str]) -> dict[str, str]:
-    """Return the hash of each module that `module` consists of, by name."""
+    """Return the hash of each module that `module` consists of, by name.
+
+    Raises:
+        ConfigError: `module` itself is in no file.
+    """
+    archive = next((path for path in (folder, *folder.parents) if path.is_file()), None)
+    if archive is not None:  # a zip file on PYTHONPATH counts as a whole
+        return {module: _content(archive)}
     found: dict[str, str] = {}
     waiting = [module]
     while waiting:
@@ -48,61 +70,198 @@ def _modules(module: str, folder: Path, without: Collection[str]) -> dict[str, s
         file = None if name in found or name in without else _file(name, folder, module)
         if file is not None:
             found[name], imported = _read(file, name)
-            waiting += imported
+            waiting += [part for one in (name, *imported) for part in _with_packages(one)]
+    if module not in found and module not in without:
+        raise ConfigError(f"{module}: its code is in no file below {folder}; put it into one")
     return found
+
+
+def _with_packages(name: str) -> Iterator[str]:
+    """Yield a module's name and those of the packages around it, which run before it."""
+    while name:
+        yield name
+        name = name.rpartition(".")[0]
 
 
 def _file(name: str, folder: Path, module: str) -> Path | None:
     """Return the file of a module that counts; None of any other module, and of what is none."""
-    top = name.partition(".")[0]
+    top, *inner = name.split(".")
     if top == "fasb":
-        folder = HERE
-    elif top != module.partition(".")[0] and folder in INSTALLED:
+        return _file_in(HERE, top, *inner)
+    if top == module.partition(".")[0]:
+        return _file_in(folder, top, *inner)
+    places = [*([] if _is_installed(folder) else [folder]), *_places(top)]
+    return next(filter(None, (_file_in(place, top, *inner) for place in places)), None)
+
+
+def _file_in(folder: Path, *parts: str) -> Path | None:
+    if not all(parts):
         return None
-    path = folder.joinpath(*name.split("."))
-    for file in (path / "__init__.py", path.with_name(f"{path.name}.py")):
-        if file.is_file():
-            return file
-    return None
+    path = folder.joinpath(*parts)
+    files = [path / "__init__.py", path.with_name(f"{path.name}.py")]
+    files += [path.with_name(f"{path.name}{suffix}") for suffix in COMPILED]
+    return next((file for file in files if file.is_file()), None)
+
+
+@cache
+def _places(top: str) -> tuple[Path, ...]:
+    """Return the folders that hold a package or module that is neither standard nor installed."""
+    if top in sys.stdlib_module_names:
+        return ()
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError, OSError):
+        return ()
+    if spec is None:
+        return ()
+    # of a namespace package, which has no file, several folders
+    inside = spec.submodule_search_locations
+    origins = [spec.origin] if inside is None else list(inside)
+    places = [Path(origin).parent for origin in origins if origin]
+    return tuple(place for place in places if not _is_installed(place))
+
+
+def _is_installed(folder: Path) -> bool:
+    return folder in INSTALLED or folder.name in SITES
 
 
 @cache
 def _read(file: Path, name: str) -> tuple[str, tuple[str, ...]]:
     """Return the hash of what a file does, and the names that it may import."""
-    tree = _Deeds().visit(ast.parse(file.read_bytes()))
+    source = file.read_bytes()
+    try:
+        tree: ast.AST = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        # compiled, or never run as it is: every byte of it counts
+        return _content(file), ()
     package = name if file.name == "__init__.py" else name.rpartition(".")[0]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), tuple(_imported(tree, package))
+    try:
+        tree = _Deeds(b"__doc__" in source).visit(tree)
+        deeds = ast.dump(tree)
+    except RecursionError:
+        deeds = _content(file)
+    imported = tuple(dict.fromkeys(_imported(tree, package)))
+    beside = [(one.name, _content(one)) for one in _beside(tree, file)]
+    return hashlib.sha256(repr([deeds, *beside]).encode()).hexdigest(), imported
+
+
+def _content(file: Path) -> str:
+    """Return the hash of a file's bytes, and of a huge one of its size."""
+    size = file.stat().st_size
+    held = file.read_bytes() if size <= LARGEST else str(size).encode()
+    return hashlib.sha256(held).hexdigest()
 
 
 def _imported(tree: ast.AST, package: str) -> Iterator[str]:
-    """Yield every name that is imported anywhere; of `from a import b` both `a` and `a.b`."""
-    for node in ast.walk(tree):
+    """Yield every name that is imported anywhere; of `from a import b` both `a` and `a.b`.
+
+    Of this library's public names, which `fasb` imports when they are asked for, their modules.
+    """
+    nodes = list(ast.walk(tree))
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            # one dot is the module's own package, each further one the package above
-            above = package.split(".")[: package.count(".") + 2 - node.level] if node.level else []
-            source = ".".join([*above, node.module] if node.module else above)
+            source = _absolute("." * node.level + (node.module or ""), package)
             yield source
             yield from (f"{source}.{alias.name}" for alias in node.names)
+            if source == "fasb":
+                yield from (_HOME.get(alias.name, source) for alias in node.names)
+        elif isinstance(node, ast.Call) and _name_of(node.func) in ("import_module", "__import__"):
+            first = node.args[0] if node.args else None
+            if isinstance(first, ast.Constant) and isinstance(first.value, str):
+                yield _absolute(first.value, package)
+    whole = {alias.asname or "fasb" for alias in _names(nodes) if alias.name == "fasb"}
+    for node in nodes:
+        if isinstance(node, ast.Attribute) and _name_of(node.value) in whole:
+            yield _HOME.get(node.attr, "fasb")
+
+
+def _names(nodes: list[ast.AST]) -> Iterator[ast.alias]:
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from node.names
+
+
+def _name_of(node: ast.AST) -> str | None:
+    """Return the last name of `name` or of `package.name`."""
+    return getattr(node, "id", getattr(node, "attr", None))
+
+
+def _absolute(name: str, package: str) -> str:
+    """Return a name without the dots before it: one is the package, each further one above it."""
+    inner = name.lstrip(".")
+    level = len(name) - len(inner)
+    if not level:
+        return name
+    parts = package.split(".")
+    above = parts[: max(0, len(parts) + 1 - level)]
+    return ".".join([*above, inner] if inner else above)
+
+
+def _beside(tree: ast.AST, file: Path) -> list[Path]:
+    """Return the files that a module which looks beside itself names, as texts of its code.
+
+    They lie in its folder, or in one above of the same package; of a folder that is named, and is
+    no package, all that lie in it.
+    """
+    texts, looks = set(), False
+    for node in ast.walk(tree):
+        looks |= _name_of(node) in ("__file__", "resources", "get_data")
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            texts.add(node.value)
+    found: set[Path] = set()
+    folder = file.parent
+    while looks:
+        for text in texts:
+            found.update(_files_at(folder, text, folder == file.parent))
+        folder = folder.parent
+        looks = (folder / "__init__.py").is_file()
+    return sorted(found)
+
+
+def _files_at(folder: Path, text: str, with_folders: bool) -> list[Path]:
+    if text.strip(".") == "" or "\0" in text or len(text) > 255 or text.startswith(("/", "..")):
+        return []
+    path = folder / text
+    if path.suffix == ".py":
+        return []
+    if path.is_file():
+        return [path]
+    if not with_folders or not path.is_dir() or any(path.glob("*.py")):
+        return []
+    return [one for one in path.glob("*") if one.is_file()]
 
 
 class _Deeds(ast.NodeTransformer):
-    """Takes from a module's tree what changes no result."""
+    """Takes from a module's tree what changes no result; docstrings unless its code reads them."""
+
+    def __init__(self, reads_docstrings: bool) -> None:
+        self.reads_docstrings = reads_docstrings
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
         """Leave out docstrings."""
-        if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+        if not self.reads_docstrings and _is_text(node.value):
             return None
         return self.generic_visit(node)
 
-    def visit_If(self, node: ast.If) -> ast.AST | None:
-        """Leave out imports for annotations."""
-        if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-            return None
-        return self.generic_visit(node)
+    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
+        """Leave out imports for annotations, and keep what runs in their place."""
+        self.generic_visit(node)
+        is_annotations = isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        return node.orelse if is_annotations else node
 
     def visit_Raise(self, node: ast.Raise) -> ast.AST:
-        """Keep of an error its class."""
-        kind = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
+        """Keep of an error its class, and what it carries beside its words."""
+        kind = node.exc
+        if isinstance(kind, ast.Call):
+            carried = [one for one in kind.args if not _is_text(one)]
+            named = [one for one in kind.keywords if not _is_text(one.value)]
+            kind = ast.Call(kind.func, carried, named)
         return ast.Raise(exc=kind, cause=None)
+
+
+def _is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.JoinedStr) or (
+        isinstance(node, ast.Constant) and isinstance(node.value, str)
+    )

@@ -3,6 +3,7 @@
 import pytest
 
 from fasb import sourcecode
+from fasb.errors import ConfigError
 from fasb.sourcecode import code_of, version_of
 from fasb.study.jobs import STAGES
 from fasb.study.stage import DECLARING
@@ -107,6 +108,136 @@ def test_of_installed_packages_only_a_modules_own_counts(folder, monkeypatch):
     monkeypatch.setattr(sourcecode, "INSTALLED", {folder})
     installed = sourcecode._modules("your_lab.mine", folder, ())
     assert found.keys() - installed.keys() == {"helpers"}
+
+
+def hash_after(folder, change):
+    """Whether the hash of `your_lab.mine` is another one after a change of the folder."""
+    sourcecode._read.cache_clear()
+    code_of.cache_clear()
+    before = code_of("your_lab.mine", folder)
+    change()
+    sourcecode._read.cache_clear()
+    code_of.cache_clear()
+    return code_of("your_lab.mine", folder) != before
+
+
+def test_the_packages_around_a_module_run_before_it_and_count(folder):
+    (folder / "your_lab/mine.py").write_text("import your_lab.deeper.still\n")
+    for name in ("your_lab/__init__.py", "your_lab/deeper/__init__.py"):
+        assert hash_after(folder, lambda name=name: (folder / name).write_text("X = 1\n"))
+
+
+def test_what_runs_in_place_of_imports_for_annotations_counts(folder):
+    text = MODULE.replace("annotated\n", "annotated\nelse:\n    from your_lab import apart\n")
+    (folder / "your_lab/mine.py").write_text(text)
+    changed = hash_after(folder, lambda: (folder / "your_lab/apart.py").write_text("X = 2\n"))
+    assert changed
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'importlib.import_module("your_lab.apart")',
+        'import_module(".apart", __package__)',
+        '__import__("your_lab.apart")',
+    ],
+)
+def test_a_module_that_is_imported_by_a_text_counts(folder, line):
+    (folder / "your_lab/mine.py").write_text(line)
+    assert hash_after(folder, lambda: (folder / "your_lab/apart.py").write_text("X = 2\n"))
+
+
+def test_a_public_name_of_the_library_counts_as_its_module(folder):
+    for text in ("import fasb\nfasb.Policy", "import fasb as f\nf.Policy()"):
+        (folder / "your_lab/mine.py").write_text(text)
+        sourcecode._read.cache_clear()
+        assert "fasb.steering.policy" in sourcecode._modules("your_lab.mine", folder, ())
+    (folder / "your_lab/mine.py").write_text("from fasb import Policy")
+    sourcecode._read.cache_clear()
+    assert "fasb.steering.policy" in sourcecode._modules("your_lab.mine", folder, ())
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ('X = (Path(__file__).parent / "words.txt").read_text()', "words.txt"),
+        ('X = resources.files("your_lab") / "lists" / f"{X}.csv"', "lists/one.csv"),
+    ],
+)
+def test_a_file_that_a_module_reads_beside_itself_counts(folder, text, name):
+    path = folder / "your_lab" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("one")
+    (folder / "your_lab/mine.py").write_text(text)
+    assert hash_after(folder, lambda: path.write_text("two"))
+
+
+def test_a_file_of_a_name_that_is_only_mentioned_does_not(folder):
+    (folder / "your_lab/words.txt").write_text("one")
+    (folder / "your_lab/mine.py").write_text('X = Path("words.txt")')
+    assert not hash_after(folder, lambda: (folder / "your_lab/words.txt").write_text("two"))
+
+
+def test_what_the_library_reads_beside_itself_counts():
+    for module, name in (
+        ("fasb.study.report", "report.css"),
+        ("fasb.study.figures.drawing", "paper.mplstyle"),
+        ("fasb.data.sources", "mmlu.txt"),
+        ("fasb.data.published", "published.json"),
+    ):
+        file = sourcecode._file(module, sourcecode.HERE, module)
+        tree = sourcecode.ast.parse(file.read_bytes())
+        assert name in [one.name for one in sourcecode._beside(tree, file)]
+
+
+def test_compiled_modules_and_such_that_cannot_be_parsed_count(folder):
+    suffix = sourcecode.EXTENSION_SUFFIXES[0]
+    for name in (f"your_lab/fast{suffix}", "your_lab/fast.py"):
+        (folder / "your_lab/mine.py").write_text("from your_lab import fast")
+        (folder / name).write_bytes(b"\x7fELF one (\x00")
+        assert hash_after(folder, lambda name=name: (folder / name).write_bytes(b"\x7fELF ("))
+    nested = "X = " + "+".join(["1"] * 5000)
+    (folder / "your_lab/fast.py").write_text(nested)
+    assert hash_after(folder, lambda: (folder / "your_lab/fast.py").write_text(nested + "+1"))
+
+
+def test_what_an_error_carries_beside_its_words_counts(folder):
+    text = MODULE.replace('ValueError(f"no {x}")', 'StopIteration(f"no {x}", 1)')
+    (folder / "your_lab/mine.py").write_text(text)
+    changed = text.replace('{x}", 1', '{x}", 2')
+    assert hash_after(folder, lambda: (folder / "your_lab/mine.py").write_text(changed))
+
+
+def test_a_docstring_counts_where_code_reads_it(folder):
+    text = MODULE + "\nPROMPT = twice.__doc__\n"
+    (folder / "your_lab/mine.py").write_text(text)
+    changed = text.replace("Double x.", "Treble x.")
+    assert hash_after(folder, lambda: (folder / "your_lab/mine.py").write_text(changed))
+
+
+def test_a_module_of_another_folder_that_is_not_installed_counts(folder, monkeypatch):
+    other = folder / "elsewhere"
+    other.mkdir()
+    (other / "my_other_project.py").write_text("X = 1\n")
+    (folder / "your_lab/mine.py").write_text("import my_other_project")
+    monkeypatch.syspath_prepend(str(other))
+    sourcecode._places.cache_clear()
+    assert hash_after(folder, lambda: (other / "my_other_project.py").write_text("X = 2\n"))
+
+
+def test_a_module_in_a_zip_file_counts_as_the_whole_file(folder):
+    archive = folder / "lab.zip"
+    archive.write_bytes(b"one")
+    sourcecode.code_of.cache_clear()
+    before = code_of("your_lab.mine", archive)
+    archive.write_bytes(b"two")
+    code_of.cache_clear()
+    assert code_of("your_lab.mine", archive) != before
+
+
+def test_a_module_in_no_file_is_refused(folder):
+    with pytest.raises(ConfigError, match="your_lab.absent: its code is in no file"):
+        code_of("your_lab.absent", folder)
 
 
 def test_a_package_is_read_as_a_module(folder):
