@@ -71,6 +71,17 @@ def repeated(values: Sequence[Any]) -> Any:
     return None
 
 
+def _reads_as_number(value: Any) -> bool:
+    """Return whether a value is a text that its setting may take for a number.
+
+    Among numbers it would be equal to none, at no edge, and in no column with them.
+    """
+    try:
+        return isinstance(value, str) and math.isfinite(float(value))
+    except ValueError:
+        return False
+
+
 def values_of(points: Sequence[Point]) -> dict[str, list[Any]]:
     """Return the values that each key has in some of these points, which all have the same keys."""
     return {key: [point[key] for point in points] for key in points[0]}
@@ -200,6 +211,11 @@ class Method(Section):
                 )
             if (twice := repeated(tried)) is not None:
                 raise ConfigError(f"{where}.grid.{key}: {twice!r} appears twice; remove one")
+            if (text := next(filter(_reads_as_number, tried), None)) is not None:
+                raise ConfigError(
+                    f"{where}.grid.{key}: {text!r} is a text; write the number {float(text):g} "
+                    "without quotes (YAML takes 1e1 for a text, and 1.0e+1 for a number)"
+                )
             if key in self.settings:
                 raise ConfigError(
                     f"{where}.settings.{key}: {self.settings[key]!r}, but its grid has {key} too, "

@@ -27,6 +27,13 @@ def test_a_grid_of_too_many_settings_is_refused_before_it_is_listed():
     assert len(grid_points({"a": range(MOST_POINTS)})) == MOST_POINTS
 
 
+@pytest.mark.parametrize("values", [("1e1", "2e1"), (10, "10"), (0.5, "1e-3")])
+def test_a_number_that_yaml_takes_for_a_text_is_refused(values):
+    method = Method(use="head_vectors", grid={"alpha": values})
+    with pytest.raises(ConfigError, match=r"^methods\.m\.grid\.alpha: '1\S+' is a text; write the"):
+        method.check(StageSettings(), "methods.m")
+
+
 @pytest.mark.parametrize("values", [(5, 5.0), (4.0, 2, 4)])
 def test_a_value_that_is_there_twice_is_no_second_setting(values):
     method = Method(use="head_vectors", grid={"alpha": values})

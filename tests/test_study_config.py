@@ -21,7 +21,6 @@ from fasb.settings import PromptSettings
 from fasb.study import cells, jobs
 from fasb.study.config import (
     PRESETS,
-    TAKEN,
     load,
     load_files,
     load_study,
@@ -30,6 +29,7 @@ from fasb.study.config import (
     read_preset,
 )
 from fasb.study.entries import ModelEntry
+from fasb.study.names import TAKEN
 
 EXTENSION = """
 from fasb.settings import Section
@@ -376,8 +376,9 @@ def test_side_effects_need_a_dataset_that_exists(mapping):
 def test_an_edited_method_changes_the_keys_of_the_stages_that_use_it(mapping, tmp_path):
     before = keys(load(mapping))
     (tmp_path / "own" / "extension.py").write_text(EXTENSION + "EDITED = True\n")
-    sourcecode.code_of.cache_clear()
+    # as another process would: this one has read the file
     sourcecode._read.cache_clear()
+    sourcecode.code_of.cache_clear()
     after = keys(load(mapping))
     # the same file is the study's dataset and judge as well
     edited = {stage for (stage, target), key in before.items() if after[stage, target] != key}

@@ -6,7 +6,8 @@ import pytest
 
 from fasb.errors import ConfigError
 from fasb.study.config import load_study
-from fasb.study.worlds import write_out
+from fasb.study.entries import ModelEntry
+from fasb.study.worlds import check_different, write_out
 
 ROOT = Path(__file__).parents[1]
 
@@ -74,3 +75,18 @@ def test_the_evidence_run_has_thirty_worlds_that_the_default_does_not_show(monke
         usual = default.chosen_methods[name].grid
         assert {**method.grid, "alpha": None} == {**usual, "alpha": None}, name
         assert len(method.grid.get("alpha", ())) == len(usual.get("alpha", ())), name
+
+
+@pytest.mark.parametrize("again", [{"level": "easy", "seed": 2}, {"level": "easy", "seed": "2"}])
+def test_one_world_under_two_names_is_not_averaged_over_as_two(again):
+    models = {
+        "easy-s2": ModelEntry(world={"level": "easy", "seed": 2}),
+        "easy-s3": ModelEntry(world=again),
+        "easy-s4": ModelEntry(world={**again, "seed": 4}),
+        "other": ModelEntry(world=again),
+        "path-s1": ModelEntry(path="somewhere"),
+    }
+    apart = [("easy-s2", "easy-s2"), ("easy-s4", "easy-s4"), ("other", "easy-s2")]
+    check_different(models, [*apart, apart[0], ("path-s1", "easy-s2")])
+    with pytest.raises(ConfigError, match=r"^models\.easy-s3\.world: is that of easy-s2, and"):
+        check_different(models, [*apart, ("easy-s3", "easy-s3")])

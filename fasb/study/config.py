@@ -6,7 +6,6 @@ first and replaces the second. Knows no file of the study and no job; `cells.py`
 neither torch nor pandas.
 """
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,20 +27,14 @@ from fasb.study.entries import (
     WandbSettings,
 )
 from fasb.study.layers import are_mappings, merge, origin, read_mapping
-from fasb.study.worlds import check_worlds, pooled, write_out
+from fasb.study.names import check_model_name, check_names
+from fasb.study.worlds import check_different, check_worlds, pooled, write_out
 
 PRESETS = Path(__file__).parents[1] / "presets"
 BASES = (Path("config/models.yaml"), Path("config/config.yaml"))
 """What every study's own file is laid over, in this order."""
 WORLD = "fasb.world.questions"
 """What loads the questions of a world."""
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-"""Names become folders, wildcards, and tags of Weights & Biases, which are of 64 characters."""
-TAKEN = (
-    *("activations", "figures", "health", "models", "questions", "tables", "timing", "traces"),
-    *("wandb", "report.html", "report.json", "study.json"),
-)
-"""What else is in `results/`, where each model has a folder: some are replaced as a whole."""
 
 
 class Study(StageSettings):
@@ -279,17 +272,11 @@ def load_files(paths: Sequence[Path], prompts: bool = True) -> Study:
 
 def _check_names(study: Study) -> None:
     for kind in ("models", "datasets", "methods"):
-        for name in getattr(study, kind):
-            if not NAME.fullmatch(name):
-                raise ConfigError(
-                    f"{kind}.{name}: not a file name; use letters, digits, '.', '_' and '-', at "
-                    "most 64"
-                )
+        check_names(kind, getattr(study, kind))
     for name, model in study.models.items():
         if bool(model.path) == (model.world is not None):  # neither, or both
             raise ConfigError(f"models.{name}: needs either path or world; give one of them")
-        if name.lower() in TAKEN:
-            raise ConfigError(f"models.{name}: results/{name} is for something else; rename it")
+        check_model_name(name)
     _check_run(study)
     _check_slurm(study.model_jobs)
     _check_slurm(study.judge_jobs)
@@ -422,6 +409,7 @@ def _check_extensions(study: Study) -> None:
         if method.like is not None and method.like in study.methods:
             method.check_like(study.methods[method.like], f"methods.{name}")
     check_worlds(study.models, study.health)
+    check_different(study.models, [(cell.model, cell.dataset) for cell in study.run.cells])
 
 
 def _check_side_effects(study: Study, dataset: str) -> None:

@@ -5,11 +5,12 @@ worlds can be had. Knows no other key's meaning.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fasb.errors import ConfigError
 from fasb.extensions import validated
+from fasb.provenance import content_hash
 from fasb.study.entries import ModelEntry
 from fasb.study.layers import merge
 
@@ -72,3 +73,31 @@ def check_worlds(models: Mapping[str, ModelEntry], health: dict[str, Any]) -> No
     for name, model in worlds.items():
         validated(WorldSettings, model.world or {}, f"models.{name}.world")
         validated(PretrainSettings, model.pretrain, f"models.{name}.pretrain")
+
+
+def check_different(models: Mapping[str, ModelEntry], cells: Sequence[tuple[str, str]]) -> None:
+    """Refuse one world under two names that tables average over: it would count as two.
+
+    cells: models and datasets of the run. The models' settings have been checked.
+
+    Raises:
+        ConfigError: naming the second of the two.
+    """
+    from fasb.world.pretrain import PretrainSettings
+    from fasb.world.text import WorldSettings
+
+    known: dict[str, str] = {}
+    for model, dataset in cells:
+        entry = models[model]
+        if entry.world is None:
+            continue
+        # with all defaults, so that what is said and what is meant are one
+        world = WorldSettings(**entry.world).model_dump(mode="json")
+        trained = PretrainSettings(**entry.pretrain).model_dump(mode="json")
+        same = content_hash([pooled(model), pooled(dataset), world, trained])
+        first = known.setdefault(same, model)
+        if first != model:
+            raise ConfigError(
+                f"models.{model}.world: is that of {first}, and tables would average over it as "
+                "over a further world; give it another seed, or leave its cell out"
+            )
