@@ -1,5 +1,6 @@
 """Steering, evaluating and fitting one's own model."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -289,6 +290,15 @@ def test_fit_goes_on_from_finished_activations(fitted, model):
     again = fasb.fit(model, QUESTIONS, SETTINGS, work)
     assert {file: file.stat().st_mtime_ns for file in work.glob("*.h5")} == written
     assert again.key() == bundle.key()
+
+
+def test_activations_that_other_code_has_read_are_read_again(fitted, model, tmp_path, monkeypatch):
+    (old,) = fitted[1].glob("*.h5")
+    shutil.copy(old, tmp_path)
+    monkeypatch.setattr("fasb.user.fitting.version_of", lambda module: f"another {module}")
+    fasb.fit(model, QUESTIONS, SETTINGS, tmp_path)
+    (new,) = {file.name for file in tmp_path.glob("*.h5")} - {old.name}
+    assert new.startswith("prompted_tokens-")
 
 
 def test_a_bundle_is_the_same_after_saving(fitted, tmp_path):

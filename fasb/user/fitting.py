@@ -44,6 +44,7 @@ from fasb.settings import (
     SplitSettings,
     StageSettings,
 )
+from fasb.sourcecode import version_of
 from fasb.steering.bundle import Bundle
 from fasb.steering.tracker import Cosine, Tracker
 from fasb.user import steering
@@ -369,7 +370,9 @@ def _bank(
     render = render_of(model, settings.prompt)
     texts = texts_of(questions, read, settings.prompt, settings.activations.seed, render)
     of_model = model.settings.model_dump(mode="json"), asdict(model.fingerprint)
-    source = [*of_model, content_of(model.settings.path), settings.activations.dtype]
+    # what other code has read may be something else
+    code = version_of(collect.__module__)
+    source = [*of_model, content_of(model.settings.path), settings.activations.dtype, code]
     path = folder / f"{read.name}-{content_hash([asdict(texts), *source])}.h5"
     # one that is missing, damaged or half-written is made (again)
     with contextlib.suppress(ArtifactError):
