@@ -20,6 +20,7 @@ A metric that the dataset has no data for is NaN. Knows no model and no interval
 """
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -134,10 +135,35 @@ def generation_metrics(generations: pd.DataFrame, judged: pd.DataFrame) -> pd.Da
 def exact_match(answer: str, label: str) -> bool:
     """Return whether an answer opens with the label's words, but for case and punctuation.
 
-    docs/method.md 4.
+    docs/method.md 4. What makes another number or name is no punctuation: "-5", "1.5", "C++".
     """
-    said, wanted = (re.sub(r"[^\w\s]", "", text).casefold().split() for text in (answer, label))
+    said, wanted = _words(answer), _words(label)
     return bool(wanted) and said[: len(wanted)] == wanted
+
+
+MINUS = str.maketrans(dict.fromkeys("\u2010\u2011\u2012\u2013\u2212", "-"))
+THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+TELLING = re.compile(
+    r"(?<=\d)[.,:/-](?=\d)"  # within a number
+    r"|(?<![\w.])\.(?=\d)|(?<!\w)-(?=\.?\d)"  # before one
+    r"|(?<=[\w+])\+|(?<=\w)#"  # behind a name
+)
+
+
+def _words(text: str) -> list[str]:
+    text = unicodedata.normalize("NFC", text).casefold().translate(MINUS)
+    text = THOUSANDS.sub("", text)
+    telling = {found.start() for found in TELLING.finditer(text)}
+    # vowels of many scripts are marks, and no letters to Python
+    kept = [
+        character
+        for at, character in enumerate(text)
+        if at in telling
+        or character.isalnum()
+        or character.isspace()
+        or unicodedata.category(character).startswith("M")
+    ]
+    return "".join(kept).split()
 
 
 def choice_columns(scores: pd.DataFrame) -> pd.DataFrame:
