@@ -128,20 +128,15 @@ def _is_installed(folder: Path) -> bool:
 @cache
 def _read(file: Path, name: str) -> tuple[str, tuple[str, ...]]:
     """Return the hash of what a file does, and the names that it may import."""
-    source = file.read_bytes()
-    try:
-        tree: ast.AST = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        # compiled, or never run as it is: every byte of it counts
-        return _content(file), ()
     package = name if file.name == "__init__.py" else name.rpartition(".")[0]
     try:
-        tree = _Deeds(b"__doc__" in source).visit(tree)
+        tree = _Deeds().visit(ast.parse(file.read_bytes()))
         deeds = ast.dump(tree)
-    except RecursionError:
-        deeds = _content(file)
-    imported = tuple(dict.fromkeys(_imported(tree, package)))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        # compiled, or nested too deeply for the parser: every byte of it counts
+        return _content(file), ()
     beside = [(one.name, _content(one)) for one in _beside(tree, file)]
+    imported = tuple(dict.fromkeys(_imported(tree, package)))
     return hashlib.sha256(repr([deeds, *beside]).encode()).hexdigest(), imported
 
 
@@ -157,30 +152,19 @@ def _imported(tree: ast.AST, package: str) -> Iterator[str]:
 
     Of this library's public names, which `fasb` imports when they are asked for, their modules.
     """
-    nodes = list(ast.walk(tree))
-    for node in nodes:
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             source = _absolute("." * node.level + (node.module or ""), package)
+            homes = _HOME if source == "fasb" else {}
             yield source
-            yield from (f"{source}.{alias.name}" for alias in node.names)
-            if source == "fasb":
-                yield from (_HOME.get(alias.name, source) for alias in node.names)
+            yield from (homes.get(alias.name, f"{source}.{alias.name}") for alias in node.names)
         elif isinstance(node, ast.Call) and _name_of(node.func) in ("import_module", "__import__"):
-            first = node.args[0] if node.args else None
-            if isinstance(first, ast.Constant) and isinstance(first.value, str):
-                yield _absolute(first.value, package)
-    whole = {alias.asname or "fasb" for alias in _names(nodes) if alias.name == "fasb"}
-    for node in nodes:
-        if isinstance(node, ast.Attribute) and _name_of(node.value) in whole:
+            text = _text_of(node.args[0]) if node.args else None
+            yield from [] if text is None else [_absolute(text, package)]
+        elif isinstance(node, ast.Attribute) and _name_of(node.value) == "fasb":
             yield _HOME.get(node.attr, "fasb")
-
-
-def _names(nodes: list[ast.AST]) -> Iterator[ast.alias]:
-    for node in nodes:
-        if isinstance(node, ast.Import):
-            yield from node.names
 
 
 def _name_of(node: ast.AST) -> str | None:
@@ -205,45 +189,39 @@ def _beside(tree: ast.AST, file: Path) -> list[Path]:
     They lie in its folder, or in one above of the same package; of a folder that is named, and is
     no package, all that lie in it.
     """
-    texts, looks = set(), False
-    for node in ast.walk(tree):
-        looks |= _name_of(node) in ("__file__", "resources", "get_data")
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            texts.add(node.value)
+    nodes = list(ast.walk(tree))
+    if not any(_name_of(node) in ("__file__", "resources", "get_data") for node in nodes):
+        return []
+    texts = {text for text in map(_text_of, nodes) if text is not None}
+    folders = [file.parent]
+    while (folders[-1].parent / "__init__.py").is_file():
+        folders.append(folders[-1].parent)
     found: set[Path] = set()
-    folder = file.parent
-    while looks:
+    for folder in folders:
         for text in texts:
-            found.update(_files_at(folder, text, folder == file.parent))
-        folder = folder.parent
-        looks = (folder / "__init__.py").is_file()
+            found.update(_files_at(folder, text))
     return sorted(found)
 
 
-def _files_at(folder: Path, text: str, with_folders: bool) -> list[Path]:
-    if text.strip(".") == "" or "\0" in text or len(text) > 255 or text.startswith(("/", "..")):
-        return []
+def _files_at(folder: Path, text: str) -> list[Path]:
     path = folder / text
-    if path.suffix == ".py":
+    if ".." in path.parts or not path.parent.is_relative_to(folder) or path.suffix == ".py":
         return []
-    if path.is_file():
-        return [path]
-    if not with_folders or not path.is_dir() or any(path.glob("*.py")):
+    try:
+        if path.is_file():
+            return [path]
+        inside = list(path.iterdir())
+    except (OSError, ValueError):  # no folder either, or a text that is no name
         return []
-    return [one for one in path.glob("*") if one.is_file()]
+    return [] if any(one.suffix == ".py" for one in inside) else [x for x in inside if x.is_file()]
 
 
 class _Deeds(ast.NodeTransformer):
-    """Takes from a module's tree what changes no result; docstrings unless its code reads them."""
-
-    def __init__(self, reads_docstrings: bool) -> None:
-        self.reads_docstrings = reads_docstrings
+    """Takes from a module's tree what changes no result."""
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
         """Leave out docstrings."""
-        if not self.reads_docstrings and _is_text(node.value):
-            return None
-        return self.generic_visit(node)
+        return None if _is_text(node.value) else self.generic_visit(node)
 
     def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
         """Leave out imports for annotations, and keep what runs in their place."""
@@ -261,7 +239,9 @@ class _Deeds(ast.NodeTransformer):
         return ast.Raise(exc=kind, cause=None)
 
 
+def _text_of(node: ast.AST) -> str | None:
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
+
+
 def _is_text(node: ast.AST) -> bool:
-    return isinstance(node, ast.JoinedStr) or (
-        isinstance(node, ast.Constant) and isinstance(node.value, str)
-    )
+    return isinstance(node, ast.JoinedStr) or _text_of(node) is not None

@@ -148,13 +148,10 @@ def test_a_module_that_is_imported_by_a_text_counts(folder, line):
 
 
 def test_a_public_name_of_the_library_counts_as_its_module(folder):
-    for text in ("import fasb\nfasb.Policy", "import fasb as f\nf.Policy()"):
+    for text in ("import fasb\nfasb.Policy()", "from fasb import Policy"):
         (folder / "your_lab/mine.py").write_text(text)
         sourcecode._read.cache_clear()
         assert "fasb.steering.policy" in sourcecode._modules("your_lab.mine", folder, ())
-    (folder / "your_lab/mine.py").write_text("from fasb import Policy")
-    sourcecode._read.cache_clear()
-    assert "fasb.steering.policy" in sourcecode._modules("your_lab.mine", folder, ())
 
 
 @pytest.mark.parametrize(
@@ -205,13 +202,6 @@ def test_what_an_error_carries_beside_its_words_counts(folder):
     text = MODULE.replace('ValueError(f"no {x}")', 'StopIteration(f"no {x}", 1)')
     (folder / "your_lab/mine.py").write_text(text)
     changed = text.replace('{x}", 1', '{x}", 2')
-    assert hash_after(folder, lambda: (folder / "your_lab/mine.py").write_text(changed))
-
-
-def test_a_docstring_counts_where_code_reads_it(folder):
-    text = MODULE + "\nPROMPT = twice.__doc__\n"
-    (folder / "your_lab/mine.py").write_text(text)
-    changed = text.replace("Double x.", "Treble x.")
     assert hash_after(folder, lambda: (folder / "your_lab/mine.py").write_text(changed))
 
 

@@ -135,35 +135,20 @@ def generation_metrics(generations: pd.DataFrame, judged: pd.DataFrame) -> pd.Da
 def exact_match(answer: str, label: str) -> bool:
     """Return whether an answer opens with the label's words, but for case and punctuation.
 
-    docs/method.md 4. What makes another number or name is no punctuation: "-5", "1.5", "C++".
+    docs/method.md 4.
     """
     said, wanted = _words(answer), _words(label)
     return bool(wanted) and said[: len(wanted)] == wanted
 
 
-MINUS = str.maketrans(dict.fromkeys("\u2010\u2011\u2012\u2013\u2212", "-"))
-THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
-TELLING = re.compile(
-    r"(?<=\d)[.,:/-](?=\d)"  # within a number
-    r"|(?<![\w.])\.(?=\d)|(?<!\w)-(?=\.?\d)"  # before one
-    r"|(?<=[\w+])\+|(?<=\w)#"  # behind a name
-)
-
-
 def _words(text: str) -> list[str]:
-    text = unicodedata.normalize("NFC", text).casefold().translate(MINUS)
-    text = THOUSANDS.sub("", text)
-    telling = {found.start() for found in TELLING.finditer(text)}
-    # vowels of many scripts are marks, and no letters to Python
-    kept = [
-        character
-        for at, character in enumerate(text)
-        if at in telling
-        or character.isalnum()
-        or character.isspace()
-        or unicodedata.category(character).startswith("M")
-    ]
-    return "".join(kept).split()
+    text = unicodedata.normalize("NFC", text).casefold()
+    # many scripts write vowels with marks, which are no letters to Python
+    return re.sub(r"[^\w\s]", lambda one: one[0] if _is_mark(one[0]) else "", text).split()
+
+
+def _is_mark(character: str) -> bool:
+    return unicodedata.category(character).startswith("M")
 
 
 def choice_columns(scores: pd.DataFrame) -> pd.DataFrame:
