@@ -14,6 +14,7 @@ from tiny import tiny_model, tiny_questions
 
 from fasb.artifacts import write_tensors
 from fasb.data.prompts import generation_prompt
+from fasb.decoding.observe import logits_of
 from fasb.errors import ArtifactError, ConfigError
 from fasb.fitting import learning
 from fasb.fitting.bank import Bank
@@ -22,8 +23,10 @@ from fasb.fitting.reads import HEAD_READS, TAIL, Read
 from fasb.hdf5files import seal
 from fasb.methods import lineas, ta2
 from fasb.model.hooks import recording
+from fasb.model.load import load_model
 from fasb.search import Method
-from fasb.settings import PromptSettings
+from fasb.settings import ModelSettings, PromptSettings
+from fasb.user.compiling import compile_bundle
 
 
 @pytest.fixture(scope="module")
@@ -369,6 +372,37 @@ def test_what_is_learned_is_scored_as_the_plain_loop_does(fits, model):
     assert [model.decode(text.tokens[text.start :]).strip() for text in texts[:2]] == [
         next(q for q in fits.questions if q.id == texts[0].question).references[i] for i in (0, 1)
     ]
+
+
+# CASAL
+
+
+def test_casal_adds_the_mean_difference_as_far_as_a_regression_says_false(fits, model, tmp_path):
+    bundle = bundle_of(fits, model, "casal", layer=0.5, alpha=1)
+    (change,) = bundle.edit.changes
+    assert (change.site, change.at.tolist()) == ("mlp", [[1, 0]])
+    x, label, _ = train_of(fits, Read("mlp"))
+    stream, *_ = train_of(fits, RESIDUAL)
+    vector = stream[label == 1].mean(0)[1, 0] - stream[label == 0].mean(0)[1, 0]
+    y = torch.from_numpy(x[:, 1, 0].astype(np.float64))
+    delta = change.operation.delta(y[None, :, None], torch.ones(1, len(y), 1, 1))[0, :, 0].numpy()
+    # along the vector alone, and nothing where there is nothing
+    needed = delta @ vector / (vector @ vector)
+    np.testing.assert_allclose(delta, needed[:, None] * vector, atol=1e-5 * abs(delta).max())
+    # the ridge regression of its own penalty: w = (Y'Y + c)^-1 Y't for one c
+    gradient = y.numpy().T @ ((label == 0) - needed)
+    w, *_ = np.linalg.lstsq(y.numpy(), needed, rcond=None)
+    along = w @ gradient / (w @ w)
+    assert along > 0
+    np.testing.assert_allclose(gradient, along * w, atol=1e-3 * abs(gradient).max())
+    assert needed[label == 0].mean() > needed[label == 1].mean() + 0.1
+    # the weights hold it
+    always = replace(bundle, policy=replace(bundle.policy, when="always"))
+    text = prompts_of(fits, model)[0]
+    wanted = logits_of(model, text, always.edit, 1.0)
+    compile_bundle(tiny_model(), always, tmp_path / "out")
+    compiled = load_model(ModelSettings(path=str(tmp_path / "out"), dtype="float64"))
+    torch.testing.assert_close(logits_of(compiled, text), wanted, rtol=0, atol=1e-4)
 
 
 # ThinkEdit, GrAInS
