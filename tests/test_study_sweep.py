@@ -155,6 +155,15 @@ def test_what_has_no_column_of_its_own_stands_in_one_text(folds, use, point, exp
     assert hyperparameters(method.bundle(folds[0][0], point, "test"), point)["other"] == expected
 
 
+def test_a_layer_or_vector_of_another_kind_has_no_column_but_the_text(folds):
+    bundle = Method(**FASB).bundle(folds[0][0], {"k": 2, "alpha": 3}, "test")
+    own = {"k": "all", "layer": "last", "vector": 7, "alpha": 3.0}
+    bundle = replace(bundle, about={**bundle.about, "settings": own})
+    table = hyperparameter_table([bundle], ["layer", "vector", "alpha"])
+    assert table["other"].tolist() == ["layer last, vector 7"]
+    assert table[["k", "layer", "vector"]].isna().all(axis=None)
+
+
 def test_settings_that_differ_in_other_keys_are_told_apart_wherever_they_are_shown(folds):
     method = Method(**FASB, settings={"k": 2}, grid={"alpha": (1, 2), "adaptive": (True, False)})
     bundles = [method.bundle(folds[0][0], point, "mine") for point in method.points()]

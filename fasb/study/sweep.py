@@ -36,7 +36,11 @@ def hyperparameters(bundle: Bundle, crossed: Iterable[str]) -> dict[str, Any]:
     """
     policy, about = bundle.policy, bundle.about or {}
     settings = about.get("settings") or {}
-    further = [key for key in crossed if key in settings and key not in HYPERPARAMETERS]
+    # somebody's own method may call its layer "last", and have many vectors
+    own = {key: settings[key] for key in ("k", "layer") if _is_number(settings.get(key))}
+    own |= {"vector": settings["vector"]} if isinstance(settings.get("vector"), str) else {}
+    elsewhere = {*HYPERPARAMETERS} - ({"k", "layer", "vector"} - own.keys())
+    further = [key for key in crossed if key in settings and key not in elsewhere]
     # a prompt's instruction may have several lines
     told = [" ".join(f"{key} {settings[key]}".split()) for key in further]
     found = {**dict.fromkeys(HYPERPARAMETERS), "other": ", ".join(told) or None}
@@ -46,14 +50,16 @@ def hyperparameters(bundle: Bundle, crossed: Iterable[str]) -> dict[str, Any]:
         return found if plain else dict.fromkeys(HYPERPARAMETERS)
     looks_back = policy.checks_tokens or policy.resample > 0
     return found | {
-        "k": settings.get("k"),
-        "layer": settings.get("layer"),
+        **own,
         "alpha": policy.alpha if bundle.edit is not None else None,
         "beta": policy.beta if policy.checks_tokens or policy.when == "prompt" else None,
         "s": policy.s if looks_back or policy.when == "oracle" else None,
         "after": policy.after or None,
-        "vector": settings.get("vector"),
     }
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def hyperparameter_table(bundles: Sequence[Bundle], crossed: Iterable[str]) -> pd.DataFrame:
