@@ -219,6 +219,14 @@ def test_the_table_of_an_evaluation_is_in_percent(model):
     assert lines[-1] == "n = 20 questions; %"
 
 
+def test_of_questions_without_false_answers_multiple_choice_is_said_to_be_of_the_others(model):
+    asked = [replace(q, false=() if i < 15 else q.false) for i, q in enumerate(QUESTIONS)]
+    found = fasb.evaluate(model, bundle_for(model), asked)
+    assert (found.n, found.choices) == (20, 5)
+    told = "n = 20 questions (5 of them with false answers, for MC); %"
+    assert as_table(found).splitlines()[-1] == told
+
+
 def test_questions_come_from_a_list_a_table_or_a_study(tmp_path):
     from fasb.data.protocol import write_questions
 

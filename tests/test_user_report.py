@@ -129,3 +129,11 @@ def test_heads_that_tie_with_the_last_anchor_are_named():
     assert "left out" not in said(about).partition("tracker")[2].partition("setting")[0]
     about["tracker"]["tied"] = [(3, 1), (4, 0)]
     assert "as accurate as the last anchor, but left out: 3.1, 4.0" in said(about)
+
+
+def test_multiple_choice_is_said_to_be_of_the_questions_with_false_answers():
+    about = about_of(GOOD)
+    assert "% on 24 questions, best of" in said(about)
+    about["questions"]["choices"] = {"validation": 7, "test": 24}
+    assert "% on 24 questions (7 of them with false answers, for MC), best of" in said(about)
+    assert "n = 24 questions held out" in said(about)

@@ -73,13 +73,15 @@ class Measure:
 class Evaluation:
     """Metrics over `n` questions; `left_out` more were fitted or tuned on.
 
-    `answers`: one row per question asked.
+    `answers`: one row per question asked. `choices`: how many of the questions have false answers;
+    multiple choice is over these alone.
     """
 
     n: int
     left_out: int
     measures: tuple[Measure, ...]
     answers: tuple[dict[str, Any], ...]
+    choices: int
 
     def of(self, name: str) -> Measure:
         """Return the measure called `name`."""
@@ -153,7 +155,13 @@ def evaluate(  # noqa: PLR0913 - what the command line has options for
     # questions of one text are no two draws
     groups = [question.group for question in same_text_together(questions)]
     measures = _measures(columns, groups)
-    return Evaluation(len(questions), len(given) - len(questions), measures, answers)
+    left_out = len(given) - len(questions)
+    return Evaluation(len(questions), left_out, measures, answers, n_choices(questions))
+
+
+def n_choices(questions: Sequence[Question]) -> int:
+    """Return how many questions have false answers, without which there is nothing to choose."""
+    return sum(bool(question.false) for question in questions)
 
 
 def unseen(questions: Sequence[Question], bundle: Bundle) -> list[Question]:
@@ -281,4 +289,6 @@ def as_table(found: Evaluation) -> str:
         for row in rows
     ]
     left = f"; {found.left_out} that were fitted or tuned on left out" if found.left_out else ""
-    return "\n".join([*lines, f"n = {found.n} questions{left}; %"])
+    few = f" ({found.choices} of them with false answers, for MC)"
+    n = f"{found.n} questions{few if 0 < found.choices < found.n else ''}"
+    return "\n".join([*lines, f"n = {n}{left}; %"])

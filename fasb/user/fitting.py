@@ -50,7 +50,7 @@ from fasb.steering.tracker import Cosine, Tracker
 from fasb.user import steering
 from fasb.user.asking import ask, steered, surprise
 from fasb.user.controls import controls_of
-from fasb.user.evaluation import evaluate, judge_of, questions_of
+from fasb.user.evaluation import evaluate, judge_of, n_choices, questions_of
 from fasb.user.guards import Limits, harm
 from fasb.user.report import harms
 from fasb.user.tuning import Candidate, best, check_tunable, tried
@@ -266,7 +266,8 @@ def _counted(
     """Return how many questions there were for what, and the keys of those that chose something."""
     seen = sorted({key for question in (*train, *validation) for key in question.keys})
     counts = {"train": len(train), "validation": len(validation), "test": len(test)}
-    return {**counts, "seen": seen}
+    choices = {"validation": n_choices(validation), "test": n_choices(test)}
+    return {**counts, "choices": choices, "seen": seen}
 
 
 def _tuned_on(settings: FitSettings, measured: Container[str]) -> str:

@@ -41,7 +41,7 @@ def report(bundle: Bundle) -> str:
         if found.name in (*SHOWN, about["tuned"]["on"]):
             shares = f"{100 * found.unsteered:5.1f} to {100 * found.steered:5.1f} %"
             lines.append(f"held out  {LABELS[found.name]:16} {shares}  ({_interval(found)})")
-    lines.append(f"          n = {about['questions']['test']} questions held out")
+    lines.append(f"          n = {_n(about, 'test')} held out")
     controls = about["controls"]
     lines.append(
         f"controls  of {controls['n']} everyday questions held out {_share(controls['changed'])} "
@@ -129,7 +129,7 @@ def _setting(about: Mapping[str, Any]) -> list[str]:
     point = ", ".join(f"{name} {value:g}" for name, value in tuned["point"].items()) or "none"
     lines = [
         f"setting   {point}: {LABELS[tuned['on']]} {100 * tuned['unsteered']:.1f} to "
-        f"{100 * tuned['value']:.1f} % on {about['questions']['validation']} questions, best of "
+        f"{100 * tuned['value']:.1f} % on {_n(about, 'validation')}, best of "
         f"{tuned['settings']} settings and none; {_share(tuned['steered'])} of free answers steered"
     ]
     for reason, count in tuned["out"].items():
@@ -140,6 +140,14 @@ def _setting(about: Mapping[str, Any]) -> list[str]:
             f"fluent, widen grid.{name} in --settings"
         )
     return lines
+
+
+def _n(about: Mapping[str, Any], part: str) -> str:
+    """Return how many questions a part has; multiple choice is over those with false answers."""
+    n = about["questions"][part]
+    choices = about["questions"].get("choices", {}).get(part, n)  # older bundles do not say
+    few = f" ({choices} of them with false answers, for MC)" if 0 < choices < n else ""
+    return f"{n} questions{few}"
 
 
 def _measures(about: Mapping[str, Any]) -> list[Measure]:
