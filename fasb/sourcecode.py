@@ -122,7 +122,13 @@ def _places(top: str) -> tuple[Path, ...]:
 
 
 def _is_installed(folder: Path) -> bool:
-    return folder in INSTALLED or folder.name in SITES
+    # what pip installs anywhere else lies beside its metadata
+    return folder in INSTALLED or folder.name in SITES or _has_metadata(folder)
+
+
+@cache
+def _has_metadata(folder: Path) -> bool:
+    return any(folder.glob("*.dist-info"))
 
 
 @cache

@@ -108,6 +108,11 @@ def test_of_installed_packages_only_a_modules_own_counts(folder, monkeypatch):
     monkeypatch.setattr(sourcecode, "INSTALLED", {folder})
     installed = sourcecode._modules("your_lab.mine", folder, ())
     assert found.keys() - installed.keys() == {"helpers"}
+    # by `pip install --target`
+    monkeypatch.undo()
+    (folder / "your_lab-1.0.dist-info").mkdir()
+    sourcecode._has_metadata.cache_clear()
+    assert sourcecode._modules("your_lab.mine", folder, ()).keys() == installed.keys()
 
 
 def hash_after(folder, change):
