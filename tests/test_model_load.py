@@ -128,6 +128,14 @@ def refused(settings, remedy):
     assert "\n" not in str(caught.value)
 
 
+def test_a_pad_token_that_only_the_tokenizer_knows_is_not_given_to_the_model():
+    model, tokenizer = tiny_model().model, tiny_tokenizer()
+    tokenizer.pad_token = None
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    assert tokenizer.pad_token_id == len(model.get_input_embeddings().weight)
+    assert wrap(model, tokenizer).pad == tokenizer.eos_token_id
+
+
 def test_a_path_that_is_nowhere_says_so(tmp_path):
     refused(
         ModelSettings(path=str(tmp_path / "absent")), r"absent: no such folder.*correct the path"

@@ -226,7 +226,7 @@ def wrap(
         settings=settings,
         device=_input_device(model),
         eos=ends_of(model, config, tokenizer),
-        pad=_pad(tokenizer, name),
+        pad=_pad(tokenizer, len(model.get_input_embeddings().weight), name),
         vocab_size=int(config.vocab_size),
         fingerprint=fingerprint_of(model, layout, name, tokenizer_hash(tokenizer), revision),
     )
@@ -423,16 +423,21 @@ def _input_device(model: Any) -> torch.device:
     return embeddings.weight.device if device is None else torch.device(device)
 
 
-def _pad(tokenizer: Any, name: str) -> int:
-    """Return the id that fills short rows: the tokenizer's own, or any other special one."""
+def _pad(tokenizer: Any, n_known: int, name: str) -> int:
+    """Return the id that fills short rows: the tokenizer's own, or any other special one.
+
+    A padding token that somebody added to the tokenizer alone is none of the `n_known` that the
+    model has; what fills a row is masked, whichever it is.
+    """
     for token in (
         tokenizer.pad_token_id,
         tokenizer.eos_token_id,
         tokenizer.unk_token_id,
         tokenizer.bos_token_id,
     ):
-        if token is not None:
+        if token is not None and token < n_known:
             return int(token)
     raise ModelError(
-        f"{name}: its tokenizer has no pad, eos, unk or bos token; set tokenizer.pad_token"
+        f"{name}: its tokenizer has no pad, eos, unk or bos token that the model knows; set "
+        "tokenizer.pad_token"
     )
