@@ -55,6 +55,10 @@ class TestCausalLM:
                     alone = model(ids).logits[0, -1].softmax(-1)[yes]
                 assert score == pytest.approx(float(alone), abs=1e-6)
 
+    def test_an_answer_beyond_the_judges_context_is_refused_and_not_judged(self, checkpoint):
+        with pytest.raises(ModelError, match=r"tokens, .* but the model's context is 2,048"):
+            causal_lm.judge([MOON], ["Rock. " * 600], self.settings(checkpoint))
+
     def test_models_are_loaded_once_or_anew(self, checkpoint, monkeypatch):
         import fasb.model.load
 

@@ -3,13 +3,13 @@
 import pytest
 import torch
 from test_model_batch import alone, together
-from tiny import CONFIGS, randomised, tiny_tokenizer
+from tiny import CONFIGS, randomised, tiny_model, tiny_tokenizer
 from transformers import AutoModelForCausalLM, LlamaConfig, Phi3Config
 
 from fasb.errors import ModelError
 from fasb.model.batch import batch_of, compute_prefix, forward
 from fasb.model.load import wrap
-from fasb.model.rope import fixed_until
+from fasb.model.rope import context_of, fixed_until
 
 LIMIT = 32
 HALF = 4
@@ -76,3 +76,13 @@ def test_other_rotary_positions_have_no_limit_and_layers_may_differ():
     config = LlamaConfig()
     config.rope_parameters = {"full": LONG, "sliding": {"rope_type": "default"}}
     assert fixed_until(config) == LIMIT
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_a_text_beyond_the_context_is_refused_wherever_it_is_read(name):
+    model = tiny_model(name)
+    context = context_of(model.model.config)
+    texts = [[0, 20], [20] * context]
+    forward(model, batch_of(model, texts), keep=1)
+    with pytest.raises(ModelError, match=rf"has {context + 1:,} tokens, .* context is {context:,}"):
+        forward(model, batch_of(model, [texts[0], [*texts[1], 20]]), keep=1)

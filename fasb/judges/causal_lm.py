@@ -151,6 +151,7 @@ def _agreement(
     """
     distinct = sorted(set(prompts), key=lambda prompt: (-len(prompt), prompt))
     tokens = model.encode(distinct)
+    model.check_room(tokens, 0, batch)
     yes = _yes(model, distinct[0], word) if distinct else 0
     scores = [
         score

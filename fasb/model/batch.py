@@ -27,7 +27,7 @@ from transformers import DynamicCache
 
 from fasb.model.buffers import BufferLayer, gathered, part_of
 from fasb.model.load import LoadedModel
-from fasb.model.rope import check_length, fixed_until
+from fasb.model.rope import check_length, readable_until
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,10 +198,11 @@ def forward(model: LoadedModel, batch: Batch, keep: int = 0) -> Float[Tensor, "r
     """Logits of the last `keep` columns, 0 for all; the batch's cache takes in all of them.
 
     Raises:
-        ModelError: a text so long that rotary positions of the whole batch would change.
+        ModelError: a text beyond the model's context, or so long that rotary positions of the
+            whole batch would change.
     """
     config = model.model.config.get_text_config(decoder=True)
-    limit = fixed_until(config)
+    limit = readable_until(config)
     if limit is not None and batch.mask.shape[1] > limit:
         # slots hold padding too; only here a GPU waits for the host
         check_length(model.settings.path, config, int(batch.mask.sum(1).max()))

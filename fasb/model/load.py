@@ -128,13 +128,6 @@ class LoadedModel:
         longest = max(map(len, rows), default=0) + more
         config = self.model.config.get_text_config(decoder=True)
         check_length(self.settings.path, config, longest)
-        context = getattr(config, "max_position_embeddings", None)
-        if context is not None and longest > context:
-            raise ModelError(
-                f"{self.settings.path}: the longest text has {longest:,} tokens, its answer "
-                f"included, but the model's context is {context:,}; shorten prompt.prefix or the "
-                "questions, or choose another model"
-            )
         n_rows = min(batch if self.device.type == "cpu" else 1, len(rows))
         need = cache_bytes(self.model.config, n_rows * longest, self.model.dtype)
         have = free_bytes("auto" if self.settings.device == "auto" else str(self.device))

@@ -1,6 +1,6 @@
-"""Rotary positions whose frequencies depend on the longest text that is read.
+"""How long a text may be: a model's context, and rotary positions that hang on the longest text.
 
-In: a model's config. Out: up to how many tokens they do not.
+In: a model's config. Out: up to how many tokens a text is read as it was trained to be.
 """
 
 from typing import Any
@@ -28,8 +28,22 @@ def fixed_until(config: Any) -> int | None:
     return min(limits, default=None)
 
 
+def context_of(config: Any) -> int | None:
+    """Return how many tokens the model was made for; None where its positions have no end."""
+    found = getattr(config, "max_position_embeddings", None)
+    return None if found is None else int(found)
+
+
+def readable_until(config: Any) -> int | None:
+    """Return up to how many tokens `check_length` refuses nothing; None: however many."""
+    limits = [fixed_until(config), context_of(config)]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
 def check_length(name: str, config: Any, longest: int) -> None:
-    """Refuse a text beyond which the frequencies of every row in the batch would change.
+    """Refuse a text beyond the context, or that changes the frequencies of every row in its batch.
+
+    Beyond its context a model with rotary positions reads on, and what it says there means nothing.
 
     Raises:
         ModelError: naming the model and its limit.
@@ -40,4 +54,11 @@ def check_length(name: str, config: Any, longest: int) -> None:
             f"{name}: a text has {longest:,} tokens, its answer included, but beyond {limit:,} the "
             "model's rotary positions (rope) change with the longest text in the batch, and "
             "answers with them; shorten the texts, or choose another model"
+        )
+    context = context_of(config)
+    if context is not None and longest > context:
+        raise ModelError(
+            f"{name}: the longest text has {longest:,} tokens, its answer included, but the "
+            f"model's context is {context:,}; shorten prompt.prefix or the questions, or choose "
+            "another model"
         )
