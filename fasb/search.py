@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from fasb.errors import ConfigError
-from fasb.fitting.recipe import POLICY_KEYS, Recipe, known_keys
+from fasb.fitting.recipe import POLICY_KEYS, Point, Recipe, default_when, known_keys
 from fasb.settings import PRINTED, Section, StageSettings
 
 if TYPE_CHECKING:
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     import fasb.steering.bundle
 
 GREY = "#999999"
-Point = dict[str, Any]
-"""Values of a method's settings at one point of its grid."""
-
 NOT_STEERING: Point = {"when": "never"}
 """What a point of a grid says that leaves the model as it is."""
 
@@ -162,8 +159,8 @@ class Method(Section):
     @property
     def _whens(self) -> tuple[Any, ...]:
         """What its policies may say of when to steer, as a recipe does where nothing is said."""
-        follows = "never" if self.use is None else "token" if self.gate is not None else "always"
-        return self.grid.get("when") or (self.settings.get("when", follows),)
+        default = default_when(self.use, self.gate)
+        return self.grid.get("when") or (self.settings.get("when", default),)
 
     @property
     def steers(self) -> bool:

@@ -81,7 +81,7 @@ def test_the_gate_watches_the_most_accurate_head(tmp_path):
     accuracy = training.accuracy("logistic")
     layer, head = tracker.at[0].tolist()
     assert accuracy[layer, head] == accuracy.max()
-    assert gate.reads(gate.Settings()) == (Read(),)
+    assert list(gate.READS) == [Read()]
 
 
 def test_the_mappings_are_a_study():

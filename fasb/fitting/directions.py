@@ -129,8 +129,7 @@ def principal_direction(
     """Return the first principal component of pairs centred by question, pointing to "true".
 
     Of a centred pair, the halves are plus and minus half the difference; their covariance is that
-    of
-    the differences about 0. The result has unit length.
+    of the differences about 0. The result has unit length.
     """
     # a singular vector's sign is arbitrary, so the next lines choose it
     component = np.linalg.svd(differences, full_matrices=False)[2][0]

@@ -25,6 +25,7 @@ import torch
 from fasb.artifacts import read_tensors, write_tensors
 from fasb.data.protocol import Split
 from fasb.errors import ArtifactError, ConfigError
+from fasb.extensions import find
 from fasb.fitting.anchors import read_anchors
 from fasb.fitting.bank import Bank
 from fasb.fitting.probes import ClassifierKind, Classifiers, accuracy, fit_classifiers
@@ -152,10 +153,12 @@ def fit_parts(
     for recipe in recipes:
         key = edit_key(recipe)
         if recipe.use is not None and key not in edits:
-            edits[key] = _checked_edit(recipe.fit_edit(training), recipe, fingerprint)
+            made = find("methods", recipe.use).fit(training, recipe.method)
+            edits[key] = _checked_edit(made, recipe, fingerprint)
         key = tracker_key(recipe)
         if recipe.gate is not None and recipe.policy.reads_p and key not in trackers:
-            trackers[key] = _checked_tracker(recipe.fit_tracker(training), recipe, fingerprint)
+            made = find("gates", recipe.gate).fit(training, recipe.gate_settings)
+            trackers[key] = _checked_tracker(made, recipe, fingerprint)
     seen = (*training.split.train, *training.split.validation)
     return FittedFold(training.fold, edits, trackers, fingerprint, seen, training.sections)
 
@@ -263,29 +266,27 @@ def read_classifiers(
     if n_folds not in (None, n_found):
         raise ArtifactError(
             f"{trackers}: of {n_found} folds, but the splits have {n_folds}; run 'fasb run "
-            "trackers' "
-            "again"
+            "trackers' again"
         )
-    folds = []
+    folds: list[dict[ClassifierKind, Classifiers]] = []
     for i in range(n_found):
-        fold: dict[ClassifierKind, Classifiers] = {}
-        for kind in KINDS:
-            name = f"fold{i}.{kind}"
-            try:
-                weight, bias = arrays[f"{name}.weight"], arrays[f"{name}.bias"]
-            except KeyError as error:
-                raise ArtifactError(
-                    f"{trackers}: lacks {error}; run 'fasb run trackers' again"
-                ) from None
-            centre = arrays.get(f"{name}.centre")
-            if not _are_classifiers(weight, bias, centre):
-                raise ArtifactError(
-                    f"{trackers}: {name} is of another shape or type, or not finite; run 'fasb run "
-                    "trackers' again"
-                )
-            fold[kind] = Classifiers("head", weight, bias, centre)
-        folds.append(fold)
+        folds.append({kind: _classifiers(arrays, f"fold{i}.{kind}", trackers) for kind in KINDS})
     return folds
+
+
+def _classifiers(arrays: Mapping[str, np.ndarray], name: str, trackers: Path) -> Classifiers:
+    """Return the classifiers of one kind in one fold of a `trackers.safetensors`."""
+    try:
+        weight, bias = arrays[f"{name}.weight"], arrays[f"{name}.bias"]
+    except KeyError as error:
+        raise ArtifactError(f"{trackers}: lacks {error}; run 'fasb run trackers' again") from None
+    centre = arrays.get(f"{name}.centre")
+    if not _are_classifiers(weight, bias, centre):
+        raise ArtifactError(
+            f"{trackers}: {name} is of another shape or type, or not finite; run 'fasb run "
+            "trackers' again"
+        )
+    return Classifiers("head", weight, bias, centre)
 
 
 def _are_classifiers(weight: np.ndarray, bias: np.ndarray, centre: np.ndarray | None) -> bool:
@@ -329,8 +330,10 @@ def _parts_of_fold(
                 continue
             edit = read_edit(layout.get("edit"), tensors, name)
             tracker = read_tracker(layout.get("tracker"), tensors, name)
-            edits |= {} if edit is None else {key: edit}
-            trackers |= {} if tracker is None else {key: tracker}
+            if edit is not None:
+                edits[key] = edit
+            if tracker is not None:
+                trackers[key] = tracker
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ArtifactError(f"{path}: not what 'fasb run vectors' writes ({error})") from None
     return edits, trackers

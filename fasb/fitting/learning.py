@@ -176,6 +176,23 @@ def last_states(
     return torch.stack(states), torch.stack(logits)
 
 
+def prompt_ends(
+    training: Training, model: LoadedModel
+) -> tuple[Float[Tensor, "prompt layer 1 width"], Float[Tensor, "prompt vocab"]]:
+    """Return the residual stream at the training prompts' ends, and the logits of what follows.
+
+    Prompts are run once per fold, whoever asks.
+
+    Raises:
+        DataError: there is no training question.
+    """
+
+    def make() -> tuple[Tensor, Tensor]:
+        return last_states(model, training_prompts(training, model), "residual")
+
+    return training.once("prompts' ends", make)
+
+
 def learned(edit: Edit) -> Edit:
     """Return the edit as values alone, without gradients and on the CPU."""
     changes = []

@@ -8,7 +8,7 @@ grid over alpha, beta and s fits nothing anew. `edit` says how long an edited to
 of the released program, whose own do not.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +20,9 @@ from fasb.extensions import find, settings_of, validated
 from fasb.fitting.reads import Read
 from fasb.settings import DecodingSettings, Section, StageSettings
 from fasb.steering.fingerprint import Fingerprint
-from fasb.steering.policy import Policy
+from fasb.steering.policy import Policy, When
 
 if TYPE_CHECKING:  # they need torch, which reading a config does not
-    import fasb.fitting.training
     import fasb.steering.bundle
     import fasb.steering.edit
     import fasb.steering.tracker
@@ -89,41 +88,20 @@ class Recipe:
 
     def reads(self) -> tuple[Read, ...]:
         """Return what its method and its gate read."""
-        found: dict[Read, None] = {}
+        found: list[Read] = []
         if self.use is not None:
-            found |= _reads_of("methods", self.use, self.method)
+            found += _reads_of("methods", self.use, self.method)
         if self.gate is not None:
-            found |= _reads_of("gates", self.gate, self.gate_settings)
-        return tuple(found)
+            found += _reads_of("gates", self.gate, self.gate_settings)
+        return tuple(dict.fromkeys(found))
 
     @property
     def needs_model(self) -> bool:
         """Whether its method or its gate is fitted with the model at hand."""
-        parts = [("methods", self.use), ("gates", self.gate)]
-        return any(
-            use is not None and getattr(find(package, use), "NEEDS_MODEL", False)
-            for package, use in parts
-        )
-
-    def fit_edit(
-        self, training: "fasb.fitting.training.Training"
-    ) -> "fasb.steering.edit.Edit | None":
-        """Return what the method fits on a fold."""
-        if self.use is None:
-            return None
-        edit: fasb.steering.edit.Edit = find("methods", self.use).fit(training, self.method)
-        return edit
-
-    def fit_tracker(
-        self, training: "fasb.fitting.training.Training"
-    ) -> "fasb.steering.tracker.Tracker | None":
-        """Return what the gate fits on a fold; None where the policy does not look at p."""
-        if self.gate is None or not self.policy.reads_p:
-            return None
-        tracker: fasb.steering.tracker.Tracker = find("gates", self.gate).fit(
-            training, self.gate_settings
-        )
-        return tracker
+        for package, name in (("methods", self.use), ("gates", self.gate)):
+            if name is not None and getattr(find(package, name), "NEEDS_MODEL", False):
+                return True
+        return False
 
     def bundle(
         self,
@@ -151,23 +129,27 @@ class Recipe:
         """Return all its settings, flat, for provenance."""
         flat = {key: value for key, value in self.policy.as_dict().items() if value is not None}
         for part in (self.gate_settings, self.method):
-            flat |= part.model_dump(mode="json") if part is not None else {}
-        own = {} if self.instruction is None else {"instruction": self.instruction}
-        return flat | dict(self.decoding) | own
+            if part is not None:
+                flat |= part.model_dump(mode="json")
+        flat |= dict(self.decoding)
+        if self.instruction is not None:
+            flat["instruction"] = self.instruction
+        return flat
 
 
-def _reads_of(package: str, use: str, settings: Section | None) -> dict[Read, None]:
-    """Return what a module says that it reads, which may be one of somebody's own.
+def _reads_of(package: str, use: str, settings: Section | None) -> Sequence[Read]:
+    """Return what a module says that it reads in `reads(settings)` or `READS`, if in either.
 
     Raises:
-        ConfigError: it says something else.
+        ConfigError: it says something else; the module may be one of somebody's own.
     """
-    given = find(package, use).reads(settings)
+    module = find(package, use)
+    given = module.reads(settings) if hasattr(module, "reads") else getattr(module, "READS", ())
     if not isinstance(given, tuple | list) or not all(isinstance(one, Read) for one in given):
         raise ConfigError(
             f"{package}: {use}: reads gives {given!r}; give a tuple of Read, as in (Read(),)"
         )
-    return dict.fromkeys(given)
+    return given
 
 
 def known_keys(use: str | None, gate: str | None) -> dict[str, set[str]]:
@@ -183,12 +165,18 @@ def known_keys(use: str | None, gate: str | None) -> dict[str, set[str]]:
     return known
 
 
+def default_when(use: str | None, gate: str | None) -> When:
+    """Return when is steered where nothing is said of it: it follows from what there is."""
+    if use is None:
+        return "never"
+    return "always" if gate is None else "token"
+
+
 def _policy_of(
     use: str | None, gate: str | None, given: dict[str, Any], sections: StageSettings, where: str
 ) -> Policy:
-    """Return the policy: `when` follows from what there is, `judged` from the preset."""
-    follows = "never" if use is None else "token" if gate is not None else "always"
-    checked = _validated_policy({"when": follows, **given}, where)
+    """Return the policy: what is not given follows from what there is, `judged` from the preset."""
+    checked = _validated_policy({"when": default_when(use, gate), **given}, where)
     # as the policy types them, so that 8 and 8.0 are one setting
     given = {key: getattr(checked, key) for key in given}
     when = checked.when

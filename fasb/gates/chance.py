@@ -11,17 +11,15 @@ from fasb.fitting.reads import Read
 from fasb.gates.probe import Ranking
 from fasb.settings import HeadCount, Section
 
+READ = Read("head", "answer_end")
+READS = (READ,)
+
 
 class Settings(Section):
     """One setting: that of the probe gate in whose place it stands."""
 
     k: HeadCount = Field(24, description="Anchors of the probe gate")
     classifier: Ranking = "logistic"
-
-
-def reads(settings: Settings) -> tuple[Read, ...]:
-    """Return the ends of answers (A3)."""
-    return (Read(),)
 
 
 def fit(training: "fasb.Training", settings: Settings) -> "fasb.Tracker":
@@ -34,7 +32,7 @@ def fit(training: "fasb.Training", settings: Settings) -> "fasb.Tracker":
     from fasb.steering.tracker import Logistic, Tracker
 
     like = probe.fit(training, probe.Settings(k=settings.k, classifier=settings.classifier))
-    bank = training.bank(Read())
+    bank = training.bank(READ)
     rows = training.train_rows(bank)
     states = [bank.layer(layer)[rows][:, head] for layer, head in like.at.tolist()]
     p = like.deviation(torch.from_numpy(np.stack(states, axis=1)).double()).double()

@@ -19,6 +19,7 @@ from fasb.settings import Section
 
 NEEDS_MODEL = True
 READ = Read("residual", "answer_end")
+READS = (READ,)
 PROBIT = 1.702
 """sigmoid(1.702 z) is within .01 of the normal distribution's share below z."""
 
@@ -28,11 +29,6 @@ class Settings(Section):
 
     condition: float = Field(0.3, ge=0, le=1, description="Condition layer, share of the depth")
     side: Literal["above", "below"] = Field("above", description="Which side of the threshold")
-
-
-def reads(settings: Settings) -> tuple[Read, ...]:
-    """Return the residual stream at the ends of answers."""
-    return (READ,)
 
 
 def fit(training: "fasb.Training", settings: Settings) -> "fasb.Tracker":
@@ -48,7 +44,7 @@ def fit(training: "fasb.Training", settings: Settings) -> "fasb.Tracker":
         question_differences,
         whole_layers,
     )
-    from fasb.fitting.learning import last_states, training_prompts
+    from fasb.fitting.learning import prompt_ends
     from fasb.steering.tracker import Platt, Projection, Tracker
 
     bank, model = training.bank(READ), training.model()
@@ -56,9 +52,7 @@ def fit(training: "fasb.Training", settings: Settings) -> "fasb.Tracker":
     differences = question_differences(bank, training.train_rows(bank), layer)[:, 0]
     condition = principal_direction(differences)[None].astype(np.float32)
     similarity = Tracker("residual", whole_layers([layer]), Projection(torch.from_numpy(condition)))
-    states, _ = training.once(
-        "prompts' ends", lambda: last_states(model, training_prompts(training, model), "residual")
-    )
+    states, _ = prompt_ends(training, model)
     logit = torch.logit(similarity.deviation(states[:, layer]).double(), eps=1e-6)
     # prompts that are all alike are not told apart
     slope = PROBIT / float(logit.std(correction=0) or 1.0)

@@ -10,9 +10,10 @@ is read as the ones before have left it. p = 1 adds nothing.
 from pydantic import Field
 
 import fasb
-from fasb.fitting.reads import HEAD_READS, Read
+from fasb.fitting.reads import HEAD_READS
 from fasb.settings import HeadCount, Section
 
+READS = HEAD_READS
 LEAST = 5
 """Validation questions that a cluster's accuracy needs; with fewer it counts as 0."""
 
@@ -22,11 +23,6 @@ class Settings(Section):
 
     k: HeadCount = Field(24, description="Heads that are edited for each cluster")
     clusters: int = Field(3, ge=1, description="Clusters of questions, in every head")
-
-
-def reads(settings: Settings) -> tuple[Read, ...]:
-    """Return the ends of answers, and for sigma those of a next question (A3, A4)."""
-    return HEAD_READS
 
 
 def fit(training: "fasb.Training", settings: Settings) -> "fasb.Edit":
@@ -45,7 +41,7 @@ def fit(training: "fasb.Training", settings: Settings) -> "fasb.Edit":
     from fasb.steering.edit import Change, Edit
     from fasb.steering.operations import ByProbe
 
-    bank, following = (training.bank(read) for read in HEAD_READS)
+    bank, following = (training.bank(read) for read in READS)
     train, validation = training.train_rows(bank), bank.rows(training.split.validation)
     shape = settings.clusters, bank.n_layers, bank.n_units
     weight, bias, accuracy = np.zeros((*shape, bank.width)), np.zeros(shape), np.zeros(shape)

@@ -15,6 +15,7 @@ from fasb.settings import Section
 
 NEEDS_MODEL = True
 READ = Read("residual", "answer_end")
+READS = (READ,)
 STEP = 1e-2
 """Length of the step that J v is taken with, as a share of the state's."""
 
@@ -24,11 +25,6 @@ class Settings(Section):
 
     layer: float = Field(0.5, ge=0, le=1, description="Which layer, as a share of the depth")
     budget: float = Field(0.1, gt=0, description="Expected KL divergence, in nats")
-
-
-def reads(settings: Settings) -> tuple[Read, ...]:
-    """Return the residual stream at the ends of answers."""
-    return (READ,)
 
 
 def fit(training: "fasb.Training", settings: Settings) -> "fasb.Edit":

@@ -12,17 +12,13 @@ from fasb.fitting.reads import Read
 from fasb.settings import Section
 
 READ = Read("residual", "answer_end")
+READS = (READ,)
 
 
 class Settings(Section):
     """One setting; alpha is the multiplier m."""
 
     layer: float = Field(0.5, ge=0, le=1, description="Which layer, as a share of the depth")
-
-
-def reads(settings: Settings) -> tuple[Read, ...]:
-    """Return the residual stream at the ends of answers."""
-    return (READ,)
 
 
 def fit(training: "fasb.Training", settings: Settings) -> "fasb.Edit":

@@ -13,6 +13,7 @@ from fasb.fitting.reads import Read
 from fasb.settings import Section
 
 READ = Read("residual", "answer_end")
+READS = (READ,)
 
 
 class Settings(Section):
@@ -20,11 +21,6 @@ class Settings(Section):
 
     first: float = Field(0.3, ge=0, le=1, description="First behaviour layer, share of the depth")
     last: float = Field(0.5, ge=0, le=1, description="Last behaviour layer, share of the depth")
-
-
-def reads(settings: Settings) -> tuple[Read, ...]:
-    """Return the residual stream at the ends of answers."""
-    return (READ,)
 
 
 def fit(training: "fasb.Training", settings: Settings) -> "fasb.Edit":

@@ -9,7 +9,6 @@ sure. The paper's entropy is that of an agent's actions; here of the next token.
 from pydantic import Field
 
 import fasb
-from fasb.fitting.reads import Read
 from fasb.settings import Section
 
 NEEDS_MODEL = True
@@ -21,23 +20,16 @@ class Settings(Section):
     layer: float = Field(0.5, ge=0, le=1, description="Which layer, as a share of the depth")
 
 
-def reads(settings: Settings) -> tuple[Read, ...]:
-    """Return nothing: prompts are run when it is fitted."""
-    return ()
-
-
 def fit(training: "fasb.Training", settings: Settings) -> "fasb.Edit":
     """Return the edit of one layer."""
     from fasb.fitting.directions import layer_at, whole_layers
-    from fasb.fitting.learning import last_states, training_prompts
+    from fasb.fitting.learning import prompt_ends
     from fasb.steering.edit import Edit
     from fasb.steering.operations import Add
 
     model = training.model()
     layer = layer_at(settings.layer, model.layout.n_layers)
-    states, logits = training.once(
-        "prompts' ends", lambda: last_states(model, training_prompts(training, model), "residual")
-    )
+    states, logits = prompt_ends(training, model)
     logprob = logits.log_softmax(-1)
     entropy = -(logprob.exp() * logprob).sum(-1)
     weight = entropy / entropy.sum()

@@ -17,6 +17,7 @@ from fasb.fitting.reads import Read
 from fasb.settings import Section
 
 READ = Read("residual", "answer_end")
+READS = (READ,)
 TENSORS = ("W_enc", "b_enc", "W_dec", "b_dec")
 
 
@@ -30,11 +31,6 @@ class Settings(Section):
     layer: float = Field(0.5, ge=0, le=1, description="The autoencoder's layer, share of the depth")
     k: int = Field(10, ge=1, description="Features that are kept")
     density: float = Field(0.5, gt=0, le=1, description="Share of texts above which one is dense")
-
-
-def reads(settings: Settings) -> tuple[Read, ...]:
-    """Return the residual stream at the ends of answers."""
-    return (READ,)
 
 
 def fit(training: "fasb.Training", settings: Settings) -> "fasb.Edit":

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 READ = Read("residual", "answer_end")
+READS = (READ,)
 
 
 class Settings(Section):
@@ -28,11 +29,6 @@ class Settings(Section):
     clusters: int = Field(3, ge=1, description="Clusters of questions, in every layer")
     first: float = Field(0.3, ge=0, le=1, description="First layer, share of the depth")
     last: float = Field(0.6, ge=0, le=1, description="Last layer, share of the depth")
-
-
-def reads(settings: Settings) -> tuple[Read, ...]:
-    """Return the residual stream at the ends of answers."""
-    return (READ,)
 
 
 def fit(training: "fasb.Training", settings: Settings) -> "fasb.Edit":

@@ -11,7 +11,6 @@ state's length kept: x <- (x + alpha v) |x| / |x + alpha v|.
 from pydantic import Field
 
 import fasb
-from fasb.fitting.reads import Read
 from fasb.settings import Section
 
 NEEDS_MODEL = True
@@ -22,11 +21,6 @@ class Settings(Section):
     """One setting; alpha is in units of the residual stream."""
 
     k: int = Field(3, ge=1, description="Tokens for truth, and tokens against it")
-
-
-def reads(settings: Settings) -> tuple[Read, ...]:
-    """Return nothing: prompts are run when it is fitted."""
-    return ()
 
 
 def fit(training: "fasb.Training", settings: Settings) -> "fasb.Edit":

@@ -10,7 +10,6 @@ Soft thresholds after each step leave most entries alone. At most 32 answers of 
 from pydantic import Field
 
 import fasb
-from fasb.fitting.reads import Read
 from fasb.settings import Section
 
 NEEDS_MODEL = True
@@ -22,11 +21,6 @@ class Settings(Section):
     """One setting; alpha 1 is the learned map."""
 
     sparsity: float = Field(0.002, ge=0, description="Soft threshold of w - 1 and b at each step")
-
-
-def reads(settings: Settings) -> tuple[Read, ...]:
-    """Return nothing: answers are run when it is fitted."""
-    return ()
 
 
 def fit(training: "fasb.Training", settings: Settings) -> "fasb.Edit":

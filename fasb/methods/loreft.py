@@ -10,7 +10,6 @@ from pydantic import Field
 
 import fasb
 from fasb.errors import ConfigError
-from fasb.fitting.reads import Read
 from fasb.settings import Section
 
 NEEDS_MODEL = True
@@ -23,11 +22,6 @@ class Settings(Section):
 
     layer: float = Field(0.5, ge=0, le=1, description="Which layer, as a share of the depth")
     rank: int = Field(4, ge=1, description="Directions")
-
-
-def reads(settings: Settings) -> tuple[Read, ...]:
-    """Return nothing: answers are run when it is fitted."""
-    return ()
 
 
 def fit(training: "fasb.Training", settings: Settings) -> "fasb.Edit":

@@ -14,6 +14,7 @@ from fasb.fitting.reads import Read
 from fasb.settings import Section
 
 READ = Read("residual", "answer_end")
+READS = (READ,)
 
 
 class Settings(Section):
@@ -22,11 +23,6 @@ class Settings(Section):
     bound: float = Field(0.3, gt=0, lt=1, description="a, the largest predicted error that stays")
     first: float = Field(0.0, ge=0, le=1, description="First layer, share of the depth")
     last: float = Field(1.0, ge=0, le=1, description="Last layer, share of the depth")
-
-
-def reads(settings: Settings) -> tuple[Read, ...]:
-    """Return the residual stream at the ends of answers."""
-    return (READ,)
 
 
 def fit(training: "fasb.Training", settings: Settings) -> "fasb.Edit":

@@ -13,6 +13,7 @@ from fasb.fitting.reads import Read
 from fasb.settings import HeadCount, Section
 
 READ = Read("head", "answer_tail")
+READS = (READ,)
 
 
 class Settings(Section):
@@ -20,11 +21,6 @@ class Settings(Section):
 
     k: HeadCount = Field(48, description="Heads that are edited")
     hidden: int = Field(16, ge=1, description="Hidden units of a head's network")
-
-
-def reads(settings: Settings) -> tuple[Read, ...]:
-    """Return the means over the last tokens of answers."""
-    return (READ,)
 
 
 def fit(training: "fasb.Training", settings: Settings) -> "fasb.Edit":

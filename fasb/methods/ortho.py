@@ -14,6 +14,7 @@ from fasb.fitting.reads import Read
 from fasb.settings import Section, SiteName
 
 READ = Read("residual", "answer_end")
+READS = (READ,)
 SITES: tuple[SiteName, ...] = ("residual", "attention", "mlp")
 
 
@@ -21,11 +22,6 @@ class Settings(Section):
     """One setting."""
 
     layer: float = Field(0.5, ge=0, le=1, description="Where it is read, as a share of the depth")
-
-
-def reads(settings: Settings) -> tuple[Read, ...]:
-    """Return the residual stream at the ends of answers."""
-    return (READ,)
 
 
 def fit(training: "fasb.Training", settings: Settings) -> "fasb.Edit":

@@ -17,17 +17,13 @@ from fasb.fitting.reads import Read
 from fasb.settings import Positions, Section
 
 READ = Read("residual", "answer_end")
+READS = (READ,)
 
 
 class Settings(Section):
     """One setting; alpha is the multiplier."""
 
     tokens: Literal["first", "every"] = Field("first", description="Which tokens are steered")
-
-
-def reads(settings: Settings) -> tuple[Read, ...]:
-    """Return the residual stream at the ends of answers."""
-    return (READ,)
 
 
 def fit(training: "fasb.Training", settings: Settings) -> "fasb.Edit":

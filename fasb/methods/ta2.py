@@ -18,15 +18,11 @@ if TYPE_CHECKING:
 
 
 READ = Read("residual", "answer_end")
+READS = (READ,)
 
 
 class Settings(Section):
     """Nothing to set; alpha is the multiplier."""
-
-
-def reads(settings: Settings) -> tuple[Read, ...]:
-    """Return the residual stream at the ends of answers."""
-    return (READ,)
 
 
 def fit(training: "fasb.Training", settings: Settings) -> "fasb.Edit":

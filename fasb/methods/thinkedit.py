@@ -14,18 +14,13 @@ from fasb.fitting.reads import Read
 from fasb.settings import HeadCount, Section
 
 NEEDS_MODEL = True
-HEAD, OUTPUT = Read("head", "answer_end"), Read("attention", "answer_end")
+READS = HEAD, OUTPUT = Read("head", "answer_end"), Read("attention", "answer_end")
 
 
 class Settings(Section):
     """One setting; alpha 1 removes all of the direction."""
 
     k: HeadCount = Field(4, description="Heads that are edited; the paper's are 2 to 4 % of all")
-
-
-def reads(settings: Settings) -> tuple[Read, ...]:
-    """Return the ends of answers: head outputs and attention outputs."""
-    return (HEAD, OUTPUT)
 
 
 def fit(training: "fasb.Training", settings: Settings) -> "fasb.Edit":

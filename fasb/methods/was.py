@@ -14,17 +14,13 @@ from fasb.settings import Section
 
 NEEDS_MODEL = True
 READ = Read("residual", "answer_end")
+READS = (READ,)
 STEPS, RATE, START = 60, 0.02, -2.0
 """Steps of Adam, each on 16 pairs, and their rate; c at first, where a layer's weight is 0.12."""
 
 
 class Settings(Section):
     """Nothing to set; alpha is the largest weight of a layer."""
-
-
-def reads(settings: Settings) -> tuple[Read, ...]:
-    """Return the residual stream at the ends of answers."""
-    return (READ,)
 
 
 def fit(training: "fasb.Training", settings: Settings) -> "fasb.Edit":
