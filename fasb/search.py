@@ -81,7 +81,10 @@ def _reads_as_number(value: Any) -> bool:
 
 def values_of(points: Sequence[Point]) -> dict[str, list[Any]]:
     """Return the values that each key has in some of these points, which all have the same keys."""
-    return {key: [point[key] for point in points] for key in points[0]}
+    found: dict[str, list[Any]] = {}
+    for key in points[0]:
+        found[key] = [point[key] for point in points]
+    return found
 
 
 def best_of(tried: Sequence[Tried]) -> int:

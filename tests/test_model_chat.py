@@ -23,7 +23,7 @@ from fasb.model.chat import _folded, encode_prompts, render_of, settled
 from fasb.model.load import wrap
 from fasb.settings import PromptSettings, ScoringSettings
 from fasb.steering.trace import LIMIT, Trace
-from fasb.user.steering import texts_of as texts_of_answers
+from fasb.user.steering import cleaned_texts
 
 REFUSES_SYSTEM = (
     "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}"
@@ -313,7 +313,7 @@ def test_a_tracker_sees_a_thought_and_the_answer_is_what_stands_behind_it(chatty
     assert answers.decision.fired.all()
     assert answers.decision.fired_at[1] < len(thought)
     assert answers.decision.kept[1] < len(thought)
-    assert texts_of_answers(chatty, bundle, trace.rows()) == ["", "Yes."]
+    assert cleaned_texts(chatty, bundle, trace.rows()) == ["", "Yes."]
 
 
 @pytest.mark.parametrize(

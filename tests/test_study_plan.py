@@ -207,6 +207,25 @@ def test_memory_is_weights_and_the_cache_of_the_largest_batch(tmp_path):
     assert cache == 3 * (pair.before + pair.question + 1000) * 2 * 3 * 2 * 8 * 4
 
 
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_a_model_in_a_folder_is_sized_by_its_config(tmp_path, name):
+    models = {"m": {"path": str(tiny_checkpoint(tmp_path / "model", name))}}
+    (pair,) = plan.pairs(study_of(tmp_path, models=models)).values()
+    loaded = tiny_model(name, dtype="float32")
+    n_bytes = sum(parameter.nbytes for parameter in loaded.model.parameters())
+    config, layout = loaded.model.config, loaded.layout
+    assert plan.memory(pair)[0] == pytest.approx(n_bytes)
+    assert (pair.shape.layers, pair.shape.heads) == (layout.n_layers, layout.n_heads)
+    assert pair.shape.head_dim == layout.head_dim
+    assert pair.shape.kv_heads == getattr(config, "num_key_value_heads", layout.n_heads)
+
+
+def test_a_folder_that_holds_no_model_has_no_size(tmp_path):
+    models = {"m": {"path": str(tmp_path)}}
+    (pair,) = plan.pairs(study_of(tmp_path, models=models)).values()
+    assert pair.shape is None
+
+
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"

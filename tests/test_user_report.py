@@ -101,9 +101,6 @@ def test_answers_do_not_reach_the_terminal_as_commands(tmp_path, monkeypatch):
     about["examples"] = [dict.fromkeys(("question", "unsteered", "steered"), "a\x1b[2J\n\x9db\x07")]
     bundle = fasb.Bundle(fasb.Policy(when="never"), about=about)
     monkeypatch.setattr("fasb.user.fitting.fit", lambda *_: bundle)
-    monkeypatch.setattr("fasb.cli.user.load_named", lambda *_: None)
-    rows = "".join(f"Why {i}?,a,b\n" for i in range(40))
-    (tmp_path / "my.csv").write_text(f"question,true,false\n{rows}")
     given = ["--model", "x", "--data", tmp_path / "my.csv", "--out", tmp_path / "my.bundle"]
     run = CliRunner().invoke(group, ["fit", *map(str, given)], catch_exceptions=False)
     assert run.stdout.count("a[2J b\n") == 3

@@ -5,6 +5,7 @@ Commands are imported when they are called, so that `fasb --help` needs no torch
 
 import importlib
 import io
+import itertools
 import os
 import sys
 
@@ -30,7 +31,7 @@ class Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All commands, in the order of the pipeline."""
-        return [name for names in COMMANDS.values() for name in names]
+        return list(itertools.chain.from_iterable(COMMANDS.values()))
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         """Import the command's module now, and return the command."""

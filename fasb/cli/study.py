@@ -74,10 +74,8 @@ def _plan(study: Any) -> Iterable[Any]:
         pair, entry = pairs.get(names[1:]), study.models.get(names[1])
         held = None
         if pair is not None and pair.shape is not None:
-            batch = pair.sections.decoding.batch
-            held = rates.Held(
-                pair.shape.parameters, entry.dtype, rates.kind_of(entry.device), batch
-            )
+            kind, batch = rates.kind_of(entry.device), pair.sections.decoding.batch
+            held = rates.Held(pair.shape.parameters, entry.dtype, kind, batch)
         rows[names] = (work, *rates.seconds(names, work, held, known))
     n_cells = len(study.run.cells) * len(study.run.seeds)
     n_jobs = sum(work.jobs for work in works.values())
@@ -107,15 +105,15 @@ def _cells_table(study: Any, pairs: dict[Any, Any]) -> Any:
     )
     fitting = {(cell.model, cell.dataset) for cell in cells.fitting(study)}
     for (model, dataset), pair in pairs.items():
-        settings = sum(
-            math.prod(map(len, method.grid.values()))
-            for method in pair.methods
-            if method.like is None
-        )
+        tuned_on, n_settings = 0, 0
+        # what is only tested (transfer) is tuned on none, and gets a dash
+        if (model, dataset) in fitting:
+            tuned_on = pair.tuned_on
+            for method in pair.methods:
+                if method.like is None:
+                    n_settings += math.prod(map(len, method.grid.values()))
         n_seeds = len(study.run.seeds)
-        # what is only tested (transfer) counts 0 and gets a dash
-        fits = (model, dataset) in fitting
-        counts = (pair.tuned_on * fits, pair.tested_on, pair.size.answers, n_seeds, settings * fits)
+        counts = (tuned_on, pair.tested_on, pair.size.answers, n_seeds, n_settings)
         table.add_row(model, dataset, *(f"{n:,}" if n else "-" for n in counts))
     return table
 
@@ -127,19 +125,16 @@ def _rules_table(rows: dict[Any, Any]) -> Any:
     table = command_table(
         "Work", "rule", "jobs", "tokens read", "written", "answers judged", "disk", "time"
     )
-    total, spent = Work(), {}
+    total, spent = Work(), []
     for rule in STAGES:
         of_rule = [row for names, row in rows.items() if names[0] == rule]
-        if not of_rule:
-            continue
-        work = sum((row[0] for row in of_rule), Work())
-        total = total + work
-        spent[rule] = of_rule
-        table.add_row(rule, *_numbers(work), _time(of_rule))
+        if of_rule:
+            work = sum((row[0] for row in of_rule), Work())
+            table.add_row(rule, *_numbers(work), _time(of_rule))
+            total += work
+            spent += of_rule
     table.add_section()
-    table.add_row(
-        "all", *_numbers(total), _time([row for of_rule in spent.values() for row in of_rule])
-    )
+    table.add_row("all", *_numbers(total), _time(spent))
     return table
 
 
@@ -161,24 +156,19 @@ def _models_table(study: Any, pairs: dict[Any, Any], rows: dict[Any, Any]) -> An
         entry = study.models[model]
         held = [pair for (name, _), pair in pairs.items() if name == model]
         # a job asks one dataset: the one that takes most counts
-        weights, cache = max((memory(pair) for pair in held), key=sum)
-        of_model = [
-            (work, n * entry.gpu, basis)
-            for names, (work, n, basis) in rows.items()
-            if names[1] == model
-        ]
-        size = f"{held[0].shape.parameters:.3g} B" if held[0].shape and entry.world is None else "-"
-        hours = _time(of_model, hours=True) if entry.gpu else "-"
-        spent += of_model if entry.gpu else []
-        table.add_row(
-            model,
-            entry.device,
-            size,
-            _bytes(weights),
-            _bytes(cache),
-            _bytes(1e6 * entry.job.mem_mb),
-            hours,
-        )
+        most = max((memory(pair) for pair in held), key=sum)
+        in_bytes = [_bytes(n) for n in (*most, 1e6 * entry.job.mem_mb)]
+        shape = held[0].shape
+        size = "-" if shape is None or entry.world is not None else f"{shape.parameters:.3g} B"
+        hours = "-"
+        if entry.gpu:
+            of_model = []
+            for names, (work, seconds, basis) in rows.items():
+                if names[1] == model:
+                    of_model.append((work, seconds * entry.gpu, basis))
+            hours = _time(of_model, hours=True)
+            spent += of_model
+        table.add_row(model, entry.device, size, *in_bytes, hours)
     if table.row_count > 1 and spent:
         table.add_section()
         table.add_row("all", *[""] * 5, _time(spent, hours=True))
@@ -199,12 +189,8 @@ def _notes(study: Any, pairs: dict[Any, Any], rows: dict[Any, Any]) -> Iterable[
     if "rate" in bases:
         yield f"~ by the rates in {MEASURED}, in proportion to parameters."
     if "bound" in bases:
-        bounded = {
-            kind_of(study.models[names[1]].device)
-            for names, row in rows.items()
-            if row[2] == "bound"
-        }
-        for kind in sorted(bounded):
+        bounded = [names[1] for names, row in rows.items() if row[2] == "bound"]
+        for kind in sorted({kind_of(study.models[model].device) for model in bounded}):
             yield (
                 f"≥ no measured rate for {kind}, run `make bench` there: the least that so much "
                 "work takes on"
@@ -242,14 +228,11 @@ def _time(rows: Iterable[Any], hours: bool = False) -> str:
     mark = "≥ " if "bound" in bases else "~ " if "rate" in bases else ""
     if hours:
         return f"{mark}{seconds / 3600:.2g}"
-    unit, size = next(
-        (u, s) for u, s in (("h", 3600), ("min", 60), ("s", 1)) if seconds >= s or s == 1
-    )
-    return (
-        f"{mark}{seconds / size:.2g} {unit}"
-        if seconds < 100 * size
-        else f"{mark}{seconds / size:,.0f} {unit}"
-    )
+    unit, size = "s", 1
+    if seconds >= 60:
+        unit, size = ("h", 3600) if seconds >= 3600 else ("min", 60)
+    n = seconds / size
+    return f"{mark}{n:.2g} {unit}" if n < 100 else f"{mark}{n:,.0f} {unit}"
 
 
 def _count(n: int) -> str:

@@ -1,6 +1,7 @@
 """`fasb sweep`: the settings of a study side by side, in the terminal and on a wandb server."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -56,8 +57,16 @@ def _finished(study: Any) -> tuple[list[Any], int]:
     from fasb.study.panels import Cell
 
     whole = Cell.of([cell.dump() for cell in cells.whole(study)])
-    done = [cell for cell in whole if all((cell.folder / name).exists() for name in FILES)]
+    done = [cell for cell in whole if all(file.exists() for file in _files([cell]))]
     return done, len(whole)
+
+
+def _files(cells: Sequence[Any]) -> list[Path]:
+    """Return the files of finished cells, cell by cell."""
+    found = []
+    for cell in cells:
+        found += [cell.folder / name for name in FILES]
+    return found
 
 
 def _parts(study: Any, done: Sequence[Any], best: int) -> Iterator[Any]:
@@ -67,7 +76,7 @@ def _parts(study: Any, done: Sequence[Any], best: int) -> Iterator[Any]:
     from fasb.study.styles import labels_of, styles_of
 
     styles = styles_of(study.chosen_methods)
-    labels, files = labels_of(styles), [cell.folder / name for cell in done for name in FILES]
+    labels, files = labels_of(styles), _files(done)
     chosen = chosen_rows(done, files, styles)
     for (model, dataset), grid in comparing.grids(done, files):
         rows = chosen[(chosen["model"] == model) & (chosen["dataset"] == dataset)]
@@ -177,4 +186,4 @@ def cell_command(name: str) -> None:
         raise ConfigError(f"--cell: the study has no cell {name!r}; {did_you_mean(name, known)}")
     (cell,) = Cell.of([known[name].dump()])
     make(study, f"{cell.folder}/metrics.json")
-    write_cell(cell, [cell.folder / file for file in FILES])
+    write_cell(cell, _files([cell]))

@@ -93,11 +93,9 @@ class Page:
             return f"not steered: no check found p > {self.beta:.2f} in {told}; {spread}"
         told = f"{_counted(self.answer_tokens)}, strength {self.back.strength:.3g}"
         if self.back.p is None or not self.n_before:
-            reason = (
-                ""
-                if self.back.p is None
-                else f": p {self.back.p:.2f} > {self.beta:.2f} after the question"
-            )
+            reason = ""
+            if self.back.p is not None:
+                reason = f": p {self.back.p:.2f} > {self.beta:.2f} after the question"
             return f"steered from the first token{reason}; {told}"
         kept = self.n_before - self.back.dropped
         return (
@@ -126,10 +124,11 @@ def style_of(span: Span, beta: float) -> str:
     if span.p is None:
         return mark.strip() or "none"
     # the root spreads what lies near beta, where it matters
-    share = (
-        (span.p - beta) / (1 - beta) if span.p > beta else (beta - span.p) / beta if beta else 0.0
-    ) ** 0.5
-    end = HIGH if span.p > beta else LOW
+    share, end = 0.0, LOW
+    if span.p > beta:
+        share, end = ((span.p - beta) / (1 - beta)) ** 0.5, HIGH
+    elif beta:
+        share = ((beta - span.p) / beta) ** 0.5
     red, green, blue = (round(a + (b - a) * share) for a, b in zip(MIDDLE, end, strict=True))
     return f"{mark}#{red:02x}{green:02x}{blue:02x}"
 
@@ -209,9 +208,9 @@ def _runs(spans: Iterable[Span]) -> list[tuple[str, str]]:
     split: list[tuple[str, str]] = []
     for kind, text in runs:
         inner = text.strip()
-        lead, tail = (
-            text[: len(text) - len(text.lstrip())],
-            text[len(text.rstrip()) :] if inner else "",
-        )
-        split += [("kept", lead), (kind, inner), ("kept", tail)] if inner else [("kept", text)]
+        if not inner:
+            split.append(("kept", text))
+            continue
+        lead, _, tail = text.partition(inner)
+        split += [("kept", lead), (kind, inner), ("kept", tail)]
     return split

@@ -15,11 +15,10 @@ from fasb.errors import BundleError, ConfigError, did_you_mean
 
 def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add `--model` and `--settings`."""
-    text = "JSON text, or a .json or .yaml file; keys: docs/adding.md."
-    command = click.option("--settings", callback=read_settings, metavar="FILE", help=text)(command)
-    return click.option("--model", required=True, metavar="MODEL", help="Hub id or folder.")(
-        command
-    )
+    keys = "JSON text, or a .json or .yaml file; keys: docs/adding.md."
+    model = click.option("--model", required=True, metavar="MODEL", help="Hub id or folder.")
+    settings = click.option("--settings", callback=read_settings, metavar="FILE", help=keys)
+    return model(settings(command))
 
 
 BUNDLE = click.option(
@@ -85,8 +84,7 @@ def fit_command(model: str, settings: dict[str, Any], data: Path, out: Path, **g
     harm, does not steer (docs/steer.md).
     """
     from fasb.study.escaping import without_controls
-    from fasb.user.evaluation import questions_of
-    from fasb.user.fitting import checked_settings, fit, tunable_parts
+    from fasb.user.fitting import checked_settings, fit
     from fasb.user.report import report
 
     check_written(out, model, settings, data, given["controls"])
@@ -94,11 +92,9 @@ def fit_command(model: str, settings: dict[str, Any], data: Path, out: Path, **g
         given["judge"] = {"use": given["judge"]}
     settings = _merged(settings, {key: value for key, value in given.items() if value is not None})
     checked = checked_settings(settings)
-    # before a model is loaded
-    questions = questions_of(data, checked.separator)
-    tunable_parts(questions, checked)
+    check_model(settings)
     work = out.with_name(out.name + ".work")
-    bundle = fit(load_named(model, settings), questions, checked, work, _progress)
+    bundle = fit(model, data, checked, work, _progress)
     # `fasb explain` makes the command of these three
     given_settings = checked.model_dump(mode="json", exclude_unset=True)
     bundle.save(out, {"data": str(data), "model": model, "settings": given_settings})
@@ -176,15 +172,11 @@ def evaluate_command(**options: Any) -> None:
 
     settings = options["settings"]
     check_keys(settings, "model", "judge", "separator")
-    judge = _merged(settings, {"judge": {"use": options["judge"]}} if options["judge"] else {}).get(
-        "judge"
-    )
+    named = {"judge": {"use": options["judge"]}} if options["judge"] else {}
+    judge = judge_of(_merged(settings, named).get("judge"))
     # before a model is loaded
-    bundle, questions, judge = (
-        Bundle.load(options["bundle"]),
-        questions_of(options["data"], settings.get("separator", "")),
-        judge_of(judge),
-    )
+    bundle = Bundle.load(options["bundle"])
+    questions = questions_of(options["data"], settings.get("separator", ""))
     if not options["seen"]:
         unseen(questions, bundle)
     model = load_named(options["model"], settings)
@@ -308,8 +300,19 @@ def opened_bundle(options: dict[str, Any]) -> Any:
 
 def load_named(model: str, settings: dict[str, Any]) -> Any:
     """Return the model of a command line, loaded as its settings say."""
-    from fasb.settings import ModelSettings
     from fasb.user.steering import load
+
+    check_model(settings)
+    return load(model, **settings.get("model", {}))
+
+
+def check_model(settings: dict[str, Any]) -> None:
+    """Refuse settings of a model that are none, or that name another than `--model`.
+
+    Raises:
+        ConfigError: naming the first of them.
+    """
+    from fasb.settings import ModelSettings
 
     own = settings.get("model", {})
     if not isinstance(own, dict):
@@ -322,7 +325,6 @@ def load_named(model: str, settings: dict[str, Any]) -> Any:
             f"--settings: model.{unknown[0]}: not a setting beside --model; "
             f"{did_you_mean(unknown[0], set(ModelSettings.model_fields) - {'path'})}"
         )
-    return load(model, **own)
 
 
 def _json(value: Any) -> str:

@@ -152,16 +152,12 @@ def _provenance(made_by: dict[str, Any]) -> str:
     hardware = made_by.get("hardware", {})
     # `+` at a commit's end: files differed from it
     parts = [f"fasb {versions.get('fasb')} ({commit[:12]}{'+' if commit.endswith('+') else ''})"]
-    parts += [f"torch {versions['torch']}"] if versions.get("torch") else []
+    if versions.get("torch"):
+        parts.append(f"torch {versions['torch']}")
     parts.append(str(hardware.get("gpu") or f"{hardware.get('cpus')} CPUs"))
-    own = {
-        key: value
-        for key, value in made_by.items()
-        if key not in ("versions", "commit", "hardware")
-    }
-    # settings and inputs are whole mappings: their hash tells whether two files agree in them
-    short = {
-        key: content_hash(value)[:8] if isinstance(value, dict) else value
-        for key, value in own.items()
-    }
-    return ", ".join(parts + [f"{key} {value}" for key, value in sorted(short.items())])
+    for key in sorted(made_by.keys() - {"versions", "commit", "hardware"}):
+        value = made_by[key]
+        # settings and inputs are whole mappings: their hash tells whether two files agree in them
+        short = content_hash(value)[:8] if isinstance(value, dict) else value
+        parts.append(f"{key} {short}")
+    return ", ".join(parts)

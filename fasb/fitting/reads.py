@@ -1,5 +1,6 @@
 """Reads: which activations a method asks for, and what their bank is called. Needs no torch."""
 
+import itertools
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -52,7 +53,8 @@ class Read:
         Raises:
             ConfigError: there is no such site or position.
         """
-        reads = [cls(site, place) for site in get_args(SiteName) for place in get_args(Position)]
+        every = itertools.product(get_args(SiteName), get_args(Position))
+        reads = [cls(site, position) for site, position in every]
         known = {read.name: read for read in reads}
         if name not in known:
             raise ConfigError(f"read: no {name!r}; {did_you_mean(name, known)}")

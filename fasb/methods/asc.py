@@ -62,10 +62,10 @@ def mean_variance(
     """Return the mean over prompts of Var_p(J v), v the edit's vector."""
     from fasb.fitting.learning import last_states
 
-    plain, up, down = (
-        last_states(model, prompts, "residual", edit, strength)[1].double()
-        for strength in (0.0, step, -step)
-    )
+    logits = []
+    for strength in (0.0, step, -step):
+        logits.append(last_states(model, prompts, "residual", edit, strength)[1].double())
+    plain, up, down = logits
     # J v by central differences; [prompt, vocab]
     slope, p = (up - down) / (2 * step), plain.softmax(-1)
     variance = (p * slope**2).sum(-1) - (p * slope).sum(-1) ** 2

@@ -8,6 +8,8 @@ layers and gives all layers' weights, for refusal; here each layer's weight is a
 its own state.
 """
 
+import itertools
+
 import fasb
 from fasb.fitting.reads import Read
 from fasb.settings import Section
@@ -49,7 +51,8 @@ def fit(training: "fasb.Training", settings: Settings) -> "fasb.Edit":
         return Edit.of("residual", at, ByProbe(-weight * scale, -bias, vector))
 
     def loss(rows: list[int]) -> torch.Tensor:
-        chosen = [text for i in rows for text in pairs[i]]
+        # a row's true answer, then its false one
+        chosen = list(itertools.chain.from_iterable(pairs[i] for i in rows))
         logprob = answer_log_probability(model, chosen, edit()).reshape(-1, 2)
         return torch.nn.functional.softplus(logprob[:, 1] - logprob[:, 0]).mean()
 

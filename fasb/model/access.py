@@ -164,18 +164,23 @@ def check_memory(config: Any, settings: ModelSettings) -> None:
         )
 
 
-def weight_bytes(config: Any, dtype: str) -> int:
-    """Return the bytes of the weights as they will be held.
-
-    A quantised model takes at least so many.
-    """
+def count_parameters(config: Any) -> int:
+    """Return the number of the model's parameters; those that are shared count once."""
     from transformers import AutoModelForCausalLM
 
     # on this device tensors have shapes and no memory
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
-    n_parameters = sum(parameter.numel() for parameter in model.parameters())
-    return int(n_parameters * (_quantised_bits(config) or 8 * getattr(torch, dtype).itemsize) / 8)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def weight_bytes(config: Any, dtype: str) -> int:
+    """Return the bytes of the weights as they will be held.
+
+    A quantised model takes at least so many.
+    """
+    bits = _quantised_bits(config) or 8 * getattr(torch, dtype).itemsize
+    return int(count_parameters(config) * bits / 8)
 
 
 def cache_bytes(config: Any, n_tokens: int, dtype: torch.dtype) -> int:

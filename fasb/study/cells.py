@@ -107,7 +107,10 @@ def pairs(chosen: Iterable[Cell]) -> list[tuple[str, str]]:
 
 def files(chosen: Iterable[Cell], names: Sequence[str]) -> list[str]:
     """Return these files of these cells, cell by cell."""
-    return [f"{cell.folder}/{name}" for cell in chosen for name in names]
+    found = []
+    for cell in chosen:
+        found += [f"{cell.folder}/{name}" for name in names]
+    return found
 
 
 # ---- models and datasets
@@ -137,9 +140,10 @@ def health_files(study: Study) -> list[str]:
 def asked(study: Study) -> list[str]:
     """Return the datasets whose questions are asked: those of the cells, and unrelated ones."""
     # mappings in the place of sets, whose order would differ between processes
-    own = dict.fromkeys(entry.dataset for entry in study.run.cells)
-    more = [name for dataset in own for name in unrelated(study, dataset)]
-    return list(own | dict.fromkeys(more))
+    found = dict.fromkeys(entry.dataset for entry in study.run.cells)
+    for dataset in list(found):
+        found |= dict.fromkeys(unrelated(study, dataset))
+    return list(found)
 
 
 def questions(dataset: str) -> str:
@@ -248,7 +252,9 @@ def of_figure(study: Study, name: str) -> list[Cell]:
 def figure_inputs(study: Study, name: str) -> list[str]:
     """Return the files that a figure is drawn from; costs count side effects where measured."""
     found = files(of_figure(study, name), FIGURES[name])
-    return found + (files(measured(study), ("side_effects.parquet",)) if name == "costs" else [])
+    if name == "costs":
+        found += files(measured(study), ("side_effects.parquet",))
+    return found
 
 
 def tables(study: Study) -> list[str]:
@@ -273,14 +279,21 @@ def figure_files(name: str) -> list[str]:
 
 def shown_files(study: Study) -> list[str]:
     """Return all tables and figures, in their formats, with receipts."""
-    named = [*tables(study), *(["judges"] if twice_judged(study) else [])]
-    in_tables = [path for name in named for path in table_files(name)]
-    return in_tables + [path for name in figures(study) for path in figure_files(name)]
+    found = []
+    for name in tables(study):
+        found += table_files(name)
+    if twice_judged(study):
+        found += table_files("judges")
+    for name in figures(study):
+        found += figure_files(name)
+    return found
 
 
 def targets(study: Study) -> list[str]:
     """Return what a whole study makes."""
-    checked = [path for model in worlds(study) for path in accepted(study, model)]
-    report = ["results/report.html", "results/report.json"]
-    logged = [] if study.wandb.mode == "disabled" else ["results/wandb"]
-    return [*shown_files(study), *report, *checked, *logged]
+    found = [*shown_files(study), "results/report.html", "results/report.json"]
+    for model in worlds(study):
+        found += accepted(study, model)
+    if study.wandb.mode != "disabled":
+        found.append("results/wandb")
+    return found

@@ -1,9 +1,8 @@
 """Whether all that a study needs can be had: models, datasets and judges; loads no weights.
 
 In: a `Study`. Out: a line for each, with the remedy where something is missing; and one for each
-method some of whose settings can do nothing. The hub, the cache
-and files are asked as the jobs will ask them; the memory of a job's own machine is not, as that may
-be another one.
+method some of whose settings can do nothing. The hub, the cache and files are asked as the jobs
+will ask them; the memory of a job's own machine is not, as that may be another one.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -14,7 +13,7 @@ from fasb.data.splits import first, split
 from fasb.errors import ConfigError, FasbError
 from fasb.extensions import find, settings_of, validated
 from fasb.search import recipes_of_one
-from fasb.settings import OF_HEADS, ModelSettings
+from fasb.settings import OF_HEADS
 from fasb.study.cells import asked, fitting
 from fasb.study.config import Study
 from fasb.study.entries import DatasetEntry, JudgeEntry, SideEffectsEntry
@@ -77,10 +76,8 @@ def _model(study: Study, name: str) -> str:
         made = validated(PretrainSettings, entry.pretrain, f"models.{name}.pretrain")
         _check_heads(study, name, made.layers, made.heads)
         return "trained by the study"
-    # an entry's keys for the study (`world`, `job`) are unknown to a model's settings
-    settings = ModelSettings(**entry.model_dump(include=set(ModelSettings.model_fields)))
-    said = available(settings)
-    config = config_of(settings).get_text_config(decoder=True)
+    said = available(entry.loading)
+    config = config_of(entry.loading).get_text_config(decoder=True)
     n_heads = getattr(config, "num_attention_heads", None)
     # a few architectures have another number in every layer
     if isinstance(n_heads, int):
@@ -107,9 +104,10 @@ def _check_heads(study: Study, model: str, n_layers: int, n_heads: int) -> None:
 def _heads_asked(study: Study, dataset: str) -> Iterator[tuple[str, str, int]]:
     """Yield method, key and number of heads of every point of the run's grids."""
     methods, sections = study.chosen_methods, study.sections(dataset)
-    # what is like another takes its settings
-    for name in (name for name, method in methods.items() if method.like is None):
-        for recipe in recipes_of_one(methods, name, sections):
+    for name, method in methods.items():
+        # what is like another takes its settings
+        recipes = [] if method.like is not None else recipes_of_one(methods, name, sections)
+        for recipe in recipes:
             for settings in (recipe.method, recipe.gate_settings):
                 for key, field in type(settings).model_fields.items() if settings else ():
                     if OF_HEADS in field.metadata:
@@ -140,8 +138,6 @@ def _texts(effects: SideEffectsEntry) -> str:
 def _judge(judge: JudgeEntry, where: str) -> str:
     settings = settings_of("judges", judge.use, judge.settings, where)
     module = find("judges", judge.use)
-    return (
-        str(module.available(settings))
-        if hasattr(module, "available")
-        else "its settings are right"
-    )
+    if hasattr(module, "available"):
+        return str(module.available(settings))
+    return "its settings are right"

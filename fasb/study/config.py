@@ -51,7 +51,6 @@ class Study(StageSettings):
     )
     run: RunSettings
     wandb: WandbSettings = WandbSettings()
-    _recipes: dict[str, list[Recipe]] = PrivateAttr(default_factory=dict)
     _promptless: set[str] = PrivateAttr(default_factory=set)
     _known: dict[Any, Any] = PrivateAttr(default_factory=dict)
 
@@ -74,10 +73,10 @@ class Study(StageSettings):
 
     def recipes(self, dataset: str) -> list[Recipe]:
         """Return what every point of every method's grid asks for on a dataset, made once."""
-        if dataset not in self._recipes:
-            found = recipes_of(self.chosen_methods, self.sections(dataset))
-            self._recipes[dataset] = found
-        return self._recipes[dataset]
+        found: list[Recipe] = self.once(
+            ("recipes", dataset), lambda: recipes_of(self.chosen_methods, self.sections(dataset))
+        )
+        return found
 
     def once(self, key: Any, make: Callable[[], Any]) -> Any:
         """Return what `make` gives, made once: a workflow asks for every job's targets again."""
@@ -130,19 +129,15 @@ class Study(StageSettings):
         # keys that were given, no defaults: these would hide what the layers below say
         given = [_given(self), _given(entry)]
         if _asks_by_chat(given):
-            preset, own = (
-                {**preset, "prompt": _for_a_chat(preset.get("prompt", {}))},
-                _for_a_chat(own),
-            )
-        layers = [preset, given[0], {"prompt": own}, given[1]]
-        merged = {
-            name: validated(
-                type(field.default),
-                {key: value for layer in layers for key, value in layer.get(name, {}).items()},
-                f"datasets.{dataset}.{name}",
-            )
-            for name, field in StageSettings.model_fields.items()
-        }
+            preset = {**preset, "prompt": _for_a_chat(preset.get("prompt", {}))}
+            own = _for_a_chat(own)
+        merged = {}
+        for name, field in StageSettings.model_fields.items():
+            values: dict[str, Any] = {}
+            for layer in (preset, given[0], {"prompt": own}, given[1]):
+                values |= layer.get(name, {})
+            where = f"datasets.{dataset}.{name}"
+            merged[name] = validated(type(field.default), values, where)
         found = StageSettings(**merged)
         if found.prompt.chat == "auto":
             raise ConfigError(f"datasets.{dataset}.prompt.chat: auto; a study says on or off")

@@ -99,9 +99,15 @@ class ModelEntry(ModelSettings):
     )
     pretrain: dict[str, Any] = Field({}, description="fasb.world.pretrain.PretrainSettings")
     size: ModelSize | None = Field(
-        None, description="What `fasb plan` reckons with; needed for nothing else"
+        None,
+        description="What `fasb plan` reckons with, which reads it from a local folder if unset",
     )
     job: ModelJobSettings = ModelJobSettings()
+
+    @property
+    def loading(self) -> ModelSettings:
+        """What the model is loaded by: its settings without what only the study knows."""
+        return ModelSettings(**self.model_dump(include=set(ModelSettings.model_fields)))
 
     @property
     def gpu(self) -> int:

@@ -204,8 +204,11 @@ def tuned_bundle(path: Path, questions: Sequence[Question], split: Split) -> Bun
     seen = seen_by(bundle)
     keys = {question.id: question.keys for question in questions}
     if split.train:
+        own: set[str] = set()
+        for name in (*split.train, *split.validation):
+            own |= keys[name]
         # equal, not only within: a bundle that has seen fewer is of other splits
-        if seen != {key for name in (*split.train, *split.validation) for key in keys[name]}:
+        if seen != own:
             raise ArtifactError(
                 f"{path}: tuned on other questions than its fold has in these splits; run the "
                 "stage 'tune' again"

@@ -2,16 +2,19 @@
 
 In: a `Study`. Out: tokens, answers and bytes per rule, model and dataset. Tokens of texts are
 reckoned as characters over four, of answers as the most that may be written; chat templates are
-rendered (`templates.py`). Knows no rate; `rates.py` makes hours of work. Imports no torch.
+rendered (`templates.py`). Knows no rate; `rates.py` makes hours of work. Imports torch only to size
+a model in a local folder.
 """
 
+import contextlib
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import astuple, dataclass, replace
+from pathlib import Path
 
 from fasb.data.protocol import Size
-from fasb.errors import DataError
+from fasb.errors import DataError, ModelError
 from fasb.extensions import find, settings_of
 from fasb.fitting.reads import Read
 from fasb.search import Method
@@ -138,12 +141,9 @@ def size_of(study: Study, dataset: str) -> Size:
     module = find("data", entry.load)
     size: Size | None = getattr(module, "SIZE", None)
     if size is None or set(entry.settings) - WHERE:
+        where = f"datasets.{dataset}.settings"
         try:
-            size = Size.of(
-                module.load(
-                    settings_of("data", entry.load, entry.settings, f"datasets.{dataset}.settings")
-                )
-            )
+            size = Size.of(module.load(settings_of("data", entry.load, entry.settings, where)))
         except DataError:
             if size is None:
                 raise
@@ -151,29 +151,72 @@ def size_of(study: Study, dataset: str) -> Size:
 
 
 def shape_of(entry: ModelEntry) -> ModelSize | None:
-    """Return the model's size, if its entry states it or the study trains it."""
-    if entry.world is None:
-        return entry.size
+    """Return the model's size: as stated, of the study's own training, or of a local folder.
+
+    None where nothing says it.
+    """
+    if entry.world is not None:
+        return _trained_shape(entry)
+    if entry.size is None and Path(entry.path).is_dir():
+        # a plan goes without what is damaged, which `--check` and the jobs name
+        with contextlib.suppress(ModelError):
+            return _local_shape(entry)
+    return entry.size
+
+
+def _trained_shape(entry: ModelEntry) -> ModelSize:
     from fasb.world.pretrain import PretrainSettings
 
     made = PretrainSettings(**entry.pretrain)
     # four matrices of attention, three of a gated MLP; embeddings are left out
     layer = 4 * made.hidden**2 + 3 * made.hidden * made.feed_forward
-    sizes = {
-        "layers": made.layers,
-        "heads": made.heads,
-        "kv_heads": made.heads,
-        "head_dim": made.hidden // made.heads,
-    }
-    return ModelSize(parameters=made.layers * layer / 1e9, **sizes)
+    return ModelSize(
+        parameters=made.layers * layer / 1e9,
+        layers=made.layers,
+        heads=made.heads,
+        kv_heads=made.heads,
+        head_dim=made.hidden // made.heads,
+    )
+
+
+def _local_shape(entry: ModelEntry) -> ModelSize | None:
+    """Return the size that a folder's config gives; None where layers differ in their heads.
+
+    Raises:
+        ModelError: the config is missing, damaged, or of no causal LM.
+    """
+    # here, as they take torch with them
+    from fasb.model.access import config_of, count_parameters, explained
+
+    config = config_of(entry.loading)
+    text = config.get_text_config(decoder=True)
+    heads = getattr(text, "num_attention_heads", None)
+    if not isinstance(heads, int):
+        return None
+    with explained(entry.loading):
+        return ModelSize(
+            parameters=count_parameters(config) / 1e9,
+            layers=text.num_hidden_layers,
+            heads=heads,
+            kv_heads=getattr(text, "num_key_value_heads", None) or heads,
+            head_dim=getattr(text, "head_dim", None) or text.hidden_size // heads,
+        )
 
 
 def pairs(study: Study) -> dict[tuple[str, str], Pair]:
-    """Return what each model is asked, by names of model and dataset."""
-    sizes = {
-        name: size_of(study, name)
-        for name in dict.fromkeys(cell.dataset for cell in study.run.cells)
-    }
+    """Return what each model is asked, by names of model and dataset; files are read once."""
+    found: dict[tuple[str, str], Pair] = study.once("pairs", lambda: _pairs(study))
+    return found
+
+
+def _pairs(study: Study) -> dict[tuple[str, str], Pair]:
+    sizes: dict[str, Size] = {}
+    shapes: dict[str, ModelSize | None] = {}
+    for cell in study.run.cells:
+        if cell.dataset not in sizes:
+            sizes[cell.dataset] = size_of(study, cell.dataset)
+        if cell.model not in shapes:
+            shapes[cell.model] = shape_of(study.models[cell.model])
     methods = tuple(study.methods[name] for name in study.run.methods)
     found = {}
     for cell in study.run.cells:
@@ -181,7 +224,7 @@ def pairs(study: Study) -> dict[tuple[str, str], Pair]:
         found[cell.model, cell.dataset] = Pair(
             size=sizes[cell.dataset],
             sections=sections,
-            shape=shape_of(entry),
+            shape=shapes[cell.model],
             dtype=entry.dtype,
             judged=study.datasets[cell.dataset].judge is not None,
             answered=cells.answered(study, cell.dataset),
@@ -198,10 +241,8 @@ def works(study: Study) -> dict[tuple[str, str, str], Work]:
     asked = pairs(study)
     for names, pair in asked.items():
         fitted = sum((cell.model, cell.dataset) == names for cell in cells.fitting(study))
-        tested, twice = (
-            [_passes(cell, asked) for cell in some if (cell.model, cell.dataset) == names]
-            for some in (cells.cells(study), cells.twice_judged(study))
-        )
+        tested = _passes_of(cells.cells(study), names, asked)
+        twice = _passes_of(cells.twice_judged(study), names, asked)
         needed = {"activations": fitted, "trace": pair.answered}
         found |= {(rule, *names): work for rule, work in _once(pair).items() if needed[rule]}
         for rule, work in _each_seed(pair).items():
@@ -262,6 +303,13 @@ def _once(pair: Pair) -> dict[str, Work]:
     return {"activations": banks, "trace": trace}
 
 
+def _passes_of(
+    chosen: Iterable[cells.Cell], names: tuple[str, str], asked: dict[tuple[str, str], Pair]
+) -> list[int]:
+    """Return `_passes` of those of the cells that are of this model and dataset."""
+    return [_passes(cell, asked) for cell in chosen if (cell.model, cell.dataset) == names]
+
+
 def _passes(cell: cells.Cell, asked: dict[tuple[str, str], Pair]) -> int:
     """How often each test question is asked: once by each fold of another dataset."""
     if cell.source is None or cell.source[1] == cell.dataset:
@@ -272,13 +320,14 @@ def _passes(cell: cells.Cell, asked: dict[tuple[str, str], Pair]) -> int:
 
 def _each_seed(pair: Pair) -> dict[str, Work]:
     """Tuning on validation questions, and the test."""
-    asked, tested = (round(n * pair.size.phrasings) for n in (pair.tuned_on, pair.tested_on))
-    to_score, to_score_tested = (
-        round(n * pair.answers_each) for n in (pair.tuned_on, pair.tested_on)
-    )
-    steered = sum(_settings(pair))
+    asked = round(pair.tuned_on * pair.size.phrasings)
+    tested = round(pair.tested_on * pair.size.phrasings)
+    to_score = round(pair.tuned_on * pair.answers_each)
+    to_score_tested = round(pair.tested_on * pair.answers_each)
+    n_settings = list(_settings(pair))
+    steered = sum(n_settings)
+    reads = sum(n > 0 for n in n_settings)
     n_methods = len(pair.methods)
-    reads = sum(settings > 0 for settings in _settings(pair))
     passage, choice = pair.question + pair.written, pair.question + pair.answer
     generates = int(pair.judged)
     answers = asked * (steered + 1) * generates

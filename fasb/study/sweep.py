@@ -83,9 +83,8 @@ def sweep_methods(
 
     A method `like` another is not swept.
     """
-    answers, scores, swept = [], [], []
-    for name, method in methods.items():
-        swept += [name] if method.like is None else []
+    answers, scores = [], []
+    swept = [name for name, method in methods.items() if method.like is None]
     splits = [split for _, split in folds]
     for unit in units(splits, swept, lambda split: split.validation, runner.shard):
         fitted, method = folds[unit.fold][0], methods[unit.method]
@@ -101,10 +100,9 @@ def sweep_methods(
             answers.append(found.assign(**cell))
         found = runner.scores(validation, bundles, f"sweep, {unit.what}, choices")
         scores.append(found.assign(**cell))
-    columns = ([*CELL, *HYPERPARAMETERS, *SWEPT], [*CELL, *SCORES])
-    both = (joined(parts, named) for parts, named in zip((answers, scores), columns))
-    in_order, in_order_mc = (ordered(frame, questions, swept) for frame in both)
-    return in_order, in_order_mc
+    answered = joined(answers, [*CELL, *HYPERPARAMETERS, *SWEPT])
+    scored = joined(scores, [*CELL, *SCORES])
+    return ordered(answered, questions, swept), ordered(scored, questions, swept)
 
 
 def joined(parts: Sequence[pd.DataFrame], columns: list[str]) -> pd.DataFrame:

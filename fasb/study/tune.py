@@ -86,7 +86,7 @@ def tune(
     tuned: dict[str, Any] = {}
     bundles: dict[tuple[str, int, str], Bundle] = {}
     for fitted in folds:
-        chosen: dict[str, Choice] = {}
+        chosen: dict[str, TunedMethod] = {}
         # a method `like` another needs that one's choice
         for name in sorted(methods, key=lambda name: methods[name].like is not None):
             method = methods[name]
@@ -97,7 +97,7 @@ def tune(
                 points = chosen[method.like].points
                 if method.mean_strength:
                     points = _at_mean_strength(fitted, methods[method.like], method, points, sweep)
-                chosen[name] = Choice(pd.DataFrame(), points)
+                chosen[name] = TunedMethod(pd.DataFrame(), points)
         entries = {}
         for name, method in methods.items():
             made = _bundles(fitted, name, method, chosen[name], keys)
@@ -135,7 +135,7 @@ class Results:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class TunedMethod:
     """A method's grid in one fold with its results, and the point chosen for each purpose.
 
     different: how many of its bundles differ; depths, say, may be one layer in a small model.
@@ -154,7 +154,7 @@ class Choice:
         return {key: float(row[key]) for key in METRICS if pd.notna(row[key])}
 
 
-def _choose(fitted: FittedFold, name: str, method: Method, results: Results) -> Choice:
+def _choose(fitted: FittedFold, name: str, method: Method, results: Results) -> TunedMethod:
     points = method.points()
     where = f"sweep: fold {fitted.fold}, {name}"
     rows = _of(results.measured, fitted, name)
@@ -171,7 +171,7 @@ def _choose(fitted: FittedFold, name: str, method: Method, results: Results) -> 
     best_mc2 = best_setting(grid, "mc2") if grid["mc2"].notna().any() else best
     grid = grid.assign(chosen=grid["setting"] == best, chosen_mc2=grid["setting"] == best_mc2)
     different = len({bundle.key() for bundle in bundles})
-    return Choice(grid, {"generation": points[best], "mc2": points[best_mc2]}, different)
+    return TunedMethod(grid, {"generation": points[best], "mc2": points[best_mc2]}, different)
 
 
 def _at_mean_strength(
@@ -200,30 +200,32 @@ def _bundles(
     fitted: FittedFold,
     name: str,
     method: Method,
-    choice: Choice,
+    tuned: TunedMethod,
     keys: Mapping[str, frozenset[str]],
 ) -> dict[str, Bundle]:
     """Return the bundles of a method's chosen points by purpose; they know what was seen."""
     made = {}
-    seen = sorted({key for i in fitted.seen for key in keys[i]})
-    for purpose, point in choice.points.items():
+    seen: set[str] = set()
+    for i in fitted.seen:
+        seen |= keys[i]
+    for purpose, point in tuned.points.items():
         bundle = method.bundle(fitted, point, name)
-        about = {"tuned_for": purpose, "questions": {"seen": seen}}
+        about = {"tuned_for": purpose, "questions": {"seen": sorted(seen)}}
         made[purpose] = replace(bundle, about={**(bundle.about or {}), **about})
     return made
 
 
-def _entry(method: Method, choice: Choice, made: Mapping[str, Bundle]) -> dict[str, Any]:
+def _entry(method: Method, tuned: TunedMethod, made: Mapping[str, Bundle]) -> dict[str, Any]:
     """Return what `tuned.json` says of a method in one fold."""
-    entry: dict[str, Any] = {"validation": choice.validation}
+    entry: dict[str, Any] = {"validation": tuned.validation}
     entry["steers"] = {purpose: bundle.policy.when != "never" for purpose, bundle in made.items()}
     if method.like is not None:
         entry["like"] = method.like
     for purpose, (setting, edge) in ENTRIES.items():
-        found = hyperparameters(made[purpose], choice.points[purpose])
+        found = hyperparameters(made[purpose], tuned.points[purpose])
         entry[setting] = {key: value for key, value in found.items() if value is not None}
-        entry[edge] = at_edge(choice.points[purpose], method.grid)
-    return entry | {"tried": len(choice.grid), "different": choice.different}
+        entry[edge] = at_edge(tuned.points[purpose], method.grid)
+    return entry | {"tried": len(tuned.grid), "different": tuned.different}
 
 
 def _of(frame: pd.DataFrame, fitted: FittedFold, name: str) -> pd.DataFrame:

@@ -19,7 +19,7 @@ from fasb.model.load import LoadedModel
 from fasb.steering.bundle import Bundle
 from fasb.steering.policy import Policy
 from fasb.steering.trace import Answers, Trace
-from fasb.user.steering import prompts_of, texts_of
+from fasb.user.steering import cleaned_texts, prompts_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def ask(model: LoadedModel, bundle: Bundle, questions: Sequence[str]) -> Answere
     """Return the unsteered answers under a bundle's prompt and decoding."""
     prompts = prompts_of(model, bundle, questions)
     before = trace(model, prompts, bundle.decoding, bundle.prompt.stop)
-    return Answered(prompts, before, texts_of(model, bundle, before.rows()))
+    return Answered(prompts, before, cleaned_texts(model, bundle, before.rows()))
 
 
 def observed(model: LoadedModel, asked: Answered, bundles: Sequence[Bundle]) -> Answered:
@@ -62,7 +62,9 @@ def encoded_choices(
     model: LoadedModel, bundle: Bundle, questions: Sequence[Question]
 ) -> list[Choice]:
     """All reference answers of all questions, the true ones of a question first."""
-    pairs = [(question.text, answer) for question in questions for answer in question.references]
+    pairs: list[tuple[str, str]] = []
+    for question in questions:
+        pairs += [(question.text, answer) for answer in question.references]
     return encode_choices(model, bundle.prompt, bundle.scoring, pairs)
 
 
@@ -73,10 +75,9 @@ def surprise(
     answers: Sequence[Sequence[int]],
 ) -> Float[np.ndarray, " answer"]:
     """Return how unlikely the unsteered model finds each answer: nats a token, 0 if it has none."""
-    choices = [
-        Choice((*prompt, *tokens), len(prompt) - 1, len(prompt))
-        for prompt, tokens in zip(prompts, answers, strict=True)
-    ]
+    choices = []
+    for prompt, tokens in zip(prompts, answers, strict=True):
+        choices.append(Choice((*prompt, *tokens), len(prompt) - 1, len(prompt)))
     found = score(model, choices, bundle.with_policy(when="never"))
     n_tokens = np.array([len(tokens) for tokens in answers])
     return -found.logprob / np.maximum(n_tokens, 1)

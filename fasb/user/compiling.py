@@ -5,7 +5,6 @@ any library loads, whose answers are the bundle's. What depends on p, on a token
 activations otherwise than by an affine map is refused.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -143,17 +142,16 @@ def _bake(
 def _linear(model: LoadedModel, change: Change, layer: int) -> nn.Module:
     """Return the linear module beside a unit; of a block, the last that gives the hidden width."""
     site = model.layout.site("mlp" if change.site == "residual" else change.site)
-    found: Sequence[nn.Module] = [
-        module
-        for module in site.modules[layer].modules()
-        if getattr(getattr(module, "weight", None), "ndim", 0) == 2
-        and len(weight_of(module)) == model.layout.hidden
-    ]
-    if not found:
+    found: nn.Module | None = None
+    for module in site.modules[layer].modules():
+        is_linear = getattr(getattr(module, "weight", None), "ndim", 0) == 2
+        if is_linear and len(weight_of(module)) == model.layout.hidden:
+            found = module
+    if found is None:
         raise BundleError(
             f"compile: no linear module at {change.site} of layer {layer}; attach the bundle"
         )
-    return found[-1]
+    return found
 
 
 def _affine_map(

@@ -28,7 +28,7 @@ from fasb.model.load import LoadedModel
 from fasb.settings import JudgeSettings
 from fasb.steering.bundle import Bundle
 from fasb.user.asking import ask, encoded_choices, mc2_as_generated, steered
-from fasb.user.steering import attach, load, texts_of
+from fasb.user.steering import attach, cleaned_texts, load
 
 LABELS = {
     "true": "True",
@@ -207,23 +207,23 @@ def _generated(
     """[unsteered or steered, question] for each metric of free answers, the answers, strengths."""
     asked = ask(model, bundle, [question.text for question in questions])
     after = steered(model, asked, [bundle])[0]
-    texts = [asked.texts, texts_of(model, bundle, after.after.rows())]
+    texts = [asked.texts, cleaned_texts(model, bundle, after.after.rows())]
     fired = after.decision.fired.astype(np.float64)
     changed = np.array([float(a != b) for a, b in zip(*texts, strict=True)])
-    broken = [[float(degenerate(text)) for text in side] for side in texts]
+    broken = np.array([[degenerate(text) for text in side] for side in texts])
     columns = {
         "steered": np.stack([0 * fired, fired]),
         "changed": np.stack([0 * changed, changed]),
-        "degenerate": np.array(broken),
+        "degenerate": broken.astype(np.float64),
     }
     if judge is not None:
         columns |= _judged(judge, questions, texts)
-    rows = zip(questions, *texts, after.decision.fired.tolist(), strict=True)
-    answers = tuple(
-        {"question": question.text, "unsteered": plain, "steered": text, "fired": bool(hit)}
-        for question, plain, text, hit in rows
-    )
-    return columns, answers, after.decision.strength
+    answers = []
+    for question, plain, text, hit in zip(questions, *texts, after.decision.fired, strict=True):
+        answers.append(
+            {"question": question.text, "unsteered": plain, "steered": text, "fired": bool(hit)}
+        )
+    return columns, tuple(answers), after.decision.strength
 
 
 def _judged(
@@ -231,9 +231,11 @@ def _judged(
 ) -> dict[str, np.ndarray]:
     """[unsteered or steered, question] for what a judge says of both sides' answers."""
     scores = [run_judge(judge, questions, side) for side in texts]
-    kinds = [kind for kind in ("true", "info") if kind in scores[0]]
-    said = {kind: np.stack([verdict(side[kind]) for side in scores]) for kind in kinds}
-    # [side, question]; of a judge that gives one score, that score alone
+    said: dict[str, np.ndarray] = {}  # [side, question]
+    for kind in ("true", "info"):
+        if kind in scores[0]:
+            said[kind] = np.stack([verdict(side[kind]) for side in scores])
+    # of a judge that gives one score, that score alone
     good = np.all(list(said.values()), axis=0)
     columns: dict[str, np.ndarray] = {}
     columns |= {kind: values.astype(np.float64) for kind, values in said.items()}
@@ -278,16 +280,12 @@ def as_table(found: Evaluation) -> str:
         shares = [f"{100 * share:.1f}" for share in (one.unsteered, one.steered)]
         change = f"{100 * one.difference:+.1f}"
         rows.append((LABELS[one.name], *shares, change, one.interval))
-    widths = [max(len(row[i]) for row in rows) for i in range(5)]
-    lines = [
-        "  ".join(
-            [
-                row[0].ljust(widths[0]),
-                *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:])),
-            ]
-        ).rstrip()
-        for row in rows
-    ]
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = []
+    for name, *numbers in rows:
+        cells = [name.ljust(widths[0])]
+        cells += [number.rjust(width) for number, width in zip(numbers, widths[1:])]
+        lines.append("  ".join(cells).rstrip())
     left = f"; {found.left_out} that were fitted or tuned on left out" if found.left_out else ""
     few = f" ({found.choices} of them with false answers, for MC)"
     n = f"{found.n} questions{few if 0 < found.choices < found.n else ''}"

@@ -227,9 +227,10 @@ def held_out(
     plain = surprise(model, bundle, asked.prompts, asked.before.rows())
     done = harm(model, bundle, asked, answers, np.ones(len(controls), dtype=bool), plain)
     changed = [row for row in found.answers if row["steered"] != row["unsteered"]]
-    broken = [
-        row for row in changed if degenerate(row["steered"]) and not degenerate(row["unsteered"])
-    ]
+    broken = 0
+    for row in changed:
+        if degenerate(row["steered"]) and not degenerate(row["unsteered"]):
+            broken += 1
     about_controls = {
         "n": len(controls),
         "steered": float(answers.decision.fired.mean()),
@@ -237,7 +238,7 @@ def held_out(
     }
     return {
         "held_out": [asdict(measure) for measure in found.measures],
-        "broken": len(broken),
+        "broken": broken,
         "controls": about_controls,
         "examples": changed[:3],
     }
@@ -264,10 +265,12 @@ def _counted(
     train: Sequence[Question], validation: Sequence[Question], test: Sequence[Question]
 ) -> dict[str, Any]:
     """Return how many questions there were for what, and the keys of those that chose something."""
-    seen = sorted({key for question in (*train, *validation) for key in question.keys})
+    seen: set[str] = set()
+    for question in (*train, *validation):
+        seen |= question.keys
     counts = {"train": len(train), "validation": len(validation), "test": len(test)}
     choices = {"validation": n_choices(validation), "test": n_choices(test)}
-    return {**counts, "choices": choices, "seen": seen}
+    return {**counts, "choices": choices, "seen": sorted(seen)}
 
 
 def _tuned_on(settings: FitSettings, measured: Container[str]) -> str:

@@ -20,7 +20,7 @@ from fasb.steering.bundle import Bundle
 from fasb.steering.decide import highest_judged
 from fasb.steering.trace import LIMIT, Answers, Trace
 from fasb.user.asking import Answered, encoded_choices, surprise
-from fasb.user.steering import texts_of
+from fasb.user.steering import cleaned_texts
 
 ROUNDING = 1e-6
 """What p of one state may differ by between batches."""
@@ -97,9 +97,8 @@ def thresholds(
             tracked = replace(before, p=seen[bundle.tracker.content()])
             highest.append(highest_judged(tracked, bundle.policy).astype(np.float64))
         # the references are not bounded alone: of a small table there are too few for a promise
-        lowest = max(
-            conformal_threshold(some, touch) for some in (highest[0], np.concatenate(highest))
-        )
+        of_controls = conformal_threshold(highest[0], touch)
+        lowest = max(of_controls, conformal_threshold(np.concatenate(highest), touch))
         # up, so that what lies at the threshold stays below it in batches of another size too
         found.append(min(lowest + ROUNDING, 1.0) if lowest <= 1 else lowest)
     return found
@@ -119,7 +118,7 @@ def harm(
     """
     fired = answers.decision.fired.nonzero()[0].tolist()
     rows = answers.after.rows()
-    texts = dict(zip(fired, texts_of(model, bundle, [rows[i] for i in fired]), strict=True))
+    texts = dict(zip(fired, cleaned_texts(model, bundle, [rows[i] for i in fired]), strict=True))
     changed = [i for i in fired if texts[i] != asked.texts[i]]
     broken = [i for i in changed if degenerate(texts[i]) and not degenerate(asked.texts[i])]
     perplexity = 1.0

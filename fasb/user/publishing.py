@@ -6,8 +6,6 @@ In: a bundle and the name of a repository. Out: its address. Knows no model.
 import re
 import tempfile
 import textwrap
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from huggingface_hub import constants, errors
@@ -31,12 +29,22 @@ def push(bundle: Bundle, repo: str, private: bool = False) -> str:
         ConfigError: `repo` is not OWNER/NAME.
         ModelError: the hub is out of reach, or refuses the token.
     """
-    import huggingface_hub
-
     if not REPOSITORY.fullmatch(repo):
         raise ConfigError(f"repo: {repo!r}; give OWNER/NAME")
+    try:
+        return _upload(bundle, repo, private)
+    except FasbError:
+        raise
+    except Exception as error:  # the library passes on the kinds of others
+        raise ModelError(f"{repo}: {_remedy(error)}") from error
+
+
+def _upload(bundle: Bundle, repo: str, private: bool) -> str:
+    """Upload a bundle and its card, and return their address."""
+    import huggingface_hub
+
     api = huggingface_hub.HfApi()
-    with tempfile.TemporaryDirectory() as scratch, _explained(repo):
+    with tempfile.TemporaryDirectory() as scratch:
         bundle.save(Path(scratch, NAME))
         Path(scratch, "README.md").write_text(card(bundle, repo), "utf-8")
         address = api.create_repo(repo, private=private, exist_ok=True)
@@ -49,22 +57,8 @@ def push(bundle: Bundle, repo: str, private: bool = False) -> str:
     return str(address)
 
 
-@contextmanager
-def _explained(repo: str) -> Iterator[None]:
-    """Turn what the hub's library raises into one line about uploading.
-
-    Raises:
-        ModelError: `<repo>: <what is wrong>; <what to do>`.
-    """
-    try:
-        yield
-    except FasbError:
-        raise
-    except Exception as error:  # the library passes on the kinds of others
-        raise ModelError(f"{repo}: {_remedy(error)}") from error
-
-
 def _remedy(error: Exception) -> str:
+    """Return what is wrong with an upload, and what to do."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(error, errors.LocalTokenNotFoundError):
         return "uploading needs a token; run 'hf auth login'"

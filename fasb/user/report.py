@@ -110,9 +110,8 @@ def _why_none(tuned: Mapping[str, Any]) -> str:
 
 
 def _tracker(tracker: Mapping[str, Any]) -> list[str]:
-    heads = ", ".join(
-        f"{layer}.{head} {100 * share:.0f} %" for layer, head, share in tracker["heads"][:4]
-    )
+    best = tracker["heads"][:4]
+    heads = ", ".join(f"{layer}.{head} {_share(share)}" for layer, head, share in best)
     auc = "one class only" if tracker["auc"] is None else f"{tracker['auc']:.2f}"
     before, after = tracker["ece"]
     tied = ", ".join(f"{layer}.{head}" for layer, head in tracker["tied"])

@@ -94,11 +94,12 @@ def _edit(edit: dict[str, Any] | None) -> str:
     if edit is None:
         return "none"
     kinds: Counter[str] = Counter()
+    layers: set[int] = set()
     for change in edit["changes"]:
         kinds[f"{change['operation']} at {change['site']}"] += change["n"]
-    layers = sorted({layer for change in edit["changes"] for layer in change["layers"]})
+        layers.update(change["layers"])
     each = ", ".join(f"{kind} ({n})" for kind, n in kinds.items())
-    return f"{each}; layers {layers[0]} to {layers[-1]}; {edit['positions']}"
+    return f"{each}; layers {min(layers)} to {max(layers)}; {edit['positions']}"
 
 
 def _tracker(tracker: dict[str, Any] | None, auc: float | None) -> str:

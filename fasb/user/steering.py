@@ -104,24 +104,25 @@ def steer(
     if not asked:
         return []
     answers = answer(model, prompts_of(model, bundle, asked), bundle)
+    texts = cleaned_texts(model, bundle, answers.after.rows())
     unsteered = None
     # what is steered from its first token was never written unsteered
     if not bundle.policy.steers_from_start:
-        unsteered = texts_of(model, bundle, answers.before.rows())
-    return [
-        Answer(
-            question=question if isinstance(question, str) else question[-1]["content"],
-            text=text,
-            unsteered=unsteered[row] if unsteered else None,
-            fired=bool(answers.decision.fired[row]),
-            kept=int(answers.decision.kept[row]),
-            strength=float(answers.decision.strength[row]),
-            p=p_of(answers, row),
+        unsteered = cleaned_texts(model, bundle, answers.before.rows())
+    found = []
+    for row, question in enumerate(asked):
+        found.append(
+            Answer(
+                question=question if isinstance(question, str) else question[-1]["content"],
+                text=texts[row],
+                unsteered=unsteered[row] if unsteered else None,
+                fired=bool(answers.decision.fired[row]),
+                kept=int(answers.decision.kept[row]),
+                strength=float(answers.decision.strength[row]),
+                p=p_of(answers, row),
+            )
         )
-        for row, (question, text) in enumerate(
-            zip(asked, texts_of(model, bundle, answers.after.rows()), strict=True)
-        )
-    ]
+    return found
 
 
 def _each(questions: Asked | Sequence[Asked]) -> list[Asked]:
@@ -161,7 +162,7 @@ def prompts_of(
     return prompts
 
 
-def texts_of(model: LoadedModel, bundle: Bundle, rows: Sequence[Sequence[int]]) -> list[str]:
+def cleaned_texts(model: LoadedModel, bundle: Bundle, rows: Sequence[Sequence[int]]) -> list[str]:
     """Return generated tokens as cleaned answers (docs/method.md Q6)."""
     return [clean_answer(model.decode(row), bundle.prompt) for row in rows]
 

@@ -25,7 +25,7 @@ from fasb.steering.bundle import Bundle
 from fasb.steering.trace import Answers
 from fasb.user.asking import Answered, ask, mc2_as_generated, observed, steered, surprise
 from fasb.user.guards import Harm, Limits, harm, thresholds
-from fasb.user.steering import texts_of
+from fasb.user.steering import cleaned_texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +104,10 @@ def tried(
     answers = steered(model, asked, bundles)
     is_control = np.arange(len(asked.texts)) < len(controls)
     plain = surprise(model, first, asked.prompts, asked.before.rows())
-    harms = [harm(model, one, asked, got, is_control, plain) for one, got in zip(bundles, answers)]
     values = _values(model, questions, bundles, answers, len(controls), judge)
     found = []
-    for (point, bundle), value, got, done in zip(bounded, values, answers, harms, strict=True):
+    for (point, bundle), value, got in zip(bounded, values, answers, strict=True):
+        done = harm(model, bundle, asked, got, is_control, plain)
         share = float(np.mean(got.decision.fired[len(controls) :]))
         found.append(Candidate(point, bundle, value, share, done.reason(limits), done))
     return [*out, *found]
@@ -175,7 +175,7 @@ def _values(
         return np.nanmean(mc2, axis=1).tolist()
     texts = []
     for bundle, got in zip(bundles, answers, strict=True):
-        texts.append(texts_of(model, bundle, got.after.rows()[n_controls:]))
+        texts.append(cleaned_texts(model, bundle, got.after.rows()[n_controls:]))
     return _true_info(judge, questions, texts)
 
 
@@ -186,12 +186,14 @@ def _true_info(
 
     A judge of one of the two counts alone.
     """
-    pairs = list(dict.fromkeys((i, text) for answers in texts for i, text in enumerate(answers)))
+    distinct: dict[tuple[int, str], None] = {}
+    for answers in texts:
+        distinct |= dict.fromkeys(enumerate(answers))
+    pairs = list(distinct)
     said = run_judge(judge, [questions[i] for i, _ in pairs], [text for _, text in pairs])
-    yes = {
-        kind: dict(zip(pairs, verdict(score).astype(float), strict=True))
-        for kind, score in said.items()
-    }
+    yes = {}
+    for kind, score in said.items():
+        yes[kind] = dict(zip(pairs, verdict(score).astype(float), strict=True))
     every = dict.fromkeys(pairs, 1.0)
     values = []
     for answers in texts:
