@@ -87,7 +87,7 @@ def values_of(points: Sequence[Point]) -> dict[str, list[Any]]:
     return found
 
 
-def best_of(tried: Sequence[Tried]) -> int:
+def index_of_best(tried: Sequence[Tried]) -> int:
     """Return the number of the setting with the highest value.
 
     Ties: fewer answers steered, then the smaller strength, then the earlier setting.

@@ -10,11 +10,11 @@ from fasb.errors import ArtifactError, ConfigError
 from fasb.fitting.directions import directions_of, mean_difference, with_sigma
 from fasb.fitting.fold import (
     check_splits,
-    edit_key,
+    edit_hash,
     fit_parts,
     know_fitted,
     read_classifiers,
-    tracker_key,
+    tracker_hash,
 )
 from fasb.fitting.probes import accuracy, fit_probes, fit_prototypes
 from fasb.fitting.reads import HEAD_READS
@@ -145,8 +145,8 @@ def test_equal_settings_are_fitted_once_whatever_the_policy(fits, monkeypatch):
     grid = {"alpha": (1, 2, 3), "beta": (0.3, 0.5), "s": (2, 4), "vector": ("probe", "prototype")}
     recipes = recipes_of([ENTRY.model_copy(update={"grid": grid})], StageSettings())
     assert len(recipes) == 25  # and not to steer
-    assert len({edit_key(recipe) for recipe in recipes}) == 2
-    assert len({tracker_key(recipe) for recipe in recipes}) == 1
+    assert len({edit_hash(recipe) for recipe in recipes}) == 2
+    assert len({tracker_hash(recipe) for recipe in recipes}) == 1
     fitted = fit_parts(known(fits), recipes)
     assert (len(fitted.edits), len(fitted.trackers)) == (2, 1)
     tracked = [recipe for recipe in recipes if recipe.policy.reads_p]

@@ -8,7 +8,7 @@ from fasb.schemas import Column, Table, check_table
 from fasb.study.evaluate import GENERATIONS, SCORED, SIDE_EFFECTS
 from fasb.study.frames import TABLES, Chosen
 from fasb.study.measures import columns_of
-from fasb.study.sweep import CELL, SWEPT
+from fasb.study.sweep import SETTING, SWEPT
 from fasb.study.tune import ENTRIES, METRICS
 
 
@@ -16,8 +16,8 @@ def test_a_schema_has_the_columns_that_its_stage_writes():
     assert set(TABLES["generations.parquet"].columns) == set(GENERATIONS)
     assert set(TABLES["scores.parquet"].columns) == set(SCORED)
     assert set(TABLES["side_effects.parquet"].columns) == set(SIDE_EFFECTS)
-    assert set(TABLES["sweep.parquet"].columns) == {*CELL, *SWEPT}
-    assert set(TABLES["grid.parquet"].columns) == {*CELL, *METRICS, "chosen", "chosen_mc2"}
+    assert set(TABLES["sweep.parquet"].columns) == {*SETTING, *SWEPT}
+    assert set(TABLES["grid.parquet"].columns) == {*SETTING, *METRICS, "chosen", "chosen_mc2"}
     metrics = {"fold", "method", "question", "group", *columns_of("metrics.parquet")}
     assert set(TABLES["metrics.parquet"].columns) == metrics
 

@@ -16,7 +16,7 @@ from fasb.study import comparing
 from fasb.study.figures.numbers import along
 from fasb.study.panels import HYPERPARAMETERS, best_setting
 from fasb.study.run import Runner, traced
-from fasb.study.sweep import CELL, hyperparameter_table, hyperparameters, sweep_methods
+from fasb.study.sweep import SETTING, hyperparameter_table, hyperparameters, sweep_methods
 from fasb.study.tune import bundle_path, tune
 
 QUESTIONS = some_questions(20)
@@ -191,7 +191,7 @@ def test_a_wrong_value_names_the_method_and_key(folds):
 def test_every_setting_is_tried_on_every_validation_question_and_no_other(swept, folds):
     answers, scores = swept
     for frame in swept:
-        assert not frame.duplicated([*CELL, "question", "phrasing"]).any()
+        assert not frame.duplicated([*SETTING, "question", "phrasing"]).any()
     for fitted, split in folds:
         for name, method in METHODS.items():
             for frame in (answers, scores):
@@ -270,7 +270,7 @@ def test_nothing_is_generated_without_unsteered_answers(model, folds, store, swe
 def test_true_info_is_the_product_of_the_means(tuned, swept, verdicts):
     rows = swept[0].merge(verdicts)
     for cell in tuned.grid.to_dict("records"):
-        of_cell = rows[np.logical_and.reduce([rows[key] == cell[key] for key in CELL])]
+        of_cell = rows[np.logical_and.reduce([rows[key] == cell[key] for key in SETTING])]
         assert cell["true_info"] == pytest.approx(of_cell["true"].mean() * of_cell["info"].mean())
         assert cell["steered"] == of_cell["fired"].mean()
         assert cell["n"] == len(of_cell)

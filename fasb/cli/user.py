@@ -94,7 +94,7 @@ def fit_command(model: str, settings: dict[str, Any], data: Path, out: Path, **g
     checked = checked_settings(settings)
     check_model(settings)
     work = out.with_name(out.name + ".work")
-    bundle = fit(model, data, checked, work, _progress)
+    bundle = fit(model, data, checked, work, lambda line: click.echo(line, err=True))
     # `fasb explain` makes the command of these three
     given_settings = checked.model_dump(mode="json", exclude_unset=True)
     bundle.save(out, {"data": str(data), "model": model, "settings": given_settings})
@@ -338,7 +338,3 @@ def _known(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_known(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _progress(line: str) -> None:
-    click.echo(line, err=True)

@@ -136,6 +136,12 @@ class Split:
     test: tuple[str, ...]
 
 
+def with_ids(questions: Sequence[Question], ids: Iterable[str]) -> list[Question]:
+    """Return the questions of these ids, in the questions' order."""
+    wanted = set(ids)
+    return [question for question in questions if question.id in wanted]
+
+
 def check_questions(questions: Sequence[Question], where: str) -> None:
     """Refuse questions that later stages cannot use.
 

@@ -127,9 +127,9 @@ class FittedFold:
         edit = tracker = None
         try:
             if recipe.use is not None:
-                edit = self.edits[edit_key(recipe)]
+                edit = self.edits[edit_hash(recipe)]
             if recipe.gate is not None and recipe.policy.reads_p:
-                tracker = self.trackers[tracker_key(recipe)]
+                tracker = self.trackers[tracker_hash(recipe)]
         except KeyError:
             raise ArtifactError(
                 f"vectors: fold {self.fold} has none of these settings; fit them again with 'fasb "
@@ -151,11 +151,11 @@ def fit_parts(
     trackers: dict[str, Tracker] = {}
     fingerprint = fingerprint or training.bank(HEADS).fingerprint
     for recipe in recipes:
-        key = edit_key(recipe)
+        key = edit_hash(recipe)
         if recipe.use is not None and key not in edits:
             made = find("methods", recipe.use).fit(training, recipe.method)
             edits[key] = _checked_edit(made, recipe, fingerprint)
-        key = tracker_key(recipe)
+        key = tracker_hash(recipe)
         if recipe.gate is not None and recipe.policy.reads_p and key not in trackers:
             made = find("gates", recipe.gate).fit(training, recipe.gate_settings)
             trackers[key] = _checked_tracker(made, recipe, fingerprint)
@@ -206,14 +206,14 @@ def _naming(what: str) -> Iterator[None]:
         raise ConfigError(f"{what}: {error}; correct the module") from None
 
 
-def edit_key(recipe: Recipe) -> str:
+def edit_hash(recipe: Recipe) -> str:
     """Return a hash of all that a recipe's edit depends on within a cell."""
     # no policy: alpha, beta and s fit nothing anew
     settings = recipe.method.model_dump(mode="json") if recipe.method is not None else {}
     return content_hash(["edit", recipe.use, settings])
 
 
-def tracker_key(recipe: Recipe) -> str:
+def tracker_hash(recipe: Recipe) -> str:
     """Return a hash of all that a recipe's tracker depends on within a cell."""
     settings = recipe.gate_settings.model_dump(mode="json") if recipe.gate_settings else {}
     return content_hash(["tracker", recipe.gate, settings])

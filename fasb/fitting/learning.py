@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fasb.data.prompts import answer_tokens, choice_text
-from fasb.data.protocol import Question
+from fasb.data.protocol import Question, with_ids
 from fasb.errors import DataError
 from fasb.fitting.training import Training
 from fasb.model.batch import batch_of, forward, in_batches
@@ -56,8 +56,7 @@ def training_questions(training: Training) -> list[Question]:
     Raises:
         DataError: there is none.
     """
-    wanted = set(training.split.train)
-    questions = [question for question in training.questions if question.id in wanted]
+    questions = with_ids(training.questions, training.split.train)
     if not questions:
         raise DataError("fit: no training questions; give the split more questions")
     return questions

@@ -31,10 +31,10 @@ def reads(settings: Settings) -> tuple[Read, ...]:
 
 def fit(training: "fasb.Training", settings: Settings) -> "fasb.Tracker":
     """Return the tracker of the k anchors, ranked by the accuracy of the same classifiers (P3)."""
-    kind, read = kind_of(settings.classifier, training), Read("head", settings.read)
+    kind, read = classifier_kind(settings.classifier, training), Read("head", settings.read)
     return training.classifiers(kind, read).tracker(training.anchors(kind, settings.k, read))
 
 
-def kind_of(ranking: Ranking, training: "fasb.Training") -> "Literal['logistic', 'cosine']":
+def classifier_kind(ranking: Ranking, training: "fasb.Training") -> "Literal['logistic', 'cosine']":
     """Return the kind of classifier that is meant."""
     return training.sections.trackers.prototype if ranking == "prototype" else ranking

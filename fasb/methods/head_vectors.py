@@ -12,7 +12,7 @@ from pydantic import Field
 
 import fasb
 from fasb.fitting.reads import HEAD_READS, AnswerRead, Read
-from fasb.gates.probe import Ranking, kind_of
+from fasb.gates.probe import Ranking, classifier_kind
 from fasb.settings import HeadCount, Section
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def fit(training: "fasb.Training", settings: Settings) -> "fasb.Edit":
     from fasb.steering.edit import Edit
 
     answers = Read("head", settings.read)
-    heads = training.anchors(kind_of(settings.classifier, training), settings.k, answers)
+    heads = training.anchors(classifier_kind(settings.classifier, training), settings.k, answers)
     if settings.heads == "random":
         heads = drawn_heads(training, settings.k, answers)
     found = training.once(

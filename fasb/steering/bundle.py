@@ -64,6 +64,11 @@ class Bundle:
         """At which tokens the edit is active."""
         return self.edit.positions if self.edit is not None else "from_answer"
 
+    @property
+    def seen(self) -> set[str]:
+        """Keys of the questions that it was fitted or tuned on: hashes of their texts."""
+        return set(((self.about or {}).get("questions") or {}).get("seen", ()))
+
     def require(self, what: str = "bundle") -> None:
         """Refuse a bundle without what its policy needs; `what` names it.
 

@@ -309,17 +309,17 @@ def _check_run(study: Study) -> None:
                 f"run.cells.{i}: its folder is that of cell {first}; change train_share, or names "
                 "that differ in their dots only"
             )
-        _known(f"run.cells.{i}.model", cell.model, study.models)
-        _known(f"run.cells.{i}.dataset", cell.dataset, study.datasets)
+        _check_defined(f"run.cells.{i}.model", cell.model, study.models)
+        _check_defined(f"run.cells.{i}.dataset", cell.dataset, study.datasets)
         _check_source(f"run.cells.{i}", cell, study.run.cells)
         _check_pooled(study, cell)
     for name in run.methods:
-        _known("run.methods", name, study.methods)
+        _check_defined("run.methods", name, study.methods)
         method = study.methods[name]
         if method.mean_strength and method.like is None:
             raise ConfigError(f"methods.{name}.mean_strength: of which method? give `like` as well")
         if method.like is not None:
-            _known(f"methods.{name}.like", method.like, run.methods)
+            _check_defined(f"methods.{name}.like", method.like, run.methods)
             # one step only: what it is like has to be tuned itself
             if method.grid or study.methods[method.like].like:
                 raise ConfigError(
@@ -376,7 +376,7 @@ def _check_source(where: str, cell: CellEntry, entries: Sequence[CellEntry]) -> 
         raise ConfigError(f"{where}.from: no cell of this run fits it; add {wanted} to run.cells")
 
 
-def _known(where: str, name: str, known: Iterable[str]) -> None:
+def _check_defined(where: str, name: str, known: Iterable[str]) -> None:
     if name not in known:
         raise ConfigError(f"{where}: {name!r} is not defined; {did_you_mean(name, known)}")
 
@@ -413,7 +413,7 @@ def _check_side_effects(study: Study, dataset: str) -> None:
         return
     _check_extension("data", effects.load, f"{key}.load", effects.settings)
     if effects.choices is not None:
-        _known(f"{key}.choices", effects.choices, study.datasets)
+        _check_defined(f"{key}.choices", effects.choices, study.datasets)
 
 
 def _check_extension(package: str, use: str, key: str, settings: dict[str, Any]) -> None:

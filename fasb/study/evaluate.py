@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from fasb.data.prompts import instructed
-from fasb.data.protocol import Question, Split
+from fasb.data.protocol import Question, Split, with_ids
 from fasb.data.splits import tested_groups
 from fasb.errors import ArtifactError, DataError
 from fasb.settings import PromptSettings, ScoringSettings, StageSettings
@@ -121,8 +121,7 @@ def score(
     """
     parts = []
     for unit in units(splits, bundles.methods, lambda split: split.test, runner.shard):
-        tested = set(unit.ids)
-        asked = [question for question in questions if question.id in tested]
+        asked = with_ids(questions, unit.ids)
         loaded = bundles.load(unit.method, unit.fold, questions, splits[unit.fold])
         for purpose, bundle in loaded.items():
             scoring = bundle.scoring.model_copy(update={"batch": batch})
@@ -154,7 +153,8 @@ class Unrelated:
         effects = effects.assign(question=names, group=names, unrelated=np.nan)
         if not self.choices:
             return effects
-        seen = seen_by(bundle)
+        # by keys: the same question may have another id in another dataset
+        seen = bundle.seen
         unseen = [question for question in self.choices if not question.keys & seen]
         if not unseen:
             raise DataError(
@@ -184,14 +184,6 @@ def measure_side_effects(
     return joined(parts, SIDE_EFFECTS)
 
 
-def seen_by(bundle: Bundle) -> set[str]:
-    """Return the keys of the questions that a bundle was fitted or tuned on.
-
-    They are hashes of texts: the same question may have another id in another dataset.
-    """
-    return set(((bundle.about or {}).get("questions") or {}).get("seen", ()))
-
-
 def tuned_bundle(path: Path, questions: Sequence[Question], split: Split) -> Bundle:
     """Return the bundle in a file that has seen this fold's questions but its test questions.
 
@@ -201,7 +193,7 @@ def tuned_bundle(path: Path, questions: Sequence[Question], split: Split) -> Bun
         ArtifactError: it has not.
     """
     bundle = Bundle.load(path)
-    seen = seen_by(bundle)
+    seen = bundle.seen
     keys = {question.id: question.keys for question in questions}
     if split.train:
         own: set[str] = set()

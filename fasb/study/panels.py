@@ -16,7 +16,7 @@ import pandas as pd
 from fasb.artifacts import stamp_of
 from fasb.errors import ArtifactError
 from fasb.metrics.statistics import Panel
-from fasb.search import Tried, best_of
+from fasb.search import Tried, index_of_best
 from fasb.study.frames import read_table
 from fasb.study.measures import MC1, MEASURES, TRUE_INFO, Measure, columns_of
 from fasb.study.worlds import pooled
@@ -155,7 +155,7 @@ def tuned_by(grid: pd.DataFrame) -> Measure:
 
 
 def best_setting(grid: pd.DataFrame, by: str) -> int:
-    """Return the number of the best setting (`search.best_of`).
+    """Return the number of the best setting (`search.index_of_best`).
 
     For multiple choice, it is the reference answers steered that count.
     """
@@ -164,7 +164,7 @@ def best_setting(grid: pd.DataFrame, by: str) -> int:
     rows = grid.sort_values("setting").fillna({"alpha": 0.0})
     values = rows[[by, steered, "alpha"]].to_numpy(np.float64).tolist()
     tried = [Tried(*row) for row in values]
-    return int(rows["setting"].iloc[best_of(tried)])
+    return int(rows["setting"].iloc[index_of_best(tried)])
 
 
 def comparisons(

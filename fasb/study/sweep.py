@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from fasb.data.protocol import Question, Split
+from fasb.data.protocol import Question, Split, with_ids
 from fasb.fitting.fold import FittedFold
 from fasb.search import Method
 from fasb.steering.bundle import Bundle
@@ -23,7 +23,8 @@ from fasb.study.panels import HYPERPARAMETERS
 from fasb.study.run import ANSWERS, SCORES, Asked, Runner
 from fasb.study.shards import ordered, units
 
-CELL = ("fold", "method", "setting")
+SETTING = ("fold", "method", "setting")
+"""Columns that say which setting a row is of."""
 TEXTS = ("vector", "other")
 """Hyperparameters that are no numbers."""
 SWEPT = tuple(column for column in ANSWERS if column not in ("decoded", "passes", "ended"))
@@ -88,8 +89,7 @@ def sweep_methods(
     splits = [split for _, split in folds]
     for unit in units(splits, swept, lambda split: split.validation, runner.shard):
         fitted, method = folds[unit.fold][0], methods[unit.method]
-        wanted = set(unit.ids)
-        validation = [question for question in questions if question.id in wanted]
+        validation = with_ids(questions, unit.ids)
         bundles = [method.bundle(fitted, point, unit.method) for point in method.points()]
         cell = {"fold": fitted.fold, "method": unit.method}
         if traces is not None:
@@ -100,8 +100,8 @@ def sweep_methods(
             answers.append(found.assign(**cell))
         found = runner.scores(validation, bundles, f"sweep, {unit.what}, choices")
         scores.append(found.assign(**cell))
-    answered = joined(answers, [*CELL, *HYPERPARAMETERS, *SWEPT])
-    scored = joined(scores, [*CELL, *SCORES])
+    answered = joined(answers, [*SETTING, *HYPERPARAMETERS, *SWEPT])
+    scored = joined(scores, [*SETTING, *SCORES])
     return ordered(answered, questions, swept), ordered(scored, questions, swept)
 
 

@@ -27,7 +27,7 @@ from fasb.metrics.answers import verdict
 from fasb.search import Method, Point, at_edge
 from fasb.steering.bundle import Bundle
 from fasb.study.panels import HYPERPARAMETERS, best_setting, tuned_by
-from fasb.study.sweep import CELL, hyperparameter_table, hyperparameters, joined
+from fasb.study.sweep import SETTING, hyperparameter_table, hyperparameters, joined
 from fasb.wholefiles import writing_folder
 
 METRICS = ("true", "info", "true_info", "mc1", "mc2", "mc3", "steered", "steered_mc", "tokens", "n")
@@ -78,8 +78,8 @@ def tune(
     """
     _check(folds, methods, questions)
     results = Results(
-        measured(sweep, sweep_mc, judged),
-        sweep.reindex(columns=[*CELL, *HYPERPARAMETERS]).drop_duplicates(list(CELL)),
+        metrics_by_setting(sweep, sweep_mc, judged),
+        sweep.reindex(columns=[*SETTING, *HYPERPARAMETERS]).drop_duplicates(list(SETTING)),
     )
     keys = {question.id: question.keys for question in questions}
     grids: list[pd.DataFrame] = []
@@ -104,7 +104,7 @@ def tune(
             bundles |= {(name, fitted.fold, purpose): one for purpose, one in made.items()}
             entries[name] = _entry(method, chosen[name], made)
         tuned[f"fold{fitted.fold}"] = entries
-    grid = joined(grids, [*CELL, *HYPERPARAMETERS, *METRICS[:-1], "chosen", "chosen_mc2", "n"])
+    grid = joined(grids, [*SETTING, *HYPERPARAMETERS, *METRICS[:-1], "chosen", "chosen_mc2", "n"])
     return Tuned(grid, tuned, bundles)
 
 
@@ -130,7 +130,7 @@ def _check(
 class Results:
     """Of each fold, method and setting: what it came to, and under which values it ran."""
 
-    measured: pd.DataFrame
+    metrics: pd.DataFrame
     swept: pd.DataFrame
 
 
@@ -157,7 +157,7 @@ class TunedMethod:
 def _choose(fitted: FittedFold, name: str, method: Method, results: Results) -> TunedMethod:
     points = method.points()
     where = f"sweep: fold {fitted.fold}, {name}"
-    rows = _of(results.measured, fitted, name)
+    rows = _of(results.metrics, fitted, name)
     if sorted(rows["setting"]) != list(range(len(points))):
         raise DataError(
             f"{where}: results of {len(rows)} settings, but its grid has {len(points)}; run "
@@ -247,7 +247,9 @@ def _check_grid(swept: pd.DataFrame, table: pd.DataFrame, where: str) -> None:
             )
 
 
-def measured(sweep: pd.DataFrame, sweep_mc: pd.DataFrame, judged: pd.DataFrame) -> pd.DataFrame:
+def metrics_by_setting(
+    sweep: pd.DataFrame, sweep_mc: pd.DataFrame, judged: pd.DataFrame
+) -> pd.DataFrame:
     """Return one row of metrics per fold, method and setting.
 
     Raises:
@@ -262,9 +264,9 @@ def measured(sweep: pd.DataFrame, sweep_mc: pd.DataFrame, judged: pd.DataFrame) 
     both = parts[0]
     if len(parts) > 1:
         # both count phrasings: `n` stays that of answers
-        both = both.merge(parts[1], on=list(CELL), how="outer", suffixes=("", "_mc"))
+        both = both.merge(parts[1], on=list(SETTING), how="outer", suffixes=("", "_mc"))
     missing = {column: np.nan for column in METRICS if column not in both}
-    return both.assign(**missing)[[*CELL, *METRICS]]
+    return both.assign(**missing)[[*SETTING, *METRICS]]
 
 
 def _of_answers(sweep: pd.DataFrame, judged: pd.DataFrame) -> list[pd.DataFrame]:
@@ -281,7 +283,7 @@ def _of_answers(sweep: pd.DataFrame, judged: pd.DataFrame) -> list[pd.DataFrame]
         rows[kind] = verdict(rows[kind].to_numpy(np.float64)).astype(np.float64)
     means = rows.assign(steered=rows["fired"].astype(np.float64), tokens=rows["n_tokens"], n=1.0)
     columns = {**dict.fromkeys((*kinds, "steered", "tokens"), "mean"), "n": "sum"}
-    found = means.groupby(list(CELL), as_index=False, sort=False).agg(columns)
+    found = means.groupby(list(SETTING), as_index=False, sort=False).agg(columns)
     # a product of means (Q9); of a judge that gives one score, that score
     return [found.assign(true_info=found[kinds].prod(axis=1))]
 
@@ -291,4 +293,4 @@ def _of_choices(sweep_mc: pd.DataFrame) -> list[pd.DataFrame]:
         return []
     rows = sweep_mc.assign(steered_mc=sweep_mc["fired"], n=1.0)
     columns = {**dict.fromkeys(("mc1", "mc2", "mc3", "steered_mc"), "mean"), "n": "sum"}
-    return [rows.groupby(list(CELL), as_index=False, sort=False).agg(columns)]
+    return [rows.groupby(list(SETTING), as_index=False, sort=False).agg(columns)]

@@ -170,8 +170,8 @@ def unseen(questions: Sequence[Question], bundle: Bundle) -> list[Question]:
     Raises:
         DataError: there is none.
     """
-    known = set((bundle.about or {}).get("questions", {}).get("seen", ()))
-    left = [question for question in questions if not question.keys & known]
+    seen = bundle.seen
+    left = [question for question in questions if not question.keys & seen]
     if not left:
         raise DataError(
             "all questions were fitted or tuned on; give others, or keep them with --seen "

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, FiniteFloat, PositiveInt, field_validator
 
-from fasb.data.protocol import Question, Split
+from fasb.data.protocol import Question, Split, with_ids
 from fasb.data.splits import split
 from fasb.errors import ArtifactError, ConfigError
 from fasb.extensions import validated
@@ -289,8 +289,8 @@ def tunable_parts(
         DataError: too few of them can be tuned on or measured.
     """
     parts = split_of(questions, settings)
-    cut = (parts.train, parts.validation, parts.test)
-    train, validation, test = (_of(questions, ids) for ids in cut)
+    train, validation = with_ids(questions, parts.train), with_ids(questions, parts.validation)
+    test = with_ids(questions, parts.test)
     check_tunable(validation, settings.judge, "to tune on")
     check_tunable(test, settings.judge, "held out")
     return parts, train, validation, test
@@ -311,11 +311,8 @@ def checked_settings(settings: FitSettings | dict[str, Any] | None) -> FitSettin
             few control questions for `touch`.
         DataError: there is no such file of control questions.
     """
-    settings = (
-        settings
-        if isinstance(settings, FitSettings)
-        else validated(FitSettings, settings or {}, "settings")
-    )
+    if not isinstance(settings, FitSettings):
+        return checked_settings(validated(FitSettings, settings or {}, "settings"))
     if settings.read != "answer_end":
         for key in ("probe", "next_question"):
             if key in settings.prompt.model_fields_set:
@@ -352,7 +349,7 @@ def training_of(
 ) -> Training:
     """Return what a method may see; banks are read into `folder` when they are asked for."""
     bank = cache(lambda read: _bank(model, questions, read, settings, folder))
-    seen = tuple(_of(questions, (*parts.train, *parts.validation)))
+    seen = tuple(with_ids(questions, (*parts.train, *parts.validation)))
     return Training(0, parts, bank, settings, seen, lambda: model, settings.seed)
 
 
@@ -382,11 +379,6 @@ def _bank(
     with contextlib.suppress(ArtifactError):
         return Bank.open(path)
     return collect(model, texts, settings.activations, path, {"stage": "fit"})
-
-
-def _of(questions: Sequence[Question], ids: Sequence[str]) -> list[Question]:
-    wanted = set(ids)
-    return [question for question in questions if question.id in wanted]
 
 
 def _quality(training: Training, bundle: Bundle, read: Read) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from fasb.errors import ConfigError, DataError
 from fasb.judges.ask import run_judge
 from fasb.metrics.answers import true_info, verdict
 from fasb.model.load import LoadedModel
-from fasb.search import Tried, best_of
+from fasb.search import Tried, index_of_best
 from fasb.settings import JudgeSettings
 from fasb.steering.bundle import Bundle
 from fasb.steering.trace import Answers
@@ -119,7 +119,7 @@ def best(found: Sequence[Candidate]) -> Candidate:
     Ties: fewer answers steered, then the smaller strength.
     """
     allowed = [one for one in found if not one.out]
-    return allowed[best_of([one.tried for one in allowed])]
+    return allowed[index_of_best([one.tried for one in allowed])]
 
 
 def _refuse_thoughts(model: LoadedModel, bundle: Bundle, asked: Answered) -> None:
