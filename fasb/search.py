@@ -279,12 +279,7 @@ class Method(Section):
     def bundle(
         self, fitted: "fasb.fitting.fold.FittedFold", point: Mapping[str, Any], name: str
     ) -> "fasb.steering.bundle.Bundle":
-        """Return the bundle of one point of one fold.
-
-        Raises:
-            ConfigError: a value is wrong.
-            ArtifactError: the fold has not fitted it.
-        """
+        """Return the bundle of one point of one fold."""
         about = {"method": name, "use": self.use, "gate": self.gate}
         return fitted.bundle(self.recipe(point, fitted.sections, name), about)
 

@@ -66,11 +66,7 @@ def get_command(name: str, out: Path | None) -> None:
 
 
 def _from_hub(source: Demonstration, folder: Path) -> str:
-    """Write the hub's checkpoint; its weights are compared with the hash that the hub lists.
-
-    Raises:
-        ModelError: the hub is out of reach, or gives something else.
-    """
+    """Write the hub's checkpoint; its weights are compared with the hash that the hub lists."""
     import shutil
 
     import huggingface_hub

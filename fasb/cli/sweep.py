@@ -57,7 +57,7 @@ def _finished(study: Any) -> tuple[list[Any], int]:
     from fasb.study.panels import Cell
 
     whole = Cell.of([cell.dump() for cell in cells.whole(study)])
-    done = [cell for cell in whole if all(file.exists() for file in _files([cell]))]
+    done = [cell for cell in whole if all(map(Path.exists, _files([cell])))]
     return done, len(whole)
 
 

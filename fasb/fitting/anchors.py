@@ -113,9 +113,6 @@ def tied_units(
 
     Both are empty where the k best are so by accuracy alone. Only the order of ties (P3) decides
     between the two, and another program may take others.
-
-    Raises:
-        ConfigError: k is not between 1 and the number of units.
     """
     layer, unit = best_units(accuracy, k)[-1].tolist()
     # in the order of ties: by layer, then by unit

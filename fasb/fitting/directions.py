@@ -72,11 +72,7 @@ def paired_questions(bank: Bank, rows: Bool[np.ndarray, " answer"]) -> list[str]
 def question_differences(
     bank: Bank, rows: Bool[np.ndarray, " answer"], layer: int
 ) -> Float[np.ndarray, "question unit width"]:
-    """Return mean(true) - mean(false) of each of `paired_questions`, for one layer.
-
-    Raises:
-        DataError: no question has both.
-    """
+    """Return mean(true) - mean(false) of each of `paired_questions`, for one layer."""
     x, found = bank.layer(layer), []
     for question in paired_questions(bank, rows):
         own = rows & (bank.question == question)

@@ -295,8 +295,10 @@ def _are_classifiers(weight: np.ndarray, bias: np.ndarray, centre: np.ndarray | 
         return False
     if centre is not None and centre.shape != weight.shape:
         return False
-    parts = [part for part in (weight, bias, centre) if part is not None]
-    return all(part.dtype == np.float64 and bool(np.isfinite(part).all()) for part in parts)
+    for part in (weight, bias, centre):
+        if part is not None and (part.dtype != np.float64 or not np.isfinite(part).all()):
+            return False
+    return True
 
 
 def check_splits(anchors: Path, splits: Sequence[Split]) -> None:

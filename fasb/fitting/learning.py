@@ -41,11 +41,7 @@ class AnswerText:
 
 
 def training_prompts(training: Training, model: LoadedModel) -> list[list[int]]:
-    """Return what the model is given to answer each training question.
-
-    Raises:
-        DataError: there is no training question.
-    """
+    """Return what the model is given to answer each training question."""
     prompt, questions = training.sections.prompt, training_questions(training)
     return encode_prompts(model, prompt, [question.text for question in questions])
 
@@ -84,10 +80,12 @@ def answer_texts(training: Training, model: LoadedModel) -> list[AnswerText]:
 
 def answer_pairs(training: Training, model: LoadedModel) -> list[tuple[AnswerText, AnswerText]]:
     """Return the first true and the first false answer of each training question that has both."""
-    first: dict[str, dict[bool, AnswerText]] = {}
+    first: dict[bool, dict[str, AnswerText]] = {True: {}, False: {}}
     for text in answer_texts(training, model):
-        first.setdefault(text.question, {}).setdefault(text.true, text)
-    return [(found[True], found[False]) for found in first.values() if len(found) == 2]
+        first[text.true].setdefault(text.question, text)
+    # questions stay in order, as each has a true answer
+    both = [question for question in first[True] if question in first[False]]
+    return [(first[True][question], first[False][question]) for question in both]
 
 
 def answer_log_probability(
@@ -181,9 +179,6 @@ def prompt_ends(
     """Return the residual stream at the training prompts' ends, and the logits of what follows.
 
     Prompts are run once per fold, whoever asks.
-
-    Raises:
-        DataError: there is no training question.
     """
 
     def make() -> tuple[Tensor, Tensor]:

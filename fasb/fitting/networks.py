@@ -47,10 +47,9 @@ class Networks:
 def fit_networks(
     bank: Bank, rows: Bool[np.ndarray, " answer"], hidden: int, penalty: float = 0.0
 ) -> Networks:
-    """Return networks of all units; penalty: half of it times the squared weights behind `hidden`.
+    """Return networks of all units.
 
-    Raises:
-        DataError: the rows hold answers of one class only, or an activation is not finite.
+    penalty: half of it times the squared weights behind `hidden` is added to the loss.
     """
     true = torch.from_numpy(both_classes(bank, rows) == 1).float()[:, None]
     generator, layers = torch.Generator().manual_seed(0), []

@@ -66,22 +66,14 @@ class Classifiers:
 def fit_classifiers(
     kind: ClassifierKind, bank: Bank, rows: Bool[np.ndarray, " answer"], settings: ProbeSettings
 ) -> Classifiers:
-    """Return the classifiers of all units of one kind, fitted on the given rows.
-
-    Raises:
-        DataError: the rows hold answers of one class only, or an activation is not finite.
-    """
+    """Return the classifiers of all units of one kind, fitted on the given rows."""
     return fit_probes(bank, rows, settings) if kind == "logistic" else fit_prototypes(bank, rows)
 
 
 def fit_probes(
     bank: Bank, rows: Bool[np.ndarray, " answer"], settings: ProbeSettings
 ) -> Classifiers:
-    """Return logistic probes of all units, at the optimum of scikit-learn's objective (P1).
-
-    Raises:
-        DataError: the rows hold answers of one class only, or an activation is not finite.
-    """
+    """Return logistic probes of all units, at the optimum of scikit-learn's objective (P1)."""
     label = both_classes(bank, rows)
     weight = np.zeros((bank.n_layers, bank.n_units, bank.width))
     bias = np.zeros((bank.n_layers, bank.n_units))
@@ -98,9 +90,6 @@ def fit_prototypes(bank: Bank, rows: Bool[np.ndarray, " answer"]) -> Classifiers
 
     The logit of "true" is (cos(x - mean, true - mean) - cos(x - mean, false - mean)) / temperature,
     the temperature being the standard deviation of the rows' contrast (P7).
-
-    Raises:
-        DataError: the rows hold answers of one class only, or an activation is not finite.
     """
     label = both_classes(bank, rows)
     shape = bank.n_layers, bank.n_units, bank.width

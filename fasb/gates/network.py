@@ -26,11 +26,7 @@ def reads(settings: Settings) -> tuple[Read, ...]:
 
 
 def fit(training: "fasb.Training", settings: Settings) -> "fasb.Tracker":
-    """Return the tracker of the k anchors.
-
-    Raises:
-        DataError: the rows hold answers of one class only, or an activation is not finite.
-    """
+    """Return the tracker of the k anchors."""
     from fasb.fitting.anchors import best_units
     from fasb.fitting.networks import fit_networks
     from fasb.fitting.probes import accuracy

@@ -26,11 +26,7 @@ class Settings(Section):
 
 
 def fit(training: "fasb.Training", settings: Settings) -> "fasb.Edit":
-    """Return the edit of k heads for each cluster.
-
-    Raises:
-        ConfigError: there are fewer questions than clusters.
-    """
+    """Return the edit of k heads for each cluster."""
     import numpy as np
     import torch
 

@@ -40,6 +40,9 @@ def fit(training: "fasb.Training", settings: Settings) -> "fasb.Edit":
     bank = training.bank(READ)
     rows = training.train_rows(bank)
     layers = layers_between(settings.first, settings.last, bank.n_layers)
-    vectors = [principal_direction(question_differences(bank, rows, i)[:, 0]) for i in layers]
+    vectors = []
+    for layer in layers:
+        differences = question_differences(bank, rows, layer)[:, 0]
+        vectors.append(principal_direction(differences))
     added = Add(torch.from_numpy(np.stack(vectors).astype(np.float32)))
     return Edit.of("residual", whole_layers(layers), added)

@@ -32,11 +32,7 @@ class Settings(Section):
 
 
 def fit(training: "fasb.Training", settings: Settings) -> "fasb.Edit":
-    """Return the edit of the layers.
-
-    Raises:
-        ConfigError: there are fewer questions than clusters.
-    """
+    """Return the edit of the layers."""
     import numpy as np
     import torch
 

@@ -156,8 +156,10 @@ def _own_prompt(entry: DatasetEntry) -> dict[str, Any]:
 
 def _asks_by_chat(given: Sequence[dict[str, dict[str, Any]]]) -> bool:
     """Whether the last of the user's layers that says how to ask, says by the chat template."""
-    said = [layer["prompt"]["chat"] for layer in given if "chat" in layer.get("prompt", {})]
-    return bool(said) and said[-1] == "on"
+    chat = None
+    for layer in given:
+        chat = layer.get("prompt", {}).get("chat", chat)
+    return chat == "on"
 
 
 def _for_a_chat(prompt: dict[str, Any]) -> dict[str, Any]:

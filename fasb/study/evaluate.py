@@ -48,12 +48,7 @@ class Bundles:
     def load(
         self, method: str, fold: int, questions: Sequence[Question], split: Split
     ) -> dict[str, Bundle]:
-        """Return a fold's bundles by what they were tuned for.
-
-        Raises:
-            ArtifactError: one was tuned on other questions than its fold's, or on one that it would
-                be tested on.
-        """
+        """Return a fold's bundles by what they were tuned for."""
         loaded = {}
         for purpose in PURPOSES:
             path = bundle_path(self.folder, method, fold, purpose)
@@ -85,10 +80,6 @@ def generate(
     """Return answers of the bundles tuned for generation to each fold's test questions.
 
     Without `traces` nothing is answered.
-
-    Raises:
-        ArtifactError: a bundle was tuned on other questions than its fold's, or on one of its test
-            questions.
     """
     if traces is None:
         return joined([], GENERATIONS)
@@ -114,10 +105,6 @@ def score(
     """Return choice metrics of each fold's test questions, at both tuned settings.
 
     Settings that are equal are scored once.
-
-    Raises:
-        ArtifactError: a bundle was tuned on other questions than its fold's, or on one of its test
-            questions.
     """
     parts = []
     for unit in units(splits, bundles.methods, lambda split: split.test, runner.shard):

@@ -239,33 +239,52 @@ def works(study: Study) -> dict[tuple[str, str, str], Work]:
     """Return the work of each rule by model and dataset; of rules without, names are empty."""
     found: dict[tuple[str, str, str], Work] = {}
     asked = pairs(study)
-    for names, pair in asked.items():
-        fitted = sum((cell.model, cell.dataset) == names for cell in cells.fitting(study))
-        tested = _passes_of(cells.cells(study), names, asked)
-        twice = _passes_of(cells.twice_judged(study), names, asked)
-        needed = {"activations": fitted, "trace": pair.answered}
-        found |= {(rule, *names): work for rule, work in _once(pair).items() if needed[rule]}
-        for rule, work in _each_seed(pair).items():
-            if rule in TESTING:
-                # a transferred cell asks once by each fold, but in one job
-                passes = [*tested, *(twice if rule == "judge" else [])]
-                found[rule, *names] = replace(work.times(sum(passes)), jobs=len(passes))
-            elif fitted:
-                found[rule, *names] = work.times(fitted)
+    for names in asked:
+        of_pair = _works_of(study, names, asked)
         shards = study.models[names[0]].job.shards
-        for rule, stage in STAGES.items() if shards > 1 else ():
-            if stage.sharded and (rule, *names) in found:
-                # the parts do the work, the stage's own job puts them together
-                whole = found[rule, *names]
-                found[f"{rule}_part", *names] = replace(whole, jobs=shards * whole.jobs)
-                found[rule, *names] = Work(whole.jobs)
+        if shards > 1:
+            of_pair = _shared(of_pair, shards)
+        found |= {(rule, *names): work for rule, work in of_pair.items()}
     for model in cells.worlds(study):
         found["pretrain", model, ""] = Work(1, read=_training(study.models[model]))
     # what does none of this work is still a job: all that the study has, less those above
     counted = Counter[str]()
     for (rule, *_), work in found.items():
         counted[rule] += work.jobs
-    return found | {(rule, "", ""): Work(n) for rule, n in (count_jobs(study) - counted).items()}
+    for rule, n in (count_jobs(study) - counted).items():
+        found[rule, "", ""] = Work(n)
+    return found
+
+
+def _works_of(
+    study: Study, names: tuple[str, str], asked: dict[tuple[str, str], Pair]
+) -> dict[str, Work]:
+    """Return the work of each rule for one model and dataset, as if nothing were shared out."""
+    pair = asked[names]
+    fitted = sum((cell.model, cell.dataset) == names for cell in cells.fitting(study))
+    tested = _passes_of(cells.cells(study), names, asked)
+    twice = _passes_of(cells.twice_judged(study), names, asked)
+    needed = {"activations": fitted, "trace": pair.answered}
+    found = {rule: work for rule, work in _once(pair).items() if needed[rule]}
+    for rule, work in _each_seed(pair).items():
+        if rule in TESTING:
+            # a transferred cell asks once by each fold, but in one job
+            passes = [*tested, *(twice if rule == "judge" else [])]
+            found[rule] = replace(work.times(sum(passes)), jobs=len(passes))
+        elif fitted:
+            found[rule] = work.times(fitted)
+    return found
+
+
+def _shared(of_pair: dict[str, Work], shards: int) -> dict[str, Work]:
+    """Return the work where so many jobs share it: parts do it, the rule's own joins them."""
+    found = {}
+    for rule, work in of_pair.items():
+        found[rule] = work
+        if STAGES[rule].sharded:
+            found[rule] = Work(work.jobs)
+            found[f"{rule}_part"] = replace(work, jobs=shards * work.jobs)
+    return found
 
 
 def memory(pair: Pair) -> tuple[float, int | float]:

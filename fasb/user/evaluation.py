@@ -210,7 +210,7 @@ def _generated(
     texts = [asked.texts, cleaned_texts(model, bundle, after.after.rows())]
     fired = after.decision.fired.astype(np.float64)
     changed = np.array([float(a != b) for a, b in zip(*texts, strict=True)])
-    broken = np.array([[degenerate(text) for text in side] for side in texts])
+    broken = np.array([list(map(degenerate, side)) for side in texts])
     columns = {
         "steered": np.stack([0 * fired, fired]),
         "changed": np.stack([0 * changed, changed]),
