@@ -14,17 +14,13 @@ from fasb.fitting.reads import Read
 from fasb.settings import Section
 
 STREAM, OUTPUT = Read("residual", "answer_end"), Read("mlp", "answer_end")
+READS = (STREAM, OUTPUT)
 
 
 class Settings(Section):
     """One setting; alpha 1 is what was learned."""
 
     layer: float = Field(0.5, ge=0, le=1, description="Which layer, as a share of the depth")
-
-
-def reads(settings: Settings) -> tuple[Read, ...]:
-    """Return the ends of answers: the residual stream and MLP outputs."""
-    return (STREAM, OUTPUT)
 
 
 def fit(training: "fasb.Training", settings: Settings) -> "fasb.Edit":
