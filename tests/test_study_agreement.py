@@ -8,8 +8,9 @@ from synthetic import MADE_BY, METHODS, STYLES, results
 
 from fasb.artifacts import read_parquet, write_parquet
 from fasb.errors import DataError
-from fasb.study.agreement import agreement_rows, latex, markdown
+from fasb.study.agreement import agreement_rows, agreement_tables
 from fasb.study.panels import Cell
+from fasb.study.texttables import texts_as_latex, texts_as_markdown
 
 NAMES = ("generations.parquet", "judged.parquet", "judged_second.parquet")
 
@@ -71,13 +72,14 @@ def test_numbers_are_those_of_a_plain_count(made, rows):
 def test_every_method_and_all_answers_are_rows_and_both_judges_are_named(rows, tmp_path):
     assert rows[rows["model"] == "b"]["method"].tolist() == ["all", *METHODS]
     rows.to_csv(tmp_path / "judges.csv", index=False)
-    text = markdown(pd.read_csv(tmp_path / "judges.csv"))
-    assert text == markdown(rows)
+    tables = agreement_tables(rows)
+    text = texts_as_markdown(tables)
+    assert agreement_tables(pd.read_csv(tmp_path / "judges.csv")) == tables
     assert (
         "First: exact, exact. Second: light, wrong on 17.0 % (True) of answers it had not seen."
         in text
     )
-    assert latex(rows).count("\\begin{tabular}") == 2
+    assert texts_as_latex(tables).count("\\begin{tabular}") == 2
     assert "| Truth   | FASB-Probe " in text
 
 

@@ -8,15 +8,15 @@ import pandas as pd
 import pytest
 from synthetic import STYLES, results, styled
 
-from fasb.study import chosen
 from fasb.study.answers import OUTCOMES, _with_verdicts, pick
-from fasb.study.chosen import chosen_rows
+from fasb.study.chosen import chosen_rows, chosen_tables
 from fasb.study.escaping import csv_text
 from fasb.study.figures import FIGURES, draw, rows_of, save
 from fasb.study.panels import Cell, read_cells
 from fasb.study.rates import timed
 from fasb.study.report import Sources, _table, health, render, timing
 from fasb.study.tables import table_rows
+from fasb.study.texttables import texts_as_latex, texts_as_markdown
 
 INPUTS = (
     "metrics.parquet",
@@ -195,7 +195,7 @@ def test_choices_at_the_grids_edge_are_counted(tmp_path):
 def test_settings_that_come_to_the_same_are_told(tmp_path, differ, told):
     rows = chosen_row([{"edge": [], "different": n} for n in differ], tmp_path)
     assert rows["settings"] == told
-    assert told in chosen.markdown(rows.to_frame().T.infer_objects())
+    assert told in written(rows.to_frame().T.infer_objects())
 
 
 def test_how_often_not_to_steer_was_best_stands_in_the_table(tmp_path):
@@ -203,19 +203,19 @@ def test_how_often_not_to_steer_was_best_stands_in_the_table(tmp_path):
     rows = chosen_row([never, {"edge": []}], tmp_path).to_frame().T.infer_objects()
     assert rows["unsteered"].item() == "1 of 2"
     assert rows["k"].item() == "4 (1)"
-    assert "Not to steer" in chosen.markdown(rows)
+    assert "Not to steer" in written(rows)
     (tmp_path / "b").mkdir()
     steers = chosen_row([{"edge": []}], tmp_path / "b").to_frame().T.infer_objects()
-    assert "Not to steer |" not in chosen.markdown(steers)
+    assert "Not to steer |" not in written(steers)
 
 
 def test_choices_are_a_table_in_every_form_and_on_the_page(made, page):
     rows = pd.read_csv(made.root / "tables" / "tuning.csv")
     fields = "FASB-Prototype", "alpha: 4 of 4, k for MC2: 4 of 4"
     shown = page.read_text().replace("\N{NO-BREAK SPACE}", " ")
-    for text in (chosen.markdown(rows), chosen.latex(rows), shown):
+    for text in (written(rows), texts_as_latex(chosen_tables(rows)), shown):
         assert all(field in text for field in fields)
-    assert "\N{MINUS SIGN}" in chosen.markdown(rows.assign(drop=-1.5))
+    assert "\N{MINUS SIGN}" in written(rows.assign(drop=-1.5))
 
 
 def test_the_drop_from_validation_to_test_is_in_points(tmp_path):
@@ -247,6 +247,11 @@ def test_a_method_called_none_keeps_its_name_on_the_page(tmp_path):
     found = _table(tmp_path / "x.csv")
     assert found["label"].tolist() == ["None", "null"]
     assert found["value"].isna().tolist() == [True, False]
+
+
+def written(rows):
+    """The table of some rows of `tuning`, as Markdown."""
+    return texts_as_markdown(chosen_tables(rows))
 
 
 def chosen_row(folds, root):

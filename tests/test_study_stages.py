@@ -274,7 +274,7 @@ def test_the_study_is_written_only_where_it_changes_and_read_as_it_was(
     [
         (["sweeep", CELL], "fasb run: no stage 'sweeep'; did you mean 'sweep'?"),
         (["sweep", "m/d/seed4"], "sweep: the study has no target 'm/d/seed4'; did you mean 'm/d/s"),
-        (["agreement"], "agreement: the study has no target ''; its config asks for none"),
+        (["table", "judges"], "table: the study has no target 'judges'; "),
         (["check-judges", "e"], "check-judges: the study has no target 'e'; known: d"),
     ],
 )

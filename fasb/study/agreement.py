@@ -23,17 +23,17 @@ import pandas as pd
 from fasb.artifacts import stamp_of
 from fasb.errors import DataError
 from fasb.metrics.answers import verdict
-from fasb.study.escaping import DASH, escape_latex, escape_markdown
+from fasb.study.escaping import DASH
 from fasb.study.frames import read_table
 from fasb.study.judging import named
 from fasb.study.measures import INFO, TRUE
 from fasb.study.panels import Cell, files_of, judge_note, titled
-from fasb.study.printing import latex_table, latex_tabular, markdown_table
 from fasb.study.styles import MethodStyle, labels_of
+from fasb.study.texttables import TextTable
 
 SCORES = {TRUE.name: "truth", INFO.name: "info"}
 """What a score is called here; a CSV column of nothing but "true" is read as booleans."""
-TITLES = (
+HEADINGS = (
     "Score", "Method", "Answers", "First", "Second", "Only first", "Only second", "Agreement",
     "Kappa",
 )  # fmt: skip
@@ -76,31 +76,13 @@ def agreement_rows(
     return frame.assign(label=[labels.get(name, name) for name in frame["method"]])
 
 
-def agreement_parts(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return of each comparison its caption, column heads and printed rows."""
-    parts = []
+def agreement_tables(rows: pd.DataFrame) -> list[TextTable]:
+    """Return a table of each comparison."""
+    tables = []
     for _, part in rows.groupby(["model", "dataset", "judge", "second_judge"], sort=False):
-        printed = [_printed(row) for row in part.to_dict("records")]
-        parts.append({"caption": _caption(part), "columns": TITLES, "rows": printed})
-    return parts
-
-
-def markdown(rows: pd.DataFrame) -> str:
-    """Return all comparisons as GitHub tables, their captions above."""
-    written = []
-    for part in agreement_parts(rows):
-        body = [list(map(escape_markdown, row)) for row in part["rows"]]
-        written += [escape_markdown(part["caption"]), markdown_table(TITLES, body, N_TEXT)]
-    return "\n\n".join(written) + "\n"
-
-
-def latex(rows: pd.DataFrame) -> str:
-    """Return all comparisons as tables for `booktabs`."""
-    written = []
-    for part in agreement_parts(rows):
-        body = [list(map(escape_latex, row)) for row in part["rows"]]
-        written.append(latex_table(part["caption"], [latex_tabular(TITLES, body, N_TEXT)]))
-    return "\n".join(written)
+        lines = [_line(row) for row in part.to_dict("records")]
+        tables.append(TextTable(_caption(part), HEADINGS, lines, N_TEXT))
+    return tables
 
 
 def _both(generations: Path, judged: Sequence[Path]) -> pd.DataFrame:
@@ -165,7 +147,7 @@ def _caption(rows: pd.DataFrame) -> str:
     )
 
 
-def _printed(row: dict[str, Any]) -> list[str]:
+def _line(row: dict[str, Any]) -> list[str]:
     return [
         row["score"].capitalize(),
         row["label"],

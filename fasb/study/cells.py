@@ -214,6 +214,8 @@ def of_table(study: Study, name: str) -> list[Cell]:
     found = whole(study)
     if name == "side_effects":
         return measured(study)
+    if name == "judges":
+        return twice_judged(study)
     if name == "transfer":
         return [cell for cell in cells(study) if cell.source is not None]
     if name == "models":
@@ -282,8 +284,6 @@ def shown_files(study: Study) -> list[str]:
     found = []
     for name in tables(study):
         found += table_files(name)
-    if twice_judged(study):
-        found += table_files("judges")
     for name in figures(study):
         found += figure_files(name)
     return found

@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fasb.study.escaping import DASH, MINUS, escape_latex, escape_markdown
+from fasb.study.escaping import DASH, MINUS
 from fasb.study.frames import read_mapping
 from fasb.study.measures import MC2, MEASURES, shown_in
 from fasb.study.panels import HYPERPARAMETERS, Cell, files_of, titled
-from fasb.study.printing import latex_table, latex_tabular, markdown_table
 from fasb.study.styles import MethodStyle, with_styles
+from fasb.study.texttables import TextTable
 
 CAPTION = (
     "what was best on validation questions, and in brackets for how many folds and seeds. Not to "
@@ -37,38 +37,37 @@ CAPTION = (
 )
 NUMBERS = ("validation", "test", "drop")
 """The last columns, which hold no text."""
-HEADS = {"unsteered": "Not to steer", "settings": "Settings"}
-Chosen = Mapping[str, Any]
-"""One fold's entry of `tuned.json`."""
+HEADINGS = {"unsteered": "Not to steer", "settings": "Settings"}
+"""Columns beside those of hyperparameters, as they are headed."""
+Entry = Mapping[str, Any]
+"""A method's entry in `tuned.json`, one a fold, or in `metrics.json`."""
 
 
 def chosen_rows(
     cells: Sequence[Cell], files: Sequence[Path], styles: Sequence[MethodStyle]
 ) -> pd.DataFrame:
     """Return the rows described above, comparisons in order of appearance."""
-    entries: dict[tuple[str, str], dict[str, list[Chosen]]] = {}
-    tested: dict[tuple[str, str], dict[str, list[Chosen]]] = {}
+    chosen: dict[tuple[str, str, str], list[Entry]] = {}
+    tested: dict[tuple[str, str, str], list[Entry]] = {}
     metrics = dict(files_of(cells, files, "metrics.json"))
     for cell, path in files_of(cells, files, "tuned.json"):
-        for chosen in read_mapping(path).values():
-            for method, entry in chosen.items():
-                group = entries.setdefault(cell.group, {})
-                group.setdefault(method, []).append(entry)
-        for method, summary in read_mapping(metrics[cell]).items():
-            tested.setdefault(cell.group, {}).setdefault(method, []).append(summary)
+        for of_fold in read_mapping(path).values():
+            for method, entry in of_fold.items():
+                chosen.setdefault((*cell.group, method), []).append(entry)
+        for method, entry in read_mapping(metrics[cell]).items():
+            tested.setdefault((*cell.group, method), []).append(entry)
     rows = []
-    for (model, dataset), methods in entries.items():
+    for model, dataset in dict.fromkeys(cell.group for cell in cells):
         for style in styles:
-            if style.name in methods:
+            at = (model, dataset, style.name)
+            if at in chosen:
                 about = {"model": model, "dataset": dataset, "method": style.name}
-                entries_of = methods[style.name]
-                found = _row(entries_of, tested[model, dataset].get(style.name, []))
-                unsteered = _unsteered(entries_of) if style.steers else DASH
-                rows.append(about | {"unsteered": unsteered} | found)
+                unsteered = _unsteered(chosen[at]) if style.steers else DASH
+                rows.append(about | {"unsteered": unsteered} | _row(chosen[at], tested.get(at, [])))
     return with_styles(pd.DataFrame(rows), styles)
 
 
-def _row(entries: Sequence[Chosen], tested: Sequence[Chosen]) -> dict[str, Any]:
+def _row(entries: Sequence[Entry], tested: Sequence[Entry]) -> dict[str, Any]:
     counts: dict[str, Counter[str]] = {key: Counter() for key in HYPERPARAMETERS}
     edges: Counter[str] = Counter()
     for entry in entries:
@@ -87,7 +86,7 @@ def _row(entries: Sequence[Chosen], tested: Sequence[Chosen]) -> dict[str, Any]:
     return values | {"edge": at_edge, "edges": ", ".join(told)} | _drop(entries, tested)
 
 
-def _settings(entries: Sequence[Chosen]) -> str:
+def _settings(entries: Sequence[Entry]) -> str:
     """How many settings were tried, and how few of them differ where some come to the same."""
     tried = max(entry["tried"] for entry in entries)
     fewest = min(entry["different"] for entry in entries)
@@ -98,7 +97,7 @@ def _settings(entries: Sequence[Chosen]) -> str:
     return f"{tried}, of which {differ} differ"
 
 
-def _unsteered(entries: Sequence[Chosen]) -> str:
+def _unsteered(entries: Sequence[Entry]) -> str:
     """In how many folds and seeds no setting was better than the model as it is."""
     told = []
     for purpose, title in (("generation", ""), ("mc2", f" for {MC2.title}")):
@@ -107,7 +106,7 @@ def _unsteered(entries: Sequence[Chosen]) -> str:
     return ", ".join(told) or DASH
 
 
-def _drop(entries: Sequence[Chosen], tested: Sequence[Chosen]) -> dict[str, Any]:
+def _drop(entries: Sequence[Entry], tested: Sequence[Entry]) -> dict[str, Any]:
     """Return the measure that was tuned on, before and after; the first that both have."""
     names = [measure.name for measure in shown_in("tuning")]
     before = pd.DataFrame([entry.get("validation") or {} for entry in entries])
@@ -128,49 +127,32 @@ def _text(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def chosen_tables(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return each comparison's caption, column heads, and lines with the colour of their method."""
+def chosen_tables(rows: pd.DataFrame) -> list[TextTable]:
+    """Return a table of each comparison; hyperparameters that nothing has are left out."""
     tables = []
     for (model, dataset), part in rows.groupby(["model", "dataset"], sort=False):
-        tuned = [key for key in HYPERPARAMETERS if (part[key] != DASH).any()]
-        for key in ("unsteered", "settings"):
-            tuned += [key] if (part[key] != DASH).any() else []
-        lines = [(_line(row, tuned), row["colour"]) for row in part.to_dict("records")]
-        named = [HEADS.get(key, key) for key in tuned]
-        heads = ["Method", *named, "At the grid's edge"]
-        heads += [f"{part['measure'].iloc[0]}, validation", "test", "drop"]
-        caption = f"{titled(model, dataset)}: {CAPTION}"
-        tables.append({"caption": caption, "columns": heads, "lines": lines})
+        shown = [key for key in (*HYPERPARAMETERS, *HEADINGS) if (part[key] != DASH).any()]
+        named = [HEADINGS.get(key, key) for key in shown]
+        measured = [f"{part['measure'].iloc[0]}, validation", "test", "drop"]
+        headings = ["Method", *named, "At the grid's edge", *measured]
+        tables.append(
+            TextTable(
+                f"{titled(model, dataset)}: {CAPTION}",
+                headings,
+                [_line(row, shown) for row in part.to_dict("records")],
+                n_text=len(headings) - len(measured),
+                colours=part["colour"].tolist(),
+            )
+        )
     return tables
 
 
-def _line(row: Mapping[str, Any], tuned: Sequence[str]) -> list[str]:
+def _line(row: Mapping[str, Any], shown: Sequence[str]) -> list[str]:
     # an empty text comes back from a CSV as NaN
     edges = row["edges"] if isinstance(row["edges"], str) else ""
-    numbers = [row[key] for key in NUMBERS]
-    shown = [DASH if np.isnan(one) else f"{one:.1f}".replace("-", MINUS) for one in numbers]
-    return [row["label"], *(row[key] for key in tuned), edges, *shown]
+    texts = [row[key] for key in ("label", *shown)]
+    return [*texts, edges, *(_number(row[key]) for key in NUMBERS)]
 
 
-def markdown(rows: pd.DataFrame) -> str:
-    """Return all comparisons as GitHub tables, their captions above."""
-    written = []
-    for table in chosen_tables(rows):
-        body = [list(map(escape_markdown, line)) for line, _ in table["lines"]]
-        n_text = len(table["columns"]) - len(NUMBERS)
-        written += [
-            escape_markdown(table["caption"]),
-            markdown_table(table["columns"], body, n_text),
-        ]
-    return "\n\n".join(written) + "\n"
-
-
-def latex(rows: pd.DataFrame) -> str:
-    """Return all comparisons as tables for `booktabs`."""
-    written = []
-    for table in chosen_tables(rows):
-        body = [list(map(escape_latex, line)) for line, _ in table["lines"]]
-        n_text = len(table["columns"]) - len(NUMBERS)
-        tabular = latex_tabular(table["columns"], body, n_text)
-        written.append(latex_table(table["caption"], [tabular]))
-    return "\n".join(written)
+def _number(value: float) -> str:
+    return DASH if np.isnan(value) else f"{value:.1f}".replace("-", MINUS)

@@ -138,8 +138,14 @@ TABLES = {
     "transfer": TableKind(("answers", "choices")),
     "side_effects": TableKind(("texts", "unrelated"), files=("side_effects.parquet",)),
     "tuning": TableKind((), files=("tuned.json", "metrics.json")),
+    "judges": TableKind(
+        (), files=("generations.parquet", "judged.parquet", "judged_second.parquet")
+    ),
 }
-"""`tuning` has rows of its own kind (`chosen.py`), the others those of `tables.py`."""
+"""`tuning` (`chosen.py`) and `judges` (`agreement.py`) have rows of their own kinds.
+
+The others have those of `tables.py`.
+"""
 
 
 def shown_in(name: str) -> tuple[Measure, ...]:

@@ -1,7 +1,7 @@
 """Tables in print: captions, and the same lines as Markdown, LaTeX and for the report.
 
 In: the tidy rows of `tables.py`, as they are or read back from their CSV. Out: text. Knows no cell
-and no statistic; pandas lays the tables out.
+and no statistic.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,6 +24,7 @@ from fasb.study.measures import (
 )
 from fasb.study.panels import titled
 from fasb.study.tables import AVERAGE, has_difference
+from fasb.study.texttables import latex_table, latex_tabular, markdown_table
 
 LEVEL = 0.05
 """Differences with a smaller corrected p are marked."""
@@ -342,14 +343,6 @@ def _markdown_table(columns: Sequence[Column], shown: Sequence[Line]) -> str:
     return markdown_table(["Method", *headings], body)
 
 
-def markdown_table(headings: Sequence[str], body: Sequence[Sequence[str]], n_text: int = 1) -> str:
-    """Return a GitHub table; all but the first `n_text` columns are aligned to the right."""
-    frame = pd.DataFrame(body, columns=list(headings))
-    sides = ["left" if i < n_text else "right" for i in range(len(headings))]
-    # tabulate would take texts such as 1e5 for numbers and write them anew
-    return str(frame.to_markdown(index=False, disable_numparse=True, colalign=sides))
-
-
 def latex(rows: pd.DataFrame) -> str:
     """Return all tables for `booktabs`; an interval stands below its number."""
     written = []
@@ -359,17 +352,6 @@ def latex(rows: pd.DataFrame) -> str:
         ]
         written.append(latex_table(caption(part), tabulars))
     return "\n".join(written)
-
-
-def latex_table(text: str, tabulars: Sequence[str]) -> str:
-    """Return a floating table of several tabulars under one caption."""
-    head = [
-        "% needs \\usepackage{booktabs}",
-        "\\begin{table}[t]",
-        f"\\caption{{{escape_latex(text)}}}",
-        "\\centering\\small\\setlength{\\tabcolsep}{3pt}",
-    ]
-    return "\n".join([*head, *tabulars, "\\end{table}", ""])
 
 
 def _latex_body(columns: Sequence[Column], shown: Sequence[Line]) -> str:
@@ -382,10 +364,3 @@ def _latex_body(columns: Sequence[Column], shown: Sequence[Line]) -> str:
             below = [escape_latex(one.interval) for one in line.numbers]
             body.append(["", *(f"{{\\scriptsize {text}}}" if text else "" for text in below)])
     return latex_tabular(["Method", *(column.heading for column in columns)], body)
-
-
-def latex_tabular(headings: Sequence[str], body: Sequence[Sequence[str]], n_text: int = 1) -> str:
-    """Return a tabular of cells that are LaTeX already; headings are plain text."""
-    frame = pd.DataFrame(body, columns=[escape_latex(heading) for heading in headings])
-    aligned = "l" * n_text + "r" * (len(headings) - n_text)
-    return frame.style.hide(axis="index").to_latex(hrules=True, column_format=aligned)

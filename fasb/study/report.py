@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from fasb.artifacts import read_json, stamp_of
-from fasb.study.agreement import agreement_parts
+from fasb.study.agreement import agreement_tables
 from fasb.study.answers import OUTCOMES, pick
 from fasb.study.chosen import chosen_tables
 from fasb.study.escaping import without_controls
@@ -77,7 +77,6 @@ def render(sources: Sources) -> str:
         finalize=_without_controls,
     )
     csvs, pictures = sources.named(".csv", "tables"), sources.named(".png", "figures")
-    judges = agreement_parts(_table(csvs["judges"])) if "judges" in csvs else []
     return environment.get_template("report.html").render(
         css=(FOLDER / "report.css").read_text("utf-8"),
         sources=sources,
@@ -85,7 +84,7 @@ def render(sources: Sources) -> str:
         worlds=bool(sources.health),
         tables={name: tables(csvs[name]) for name in ABOUT_TABLES if name in csvs},
         about_tables=ABOUT_TABLES,
-        judges=judges,
+        judges=agreement_tables(_table(csvs["judges"])) if "judges" in csvs else [],
         figures=[picture(name, pictures[name]) for name in FIGURES if name in pictures],
         health=health({path.stem: read_json(path) for path in sources.health}),
         chosen=chosen_tables(_table(csvs["tuning"])) if "tuning" in csvs else [],

@@ -181,7 +181,7 @@ def test_a_second_judge_adds_its_verdicts_and_one_table(snakemake, tmp_path):
     study = load_files([config])
     assert counts(run) == {**count_jobs(study), "all": 1}
     one = count_jobs(load_files([CONFIGS["world"]]))
-    assert count_jobs(study) - one == {"judge": 1, "agreement": 1}
+    assert count_jobs(study) - one == {"judge": 1, "table": 1}
     assert "results/tables/judges.csv" in job(study, "report").inputs["shown"]
     blocks = re.findall(r"^rule judge:\n((?: {4}.*\n)+)", run.stdout + run.stderr, re.M)
     assert sorted("judged_second" in block and "gpu=1" in block for block in blocks) == [

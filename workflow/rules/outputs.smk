@@ -21,27 +21,6 @@ rule table:
         "fasb run table {params.target} --key {params.key} 2> >(tee {log} >&2)"
 
 
-# Only where a dataset has a second judge.
-rule agreement:
-    input:
-        inputs("agreement"),
-    output:
-        **outputs("agreement", category="Tables"),
-    log:
-        log_file("agreement"),
-    benchmark:
-        timing_file("agreement")
-    conda:
-        ENVIRONMENT
-    threads: 1
-    resources:
-        **CPU_JOB,
-    params:
-        **job("agreement"),
-    shell:
-        "fasb run agreement --key {params.key} 2> >(tee {log} >&2)"
-
-
 rule figure:
     input:
         inputs("figure"),

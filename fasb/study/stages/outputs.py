@@ -37,19 +37,15 @@ def _drawn(figures: Iterable[str]) -> list[dict[str, str]]:
 
 
 def _write(paths: Paths, texts: dict[str, str]) -> None:
+    """Write a job's texts, then beside them checksum and origin of all that it made."""
+    from fasb.artifacts import write_receipt
     from fasb.wholefiles import writing
 
     for name, text in texts.items():
         with writing(paths[name]) as part:
             part.write_text(text, "utf-8")
-
-
-def _write_receipt(paths: Paths) -> None:
-    """Write checksum and origin of a job's pictures and texts beside them."""
-    from fasb.artifacts import write_receipt
-
-    shown = [paths[name] for name in paths.outputs if name != "receipt"]
-    write_receipt(paths["receipt"], shown, paths.made_by())
+    made = [paths[name] for name in paths.outputs if name != "receipt"]
+    write_receipt(paths["receipt"], made, paths.made_by())
 
 
 @stage(
@@ -68,22 +64,39 @@ def _write_receipt(paths: Paths) -> None:
 )
 def table(study: Study, table: str, paths: Paths) -> None:
     """Write a table of all cells, as CSV, Markdown and LaTeX."""
-    from fasb.study import chosen, printing
+    from fasb.study import printing
+    from fasb.study.agreement import agreement_rows, agreement_tables
+    from fasb.study.chosen import chosen_rows, chosen_tables
     from fasb.study.escaping import csv_text
-    from fasb.study.panels import Cell, judges_of, read_cells
+    from fasb.study.panels import Cell
+    from fasb.study.styles import styles_of
+    from fasb.study.texttables import texts_as_latex, texts_as_markdown
+
+    files, methods = paths.every("cells"), styles_of(study.chosen_methods)
+    shown = Cell.of([cell.dump() for cell in cells.of_table(study, table)])
+    if table in ("tuning", "judges"):
+        if table == "tuning":
+            rows = chosen_rows(shown, files, methods)
+            tables = chosen_tables(rows)
+        else:
+            rows = agreement_rows(shown, files, methods)
+            tables = agreement_tables(rows)
+        texts = {"md": texts_as_markdown(tables), "tex": texts_as_latex(tables)}
+    else:
+        rows = _compared(study, table, shown, files)
+        texts = {"md": printing.markdown(rows), "tex": printing.latex(rows)}
+    _write(paths, {"csv": csv_text(rows), **texts})
+
+
+def _compared(study: Study, table: str, shown: list[Any], files: list[Path]) -> Any:
+    """Return the rows of a table of methods, with what its captions say of judges and sigma."""
+    from fasb.study.panels import judges_of, read_cells
     from fasb.study.styles import styles_of
     from fasb.study.tables import table_rows
     from fasb.study.worlds import pooled
 
-    files, methods = paths.every("cells"), styles_of(study.chosen_methods)
-    shown = Cell.of([cell.dump() for cell in cells.of_table(study, table)])
-    if table == "tuning":
-        rows = chosen.chosen_rows(shown, files, methods)
-        texts = {"md": chosen.markdown(rows), "tex": chosen.latex(rows)}
-        _write(paths, {"csv": csv_text(rows), **texts})
-        _write_receipt(paths)
-        return
     (file,) = TABLES[table].files
+    methods = styles_of(study.chosen_methods)
     rows = table_rows(read_cells(shown, files, file), table, methods, study.preset)
     released = [pooled(name) for name in _sigma_of_all(study, table)]
     # in transfer it is the source's, which is of one dataset
@@ -93,36 +106,7 @@ def table(study: Study, table: str, paths: Paths) -> None:
         judges = judges_of(shown, files)
         # rows of an average over datasets are of no comparison
         rows["judge"] = [judges.get(group, "") for group in zip(rows["model"], rows["dataset"])]
-    texts = {"md": printing.markdown(rows), "tex": printing.latex(rows)}
-    _write(paths, {"csv": csv_text(rows), **texts})
-    _write_receipt(paths)
-
-
-@stage(
-    Scope("", lambda study: [{}] if cells.twice_judged(study) else []),
-    outputs={
-        **{suffix: f"results/tables/judges.{suffix}" for suffix in ("csv", "md", "tex")},
-        "receipt": "results/tables/judges.json",
-    },
-    inputs=lambda study: {
-        "cells": cells.files(
-            cells.twice_judged(study),
-            ("generations.parquet", "judged.parquet", "judged_second.parquet"),
-        )
-    },
-    depends=lambda study: _shown(study, cells.twice_judged(study)),
-)
-def agreement(study: Study, paths: Paths) -> None:
-    """Write how far two judges agree on the cells' test answers, as a table."""
-    from fasb.study.agreement import agreement_rows, latex, markdown
-    from fasb.study.escaping import csv_text
-    from fasb.study.panels import Cell
-    from fasb.study.styles import styles_of
-
-    shown = Cell.of([cell.dump() for cell in cells.twice_judged(study)])
-    rows = agreement_rows(shown, paths.every("cells"), styles_of(study.chosen_methods))
-    _write(paths, {"csv": csv_text(rows), "md": markdown(rows), "tex": latex(rows)})
-    _write_receipt(paths)
+    return rows
 
 
 @stage(
@@ -147,9 +131,8 @@ def figure(study: Study, figure: str, paths: Paths) -> None:
     shown = Cell.of([cell.dump() for cell in cells.of_figure(study, figure)])
     methods = styles_of(study.chosen_methods)
     rows = rows_of(figure, shown, paths.every("cells"), methods)
-    _write(paths, {"csv": csv_text(rows)})
     save(draw(figure, rows), paths["csv"].with_suffix(""))
-    _write_receipt(paths)
+    _write(paths, {"csv": csv_text(rows)})
 
 
 @stage(
@@ -185,7 +168,6 @@ def report(study: Study, paths: Paths) -> None:
         timing=Path("results/timing"),
     )
     _write(paths, {"report": render(sources)})
-    _write_receipt(paths)
 
 
 @stage(
