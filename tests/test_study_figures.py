@@ -13,14 +13,13 @@ from fasb.metrics.statistics import t_interval
 from fasb.study.figures import (
     FIGURES,
     calibration,
+    caption,
     costs,
-    data_efficiency,
     draw,
     figure,
     lookahead,
     rows_of,
     save,
-    sensitivity,
     tradeoff,
 )
 from fasb.study.figures.drawing import contrast_on_white, looks, readable
@@ -92,15 +91,13 @@ def test_no_text_is_too_small_for_print(drawn, name):
 @pytest.mark.parametrize("name", FIGURES)
 def test_rows_read_back_from_their_csv_give_the_same_caption(rows, name, tmp_path):
     rows[name].to_csv(tmp_path / "rows.csv", index=False)
-    assert figure(name).caption(pd.read_csv(tmp_path / "rows.csv")) == figure(name).caption(
-        rows[name]
-    )
+    assert caption(name, pd.read_csv(tmp_path / "rows.csv")) == caption(name, rows[name])
 
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_study_without_such_data_gets_a_figure_that_says_so(rows, name, tmp_path):
     for empty in (rows[name].iloc[:0], pd.DataFrame()):
-        assert "in this study" in figure(name).caption(empty)
+        assert "in this study" in caption(name, empty)
         nothing = draw(name, empty)
     save(nothing, tmp_path / name)
     assert (tmp_path / f"{name}.pdf").stat().st_size
@@ -110,9 +107,9 @@ def test_a_study_without_such_data_gets_a_figure_that_says_so(rows, name, tmp_pa
 def test_two_datasets_of_one_model_are_told_apart(rows, name):
     first = rows[name][rows[name]["model"] == rows[name]["model"].iloc[0]]
     two = pd.concat([first.assign(model="m", dataset=dataset) for dataset in ("a", "b")])
-    caption = figure(name).caption(two.reset_index(drop=True))
-    assert "m, a: " in caption
-    assert "m, b: " in caption
+    told = caption(name, two.reset_index(drop=True))
+    assert "m, a: " in told
+    assert "m, b: " in told
 
 
 def test_layers_and_heads_have_whole_ticks(drawn):
@@ -137,7 +134,7 @@ def test_numbers_of_methods_that_cost_and_gain_alike_lie_on_no_other():
         | {"cost": "harmed", "x": x, "value": value, "low": value - 1, "high": value + 1}
         for i, (x, value) in enumerate([(5, 9.9), (5, 10), (5.1, 10), (5.1, 10.1), (0, 0), (9, 20)])
     ]
-    figure = costs.draw(pd.DataFrame(rows))
+    figure = draw("costs", pd.DataFrame(rows))
     figure.draw_without_rendering()
     boxes = [text.get_window_extent() for text in figure.axes[0].texts]
     assert len(boxes) == len(rows)
@@ -172,8 +169,8 @@ def test_more_methods_than_numbers_find_place_for_have_a_line_each_the_best_on_t
         for cost, least in (("decoded", 16.0), ("harmed", 0.0), ("kl_policy", 0.0))
         if (model, cost) != ("n", "kl_policy")
     )
-    assert "numbers" not in costs.caption(found)
-    figure = costs.draw(found)
+    assert "numbers" not in caption("costs", found)
+    figure = draw("costs", found)
     grid = np.reshape(figure.axes, (2, 4))
     figure.draw_without_rendering()
     labels = [axis.xaxis.label for axis in grid[1]]
@@ -203,14 +200,14 @@ def test_more_methods_than_a_plane_holds_have_a_plane_each():
         for one in many(tradeoff.MOST + 1)
         for part in ("validation", "test")
     )
-    assert "Grey points: the other methods." in tradeoff.caption(found)
-    figure = tradeoff.draw(found)
+    assert "Grey points: the other methods." in caption("tradeoff", found)
+    figure = draw("tradeoff", found)
     titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
     assert titles == [f"Method {i}" for i in range(tradeoff.MOST + 1)]
     assert lies_inside(figure)
     few = found[found["place"] < tradeoff.MOST]
-    assert "Grey points" not in tradeoff.caption(few)
-    assert len(tradeoff.draw(few).axes) == 1
+    assert "Grey points" not in caption("tradeoff", few)
+    assert len(draw("tradeoff", few).axes) == 1
 
 
 def test_a_method_without_the_last_setting_is_named_where_its_line_ends():
@@ -323,9 +320,9 @@ def test_sensitivity_holds_the_other_settings_at_their_tuned_value(rows):
 
 def test_spans_of_a_setting_are_those_of_each_comparison(rows):
     part = rows["sensitivity"]
-    told = sensitivity.caption(part)
+    told = caption("sensitivity", part)
     lower = part.assign(dataset="another", value=part["value"] - 40)
-    both = sensitivity.caption(pd.concat([part, lower]))
+    both = caption("sensitivity", pd.concat([part, lower]))
     assert both.split("Validation")[0] == told.split("Validation")[0]
 
 
@@ -333,14 +330,14 @@ def test_few_and_all_pairs_are_of_one_comparison():
     keys = {"metric": "mc1", "method": "iti", "label": "ITI", "published": np.nan, "over": ""}
     rows = pd.DataFrame({"pairs": [10.0, 50.0, 10.0, 50.0], "value": [30.0, 40.0, 70.0, 80.0]})
     rows = rows.assign(model="m", dataset=["a", "a", "b", "b"], worlds=1, seeds=1, **keys)
-    told = data_efficiency.caption(rows)
+    told = caption("data_efficiency", rows)
     assert told.startswith("ITI on 10 training pairs: MC1 70.0, on 50: 80.0")
 
 
 def test_gains_by_two_measures_are_called_by_both(rows):
     part = rows["costs"]
     other = part.assign(dataset="another", metric="mc1")
-    assert "Gain in True*Info or MC1 over" in costs.caption(pd.concat([part, other]))
+    assert "Gain in True*Info or MC1 over" in caption("costs", pd.concat([part, other]))
 
 
 def test_what_has_no_info_lies_in_no_plane(made):
@@ -351,8 +348,8 @@ def test_what_has_no_info_lies_in_no_plane(made):
     )
     found = tradeoff.plane_rows(grid, metrics, ["iti"], 10)
     assert found.empty
-    assert tradeoff.caption(found) == "No generated answers in this study."
-    tradeoff.draw(found)
+    assert caption("tradeoff", found) == "No generated answers in this study."
+    draw("tradeoff", found)
 
 
 def test_an_interval_over_worlds_needs_three():
@@ -372,7 +369,7 @@ def test_an_interval_over_worlds_needs_three():
 
 def test_captions_say_what_intervals_are_over(made, tmp_path):
     cells, files = Cell.of(made.cells), made.files(*FILES)
-    captions = {name: figure(name).caption(rows_of(name, cells, files, STYLES)) for name in FIGURES}
+    captions = {name: caption(name, rows_of(name, cells, files, STYLES)) for name in FIGURES}
     assert "No intervals: there are fewer than 3 worlds" in captions["sensitivity"]
     assert (
         "over questions (bootstrap), these worlds and what was fitted held" in captions["tradeoff"]
@@ -381,8 +378,8 @@ def test_captions_say_what_intervals_are_over(made, tmp_path):
     many = results(tmp_path, worlds=("a-s2", "a-s3", "a-s4"), groups=5)
     cells, files = Cell.of(many.cells), many.files(*FILES)
     for name in ("sensitivity", "tradeoff", "figure_1"):
-        caption = figure(name).caption(rows_of(name, cells, files, STYLES))
-        assert "95 % intervals over worlds (t)." in caption
+        told = caption(name, rows_of(name, cells, files, STYLES))
+        assert "95 % intervals over worlds (t)." in told
 
 
 def test_an_unknown_figure_is_named_with_the_nearest():
@@ -413,7 +410,7 @@ def test_a_comparison_without_judge_is_crossed_by_accuracy_beside_one_with(made,
     found = crossing.rows(cells, files, CROSSED)
     by_comparison = found.groupby("model", sort=False)["metric"].unique().map(list).tolist()
     assert by_comparison == [["mc1"], ["true_info"]]
-    assert "MC1 or True*Info of every vector" in crossing.caption(found)
+    assert "MC1 or True*Info of every vector" in caption("crossing", found)
     labels = [axis.get_ylabel() for axis in draw("crossing", found).axes]
     assert [label.endswith(end) for label, end in zip(labels, ("(MC1)", "(True*Info)"))] == [1, 1]
 

@@ -199,7 +199,7 @@ def panel_of(rows: pd.DataFrame, methods: Sequence[str], metrics: Sequence[str])
             values[method, i, at, part] = rows[metric].to_numpy(np.float64)
     # in order of appearance, as `factorize` numbers them: codes fit the axis of questions
     first = rows.drop_duplicates(["model", "dataset", "question"])
-    world, group = _codes(first, "model", "dataset"), _codes(first, "model", "dataset", "group")
+    world, group = codes(first, "model", "dataset"), codes(first, "model", "dataset", "group")
     return Panel(tuple(methods), tuple(metrics), values, world, group)
 
 
@@ -217,5 +217,6 @@ def _defined(rows: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     )
 
 
-def _codes(rows: pd.DataFrame, *columns: str) -> np.ndarray:
+def codes(rows: pd.DataFrame, *columns: str) -> np.ndarray:
+    """Return numbers of rows: equal where these columns are, from 0 in order of appearance."""
     return rows.groupby(list(columns), sort=False).ngroup().to_numpy(np.int64)

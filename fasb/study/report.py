@@ -18,7 +18,7 @@ from fasb.study.agreement import agreement_tables
 from fasb.study.answers import OUTCOMES, pick
 from fasb.study.chosen import chosen_tables
 from fasb.study.escaping import without_controls
-from fasb.study.figures import FIGURES, figure
+from fasb.study.figures import FIGURES, caption, figure
 from fasb.study.panels import Cell, files_of, read_cells
 from fasb.study.printing import conditions, lines, message, parts_of, split, title_of
 from fasb.study.rates import measured
@@ -133,7 +133,7 @@ def picture(name: str, path: Path) -> dict[str, str]:
     return {
         "name": name,
         "title": figure(name).TITLE,
-        "caption": figure(name).caption(rows),
+        "caption": caption(name, rows),
         "uri": "data:image/png;base64," + base64.b64encode(content).decode(),
         "rem": f"{8.4 * inches:.1f}",
     }

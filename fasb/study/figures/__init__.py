@@ -1,10 +1,11 @@
 """Figures at print size: one file each, with its rows, its drawing, its caption and its title.
 
 A figure's module has `TITLE`; `rows(cells, files, styles)`, the tidy numbers, which stand as CSV
-beside the picture; `caption(rows)`, whose first sentence is what is seen; `draw(rows)`. Caption
-and picture are made of the rows alone, as they are or read back from their CSV: methods' labels,
-colours and places in the config are columns. A picture has no title: the caption opens with what
-it shows. Imports neither pandas nor matplotlib before they are needed.
+beside the picture; `caption(rows)`, whose first sentence is what is seen; `draw(rows)`; and of no
+rows `EMPTY_CAPTION` and `EMPTY_PICTURE`. Caption and picture are made of the rows alone, as they
+are or read back from their CSV: methods' labels, colours and places in the config are columns. A
+picture has no title: the caption opens with what it shows. Imports neither pandas nor matplotlib
+before they are needed.
 """
 
 from __future__ import annotations
@@ -62,9 +63,22 @@ def rows_of(
     return with_styles(found, methods) if "method" in found else found
 
 
+def caption(name: str, rows: pd.DataFrame) -> str:
+    """Return the caption of rows that `rows_of` gave; of none, that there is nothing to see."""
+    module = figure(name)
+    told: str = module.EMPTY_CAPTION if rows.empty else module.caption(rows)
+    return told
+
+
 def draw(name: str, rows: pd.DataFrame) -> Figure:
-    """Return the picture of rows that `rows_of` gave."""
-    drawn: Figure = figure(name).draw(rows)
+    """Return the picture of rows that `rows_of` gave; of none, one that says so."""
+    import matplotlib as mpl
+
+    from fasb.study.figures.drawing import STYLE, empty
+
+    module = figure(name)
+    with mpl.rc_context(fname=STYLE):
+        drawn: Figure = empty(module.EMPTY_PICTURE) if rows.empty else module.draw(rows)
     return drawn
 
 

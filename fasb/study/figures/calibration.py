@@ -12,7 +12,6 @@ All are means over folds, split seeds and worlds.
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
@@ -23,12 +22,11 @@ from fasb.metrics.calibration import reliability
 from fasb.study.figures.drawing import (
     DASHED,
     EN_DASH,
-    STYLE,
-    Keywords,
-    empty,
+    chance_line,
     groups,
     panels,
     readable,
+    shade_intervals,
     side_label,
 )
 from fasb.study.figures.numbers import (
@@ -46,6 +44,8 @@ from fasb.study.panels import Cell
 from fasb.study.styles import MethodStyle
 
 TITLE = "Whether p is a probability"
+EMPTY_CAPTION = "No tracked answers in this study."
+EMPTY_PICTURE = "no tracked answers"
 WINDOW = 5
 """Tokens that are looked at together along an answer."""
 MOST_BINS = 10
@@ -131,8 +131,6 @@ def _calibration(
 
 def caption(rows: pd.DataFrame) -> str:
     """Return how far p is from how often answers go wrong, before and after they are written."""
-    if rows.empty:
-        return "No tracked answers in this study."
     ends = rows[rows["position"].isin(ENDS) & (rows["part"] != "bin")]
     told = []
     for title, part in named_groups(ends):
@@ -155,17 +153,14 @@ def caption(rows: pd.DataFrame) -> str:
 def draw(rows: pd.DataFrame) -> Figure:
     """Return two panels for each comparison: reliability, and AUC and ECE along the answer."""
     found = groups(rows)
-    if not found:
-        return empty("no tracked answers")
-    with mpl.rc_context(fname=STYLE):
-        height = 0.4 + 1.9 * len(found)
-        figure, grid = panels(height, len(found), 2, width_ratios=(1, 1.6))
-        for (title, part), axes in zip(found, grid, strict=True):
-            _draw_reliability(axes[0], part)
-            _draw_positions(axes[1], part)
-            axes[0].set_ylabel(side_label(title, "share of false answers"))
-        grid[-1][0].set_xlabel("$p$")
-        grid[-1][1].set_xlabel("tokens of the answer")
+    height = 0.4 + 1.9 * len(found)
+    figure, grid = panels(height, len(found), 2, width_ratios=(1, 1.6))
+    for (title, part), axes in zip(found, grid, strict=True):
+        _draw_reliability(axes[0], part)
+        _draw_positions(axes[1], part)
+        axes[0].set_ylabel(side_label(title, "share of false answers"))
+    grid[-1][0].set_xlabel("$p$")
+    grid[-1][1].set_xlabel("tokens of the answer")
     return figure
 
 
@@ -175,8 +170,15 @@ def _draw_reliability(axis: Axes, rows: pd.DataFrame) -> None:
     for position, (name, shade, marker) in SHADES.items():
         part = bins[bins["position"] == position].sort_values("x")
         axis.vlines(part["x"], part["low"], part["high"], color=shade, linewidth=0.5)
-        look: Keywords = {"color": shade, "marker": marker, "markersize": 3, "linewidth": 1.0}
-        axis.plot(part["x"], part["value"], label=name, **look)
+        axis.plot(
+            part["x"],
+            part["value"],
+            color=shade,
+            marker=marker,
+            markersize=3,
+            linewidth=1.0,
+            label=name,
+        )
     axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
     axis.legend(fontsize=7, frameon=False, loc="lower right", handlelength=1.2, borderaxespad=0.1)
 
@@ -186,7 +188,7 @@ def _draw_positions(axis: Axes, rows: pd.DataFrame) -> None:
     for name, (title, shade, marker, dash) in CURVES.items():
         part = rows[rows["part"] == name].sort_values("order")
         x = part["position"].map(positions.index)
-        axis.fill_between(x, part["low"], part["high"], color=shade, alpha=0.18, linewidth=0)
+        shade_intervals(axis, x, part, shade, 0.18)
         axis.plot(x, part["value"], color=shade, marker=marker, linestyle=dash)
         known = part["value"].notna()
         if known.any():
@@ -200,7 +202,7 @@ def _draw_positions(axis: Axes, rows: pd.DataFrame) -> None:
                 va="center",
                 annotation_clip=False,
             )
-    axis.axhline(0.5, color="#999999", linewidth=0.5, zorder=0)
+    chance_line(axis)
     axis.set(ylim=(0, 1.02), yticks=[0, 0.5, 1], xlim=(-0.3, len(positions) - 0.7))
     names = [name.replace("-", EN_DASH) for name in positions]
     axis.set_xticks(range(len(names)), names, fontsize=7, rotation=30 if len(names) > 6 else 0)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from textwrap import fill
 
-import matplotlib as mpl
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -18,11 +18,9 @@ from matplotlib.transforms import Bbox
 
 from fasb.metrics.statistics import differences, estimate, resample
 from fasb.study.figures.drawing import (
-    STYLE,
     WIDTH,
     Keywords,
     Look,
-    empty,
     groups,
     looks,
     panels,
@@ -34,6 +32,8 @@ from fasb.study.panels import Cell, Comparison, comparisons, read_cells
 from fasb.study.styles import MethodStyle, names_of
 
 TITLE = "What a gain costs"
+EMPTY_CAPTION = "Nothing to weigh in this study."
+EMPTY_PICTURE = "no gains"
 COSTS = {
     DECODED.name: "tokens decoded an answer",
     HARMED.name: "answers harmed (%)",
@@ -72,14 +72,11 @@ def rows(
 
 def _of_comparison(comparison: Comparison, texts: Comparison | None, plain: str) -> Iterator[Row]:
     panel = comparison.panel
-    value = estimate(panel)
-    has_value = pd.notna(value).any(axis=0)
-    measure = headline({name for name, has in zip(panel.columns, has_value, strict=True) if has})
+    known = pd.notna(estimate(panel)).any(axis=0)
+    measure = headline(np.array(panel.columns)[known].tolist())
     if measure is None:
         return
     gain = differences(panel, resample(panel), plain)
-    at = panel.columns.index(measure.name)
-    over = panel.over
     for cost in COSTS:
         # where no texts were measured, the panel of questions has no such column either
         where = texts.panel if cost == KL_POLICY.name and texts is not None else panel
@@ -89,17 +86,20 @@ def _of_comparison(comparison: Comparison, texts: Comparison | None, plain: str)
         for i, method in enumerate(panel.methods):
             if method == plain or method not in where.methods:
                 continue
-            row: Row = {"method": method, "metric": measure.name, "cost": cost, "over": over}
-            row["x"] = x[where.methods.index(method)]
-            for key in ("value", "low", "high"):
-                row[key] = measure.scale * getattr(gain, key)[i, at]
-            yield comparison.about | row
+            at = (i, panel.columns.index(measure.name))
+            yield comparison.about | {
+                "method": method,
+                "metric": measure.name,
+                "cost": cost,
+                "x": x[where.methods.index(method)],
+                "value": measure.scale * gain.value[at],
+                "low": measure.scale * gain.low[at],
+                "high": measure.scale * gain.high[at],
+            }
 
 
 def caption(rows: pd.DataFrame) -> str:
     """Return which method gains most in each comparison."""
-    if rows.empty:
-        return "Nothing to weigh in this study."
     told = []
     for title, part in named_groups(rows[rows["cost"] == rows["cost"].iloc[0]]):
         best = part.loc[part["value"].idxmax()]
@@ -121,28 +121,25 @@ def draw(rows: pd.DataFrame) -> Figure:
     Of many methods, each has a line, on which the panels show its gain and its costs.
     """
     found = groups(rows)
-    if not found:
-        return empty("no gains")
     methods = looks(rows)
     costs = [cost for cost in COSTS if (rows["cost"] == cost).any()]
     if len(methods) > MOST:
         return _draw_list(found, methods, costs)
     lines = -(-len(methods) // 3)
     key = 0.2 + 0.13 * lines
-    with mpl.rc_context(fname=STYLE):
-        figure, grid = panels(1.75 * len(found) + key, len(found), len(costs), WIDTH, sharey="row")
-        for (title, part), axes in zip(found, grid, strict=True):
-            for cost, axis in zip(costs, axes, strict=True):
-                _draw_cost(axis, part[part["cost"] == cost], cost, methods)
-            measure = MEASURES[part["metric"].iloc[0]].title
-            axes[0].set_ylabel(side_label(title, f"gain in {measure}"))
-        for cost, axis in zip(costs, grid[-1], strict=True):
-            axis.set_xlabel(COSTS[cost])
-        _draw_key(figure, methods)
-        figure.draw_without_rendering()  # from here on points have their places
-        for (_, part), axes in zip(found, grid, strict=True):
-            for cost, axis in zip(costs, axes, strict=True):
-                _number_methods(axis, part[part["cost"] == cost], methods)
+    figure, grid = panels(1.75 * len(found) + key, len(found), len(costs), WIDTH, sharey="row")
+    for (title, part), axes in zip(found, grid, strict=True):
+        for cost, axis in zip(costs, axes, strict=True):
+            _draw_cost(axis, part[part["cost"] == cost], cost, methods)
+        measure = MEASURES[part["metric"].iloc[0]].title
+        axes[0].set_ylabel(side_label(title, f"gain in {measure}"))
+    for cost, axis in zip(costs, grid[-1], strict=True):
+        axis.set_xlabel(COSTS[cost])
+    _draw_key(figure, methods)
+    figure.draw_without_rendering()  # from here on points have their places
+    for (_, part), axes in zip(found, grid, strict=True):
+        for cost, axis in zip(costs, axes, strict=True):
+            _number_methods(axis, part[part["cost"] == cost], methods)
     return figure
 
 
@@ -151,30 +148,29 @@ def _draw_list(
 ) -> Figure:
     """Return a line for each method, the best first: its gain, then what it takes."""
     heights = [0.45 + 0.13 * part["method"].nunique() for _, part in found]
-    with mpl.rc_context(fname=STYLE):
-        shared: Keywords = {"height_ratios": heights, "sharex": "col", "sharey": "row"}
-        figure, grid = panels(0.3 + sum(heights), len(found), 1 + len(costs), **shared)
-        for (title, part), axes in zip(found, grid, strict=True):
-            gains = part[part["cost"] == costs[0]].sort_values("value").set_index("method")
-            names = [str(name) for name in gains.index]
-            for y, (low, high) in enumerate(zip(gains["low"], gains["high"], strict=True)):
-                axes[0].hlines(y, low, high, color=methods[names[y]].colour, lw=0.9)
-            _draw_column(axes[0], gains["value"], methods)
-            axes[0].axvline(0, color="#BBBBBB", linewidth=0.6, zorder=0)
-            for cost, axis in zip(costs, axes[1:], strict=True):
-                of_cost = part[part["cost"] == cost].set_index("method")["x"]
-                _draw_column(axis, of_cost.reindex(gains.index), methods)
-            axes[0].set_yticks(range(len(names)), [methods[name].label for name in names])
-            for text, name in zip(axes[0].get_yticklabels(), names, strict=True):
-                text.set(fontsize=7, color=methods[name].ink)
-            measure = MEASURES[part["metric"].iloc[0]].title
-            axes[0].set_title(f"{title}, gain in {measure}", fontsize=8.5, loc="left")
-        grid[-1][0].set_xlabel("gain")
-        # when all panels of a column have their points: limits follow from these
-        for cost, axis in zip(costs, grid[-1][1:], strict=True):
-            axis.margins(x=0.1)
-            _scale(axis, cost)
-            axis.set_xlabel(fill(COSTS[cost], 16))
+    shared: Keywords = {"height_ratios": heights, "sharex": "col", "sharey": "row"}
+    figure, grid = panels(0.3 + sum(heights), len(found), 1 + len(costs), **shared)
+    for (title, part), axes in zip(found, grid, strict=True):
+        gains = part[part["cost"] == costs[0]].sort_values("value").set_index("method")
+        names = [str(name) for name in gains.index]
+        for y, (low, high) in enumerate(zip(gains["low"], gains["high"], strict=True)):
+            axes[0].hlines(y, low, high, color=methods[names[y]].colour, lw=0.9)
+        _draw_column(axes[0], gains["value"], methods)
+        axes[0].axvline(0, color="#BBBBBB", linewidth=0.6, zorder=0)
+        for cost, axis in zip(costs, axes[1:], strict=True):
+            of_cost = part[part["cost"] == cost].set_index("method")["x"]
+            _draw_column(axis, of_cost.reindex(gains.index), methods)
+        axes[0].set_yticks(range(len(names)), [methods[name].label for name in names])
+        for text, name in zip(axes[0].get_yticklabels(), names, strict=True):
+            text.set(fontsize=7, color=methods[name].ink)
+        measure = MEASURES[part["metric"].iloc[0]].title
+        axes[0].set_title(f"{title}, gain in {measure}", fontsize=8.5, loc="left")
+    grid[-1][0].set_xlabel("gain")
+    # when all panels of a column have their points: limits follow from these
+    for cost, axis in zip(costs, grid[-1][1:], strict=True):
+        axis.margins(x=0.1)
+        _scale(axis, cost)
+        axis.set_xlabel(fill(COSTS[cost], 16))
     return figure
 
 
@@ -229,17 +225,21 @@ def _number_methods(axis: Axes, rows: pd.DataFrame, methods: dict[str, Look]) ->
         places = [(dx, dy) for dy in (above, below, above + 6, below - 6) for dx in (right, left)]
         boxes = [Bbox.from_bounds(x + dx, y + dy, width, DIGIT[1]) for dx, dy in places]
         # where all is full, numbers lie on others
-        free = (i for i, box in enumerate(boxes) if not any(box.overlaps(one) for one in taken))
-        i = next(free, 0)
-        taken.append(boxes[i])
+        free = [i for i, box in enumerate(boxes) if not _meets_any(box, taken)]
+        place = free[0] if free else 0
+        taken.append(boxes[place])
         axis.annotate(
             text,
             (row["x"], row["value"]),
-            places[i],
+            places[place],
             textcoords="offset points",
             fontsize=6.5,
             color=look.ink,
         )
+
+
+def _meets_any(box: Bbox, others: Sequence[Bbox]) -> bool:
+    return any(box.overlaps(other) for other in others)
 
 
 def _draw_key(figure: Figure, methods: dict[str, Look]) -> None:

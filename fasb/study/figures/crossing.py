@@ -7,7 +7,6 @@ metric, value, low, high, difference, p_holm, baseline_value    as in the table 
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -15,7 +14,7 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
 from fasb.study.escaping import DAGGER
-from fasb.study.figures.drawing import STYLE, WIDTH, empty, groups, panels, side_label
+from fasb.study.figures.drawing import WIDTH, groups, panels, side_label
 from fasb.study.figures.numbers import bars, named_groups, sizes
 from fasb.study.measures import MEASURES, headline
 from fasb.study.panels import Cell, read_cells
@@ -24,6 +23,8 @@ from fasb.study.styles import MethodStyle
 from fasb.study.tables import table_rows
 
 TITLE = "Every vector under every gate"
+EMPTY_CAPTION = "No crossing in this study."
+EMPTY_PICTURE = "no crossing"
 COLOURS = "RdBu"
 """Worse than unsteered is red, better blue, equal white."""
 
@@ -63,8 +64,6 @@ def _headline(rows: pd.DataFrame) -> pd.DataFrame:
 
 def caption(rows: pd.DataFrame) -> str:
     """Return the best place of each comparison, and how many differ from the unsteered model."""
-    if rows.empty:
-        return "No crossing in this study."
     titles, told = [MEASURES[name].title for name in rows["metric"].unique()], []
     for title, part in named_groups(rows):
         best = part.loc[part["value"].idxmax()]
@@ -86,20 +85,17 @@ def caption(rows: pd.DataFrame) -> str:
 def draw(rows: pd.DataFrame) -> Figure:
     """Return a plane of numbers for each comparison."""
     found = groups(rows)
-    if not found:
-        return empty("no crossing")
     sources, gates = (rows[key].drop_duplicates().tolist() for key in ("row", "column"))
     # one scale for all planes; at least a point, as matplotlib refuses a norm without width
     gaps = (rows["value"] - rows["baseline_value"]).abs().max()
     norm = TwoSlopeNorm(0.0, -max(gaps, 1.0), max(gaps, 1.0))
-    with mpl.rc_context(fname=STYLE):
-        height = 0.75 + len(found) * (0.15 + 0.36 * len(sources))
-        figure, grid = panels(height, len(found), 1, WIDTH)
-        for (title, part), (axis,) in zip(found, grid, strict=True):
-            _draw_plane(axis, part, sources, gates, norm)
-            axis.set_ylabel(side_label(title, "vector" + _measure_of(part, rows)))
-        grid[0][0].xaxis.tick_top()
-        grid[0][0].set_xticks(range(len(gates)), [gate.replace(", ", "\n") for gate in gates])
+    height = 0.75 + len(found) * (0.15 + 0.36 * len(sources))
+    figure, grid = panels(height, len(found), 1, WIDTH)
+    for (title, part), (axis,) in zip(found, grid, strict=True):
+        _draw_plane(axis, part, sources, gates, norm)
+        axis.set_ylabel(side_label(title, "vector" + _measure_of(part, rows)))
+    grid[0][0].xaxis.tick_top()
+    grid[0][0].set_xticks(range(len(gates)), [gate.replace(", ", "\n") for gate in gates])
     return figure
 
 

@@ -8,7 +8,6 @@ published              the paper's unsteered number, where one corresponds
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -17,13 +16,15 @@ from matplotlib.figure import Figure
 from fasb.data.published import beside
 from fasb.fitting.anchors import read_anchors
 from fasb.metrics.statistics import intervals, resample
-from fasb.study.figures.drawing import STYLE, Keywords, Look, empty, groups, looks, panels
+from fasb.study.figures.drawing import Look, groups, looks, panels, shade_intervals
 from fasb.study.figures.numbers import Row, bars, scaled, sizes
 from fasb.study.measures import MEASURES, shown_in
 from fasb.study.panels import Cell, Comparison, comparisons, files_of, read_cells
 from fasb.study.styles import MethodStyle, names_of
 
 TITLE = "How many training pairs are needed"
+EMPTY_CAPTION = "No cell in this study was fitted on a share of its training questions."
+EMPTY_PICTURE = "no cells with a share of the training questions"
 
 
 def rows(
@@ -71,8 +72,6 @@ def _pairs(cells: Sequence[Cell], files: Sequence[Path]) -> Iterator[tuple[Cell,
 
 def caption(rows: pd.DataFrame) -> str:
     """Return how the method with the best result on all pairs fares on the fewest."""
-    if rows.empty:
-        return "No cell in this study was fitted on a share of its training questions."
     measure = MEASURES[rows["metric"].iloc[0]]
     known = rows[rows["metric"] == measure.name].sort_values("pairs")
     # the message is about the method that is best with all of the data
@@ -92,31 +91,31 @@ def caption(rows: pd.DataFrame) -> str:
 def draw(rows: pd.DataFrame) -> Figure:
     """Return a panel for each measure, one line for each method."""
     found = groups(rows)
-    if not found:
-        return empty("no cells with a share of the training questions")
     methods = looks(rows)
     shown = [one for one in shown_in("data_efficiency") if (rows["metric"] == one.name).any()]
-    with mpl.rc_context(fname=STYLE):
-        height = 0.5 + 1.8 * len(found)
-        figure, grid = panels(height, len(found), len(shown), sharex="row")
-        for (title, part), axes in zip(found, grid, strict=True):
-            for measure, axis in zip(shown, axes, strict=True):
-                _draw_measure(axis, part[part["metric"] == measure.name], methods)
-                axis.set_ylabel(f"{measure.title} (%)", labelpad=1)
-            axes[0].text(0, 1.03, title, transform=axes[0].transAxes, fontsize=8.5)
-        for axis in grid[-1]:
-            axis.set_xlabel("training pairs")
-        grid[0][-1].legend(fontsize=6.5, frameon=False)
+    height = 0.5 + 1.8 * len(found)
+    figure, grid = panels(height, len(found), len(shown), sharex="row")
+    for (title, part), axes in zip(found, grid, strict=True):
+        for measure, axis in zip(shown, axes, strict=True):
+            _draw_measure(axis, part[part["metric"] == measure.name], methods)
+            axis.set_ylabel(f"{measure.title} (%)", labelpad=1)
+        axes[0].text(0, 1.03, title, transform=axes[0].transAxes, fontsize=8.5)
+    for axis in grid[-1]:
+        axis.set_xlabel("training pairs")
+    grid[0][-1].legend(fontsize=6.5, frameon=False)
     return figure
 
 
 def _draw_measure(axis: Axes, rows: pd.DataFrame, methods: dict[str, Look]) -> None:
     for method, part in rows.groupby("method", sort=False):
         look, part = methods[str(method)], part.sort_values("pairs")
-        band: Keywords = {"color": look.colour, "alpha": 0.12, "linewidth": 0}
-        axis.fill_between(part["pairs"], part["low"], part["high"], **band)
-        line = {"color": look.colour, "linestyle": look.dash, "marker": look.marker}
-        axis.plot(part["pairs"], part["value"], label=look.label, markersize=3, **line)
+        shade_intervals(axis, part["pairs"], part, look.colour, 0.12)
+        axis.plot(part["pairs"], part["value"], label=look.label, markersize=3, **look.line)
     if rows["published"].notna().any():
-        dotted: Keywords = {"color": "#595959", "linewidth": 0.8, "linestyle": ":"}
-        axis.axhline(rows["published"].iloc[0], label="Unsteered, published", **dotted)
+        axis.axhline(
+            rows["published"].iloc[0],
+            color="#595959",
+            linewidth=0.8,
+            linestyle=":",
+            label="Unsteered, published",
+        )

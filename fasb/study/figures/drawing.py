@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
-from fasb.study.panels import titled
+from fasb.study.figures.numbers import named_groups
 
 STYLE = Path(__file__).parents[1] / "paper.mplstyle"
 EN_DASH = "\N{EN DASH}"
@@ -46,6 +45,11 @@ class Look:
     def face(self) -> str:
         """The filling of its markers: white where its line is dashed, to tell two that meet."""
         return self.colour if self.dash == "-" else "white"
+
+    @property
+    def line(self) -> Keywords:
+        """What makes a line its own."""
+        return {"color": self.colour, "linestyle": self.dash, "marker": self.marker}
 
 
 def looks(rows: pd.DataFrame) -> dict[str, Look]:
@@ -85,12 +89,8 @@ def panels(
 
 def groups(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """Return each comparison's rows; where there are several, with its name."""
-    if rows.empty:
-        return []
-    named = list(rows.groupby(["model", "dataset"], sort=False))
-    if len(named) == 1:
-        return [("", rows)]
-    return [(titled(model, dataset), part) for (model, dataset), part in named]
+    named = named_groups(rows)
+    return named if len(named) > 1 else [("", rows)]
 
 
 def side_label(title: str, text: str) -> str:
@@ -100,10 +100,21 @@ def side_label(title: str, text: str) -> str:
 
 def empty(text: str) -> Figure:
     """Return a figure that says that its study has nothing to show in it."""
-    with mpl.rc_context(fname=STYLE):
-        figure = Figure(figsize=(WIDTH, 1.5))
-        figure.text(0.5, 0.5, f"({text} in this study)", ha="center", va="center")
+    figure = Figure(figsize=(WIDTH, 1.5))
+    figure.text(0.5, 0.5, f"({text} in this study)", ha="center", va="center")
     return figure
+
+
+def chance_line(axis: Axes) -> None:
+    """Draw what would be without any knowledge: one half."""
+    axis.axhline(0.5, color="#999999", linewidth=0.5, zorder=0)
+
+
+def shade_intervals(
+    axis: Axes, x: pd.Series, rows: pd.DataFrame, colour: str, alpha: float
+) -> None:
+    """Shade the band of a line's intervals."""
+    axis.fill_between(x, rows["low"], rows["high"], color=colour, alpha=alpha, linewidth=0)
 
 
 def end_labels(

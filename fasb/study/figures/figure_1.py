@@ -8,7 +8,6 @@ part: `auc`                           x: 0 the question's end, 1 the answer's
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -17,12 +16,11 @@ from matplotlib.figure import Figure
 from fasb.metrics.statistics import intervals, resample
 from fasb.study.figures.drawing import (
     DASHED,
-    STYLE,
-    Keywords,
-    empty,
+    chance_line,
     groups,
     panels,
     readable,
+    shade_intervals,
     side_label,
 )
 from fasb.study.figures.numbers import (
@@ -42,6 +40,8 @@ from fasb.study.panels import Cell, panel_of
 from fasb.study.styles import MethodStyle
 
 TITLE = "What the tracker sees (Figure 1)"
+EMPTY_CAPTION = "No tracked answers in this study."
+EMPTY_PICTURE = "no tracked answers"
 POSITIONS = np.linspace(0, 1, 11)
 """Where along an answer p is averaged: 0 is the end of the question, 1 the end of the answer."""
 BINS = np.linspace(0, 1, 21)
@@ -109,8 +109,6 @@ def _means_along(rows: pd.DataFrame, n_draws: int) -> Iterator[Row]:
 
 def caption(rows: pd.DataFrame) -> str:
     """Return how well p tells false from true answers before and after they are written."""
-    if rows.empty:
-        return "No tracked answers in this study."
     told, clear = [], True
     for title, part in named_groups(rows[rows["part"] == "auc"]):
         before, behind = part.set_index("x")["value"].reindex([0, 1])
@@ -134,21 +132,18 @@ def caption(rows: pd.DataFrame) -> str:
 def draw(rows: pd.DataFrame) -> Figure:
     """Return three panels for each comparison: before, along, after the answer."""
     found = groups(rows)
-    if not found:
-        return empty("no tracked answers")
-    with mpl.rc_context(fname=STYLE):
-        height = 0.35 + 1.45 * len(found)
-        figure, grid = panels(height, len(found), 3, width_ratios=(1, 1.25, 1))
-        # both outer panels share their scale: the change from one to the other is the point
-        top = 1.12 * rows[rows["part"].isin(ENDS)]["value"].max()
-        for (title, part), axes in zip(found, grid, strict=True):
-            _draw_shares(axes[0], part, "question_end", top)
-            _draw_along(axes[1], part)
-            _draw_shares(axes[2], part, "answer_end", top)
-            axes[0].set_ylabel(side_label(title, "share of answers"))
-        grid[-1][0].set_xlabel("$p$ at the question's end")
-        grid[-1][1].set_xlabel("position in the answer")
-        grid[-1][2].set_xlabel("$p$ at the answer's end")
+    height = 0.35 + 1.45 * len(found)
+    figure, grid = panels(height, len(found), 3, width_ratios=(1, 1.25, 1))
+    # both outer panels share their scale: the change from one to the other is the point
+    top = 1.12 * rows[rows["part"].isin(ENDS)]["value"].max()
+    for (title, part), axes in zip(found, grid, strict=True):
+        _draw_shares(axes[0], part, "question_end", top)
+        _draw_along(axes[1], part)
+        _draw_shares(axes[2], part, "answer_end", top)
+        axes[0].set_ylabel(side_label(title, "share of answers"))
+    grid[-1][0].set_xlabel("$p$ at the question's end")
+    grid[-1][1].set_xlabel("position in the answer")
+    grid[-1][2].set_xlabel("$p$ at the answer's end")
     return figure
 
 
@@ -160,8 +155,16 @@ def _draw_shares(axis: Axes, rows: pd.DataFrame, panel: str, top: float) -> None
         axis.stairs(part["value"], edges, fill=True, color=colour, alpha=0.18)
         axis.stairs(part["value"], edges, color=colour, linestyle=dash, linewidth=1.0)
     at = rows[(rows["part"] == "auc") & (rows["x"] == -ENDS[panel])].iloc[0]
-    place: Keywords = {"transform": axis.transAxes, "ha": "center", "va": "top"}
-    axis.text(0.5, 0.97, _area_text(at), fontsize=7.5, color="#333333", **place)
+    axis.text(
+        0.5,
+        0.97,
+        _area_text(at),
+        transform=axis.transAxes,
+        fontsize=7.5,
+        color="#333333",
+        ha="center",
+        va="top",
+    )
     axis.set(xlim=(0, 1), ylim=(0, top * 1.12), xticks=[0, 0.5, 1])
 
 
@@ -178,12 +181,10 @@ def _draw_along(axis: Axes, rows: pd.DataFrame) -> None:
         part = rows[(rows["part"] == "along") & (rows["verdict"] == verdict)]
         if part.empty:
             continue
-        axis.fill_between(
-            part["x"], part["low"], part["high"], color=colour, alpha=0.2, linewidth=0
-        )
+        shade_intervals(axis, part["x"], part, colour, 0.2)
         axis.plot(part["x"], part["value"], color=colour, linestyle=dash)
         ends[verdict] = part["value"].iloc[-1]
-    axis.axhline(0.5, color="#999999", linewidth=0.5, zorder=0)
+    chance_line(axis)
     # room for a name below 0
     axis.set(xlim=(0, 1), ylim=(-0.16, 1), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
     axis.set_ylabel("mean $p$", labelpad=1)

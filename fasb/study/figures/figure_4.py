@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
@@ -14,12 +13,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
 
 from fasb.fitting.anchors import read_anchors
-from fasb.study.figures.drawing import STYLE, WIDTH, Keywords, empty, groups, panels, side_label
+from fasb.study.figures.drawing import WIDTH, groups, panels, side_label
 from fasb.study.panels import Cell, files_of
 from fasb.study.styles import MethodStyle
 from fasb.study.worlds import pooled
 
 TITLE = "Which heads know truth (Figure 4)"
+EMPTY_CAPTION = "No heads in this study."
+EMPTY_PICTURE = "no heads"
 KINDS = {"logistic": "logistic probe", "cosine": "prototypes"}
 """Classifiers of heads, and what they are called."""
 WEAK = 0.6
@@ -59,8 +60,6 @@ def head_rows(heads: Sequence[Accuracy]) -> pd.DataFrame:
 
 def caption(rows: pd.DataFrame) -> str:
     """Return how good the best head is, and how many know next to nothing."""
-    if rows.empty:
-        return "No heads in this study."
     best = rows.loc[rows["value"].idxmax()]
     return (
         f"The best head of a layer reaches {best['value']:.2f} ({best['model']}, layer "
@@ -73,34 +72,32 @@ def caption(rows: pd.DataFrame) -> str:
 def draw(rows: pd.DataFrame) -> Figure:
     """Return layers by heads, one panel a classifier, in colours that diverge about chance."""
     found = groups(rows)
-    if not found:
-        return empty("no heads")
     kinds = [kind for kind in KINDS if (rows["kind"] == kind).any()]
     height = 0.45 + len(found) * (0.55 + min(0.14 * (1 + rows["layer"].max()), 2.6))
     width = WIDTH if len(kinds) > 1 else 3.6
-    with mpl.rc_context(fname=STYLE):
-        figure, grid = panels(height, len(found), len(kinds), width, sharex="col")
-        span = max(abs(rows["value"] - 0.5).max(), 0.05)
-        norm = TwoSlopeNorm(0.5, 0.5 - span, 0.5 + span)
-        for (title, part), axes in zip(found, grid, strict=True):
-            for kind, axis in zip(kinds, axes, strict=True):
-                image = _draw_heads(axis, part[part["kind"] == kind], norm)
-            axes[0].set_ylabel(side_label(title, "layer"))
-        for kind, axis in zip(kinds, grid[-1], strict=True):
-            axis.set_xlabel(f"heads, best first ({KINDS[kind]})")
-        # all panels share one norm, so the last image stands for all
-        bar = figure.colorbar(image, ax=grid, shrink=0.85, aspect=25 * len(found), pad=0.02)
-        bar.set_label("validation accuracy")
-        # colours are symmetric about chance; the bar shows those that occur
-        bar.ax.set_ylim(min(rows["value"].min(), 0.5), rows["value"].max())
-        bar.outline.set_linewidth(0.5)
+    figure, grid = panels(height, len(found), len(kinds), width, sharex="col")
+    span = max(abs(rows["value"] - 0.5).max(), 0.05)
+    norm = TwoSlopeNorm(0.5, 0.5 - span, 0.5 + span)
+    for (title, part), axes in zip(found, grid, strict=True):
+        for kind, axis in zip(kinds, axes, strict=True):
+            image = _draw_heads(axis, part[part["kind"] == kind], norm)
+        axes[0].set_ylabel(side_label(title, "layer"))
+    for kind, axis in zip(kinds, grid[-1], strict=True):
+        axis.set_xlabel(f"heads, best first ({KINDS[kind]})")
+    # all panels share one norm, so the last image stands for all
+    bar = figure.colorbar(image, ax=grid, shrink=0.85, aspect=25 * len(found), pad=0.02)
+    bar.set_label("validation accuracy")
+    # colours are symmetric about chance; the bar shows those that occur
+    bar.ax.set_ylim(min(rows["value"].min(), 0.5), rows["value"].max())
+    bar.outline.set_linewidth(0.5)
     return figure
 
 
 def _draw_heads(axis: Axes, rows: pd.DataFrame, norm: TwoSlopeNorm) -> Any:
     table = rows.pivot_table(index="layer", columns="rank", values="value").to_numpy()
-    look: Keywords = {"cmap": "RdBu", "norm": norm, "aspect": "auto", "origin": "lower"}
-    image = axis.imshow(table, interpolation="nearest", **look)
+    image = axis.imshow(
+        table, cmap="RdBu", norm=norm, aspect="auto", interpolation="nearest", origin="lower"
+    )
     for side in ("left", "bottom"):
         axis.spines[side].set_visible(False)
     axis.tick_params(length=0)

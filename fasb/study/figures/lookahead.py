@@ -8,12 +8,19 @@ auc: value, low, high, n      area under the ROC curve, a mean over folds, split
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from fasb.study.figures.drawing import DASHES, MARKERS, STYLE, empty, groups, panels, readable
+from fasb.study.figures.drawing import (
+    DASHES,
+    MARKERS,
+    chance_line,
+    groups,
+    panels,
+    readable,
+    shade_intervals,
+)
 from fasb.study.figures.numbers import (
     PARTS,
     Row,
@@ -28,6 +35,8 @@ from fasb.study.panels import Cell
 from fasb.study.styles import MethodStyle
 
 TITLE = "How early p knows"
+EMPTY_CAPTION = "No tracked answers in this study."
+EMPTY_PICTURE = "no tracked answers"
 WRITTEN = (0, 1, 2, 4, 8, 16, 32)
 END = "end"
 ENOUGH = 20
@@ -67,8 +76,6 @@ def _places(states: Sequence[np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
 
 def caption(rows: pd.DataFrame) -> str:
     """Return what is known before the answer and at its end."""
-    if rows.empty:
-        return "No tracked answers in this study."
     told = []
     for title, part in named_groups(rows):
         value = part.set_index(part["written"].astype(str))["value"]
@@ -86,22 +93,26 @@ def caption(rows: pd.DataFrame) -> str:
 def draw(rows: pd.DataFrame) -> Figure:
     """Return one line for each comparison."""
     found = groups(rows)
-    if not found:
-        return empty("no tracked answers")
     places = rows.drop_duplicates("order").sort_values("order")["written"].astype(str).tolist()
-    with mpl.rc_context(fname=STYLE):
-        figure, ((axis,),) = panels(2.2, 1, 1, 3.6)
-        for i, (title, part) in enumerate(found):
-            colour, part = COLOURS[i % len(COLOURS)], part.sort_values("order")
-            x = part["written"].astype(str).map(places.index)
-            axis.fill_between(x, part["low"], part["high"], color=colour, alpha=0.15, linewidth=0)
-            line = {"marker": MARKERS[i % len(MARKERS)], "linestyle": DASHES[i % len(DASHES)]}
-            axis.plot(x, part["value"], color=colour, label=title, markersize=3.5, **line)
-        axis.axhline(0.5, color="#999999", linewidth=0.5, zorder=0)
-        axis.set_xticks(range(len(places)), places)
-        axis.set(ylim=(0.3, 1.02), xlabel="tokens of the answer", ylabel="AUC")
-        if len(found) > 1:
-            key = axis.legend(fontsize=7, frameon=False, loc="lower right")
-            for i, text in enumerate(key.get_texts()):
-                text.set_color(readable(COLOURS[i % len(COLOURS)]))
+    figure, ((axis,),) = panels(2.2, 1, 1, 3.6)
+    for i, (title, part) in enumerate(found):
+        colour, part = COLOURS[i % len(COLOURS)], part.sort_values("order")
+        x = part["written"].astype(str).map(places.index)
+        shade_intervals(axis, x, part, colour, 0.15)
+        axis.plot(
+            x,
+            part["value"],
+            color=colour,
+            linestyle=DASHES[i % len(DASHES)],
+            marker=MARKERS[i % len(MARKERS)],
+            markersize=3.5,
+            label=title,
+        )
+    chance_line(axis)
+    axis.set_xticks(range(len(places)), places)
+    axis.set(ylim=(0.3, 1.02), xlabel="tokens of the answer", ylabel="AUC")
+    if len(found) > 1:
+        key = axis.legend(fontsize=7, frameon=False, loc="lower right")
+        for i, text in enumerate(key.get_texts()):
+            text.set_color(readable(COLOURS[i % len(COLOURS)]))
     return figure

@@ -23,6 +23,7 @@ from fasb.study.panels import (
     HYPERPARAMETERS,
     Cell,
     best_setting,
+    codes,
     read_cells,
     titled,
     tuned_by,
@@ -71,16 +72,19 @@ def named_groups(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     return found
 
 
-def mean_over_worlds(rows: pd.DataFrame, metric: str) -> Row:
-    """Return the mean of worlds' means over seeds and folds, with a t interval from three on."""
+def mean_over_worlds(rows: pd.DataFrame, metric: str, scale: float = 1.0) -> Row:
+    """Return the mean of worlds' means over seeds and folds, with a t interval from three on.
+
+    All are multiplied by `scale`, for print.
+    """
     each = rows.groupby(["model", "dataset", "seed", "fold"])[metric].mean()
     # seeds share their test questions, so they are no sample: averaged first
     worlds = each.groupby(level=[0, 1]).mean().dropna().to_numpy(np.float64)
     if not len(worlds):
         return {"value": np.nan, "low": np.nan, "high": np.nan, "over": ""}
-    low, high = np.clip(t_interval(worlds[:, None]), *SHARE)
+    ((low,), (high,)) = scale * np.clip(t_interval(worlds[:, None]), *SHARE)
     over = "worlds" if len(worlds) >= ENOUGH_WORLDS else ""
-    return {"value": worlds.mean(), "low": low.item(), "high": high.item(), "over": over}
+    return {"value": scale * worlds.mean(), "low": low, "high": high, "over": over}
 
 
 def drawn(draws: Float[np.ndarray, " draw"]) -> dict[str, float]:
@@ -148,11 +152,9 @@ class TrackedAnswers:
     @classmethod
     def of(cls, about: Row, rows: pd.DataFrame) -> "TrackedAnswers":
         """Return the answers of one comparison's rows."""
-        keys = ["model", "dataset"]
-        world, part, group = (
-            rows.groupby([*keys, *more], sort=False).ngroup().to_numpy()
-            for more in ([], ["seed", "fold"], ["group"])
-        )
+        world = codes(rows, "model", "dataset")
+        part = codes(rows, "model", "dataset", "seed", "fold")
+        group = codes(rows, "model", "dataset", "group")
         p = [np.asarray(states, dtype=np.float64) for states in rows["p"]]
         return cls(about, p, world, part, group, ~rows[TRUE.name].to_numpy(bool))
 
@@ -176,23 +178,21 @@ class TrackedAnswers:
             drawn_groups = question_weights(group, 0 if over == "worlds" else n_draws, int(world))
             weight = np.zeros((len(drawn_groups), len(self.world)))
             weight[:, self.world == world] = drawn_groups
-            parts = [
-                of(inside, weight[:, at[inside]])
-                for part in np.unique(self.part[self.world == world])
-                if len(inside := np.flatnonzero(self.part[at] == part))
-            ]
+            parts = []
+            for part in np.unique(self.part[self.world == world]):
+                inside = np.flatnonzero(self.part[at] == part)
+                if len(inside):
+                    parts.append(of(inside, weight[:, at[inside]]))
             if parts:
                 found.append(mean_of_known(np.stack(parts), 0))
         # [world, draw, number]
         numbers = np.stack(found)
         if over == "questions":
             return [drawn(one) | {"over": over} for one in mean_of_known(numbers, 0).T]
-        low, high = np.clip(t_interval(numbers[:, 0]), *SHARE)
         value = mean_of_known(numbers[:, 0], 0)
-        return [
-            {"value": one[0], "low": one[1], "high": one[2], "over": over}
-            for one in np.stack([value, low, high], 1).tolist()
-        ]
+        low, high = np.clip(t_interval(numbers[:, 0]), *SHARE)
+        made = pd.DataFrame({"value": value, "low": low, "high": high, "over": over})
+        return made.to_dict("records")
 
 
 def area_of(p: Float[np.ndarray, " state"], wrong: Bool[np.ndarray, " state"]) -> OfPart:

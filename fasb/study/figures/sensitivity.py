@@ -8,14 +8,12 @@ chosen                share of folds and seeds that tuning put at x
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 from fasb.study.figures.drawing import (
-    STYLE,
     Keywords,
     Look,
     empty,
@@ -31,6 +29,8 @@ from fasb.study.panels import Cell, read_cells, tuned_by
 from fasb.study.styles import MethodStyle
 
 TITLE = "Sensitivity to k, alpha, beta and s"
+EMPTY_CAPTION = "No method with a grid in this study."
+EMPTY_PICTURE = "no grid"
 NAMES = {
     "k": "anchors $k$",
     "alpha": r"strength $\alpha$",
@@ -53,8 +53,6 @@ def rows(
 def grid_rows(grid: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
     """Return the rows of some methods, from all cells' `grid.parquet`."""
     found: list[Row] = []
-    if grid.empty:
-        return pd.DataFrame(found)
     for about, of_group in by_group(grid):
         measure = tuned_by(of_group)
         for method in methods:
@@ -62,17 +60,13 @@ def grid_rows(grid: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
             for knob in NAMES:
                 for x, there in along(of_method, knob).groupby(knob):
                     row = about | {"method": method, "knob": knob, "x": x, "metric": measure.name}
-                    mean = mean_over_worlds(there, measure.name)
-                    for key in ("value", "low", "high"):
-                        mean[key] *= measure.scale
+                    mean = mean_over_worlds(there, measure.name, measure.scale)
                     found.append(row | mean | {"chosen": float(there["chosen"].mean())})
     return pd.DataFrame(found)
 
 
 def caption(rows: pd.DataFrame) -> str:
     """Return which setting moves the result most."""
-    if rows.empty:
-        return "No method with a grid in this study."
     # two comparisons differ in level, which is no setting's doing
     values = rows.groupby(["model", "dataset", "method", "knob"])["value"]
     spans = (values.max() - values.min()).groupby("knob").mean().sort_values(ascending=False)
@@ -87,31 +81,30 @@ def caption(rows: pd.DataFrame) -> str:
 def draw(rows: pd.DataFrame) -> Figure:
     """Return one panel for each setting that was varied, one line for each method."""
     found = groups(rows)
-    hyperparameters = [knob for knob in NAMES if len(rows) and _varied(rows, knob)]
+    hyperparameters = [knob for knob in NAMES if _varied(rows, knob)]
     if not hyperparameters:
-        return empty("no grid")
+        return empty(EMPTY_PICTURE)
     methods = looks(rows)
-    with mpl.rc_context(fname=STYLE):
-        height = 0.4 + 1.45 * len(found)
-        figure, grid = panels(height, len(found), len(hyperparameters), sharey="row")
-        for (title, part), axes in zip(found, grid, strict=True):
-            for knob, axis in zip(hyperparameters, axes, strict=True):
-                _draw_knob(axis, part[part["knob"] == knob], knob, methods)
-                axis.yaxis.set_major_locator(MaxNLocator(4, integer=True))
-            measure = MEASURES[part["metric"].iloc[0]]
-            axes[0].set_ylabel(side_label(title, f"{measure.title} (%)"))
-            last = part[part["knob"] == hyperparameters[-1]].sort_values("x")
-            ends = last.groupby("method")["value"].last().to_dict()
-            end_labels(axes[-1], ends, methods, PANEL)
-            # a method without the last setting is named where its last line ends
-            others = part[~part["method"].isin(list(ends))]
-            for knob, axis in zip(hyperparameters, axes, strict=True):
-                here = others[others["knob"] == knob]
-                later = hyperparameters[hyperparameters.index(knob) + 1 :]
-                ended = set(here["method"]) - set(others[others["knob"].isin(later)]["method"])
-                _name_ends(axis, here[here["method"].isin(list(ended))], methods)
-        for knob, axis in zip(hyperparameters, grid[-1], strict=True):
-            axis.set_xlabel(NAMES[knob])
+    height = 0.4 + 1.45 * len(found)
+    figure, grid = panels(height, len(found), len(hyperparameters), sharey="row")
+    for (title, part), axes in zip(found, grid, strict=True):
+        for knob, axis in zip(hyperparameters, axes, strict=True):
+            _draw_knob(axis, part[part["knob"] == knob], knob, methods)
+            axis.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+        measure = MEASURES[part["metric"].iloc[0]]
+        axes[0].set_ylabel(side_label(title, f"{measure.title} (%)"))
+        last = part[part["knob"] == hyperparameters[-1]].sort_values("x")
+        ends = last.groupby("method")["value"].last().to_dict()
+        end_labels(axes[-1], ends, methods, PANEL)
+        # a method without the last setting is named where its last line ends
+        others = part[~part["method"].isin(list(ends))]
+        for knob, axis in zip(hyperparameters, axes, strict=True):
+            here = others[others["knob"] == knob]
+            later = hyperparameters[hyperparameters.index(knob) + 1 :]
+            ended = set(here["method"]) - set(others[others["knob"].isin(later)]["method"])
+            _name_ends(axis, here[here["method"].isin(list(ended))], methods)
+    for knob, axis in zip(hyperparameters, grid[-1], strict=True):
+        axis.set_xlabel(NAMES[knob])
     return figure
 
 
@@ -133,8 +126,7 @@ def _draw_knob(axis: Axes, rows: pd.DataFrame, knob: str, methods: dict[str, Loo
         look, part = methods[str(method)], part.sort_values("x")
         known = part[part["low"].notna()]
         axis.vlines(known["x"], known["low"], known["high"], color=look.colour, linewidth=0.6)
-        line = {"color": look.colour, "linestyle": look.dash, "marker": look.marker}
-        axis.plot(part["x"], part["value"], markerfacecolor=look.face, clip_on=False, **line)
+        axis.plot(part["x"], part["value"], markerfacecolor=look.face, clip_on=False, **look.line)
     axis.margins(x=0.12)
     if rows.empty:
         return

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -18,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
 from fasb.metrics.statistics import intervals, resample
-from fasb.study.figures.drawing import STYLE, WIDTH, Keywords, Look, empty, groups, looks, panels
+from fasb.study.figures.drawing import WIDTH, Keywords, Look, groups, looks, panels
 from fasb.study.figures.numbers import (
     Row,
     along,
@@ -34,6 +33,8 @@ from fasb.study.panels import Cell, Comparison, comparisons, read_cells
 from fasb.study.styles import MethodStyle, names_of
 
 TITLE = "True against Info"
+EMPTY_CAPTION = "No generated answers in this study."
+EMPTY_PICTURE = "no answers"
 AXES = (TRUE, INFO)
 BOTH = [measure.name for measure in AXES]
 MOST = 8
@@ -62,8 +63,8 @@ def plane_rows(
             for alpha, there in line.groupby("alpha"):
                 row = about | {"method": method, "part": "validation", "alpha": alpha}
                 for measure in AXES:
-                    mean = mean_over_worlds(there, measure.name)
-                    row |= _named(measure.name, mean, measure.scale) | {"over": mean["over"]}
+                    mean = mean_over_worlds(there, measure.name, measure.scale)
+                    row |= _named(measure.name, mean) | {"over": mean["over"]}
                 found.append(row)
     for comparison in comparisons(metrics, methods):
         found += _test_rows(comparison, n_draws)
@@ -78,27 +79,23 @@ def _test_rows(comparison: Comparison, n_draws: int) -> Iterator[Row]:
     for i, method in enumerate(panel.methods):
         row = comparison.about | {"method": method, "part": "test", "alpha": np.nan}
         for measure in AXES:
-            mean = scaled(found, (i, panel.columns.index(measure.name)))
-            row |= _named(measure.name, mean, measure.scale)
+            at = (i, panel.columns.index(measure.name))
+            row |= _named(measure.name, scaled(found, at, measure.scale))
         yield row
 
 
-def _named(name: str, mean: Row, scale: float) -> Row:
-    value, low, high = (scale * mean[key] for key in ("value", "low", "high"))
-    return {name: value, f"{name}_low": low, f"{name}_high": high}
+def _named(name: str, mean: Row) -> Row:
+    return {name: mean["value"], f"{name}_low": mean["low"], f"{name}_high": mean["high"]}
 
 
 def caption(rows: pd.DataFrame) -> str:
     """Return where the tuned methods end."""
-    if rows.empty:
-        return "No generated answers in this study."
     test = rows[rows["part"] == "test"]
     told = []
     for title, part in named_groups(test):
-        points = [
-            f"{row['label']} {row[TRUE.name]:.0f} / {row[INFO.name]:.0f}"
-            for row in part.to_dict("records")
-        ]
+        points = []
+        for row in part.to_dict("records"):
+            points.append(f"{row['label']} {row[TRUE.name]:.0f} / {row[INFO.name]:.0f}")
         told.append(f"{title}: {', '.join(points)}")
     return (
         f"True / Info on test questions: {'; '.join(told)}. Small markers: along alpha on "
@@ -121,27 +118,24 @@ def _is_crowded(rows: pd.DataFrame) -> bool:
 def draw(rows: pd.DataFrame) -> Figure:
     """Return a plane for each comparison, or where there are many methods for each of them."""
     found = groups(rows)
-    if not found:
-        return empty("no answers")
     if _is_crowded(rows):
         return _draw_each(found, looks(rows), [_limits(rows, name) for name in BOTH])
     methods, n = looks(rows), len(found)
     n_lines, width = -(-n // 2), WIDTH if n > 1 else 3.6
-    with mpl.rc_context(fname=STYLE):
-        shared = {"sharex": True, "sharey": True}
-        figure, grid = panels(2.5 * n_lines, n_lines, min(n, 2), width, **shared)
-        flat = list(grid.ravel())
-        limits = [_limits(rows, name) for name in BOTH]
-        for (title, part), axis in zip(found, flat, strict=False):
-            _draw_plane(axis, part, limits, methods)
-            axis.text(0.02, 1.02, title, transform=axis.transAxes, fontsize=8.5)
-            axis.set_xlabel("True (%)")
-        tested = set(rows[rows["part"] == "test"]["method"])
-        _draw_key(flat[0], [look for name, look in methods.items() if name in tested])
-        for axis in flat[n:]:
-            axis.set_axis_off()
-        for line in grid:
-            line[0].set_ylabel("Info (%)")
+    shared = {"sharex": True, "sharey": True}
+    figure, grid = panels(2.5 * n_lines, n_lines, min(n, 2), width, **shared)
+    flat = list(grid.ravel())
+    limits = [_limits(rows, name) for name in BOTH]
+    for (title, part), axis in zip(found, flat, strict=False):
+        _draw_plane(axis, part, limits, methods)
+        axis.text(0.02, 1.02, title, transform=axis.transAxes, fontsize=8.5)
+        axis.set_xlabel("True (%)")
+    tested = set(rows[rows["part"] == "test"]["method"])
+    _draw_key(flat[0], [look for name, look in methods.items() if name in tested])
+    for axis in flat[n:]:
+        axis.set_axis_off()
+    for line in grid:
+        line[0].set_ylabel("Info (%)")
     return figure
 
 
@@ -156,24 +150,23 @@ def _draw_each(
         tested = set(part[part["part"] == "test"]["method"])
         planes += [(title, part, name) for name in methods if name in tested]
     n_lines = -(-len(planes) // COLUMNS)
-    with mpl.rc_context(fname=STYLE):
-        shared = {"sharex": True, "sharey": True}
-        figure, grid = panels(0.3 + 1.1 * n_lines, n_lines, COLUMNS, **shared)
-        flat = list(grid.ravel())
-        for (title, part, name), axis in zip(planes, flat, strict=False):
-            others = part[(part["part"] == "test") & (part["method"] != name)]
-            axis.plot(others[TRUE.name], others[INFO.name], ".", color="#BBBBBB", markersize=2)
-            _draw_plane(axis, part[part["method"] == name], limits, methods, step=20)
-            label = f"{title}\n{methods[name].label}" if title else methods[name].label
-            axis.set_title(label, fontsize=7, color=methods[name].ink)
-        for i, axis in enumerate(flat):
-            if i >= len(planes):
-                axis.set_axis_off()
-            # the lowest of its column
-            elif i + COLUMNS >= len(planes):
-                axis.tick_params(labelbottom=True)
-        figure.supxlabel("True (%)", fontsize=9)
-        figure.supylabel("Info (%)", fontsize=9)
+    shared = {"sharex": True, "sharey": True}
+    figure, grid = panels(0.3 + 1.1 * n_lines, n_lines, COLUMNS, **shared)
+    flat = list(grid.ravel())
+    for (title, part, name), axis in zip(planes, flat, strict=False):
+        others = part[(part["part"] == "test") & (part["method"] != name)]
+        axis.plot(others[TRUE.name], others[INFO.name], ".", color="#BBBBBB", markersize=2)
+        _draw_plane(axis, part[part["method"] == name], limits, methods, step=20)
+        label = f"{title}\n{methods[name].label}" if title else methods[name].label
+        axis.set_title(label, fontsize=7, color=methods[name].ink)
+    for i, axis in enumerate(flat):
+        if i >= len(planes):
+            axis.set_axis_off()
+        # the lowest of its column
+        elif i + COLUMNS >= len(planes):
+            axis.tick_params(labelbottom=True)
+    figure.supxlabel("True (%)", fontsize=9)
+    figure.supylabel("Info (%)", fontsize=9)
     return figure
 
 
@@ -195,25 +188,19 @@ def _draw_plane(
     for method, part in rows.groupby("method", sort=False):
         look = methods[str(method)]
         line = part[part["part"] == "validation"].sort_values("alpha")
-        dotted = {"linestyle": look.dash, "marker": look.marker, "markersize": 2.5}
-        axis.plot(line[TRUE.name], line[INFO.name], color=look.colour, alpha=0.5, lw=1.0, **dotted)
+        thin: Keywords = {"alpha": 0.5, "linewidth": 1.0, "markersize": 2.5}
+        axis.plot(line[TRUE.name], line[INFO.name], **look.line, **thin)
         for test in part[part["part"] == "test"].to_dict("records"):
             _draw_cross(axis, test, look)
 
 
 def _draw_cross(axis: Axes, at: dict[str, Any], look: Look) -> None:
-    """Return a tuned method's test result with its intervals in both directions."""
+    """Draw a tuned method's test result with its intervals in both directions."""
     x, y = at[TRUE.name], at[INFO.name]
     bar: Keywords = {"color": look.colour, "linewidth": 0.9}
     axis.hlines(y, at[f"{TRUE.name}_low"], at[f"{TRUE.name}_high"], **bar)
     axis.vlines(x, at[f"{INFO.name}_low"], at[f"{INFO.name}_high"], **bar)
-    point: Keywords = {
-        "color": look.colour,
-        "markersize": 6,
-        "markeredgecolor": "white",
-        "zorder": 5,
-    }
-    axis.plot(x, y, look.marker, **point)
+    axis.plot(x, y, look.marker, color=look.colour, markersize=6, markeredgecolor="white", zorder=5)
 
 
 def _draw_products(axis: Axes, step: int) -> None:
@@ -241,14 +228,26 @@ def _draw_key(axis: Axes, methods: Sequence[Look]) -> None:
     """Markers and names in the lower left; the points lie too close together to be named there."""
     for i, look in enumerate(reversed(methods)):
         y = 8 + 10.5 * i
-        place: Keywords = {
-            "xycoords": "axes fraction",
-            "textcoords": "offset points",
-            "va": "center",
-        }
-        axis.annotate(look.label, (0, 0), (16, y), color=look.ink, fontsize=8, **place)
+        axis.annotate(
+            look.label,
+            (0, 0),
+            (16, y),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            fontsize=8,
+            color=look.ink,
+            va="center",
+        )
         # in points from the corner, like the names beside them, however large the plane is
         offset = ScaledTranslation(9 / 72, y / 72, axis.figure.dpi_scale_trans)
-        point: Keywords = {"color": look.colour, "markersize": 5, "markeredgecolor": "white"}
-        at: Keywords = {"transform": axis.transAxes + offset, "scalex": False, "scaley": False}
-        axis.plot(0, 0, look.marker, **point, **at)
+        axis.plot(
+            0,
+            0,
+            look.marker,
+            color=look.colour,
+            markersize=5,
+            markeredgecolor="white",
+            transform=axis.transAxes + offset,
+            scalex=False,
+            scaley=False,
+        )
