@@ -9,6 +9,7 @@ after.
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,9 +19,9 @@ import pandas as pd
 from fasb.artifacts import read_parquet
 from fasb.metrics.answers import verdict
 from fasb.metrics.statistics import compare, differences, holm, resample, t_interval
-from fasb.study.cells import whole
+from fasb.study.cells import Cell, whole
 from fasb.study.config import BASES, Study, load_files
-from fasb.study.panels import Cell, Comparison, comparisons, read_cells
+from fasb.study.panels import Comparison, comparisons, read_cells
 from fasb.study.styles import labels_of, names_of, styles_of
 
 ROOT = Path(__file__).parents[1]
@@ -110,8 +111,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
     study = load_files(CONFIGS)
-    given = [cell.dump() for cell in whole(study)]
-    cells = Cell.of([{**one, "folder": folder / one["folder"]} for one in given])
+    cells = [replace(cell, results=folder / cell.results) for cell in whole(study)]
     files = [cell.folder / "metrics.parquet" for cell in cells]
     styles = styles_of(study.chosen_methods)
     (comparison,) = comparisons(read_cells(cells, files, "metrics.parquet"), names_of(styles))

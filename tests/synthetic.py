@@ -12,6 +12,7 @@ from fasb.artifacts import write_json, write_parquet
 from fasb.data.protocol import Question, write_questions
 from fasb.hdf5files import writing_hdf5
 from fasb.steering.fingerprint import Fingerprint
+from fasb.study.cells import Cell
 from fasb.study.metrics import question_metrics, summary
 from fasb.study.styles import MethodStyle
 
@@ -70,13 +71,13 @@ def styled(*names: str) -> tuple[MethodStyle, ...]:
 
 @dataclass(frozen=True)
 class Results:
-    """Where the files lie, and the cells as rules describe them."""
+    """Where the files lie, and the cells."""
 
     root: Path
-    cells: list[dict]
+    cells: list[Cell]
 
     def files(self, *names: str) -> list[Path]:
-        return [Path(cell["folder"]) / name for cell in self.cells for name in names]
+        return [cell.folder / name for cell in self.cells for name in names]
 
 
 def results(
@@ -88,9 +89,9 @@ def results(
         questions = _questions(groups)
         write_questions(root / "questions" / f"{world}.parquet", questions, MADE_BY)
         for seed in seeds:
-            folder = root / world / world / f"seed{seed}"
-            _cell(folder, questions, np.random.default_rng([i, seed]), world, seed)
-            cells.append({"model": world, "dataset": world, "seed": seed, "folder": str(folder)})
+            cell = Cell(world, world, seed, results=root)
+            _cell(cell.folder, questions, np.random.default_rng([i, seed]), world, seed)
+            cells.append(cell)
     return Results(root, cells)
 
 

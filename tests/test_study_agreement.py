@@ -1,5 +1,7 @@
 """Two judges on the same answers: table `judges`."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +11,6 @@ from synthetic import MADE_BY, METHODS, STYLES, results
 from fasb.artifacts import read_parquet, write_parquet
 from fasb.errors import DataError
 from fasb.study.agreement import agreement_rows, agreement_tables
-from fasb.study.panels import Cell
 from fasb.study.texttables import texts_as_latex, texts_as_markdown
 
 NAMES = ("generations.parquet", "judged.parquet", "judged_second.parquet")
@@ -42,13 +43,13 @@ def made(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def rows(made):
-    return agreement_rows(Cell.of(made.cells), made.files(*NAMES), STYLES)
+    return agreement_rows(made.cells, made.files(*NAMES), STYLES)
 
 
 def test_numbers_are_those_of_a_plain_count(made, rows):
     assert rows["score"].unique().tolist() == ["truth"]
     pairs = []
-    for cell in Cell.of(made.cells)[:4]:
+    for cell in made.cells[:4]:
         generations, first, second = (read_parquet(cell.folder / name) for name in NAMES)
         first, second = (
             found.set_index(["question", "answer"])["true"] for found in (first, second)
@@ -87,20 +88,19 @@ def test_cells_with_one_judge_are_left_out(made):
     files = [
         file for file in made.files(*NAMES) if not file.match("b-s2/*/*/judged_second.parquet")
     ]
-    assert agreement_rows(Cell.of(made.cells), files)["model"].unique().tolist() == ["a"]
+    assert agreement_rows(made.cells, files)["model"].unique().tolist() == ["a"]
 
 
 def test_an_answer_without_both_verdicts_is_refused(made, tmp_path):
-    cell = Cell.of(made.cells)[0]
+    cell = replace(made.cells[0], results=tmp_path)
     for name in NAMES:
-        frame = read_parquet(cell.folder / name)
+        frame = read_parquet(made.cells[0].folder / name)
         write_parquet(
-            tmp_path / name,
+            cell.folder / name,
             frame.iloc[1:] if name == "judged_second.parquet" else frame,
             made_by("exact"),
         )
-    cells = Cell.of([{**made.cells[0], "folder": str(tmp_path)}])
     with pytest.raises(
         DataError, match="not every answer has both verdicts; run the stage 'judge'"
     ):
-        agreement_rows(cells, [tmp_path / name for name in NAMES])
+        agreement_rows([cell], [cell.folder / name for name in NAMES])

@@ -2,8 +2,8 @@ import pandas as pd
 import pytest
 
 from fasb.artifacts import write_parquet
+from fasb.study.cells import Cell
 from fasb.study.comparing import best_settings, grids, importance, tuned_by
-from fasb.study.panels import Cell
 
 
 def grid(**changes):
@@ -23,13 +23,11 @@ def grid(**changes):
 @pytest.fixture
 def compared(tmp_path):
     """Seeds 0 and 1 of one model."""
-    cells = []
-    for seed in (0, 1):
-        folder = tmp_path / f"seed{seed}"
-        write_parquet(folder / "grid.parquet", grid())
-        cells.append({"model": "a-s1", "dataset": "d", "seed": seed, "folder": str(folder)})
-    made = Cell.of(cells)
-    ((group, found),) = grids(made, [cell.folder / "grid.parquet" for cell in made])
+    cells = [Cell("a-s1", "d", seed, results=tmp_path) for seed in (0, 1)]
+    files = [cell.folder / "grid.parquet" for cell in cells]
+    for file in files:
+        write_parquet(file, grid())
+    ((group, found),) = grids(cells, files)
     assert group == ("a", "d")
     return found
 

@@ -9,7 +9,7 @@ import pytest
 from synthetic import STYLES, results
 
 from fasb.study.escaping import csv_text, escape_latex, escape_markdown, without_controls
-from fasb.study.panels import Cell, read_cells
+from fasb.study.panels import read_cells
 from fasb.study.printing import latex, markdown
 from fasb.study.tables import table_rows
 
@@ -58,7 +58,7 @@ def test_control_characters_go_and_line_breaks_stay():
 
 def test_a_hostile_label_is_text_in_every_form_of_a_table(tmp_path):
     made = results(tmp_path, worlds=("a-s2",), seeds=(0,), groups=3)
-    frame = read_cells(Cell.of(made.cells), made.files("metrics.parquet"), "metrics.parquet")
+    frame = read_cells(made.cells, made.files("metrics.parquet"), "metrics.parquet")
     styles = [replace(style, label=f"={SPECIAL}") for style in STYLES]
     rows = table_rows(frame, "main", styles, "default", n_draws=20)
     assert "\\input" not in latex(rows)

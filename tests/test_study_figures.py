@@ -25,7 +25,7 @@ from fasb.study.figures import (
 from fasb.study.figures.drawing import contrast_on_white, looks, readable
 from fasb.study.figures.figure_4 import head_rows
 from fasb.study.figures.numbers import along, area_of, mean_over_worlds, with_verdicts
-from fasb.study.panels import Cell, read_cells
+from fasb.study.panels import read_cells
 from fasb.study.styles import MethodStyle
 
 CROSSED = (
@@ -51,7 +51,7 @@ def made(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def rows(made):
-    cells, files = Cell.of(made.cells), made.files(*FILES)
+    cells, files = made.cells, made.files(*FILES)
     styles = {"crossing": CROSSED}
     return {name: rows_of(name, cells, files, styles.get(name, STYLES)) for name in FIGURES}
 
@@ -238,7 +238,7 @@ def test_a_methods_look_and_name_are_its_config_entrys_in_every_figure(made):
     ]
     seen = {}
     for name in ("sensitivity", "tradeoff", "data_efficiency"):
-        rows = rows_of(name, Cell.of(made.cells), made.files(*FILES), styles)
+        rows = rows_of(name, made.cells, made.files(*FILES), styles)
         for method, look in looks(rows).items():
             assert seen.setdefault(method, look) == look
     assert {look.label: look.colour for look in seen.values()} == {
@@ -249,7 +249,7 @@ def test_a_methods_look_and_name_are_its_config_entrys_in_every_figure(made):
 def test_the_tracker_shown_is_that_of_the_first_gated_main_method(made):
     from fasb.study.panels import read_cells
 
-    cells, files = Cell.of(made.cells), made.files(*FILES)
+    cells, files = made.cells, made.files(*FILES)
     frames = [read_cells(cells, files, name) for name in FIGURES["figure_1"]]
     for order in (("fasb-probe", "fasb-prototype"), ("fasb-prototype", "fasb-probe")):
         found = with_verdicts(*frames, styled("unsteered", "iti", *order))
@@ -341,7 +341,7 @@ def test_gains_by_two_measures_are_called_by_both(rows):
 
 
 def test_what_has_no_info_lies_in_no_plane(made):
-    cells, files = Cell.of(made.cells), made.files("grid.parquet", "metrics.parquet")
+    cells, files = made.cells, made.files("grid.parquet", "metrics.parquet")
     grid, metrics = (
         read_cells(cells, files, f"{name}.parquet").assign(info=np.nan)
         for name in ("grid", "metrics")
@@ -368,7 +368,7 @@ def test_an_interval_over_worlds_needs_three():
 
 
 def test_captions_say_what_intervals_are_over(made, tmp_path):
-    cells, files = Cell.of(made.cells), made.files(*FILES)
+    cells, files = made.cells, made.files(*FILES)
     captions = {name: caption(name, rows_of(name, cells, files, STYLES)) for name in FIGURES}
     assert "No intervals: there are fewer than 3 worlds" in captions["sensitivity"]
     assert (
@@ -376,7 +376,7 @@ def test_captions_say_what_intervals_are_over(made, tmp_path):
     )
     assert "over questions (bootstrap)" in captions["figure_1"]
     many = results(tmp_path, worlds=("a-s2", "a-s3", "a-s4"), groups=5)
-    cells, files = Cell.of(many.cells), many.files(*FILES)
+    cells, files = many.cells, many.files(*FILES)
     for name in ("sensitivity", "tradeoff", "figure_1"):
         told = caption(name, rows_of(name, cells, files, STYLES))
         assert "95 % intervals over worlds (t)." in told
@@ -403,7 +403,7 @@ def test_a_crossing_shows_each_place_with_its_gain_over_the_unsteered_model(rows
 def test_a_comparison_without_judge_is_crossed_by_accuracy_beside_one_with(made, monkeypatch):
     """Each has the first measure that it has, and says which."""
     crossing = figure("crossing")
-    cells, files = Cell.of(made.cells), made.files("metrics.parquet")
+    cells, files = made.cells, made.files("metrics.parquet")
     metrics = read_cells(cells, files, "metrics.parquet")
     metrics.loc[metrics["model"].str.startswith("tradeoff"), ["true", "info"]] = np.nan
     monkeypatch.setattr("fasb.study.figures.crossing.read_cells", lambda *_: metrics)

@@ -9,10 +9,11 @@ import pytest
 from synthetic import STYLES, results, styled
 
 from fasb.study.answers import OUTCOMES, _with_verdicts, pick
+from fasb.study.cells import Cell
 from fasb.study.chosen import chosen_rows, chosen_tables
 from fasb.study.escaping import csv_text
 from fasb.study.figures import FIGURES, draw, rows_of, save
-from fasb.study.panels import Cell, read_cells
+from fasb.study.panels import read_cells
 from fasb.study.rates import timed
 from fasb.study.report import Sources, _table, health, render, timing
 from fasb.study.tables import table_rows
@@ -45,7 +46,7 @@ SECTIONS = (
 def made(tmp_path_factory):
     """Results with tables and figures."""
     made = results(tmp_path_factory.mktemp("results"), groups=4)
-    cells, files = Cell.of(made.cells), made.files(*INPUTS)
+    cells, files = made.cells, made.files(*INPUTS)
     for folder in ("tables", "figures"):
         (made.root / folder).mkdir()
     frame = read_cells(cells, files, "metrics.parquet")
@@ -68,7 +69,7 @@ def page(made):
     sources = Sources(
         name="small",
         preset="default",
-        cells=Cell.of(made.cells),
+        cells=made.cells,
         methods=STYLES,
         files=[*shown, *made.files(*INPUTS[:-1])],
         health=health,
@@ -128,7 +129,7 @@ def test_all_figures_and_outcomes_are_shown(page):
 
 
 def test_a_study_without_worlds_has_no_such_section(made):
-    sources = Sources("bare", "default", Cell.of(made.cells), STYLES, made.files(*INPUTS), [])
+    sources = Sources("bare", "default", made.cells, STYLES, made.files(*INPUTS), [])
     text = render(sources)
     assert 'id="health"' not in text
     assert "an invented world" not in text
@@ -150,9 +151,7 @@ def test_what_a_model_wrote_is_text_and_never_markup(made):
     ]
     write_parquet(path, frame, {})
     try:
-        text = render(
-            Sources("bare", "default", Cell.of(made.cells), STYLES, made.files(*INPUTS), [])
-        )
+        text = render(Sources("bare", "default", made.cells, STYLES, made.files(*INPUTS), []))
     finally:
         path.write_bytes(original)
     assert "<script" not in text
@@ -163,7 +162,7 @@ def test_what_a_model_wrote_is_text_and_never_markup(made):
 
 
 def test_the_mark_stands_where_the_answer_fired(made):
-    cells = Cell.of(made.cells)[:1]
+    cells = made.cells[:1]
     names = ("generations.parquet", "judged.parquet")
     frames = [read_cells(cells, made.files(name), name) for name in names]
     shown = pick(*frames, "fasb-probe")
@@ -268,11 +267,11 @@ def chosen_row(folds, root):
         "steers": {"generation": True, "mc2": True},
     }
     tuned = {f"fold{i}": {"iti": entry | fold} for i, fold in enumerate(folds)}
-    write_json(root / "tuned.json", tuned, {})
-    write_json(root / "metrics.json", {"iti": {"true_info": 0.72}}, {})
-    cells = Cell.of([{"model": "a-s2", "dataset": "a-s2", "seed": 0, "folder": str(root)}])
-    files = [root / "tuned.json", root / "metrics.json"]
-    return chosen_rows(cells, files, styled("iti")).iloc[0]
+    cell = Cell("a-s2", "a-s2", 0, results=root)
+    write_json(cell.folder / "tuned.json", tuned, {})
+    write_json(cell.folder / "metrics.json", {"iti": {"true_info": 0.72}}, {})
+    files = [cell.folder / "tuned.json", cell.folder / "metrics.json"]
+    return chosen_rows([cell], files, styled("iti")).iloc[0]
 
 
 def test_health_shows_what_was_measured_and_what_was_needed():

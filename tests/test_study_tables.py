@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -6,9 +8,10 @@ from synthetic import METHODS, STYLES, results, styled
 from fasb.artifacts import read_parquet, write_parquet
 from fasb.errors import ArtifactError, ConfigError
 from fasb.search import Method
+from fasb.study.cells import Cell
 from fasb.study.escaping import DAGGER, DASH, DELTA, MINUS
 from fasb.study.measures import MEASURES, TABLES, shown_in
-from fasb.study.panels import Cell, judge_note, judges_of, read_cells
+from fasb.study.panels import judge_note, judges_of, read_cells
 from fasb.study.printing import caption, latex, lines, markdown, number, parts_of, split
 from fasb.study.styles import MethodStyle, styles_of
 from fasb.study.tables import AVERAGE, chosen_methods, table_rows
@@ -17,7 +20,7 @@ from fasb.study.tables import AVERAGE, chosen_methods, table_rows
 @pytest.fixture(scope="module")
 def frame(tmp_path_factory):
     made = results(tmp_path_factory.mktemp("results"))
-    return read_cells(Cell.of(made.cells), made.files("metrics.parquet"), "metrics.parquet")
+    return read_cells(made.cells, made.files("metrics.parquet"), "metrics.parquet")
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +142,7 @@ def test_holm_corrects_over_all_differences_that_the_table_prints(frame):
 
 def test_intervals_and_tests_speak_of_worlds_from_three_on_and_of_questions_below(tmp_path):
     made = results(tmp_path, worlds=("a-s2", "a-s3", "a-s4", "b-s2", "b-s3", "c"), seeds=(0,))
-    frame = read_cells(Cell.of(made.cells), made.files("metrics.parquet"), "metrics.parquet")
+    frame = read_cells(made.cells, made.files("metrics.parquet"), "metrics.parquet")
     worlds, two, one = split(table_rows(frame, "main", STYLES, "default", n_draws=50))
     assert "interval over the 3 worlds (t, 2 degrees of freedom)" in caption(worlds)
     assert "would it be there in further worlds of this kind?" in caption(worlds)
@@ -263,9 +266,7 @@ def test_a_run_of_ablations_alone_has_a_baseline():
 @pytest.fixture(scope="module")
 def effects(tmp_path_factory):
     made = results(tmp_path_factory.mktemp("effects"), groups=2)
-    frame = read_cells(
-        Cell.of(made.cells), made.files("side_effects.parquet"), "side_effects.parquet"
-    )
+    frame = read_cells(made.cells, made.files("side_effects.parquet"), "side_effects.parquet")
     return table_rows(frame, "side_effects", STYLES, "default", n_draws=200)
 
 
@@ -327,7 +328,7 @@ def test_rows_survive_a_csv(rows, tmp_path):
 
 def test_answers_of_different_judges_are_never_compared(tmp_path):
     made = results(tmp_path, worlds=("a-s2", "a-s3", "b-s2"), seeds=(0,), groups=2)
-    files, cells = made.files("metrics.parquet"), Cell.of(made.cells)
+    files, cells = made.files("metrics.parquet"), made.cells
     for path, judge in zip(files, ("one", "one", "other"), strict=True):
         write_parquet(path, read_parquet(path), {"judge": judge})
     judges_of(cells, files)
@@ -360,8 +361,8 @@ def test_the_judges_error_stands_in_the_caption_of_its_numbers(rows, judge, said
 
 
 def test_a_missing_file_of_a_cell_is_named(tmp_path):
-    cells = Cell.of([{"model": "a", "dataset": "b", "seed": 0, "folder": "x/seed0"}])
-    with pytest.raises(ArtifactError, match=r"x/seed0/metrics.parquet: not among the files"):
+    cells = [Cell("a", "b", 0, results=Path("x"))]
+    with pytest.raises(ArtifactError, match=r"x/a/b/seed0/metrics.parquet: not among the files"):
         read_cells(cells, [tmp_path / "metrics.parquet"], "metrics.parquet")
 
 

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +11,6 @@ from offline_runs import artifacts, inspect, summarised
 from synthetic import METHODS, STYLES, results, styled
 
 from fasb.artifacts import read_json, write_json
-from fasb.study.panels import Cell
 from fasb.study.wandb_runs import Study, runs, write_runs
 
 FILES = ("metrics.json", "tuned.json", "grid.parquet")
@@ -33,7 +33,7 @@ def logged(made, tmp_path_factory):
         path.parent.mkdir()
     Figure(figsize=(1, 1)).savefig(picture)
     table.write_text("method,b\nNone,2\nNA,\n")
-    one = Study("größe 1", "default", Cell.of(made.cells[:1]), styled("iti", "fasb-probe"))
+    one = Study("größe 1", "default", made.cells[:1], styled("iti", "fasb-probe"))
     for _ in range(2):
         n = write_runs(one, [*made.files(*FILES), picture, table], root / "wandb")
     assert n == 3
@@ -41,7 +41,7 @@ def logged(made, tmp_path_factory):
 
 
 def study(made, **changes):
-    return Study("größe 1", "default", Cell.of(made.cells), STYLES, **changes)
+    return Study("größe 1", "default", made.cells, STYLES, **changes)
 
 
 def test_there_is_one_run_per_cell_and_method_and_one_of_the_study(made):
@@ -114,7 +114,7 @@ def test_runs_name_neither_the_host_nor_where_python_lies(made, tmp_path, monkey
     # no name that could stand in a result by chance
     monkeypatch.setattr("socket.gethostname", lambda: "host-of-the-lab")
     monkeypatch.setattr("platform.node", lambda: "host-of-the-lab")
-    one = Study("a", "default", Cell.of(made.cells[:1]), styled("iti"))
+    one = Study("a", "default", made.cells[:1], styled("iti"))
     write_runs(one, made.files(*FILES), tmp_path / "wandb")
     for run in (tmp_path / "wandb").rglob("run-*.wandb"):
         recorded = inspect(run)
@@ -134,18 +134,17 @@ def test_a_second_log_of_equal_results_replaces_the_first_and_syncs_the_same_ids
 
 @pytest.mark.parametrize("changed", ["a setting of another method", "its own grid", "a result"])
 def test_ids_follow_what_made_a_result_and_nothing_else(made, tmp_path, changed):
-    (folder,) = (Path(cell["folder"]) for cell in made.cells[:1])
+    folder = made.cells[0].folder
     own, other = {"grid": {"k": [2]}}, {"grid": {"alpha": [1]}}
 
     def ids(methods, metrics):
-        cell = tmp_path / "seed0"
+        cell = replace(made.cells[0], results=tmp_path)
         made_by = {"settings": {"version": "1", "methods": methods}}
-        write_json(cell / "tuned.json", read_json(folder / "tuned.json"), made_by)
-        write_json(cell / "metrics.json", metrics)
-        (cell / "grid.parquet").write_bytes((folder / "grid.parquet").read_bytes())
-        of = Cell.of([made.cells[0] | {"folder": str(cell)}])
-        one = Study("größe 1", "default", of, styled("iti", "fasb-probe"))
-        found = list(runs(one, [cell / name for name in FILES]))
+        write_json(cell.folder / "tuned.json", read_json(folder / "tuned.json"), made_by)
+        write_json(cell.folder / "metrics.json", metrics)
+        (cell.folder / "grid.parquet").write_bytes((folder / "grid.parquet").read_bytes())
+        one = Study("größe 1", "default", [cell], styled("iti", "fasb-probe"))
+        found = list(runs(one, [cell.folder / name for name in FILES]))
         return {run.config.get("method"): run.id for run in found}
 
     metrics = read_json(folder / "metrics.json")
@@ -169,7 +168,7 @@ def test_the_studys_own_id_follows_tables_of_cells_without_runs(made, tmp_path):
     shown, found = tmp_path / "side_effects.csv", []
     for text in ("kl\n1\n", "kl\n1\n", "kl\n2\n"):
         shown.write_text(text)
-        study = Study("s", "default", Cell.of(made.cells), styled("iti"))
+        study = Study("s", "default", made.cells, styled("iti"))
         found.append([run.id for run in runs(study, [*made.files(*FILES), shown])])
     assert found[0] == found[1]
     assert found[0][:-1] == found[2][:-1]

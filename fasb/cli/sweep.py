@@ -54,9 +54,8 @@ def show_command(best: int) -> None:
 def _finished(study: Any) -> tuple[list[Any], int]:
     """Return the cells whose files are all there, and how many there could be."""
     from fasb.study import cells
-    from fasb.study.panels import Cell
 
-    whole = Cell.of([cell.dump() for cell in cells.whole(study)])
+    whole = cells.whole(study)
     done = [cell for cell in whole if all(map(Path.exists, _files([cell])))]
     return done, len(whole)
 
@@ -176,7 +175,6 @@ def cell_command(name: str) -> None:
     from fasb.errors import ConfigError, did_you_mean
     from fasb.study import cells
     from fasb.study.jobs import read_study
-    from fasb.study.panels import Cell
     from fasb.study.verify import make
     from fasb.study.wandb_runs import write_cell
 
@@ -184,6 +182,6 @@ def cell_command(name: str) -> None:
     known = {str(cell): cell for cell in cells.whole(study)}
     if name not in known:
         raise ConfigError(f"--cell: the study has no cell {name!r}; {did_you_mean(name, known)}")
-    (cell,) = Cell.of([known[name].dump()])
+    cell = known[name]
     make(study, f"{cell.folder}/metrics.json")
     write_cell(cell, _files([cell]))

@@ -23,11 +23,12 @@ import pandas as pd
 from fasb.artifacts import stamp_of
 from fasb.errors import DataError
 from fasb.metrics.answers import verdict
+from fasb.study.cells import Cell
 from fasb.study.escaping import DASH
 from fasb.study.frames import read_table
 from fasb.study.judging import named
 from fasb.study.measures import INFO, TRUE
-from fasb.study.panels import Cell, files_of, judge_note, titled
+from fasb.study.panels import files_of, judge_note, titled
 from fasb.study.styles import MethodStyle, labels_of
 from fasb.study.texttables import TextTable
 

@@ -6,6 +6,7 @@ Imports neither torch nor pandas.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from fasb.fitting.reads import Read
@@ -13,6 +14,7 @@ from fasb.study.config import Study
 from fasb.study.entries import JobSettings, JudgeEntry, cell_suffix
 from fasb.study.figures import FIGURES
 from fasb.study.measures import TABLES
+from fasb.study.worlds import pooled
 
 REPORTED = (
     "metrics.parquet",
@@ -30,7 +32,7 @@ class Cell:
     """A model, the questions it is asked, a split seed, and how this differs from a plain cell.
 
     train_share: of the training groups. source: model and dataset of the cell whose bundles are
-    used (transfer).
+    used (transfer). results: the folder of the study's results.
     """
 
     model: str
@@ -38,6 +40,7 @@ class Cell:
     seed: int
     train_share: float = 1.0
     source: tuple[str, str] | None = None
+    results: Path = Path("results")
 
     def __str__(self) -> str:
         """Return the cell's name, as commands take it; below `results/` it is its folder."""
@@ -49,9 +52,14 @@ class Cell:
         return cell_suffix(self.train_share, self.source)
 
     @property
-    def folder(self) -> str:
+    def folder(self) -> Path:
         """Where the cell's files are."""
-        return f"results/{self}"
+        return self.results / str(self)
+
+    @property
+    def group(self) -> tuple[str, str]:
+        """Model and dataset without a world's seed: what is compared and pooled together."""
+        return pooled(self.model), pooled(self.dataset)
 
     @property
     def fitted_in(self) -> "Cell":
@@ -62,7 +70,7 @@ class Cell:
         """Return what tables, figures and the report are told of the cell."""
         names = {"model": self.model, "dataset": self.dataset, "seed": self.seed}
         source = {} if self.source is None else {"source": list(self.source)}
-        return {**names, "folder": self.folder, **source}
+        return {**names, "folder": str(self.folder), **source}
 
 
 def cells(study: Study) -> list[Cell]:

@@ -20,10 +20,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from fasb.study.cells import Cell
 from fasb.study.escaping import DASH, MINUS
 from fasb.study.frames import read_mapping
 from fasb.study.measures import MC2, MEASURES, shown_in
-from fasb.study.panels import HYPERPARAMETERS, Cell, files_of, titled
+from fasb.study.panels import HYPERPARAMETERS, files_of, titled
 from fasb.study.styles import MethodStyle, with_styles
 from fasb.study.texttables import TextTable
 

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from fasb.study.cells import Cell
 from fasb.study.frames import read_table
-from fasb.study.panels import HYPERPARAMETERS, Cell, files_of, tuned_by
+from fasb.study.panels import HYPERPARAMETERS, files_of, tuned_by
 
 
 def grids(

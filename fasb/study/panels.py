@@ -5,7 +5,7 @@ comparison pools worlds of one level (`middle-s3`, `middle-s4`, …: seeds of `m
 mixes models.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from fasb.artifacts import stamp_of
 from fasb.errors import ArtifactError
 from fasb.metrics.statistics import Panel
 from fasb.search import Tried, index_of_best
+from fasb.study.cells import Cell
 from fasb.study.frames import read_table
 from fasb.study.measures import MC1, MEASURES, TRUE_INFO, Measure, columns_of
 from fasb.study.worlds import pooled
@@ -26,35 +27,6 @@ HYPERPARAMETERS = ("k", "layer", "alpha", "beta", "s", "after", "vector", "other
 
 other: what else the method's own grid crosses, as text: "clusters 4, last False".
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One model on one dataset under one split seed, and the folder of its files.
-
-    source: the cell whose bundles were used, as "model, dataset"; empty for its own.
-    """
-
-    model: str
-    dataset: str
-    seed: int
-    folder: Path
-    source: str = ""
-
-    @classmethod
-    def of(cls, given: Iterable[dict[str, Any]]) -> "list[Cell]":
-        """Return the cells of a settings mapping's list `cells`."""
-        cells = []
-        for one in given:
-            source = ", ".join(one.get("source", ()))
-            folder = Path(one["folder"])
-            cells.append(cls(one["model"], one["dataset"], int(one["seed"]), folder, source))
-        return cells
-
-    @property
-    def group(self) -> tuple[str, str]:
-        """Model and dataset without a world's seed: what is compared and pooled together."""
-        return pooled(self.model), pooled(self.dataset)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +75,17 @@ def files_of(
 
 
 def read_cells(cells: Sequence[Cell], files: Sequence[Path], name: str) -> pd.DataFrame:
-    """Return the cells' Parquet files below one another, with model, dataset, seed, source."""
+    """Return the cells' Parquet files below one another, with model, dataset, seed, source.
+
+    source: in transfer the cell whose bundles were used, as "model, dataset"; else empty.
+    """
     frames = []
     for cell, file in files_of(cells, files, name):
         frame = read_table(file)
-        for i, key in enumerate(("model", "dataset", "seed", "source")):
-            frame.insert(i, key, getattr(cell, key))
+        source = ", ".join(cell.source or ())
+        about = {"model": cell.model, "dataset": cell.dataset, "seed": cell.seed, "source": source}
+        for i, (key, value) in enumerate(about.items()):
+            frame.insert(i, key, value)
         frames.append(frame)
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 

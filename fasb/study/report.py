@@ -16,10 +16,11 @@ import pandas as pd
 from fasb.artifacts import read_json, stamp_of
 from fasb.study.agreement import agreement_tables
 from fasb.study.answers import OUTCOMES, pick
+from fasb.study.cells import Cell
 from fasb.study.chosen import chosen_tables
 from fasb.study.escaping import without_controls
 from fasb.study.figures import FIGURES, caption, figure
-from fasb.study.panels import Cell, files_of, read_cells
+from fasb.study.panels import files_of, read_cells
 from fasb.study.printing import conditions, lines, message, parts_of, split, title_of
 from fasb.study.rates import measured
 from fasb.study.styles import MethodStyle, first_gated, labels_of

@@ -24,8 +24,9 @@ import pandas as pd
 
 from fasb.artifacts import stamp_of
 from fasb.provenance import content_hash
+from fasb.study.cells import Cell
 from fasb.study.frames import read_mapping, read_table
-from fasb.study.panels import HYPERPARAMETERS, Cell, files_of
+from fasb.study.panels import HYPERPARAMETERS, files_of
 from fasb.study.styles import MethodStyle, names_of
 from fasb.study.worlds import pooled
 from fasb.wholefiles import writing_folder

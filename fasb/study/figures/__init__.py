@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from fasb.study.panels import Cell
+    from fasb.study.cells import Cell
     from fasb.study.styles import MethodStyle
 
 FIGURES = {

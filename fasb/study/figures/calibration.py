@@ -19,6 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fasb.metrics.calibration import reliability
+from fasb.study.cells import Cell
 from fasb.study.figures.drawing import (
     DASHED,
     EN_DASH,
@@ -40,7 +41,6 @@ from fasb.study.figures.numbers import (
     tracked,
     tracked_answers,
 )
-from fasb.study.panels import Cell
 from fasb.study.styles import MethodStyle
 
 TITLE = "Whether p is a probability"

@@ -17,6 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox
 
 from fasb.metrics.statistics import differences, estimate, resample
+from fasb.study.cells import Cell
 from fasb.study.figures.drawing import (
     WIDTH,
     Keywords,
@@ -28,7 +29,7 @@ from fasb.study.figures.drawing import (
 )
 from fasb.study.figures.numbers import Row, bars, named_groups, sizes
 from fasb.study.measures import DECODED, HARMED, KL_POLICY, MEASURES, headline
-from fasb.study.panels import Cell, Comparison, comparisons, read_cells
+from fasb.study.panels import Comparison, comparisons, read_cells
 from fasb.study.styles import MethodStyle, names_of
 
 TITLE = "What a gain costs"

@@ -13,11 +13,12 @@ from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
+from fasb.study.cells import Cell
 from fasb.study.escaping import DAGGER
 from fasb.study.figures.drawing import WIDTH, groups, panels, side_label
 from fasb.study.figures.numbers import bars, named_groups, sizes
 from fasb.study.measures import MEASURES, headline
-from fasb.study.panels import Cell, read_cells
+from fasb.study.panels import read_cells
 from fasb.study.printing import LEVEL
 from fasb.study.styles import MethodStyle
 from fasb.study.tables import table_rows

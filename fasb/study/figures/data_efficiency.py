@@ -16,10 +16,11 @@ from matplotlib.figure import Figure
 from fasb.data.published import beside
 from fasb.fitting.anchors import read_anchors
 from fasb.metrics.statistics import intervals, resample
+from fasb.study.cells import Cell
 from fasb.study.figures.drawing import Look, groups, looks, panels, shade_intervals
 from fasb.study.figures.numbers import Row, bars, scaled, sizes
 from fasb.study.measures import MEASURES, shown_in
-from fasb.study.panels import Cell, Comparison, comparisons, files_of, read_cells
+from fasb.study.panels import Comparison, comparisons, files_of, read_cells
 from fasb.study.styles import MethodStyle, names_of
 
 TITLE = "How many training pairs are needed"
@@ -33,9 +34,9 @@ def rows(
     """Return the rows of the main methods, of every share of the training questions."""
     pairs = {cell.folder: n for cell, n in _pairs(cells, files)}
     made: list[Row] = []
-    for variant in dict.fromkeys(map(_variant, cells)):
+    for suffix in dict.fromkeys(cell.cell_suffix for cell in cells):
         # one share at a time: `comparisons` knows models and datasets only, and would pool them
-        held = [cell for cell in cells if _variant(cell) == variant]
+        held = [cell for cell in cells if cell.cell_suffix == suffix]
         frame = read_cells(held, files, "metrics.parquet")
         for comparison in comparisons(frame, names_of(styles, "main")):
             group = (comparison.model, comparison.dataset)
@@ -57,11 +58,6 @@ def _comparison_rows(comparison: Comparison, styles: Sequence[MethodStyle]) -> I
         for i, method in enumerate(panel.methods):
             row = {"method": method, "metric": measure.name, "published": published}
             yield comparison.about | row | scaled(found, (i, column), measure.scale)
-
-
-def _variant(cell: Cell) -> str:
-    """Return what follows the seed in the name of the cell's folder."""
-    return cell.folder.name.removeprefix(f"seed{cell.seed}")
 
 
 def _pairs(cells: Sequence[Cell], files: Sequence[Path]) -> Iterator[tuple[Cell, float]]:

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fasb.metrics.statistics import intervals, resample
+from fasb.study.cells import Cell
 from fasb.study.figures.drawing import (
     DASHED,
     chance_line,
@@ -36,7 +37,7 @@ from fasb.study.figures.numbers import (
     tracked,
 )
 from fasb.study.measures import TRUE
-from fasb.study.panels import Cell, panel_of
+from fasb.study.panels import panel_of
 from fasb.study.styles import MethodStyle
 
 TITLE = "What the tracker sees (Figure 1)"

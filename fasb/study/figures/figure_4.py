@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
 
 from fasb.fitting.anchors import read_anchors
+from fasb.study.cells import Cell
 from fasb.study.figures.drawing import WIDTH, groups, panels, side_label
-from fasb.study.panels import Cell, files_of
+from fasb.study.panels import files_of
 from fasb.study.styles import MethodStyle
 from fasb.study.worlds import pooled
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from fasb.study.cells import Cell
 from fasb.study.figures.drawing import (
     DASHES,
     MARKERS,
@@ -31,7 +32,6 @@ from fasb.study.figures.numbers import (
     tracked,
     tracked_answers,
 )
-from fasb.study.panels import Cell
 from fasb.study.styles import MethodStyle
 
 TITLE = "How early p knows"

@@ -18,10 +18,10 @@ from fasb.metrics.statistics import (
     mean_of_known,
     t_interval,
 )
+from fasb.study.cells import Cell
 from fasb.study.measures import TRUE
 from fasb.study.panels import (
     HYPERPARAMETERS,
-    Cell,
     best_setting,
     codes,
     read_cells,

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
+from fasb.study.cells import Cell
 from fasb.study.figures.drawing import (
     Keywords,
     Look,
@@ -25,7 +26,7 @@ from fasb.study.figures.drawing import (
 )
 from fasb.study.figures.numbers import Row, along, bars, by_group, mean_over_worlds, sizes
 from fasb.study.measures import MEASURES
-from fasb.study.panels import Cell, read_cells, tuned_by
+from fasb.study.panels import read_cells, tuned_by
 from fasb.study.styles import MethodStyle
 
 TITLE = "Sensitivity to k, alpha, beta and s"

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
 from fasb.metrics.statistics import intervals, resample
+from fasb.study.cells import Cell
 from fasb.study.figures.drawing import WIDTH, Keywords, Look, groups, looks, panels
 from fasb.study.figures.numbers import (
     Row,
@@ -29,7 +30,7 @@ from fasb.study.figures.numbers import (
     sizes,
 )
 from fasb.study.measures import INFO, TRUE, TRUE_INFO
-from fasb.study.panels import Cell, Comparison, comparisons, read_cells
+from fasb.study.panels import Comparison, comparisons, read_cells
 from fasb.study.styles import MethodStyle, names_of
 
 TITLE = "True against Info"

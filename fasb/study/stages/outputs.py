@@ -9,7 +9,7 @@ from fasb.study import cells
 from fasb.study.cells import Cell
 from fasb.study.config import Study
 from fasb.study.measures import TABLES
-from fasb.study.stage import ONCE, Paths, Scope, each, stage
+from fasb.study.stage import DECLARING, ONCE, Paths, Scope, each, stage
 
 
 def _shown(study: Study, shown: list[Cell]) -> dict[str, Any]:
@@ -33,7 +33,11 @@ def _sigma_of_all(study: Study, table: str) -> list[str]:
 
 def _drawn(figures: Iterable[str]) -> list[dict[str, str]]:
     """Return what figures depend on beside their cells: each is found by its name."""
-    return [{"use": name, "code": code_of(f"fasb.study.figures.{name}")} for name in figures]
+    found = []
+    for name in figures:
+        code = code_of(f"fasb.study.figures.{name}", without=DECLARING)
+        found.append({"use": name, "code": code})
+    return found
 
 
 def _write(paths: Paths, texts: dict[str, str]) -> None:
@@ -68,12 +72,11 @@ def table(study: Study, table: str, paths: Paths) -> None:
     from fasb.study.agreement import agreement_rows, agreement_tables
     from fasb.study.chosen import chosen_rows, chosen_tables
     from fasb.study.escaping import csv_text
-    from fasb.study.panels import Cell
     from fasb.study.styles import styles_of
     from fasb.study.texttables import texts_as_latex, texts_as_markdown
 
     files, methods = paths.every("cells"), styles_of(study.chosen_methods)
-    shown = Cell.of([cell.dump() for cell in cells.of_table(study, table)])
+    shown = cells.of_table(study, table)
     if table in ("tuning", "judges"):
         if table == "tuning":
             rows = chosen_rows(shown, files, methods)
@@ -125,10 +128,9 @@ def figure(study: Study, figure: str, paths: Paths) -> None:
     """Draw a figure of all cells, as PDF and PNG, and write what it shows as CSV."""
     from fasb.study.escaping import csv_text
     from fasb.study.figures import draw, rows_of, save
-    from fasb.study.panels import Cell
     from fasb.study.styles import styles_of
 
-    shown = Cell.of([cell.dump() for cell in cells.of_figure(study, figure)])
+    shown = cells.of_figure(study, figure)
     methods = styles_of(study.chosen_methods)
     rows = rows_of(figure, shown, paths.every("cells"), methods)
     save(draw(figure, rows), paths["csv"].with_suffix(""))
@@ -153,14 +155,13 @@ def figure(study: Study, figure: str, paths: Paths) -> None:
 )
 def report(study: Study, paths: Paths) -> None:
     """Write one self-contained HTML page of tables, figures and what the cells answered."""
-    from fasb.study.panels import Cell
     from fasb.study.report import Sources, render
     from fasb.study.styles import styles_of
 
     sources = Sources(
         name=study.run.name,
         preset=study.preset,
-        cells=Cell.of([cell.dump() for cell in cells.whole(study)]),
+        cells=cells.whole(study),
         methods=styles_of(study.chosen_methods),
         files=paths.every(),
         health=paths.every("health"),
@@ -185,13 +186,12 @@ def report(study: Study, paths: Paths) -> None:
 def wandb(study: Study, paths: Paths) -> None:
     """Write one Weights & Biases run per cell and method; the folder is replaced."""
     from fasb.study import wandb_runs
-    from fasb.study.panels import Cell
     from fasb.study.styles import styles_of
 
     logged = wandb_runs.Study(
         name=study.run.name,
         preset=study.preset,
-        cells=Cell.of([cell.dump() for cell in cells.whole(study)]),
+        cells=cells.whole(study),
         methods=styles_of(study.chosen_methods),
         **study.wandb.model_dump(),
     )
