@@ -11,7 +11,7 @@ from offline_runs import artifacts, inspect, summarised
 from synthetic import METHODS, STYLES, results, styled
 
 from fasb.artifacts import read_json, write_json
-from fasb.study.wandb_runs import Study, runs, write_runs
+from fasb.study.wandb_runs import LoggedStudy, runs, write_runs
 
 FILES = ("metrics.json", "tuned.json", "grid.parquet")
 WANDB = Path(sys.executable).with_name("wandb")
@@ -33,7 +33,7 @@ def logged(made, tmp_path_factory):
         path.parent.mkdir()
     Figure(figsize=(1, 1)).savefig(picture)
     table.write_text("method,b\nNone,2\nNA,\n")
-    one = Study("größe 1", "default", made.cells[:1], styled("iti", "fasb-probe"))
+    one = LoggedStudy("größe 1", "default", made.cells[:1], styled("iti", "fasb-probe"))
     for _ in range(2):
         n = write_runs(one, [*made.files(*FILES), picture, table], root / "wandb")
     assert n == 3
@@ -41,7 +41,7 @@ def logged(made, tmp_path_factory):
 
 
 def study(made, **changes):
-    return Study("größe 1", "default", made.cells, STYLES, **changes)
+    return LoggedStudy("größe 1", "default", made.cells, STYLES, **changes)
 
 
 def test_there_is_one_run_per_cell_and_method_and_one_of_the_study(made):
@@ -114,7 +114,7 @@ def test_runs_name_neither_the_host_nor_where_python_lies(made, tmp_path, monkey
     # no name that could stand in a result by chance
     monkeypatch.setattr("socket.gethostname", lambda: "host-of-the-lab")
     monkeypatch.setattr("platform.node", lambda: "host-of-the-lab")
-    one = Study("a", "default", made.cells[:1], styled("iti"))
+    one = LoggedStudy("a", "default", made.cells[:1], styled("iti"))
     write_runs(one, made.files(*FILES), tmp_path / "wandb")
     for run in (tmp_path / "wandb").rglob("run-*.wandb"):
         recorded = inspect(run)
@@ -143,7 +143,7 @@ def test_ids_follow_what_made_a_result_and_nothing_else(made, tmp_path, changed)
         write_json(cell.folder / "tuned.json", read_json(folder / "tuned.json"), made_by)
         write_json(cell.folder / "metrics.json", metrics)
         (cell.folder / "grid.parquet").write_bytes((folder / "grid.parquet").read_bytes())
-        one = Study("größe 1", "default", [cell], styled("iti", "fasb-probe"))
+        one = LoggedStudy("größe 1", "default", [cell], styled("iti", "fasb-probe"))
         found = list(runs(one, [cell.folder / name for name in FILES]))
         return {run.config.get("method"): run.id for run in found}
 
@@ -168,7 +168,7 @@ def test_the_studys_own_id_follows_tables_of_cells_without_runs(made, tmp_path):
     shown, found = tmp_path / "side_effects.csv", []
     for text in ("kl\n1\n", "kl\n1\n", "kl\n2\n"):
         shown.write_text(text)
-        study = Study("s", "default", made.cells, styled("iti"))
+        study = LoggedStudy("s", "default", made.cells, styled("iti"))
         found.append([run.id for run in runs(study, [*made.files(*FILES), shown])])
     assert found[0] == found[1]
     assert found[0][:-1] == found[2][:-1]

@@ -55,17 +55,17 @@ def agreement_rows(
         DataError: an answer that one of the two did not judge, or nothing that both judge.
     """
     two = [cell for cell in cells if cell.folder / "judged_second.parquet" in files]
-    names = ("generations.parquet", "judged.parquet", "judged_second.parquet")
-    paths = [dict(files_of(two, files, name)) for name in names]
+    first = dict(files_of(two, files, "judged.parquet"))
+    second = dict(files_of(two, files, "judged_second.parquet"))
     groups: dict[tuple[str, ...], list[pd.DataFrame]] = {}
-    for cell in two:
-        generations, *judged = (path[cell] for path in paths)
+    for cell, generations in files_of(two, files, "generations.parquet"):
+        judged = (first[cell], second[cell])
         notes = [judge_note(named(stamp_of(path)["provenance"])) for path in judged]
         found = _both(generations, judged).assign(dataset=cell.dataset)
         groups.setdefault((*cell.group, *notes), []).append(found)
     rows: list[dict[str, Any]] = []
-    for (model, dataset, judge, second), frames in groups.items():
-        about = {"model": model, "dataset": dataset, "judge": judge, "second_judge": second}
+    for (model, dataset, judge, other), frames in groups.items():
+        about = {"model": model, "dataset": dataset, "judge": judge, "second_judge": other}
         for row in _rows(pd.concat(frames, ignore_index=True)):
             rows.append(about | row)
     if not rows:
@@ -89,9 +89,9 @@ def agreement_tables(rows: pd.DataFrame) -> list[TextTable]:
 def _both(generations: Path, judged: Sequence[Path]) -> pd.DataFrame:
     """Test answers with the verdicts of both; what only one judge scores is left out."""
     frame = read_table(generations)[["question", "group", "method", "answer"]]
-    verdicts = [read_table(path) for path in judged]
-    shared = [score for score in SCORES if all(score in found for found in verdicts)]
-    for which, found in zip(("first", "second"), verdicts, strict=True):
+    first, second = map(read_table, judged)
+    shared = [score for score in SCORES if score in first and score in second]
+    for which, found in (("first", first), ("second", second)):
         columns = {score: f"{score}_{which}" for score in shared}
         found = found[["question", "answer", *shared]].rename(columns=columns)
         frame = frame.merge(found, on=["question", "answer"], how="left", validate="many_to_one")

@@ -22,7 +22,7 @@ OUTCOMES = {
     "same": "Steered, and the verdict stayed",
     "left": "Not steered",
 }
-CELL = ["model", "dataset", "seed"]
+OF_CELL = ["model", "dataset", "seed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def pick(
     shown: list[Shown] = []
     groups = [rows["model"].map(pooled), rows["dataset"].map(pooled)]
     for _, of_group in rows.groupby(groups, sort=False):
-        cell = of_group[(of_group[CELL] == of_group[CELL].iloc[0]).all(axis=1)]
+        cell = of_group[(of_group[OF_CELL] == of_group[OF_CELL].iloc[0]).all(axis=1)]
         for outcome in OUTCOMES:
             found = cell[cell["outcome"] == outcome]
             # evenly spaced: nobody chose them, and the same come again
@@ -102,7 +102,7 @@ def _with_verdicts(rows: pd.DataFrame, judged: pd.DataFrame) -> pd.DataFrame:
     """
     if rows.empty or TRUE.name not in judged:
         return rows.iloc[:0].assign(outcome="")
-    keys, kinds = [*CELL, "question"], [TRUE.name, INFO.name]
+    keys, kinds = [*OF_CELL, "question"], [TRUE.name, INFO.name]
     info = judged[INFO.name].fillna(1.0) if INFO.name in judged else 1.0
     said = judged.assign(**{INFO.name: info})
     said = said.drop_duplicates([*keys, "answer"])[[*keys, "answer", *kinds]]

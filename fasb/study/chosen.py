@@ -79,8 +79,8 @@ def _row(entries: Sequence[Entry], tested: Sequence[Entry]) -> dict[str, Any]:
         # the second tuning has grids and edges of its own
         edges.update(f"{key} for {MC2.title}" for key in entry["edge_mc2"])
     values = {}
-    for key in HYPERPARAMETERS:
-        values[key] = ", ".join(f"{v} ({n})" for v, n in counts[key].most_common()) or DASH
+    for key, count in counts.items():
+        values[key] = ", ".join(f"{text} ({n})" for text, n in count.most_common()) or DASH
     told = [f"{key}: {n} of {len(entries)}" for key, n in edges.most_common()]
     at_edge = np.mean([bool(entry["edge"]) for entry in entries])
     values["settings"] = _settings(entries)
@@ -90,8 +90,8 @@ def _row(entries: Sequence[Entry], tested: Sequence[Entry]) -> dict[str, Any]:
 def _settings(entries: Sequence[Entry]) -> str:
     """How many settings were tried, and how few of them differ where some come to the same."""
     tried = max(entry["tried"] for entry in entries)
-    fewest = min(entry["different"] for entry in entries)
-    most = max(entry["different"] for entry in entries)
+    different = [entry["different"] for entry in entries]
+    fewest, most = min(different), max(different)
     if fewest == tried:
         return str(tried) if tried else DASH  # none where another method's setting is taken over
     differ = str(fewest) if fewest == most else f"{fewest} to {most}"

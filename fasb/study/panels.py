@@ -149,8 +149,11 @@ def comparisons(
 ) -> list[Comparison]:
     """Return one per pair of pooled model and dataset, in order of appearance.
 
-    Methods without rows are left out. Without `metrics` all of `metrics.parquet` are taken.
+    Methods without rows are left out, and there is none of no rows at all. Without `metrics` all of
+    `metrics.parquet` are taken.
     """
+    if frame.empty:
+        return []
     metrics = metrics or columns_of("metrics.parquet")
     keys = [frame["model"].map(pooled), frame["dataset"].map(pooled), frame["source"]]
     made = []

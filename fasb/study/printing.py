@@ -26,7 +26,7 @@ from fasb.study.panels import titled
 from fasb.study.tables import AVERAGE, has_difference
 from fasb.study.texttables import latex_table, latex_tabular, markdown_table
 
-LEVEL = 0.05
+SIGNIFICANT = 0.05
 """Differences with a smaller corrected p are marked."""
 NAMED = 12
 """Differences that a caption names; of more, those that are marked."""
@@ -34,7 +34,7 @@ SIGMA_OF_ALL = (
     "Sigma is taken from all questions, without their labels, as the released program does."
 )
 ONE_SCORE = "The judge gives one score, which stands for True*Info."
-QUESTION = {
+TEST_ASKS = {
     "t": "by a t test over the worlds: would it be there in further worlds of this kind?",
     "permutation": "by permuting groups of questions between the two: do they differ on questions "
     "like these here?",
@@ -43,7 +43,7 @@ QUESTION = {
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class PrintedColumn:
     """A column of a printed table: a measure's value, or its difference to the baseline."""
 
     measure: Measure
@@ -82,7 +82,7 @@ def split(rows: pd.DataFrame) -> list[pd.DataFrame]:
     return [part for _, part in rows.groupby(keys, sort=False, dropna=False)]
 
 
-def parts_of(rows: pd.DataFrame) -> dict[str, list[Column]]:
+def parts_of(rows: pd.DataFrame) -> dict[str, list[PrintedColumn]]:
     """Return the printed parts of one table that have any value, with the columns that do."""
     table, known = rows["table"].iloc[0], known_measures(rows)
     parts = {}
@@ -92,7 +92,7 @@ def parts_of(rows: pd.DataFrame) -> dict[str, list[Column]]:
             # one part for each measure, its datasets side by side
             for measure in shown:
                 parts[measure.name] = [
-                    Column(measure, f"{name}, {measure.heading}", dataset=name)
+                    PrintedColumn(measure, f"{name}, {measure.heading}", dataset=name)
                     for name in rows["dataset"].unique()
                 ]
         elif shown:
@@ -100,11 +100,11 @@ def parts_of(rows: pd.DataFrame) -> dict[str, list[Column]]:
     return parts
 
 
-def _columns(table: str, part: str, measure: Measure) -> Iterator[Column]:
+def _columns(table: str, part: str, measure: Measure) -> Iterator[PrintedColumn]:
     if part != "differences":
-        yield Column(measure, measure.heading)
+        yield PrintedColumn(measure, measure.heading)
     if has_difference(table, measure.name):
-        yield Column(measure, f"{DELTA} {measure.title}", difference=True)
+        yield PrintedColumn(measure, f"{DELTA} {measure.title}", difference=True)
 
 
 def known_measures(rows: pd.DataFrame) -> set[str]:
@@ -112,7 +112,7 @@ def known_measures(rows: pd.DataFrame) -> set[str]:
     return set(rows[rows["value"].notna()]["metric"])
 
 
-def lines(rows: pd.DataFrame, columns: Sequence[Column]) -> list[Line]:
+def lines(rows: pd.DataFrame, columns: Sequence[PrintedColumn]) -> list[Line]:
     """Return the lines of one part, published numbers on a line below what was measured."""
     several = rows["table"].iloc[0] == "models"
     made = []
@@ -130,7 +130,7 @@ def lines(rows: pd.DataFrame, columns: Sequence[Column]) -> list[Line]:
     return made
 
 
-def number(rows: pd.DataFrame, column: Column) -> Number:
+def number(rows: pd.DataFrame, column: PrintedColumn) -> Number:
     """Return one printed cell of a method's rows; a baseline's difference to itself is a dash."""
     found = _row(rows, column)
     keys = ("difference", "difference_low", "difference_high")
@@ -139,17 +139,17 @@ def number(rows: pd.DataFrame, column: Column) -> Number:
         return Number(DASH)
     form = f"{'+' if column.difference else ''}.{column.measure.digits}f"
     p = found["p_holm"] if column.difference and pd.notna(found["p_holm"]) else None
-    mark = DAGGER if p is not None and p < LEVEL else ""
+    mark = DAGGER if p is not None and p < SIGNIFICANT else ""
     interval = "" if np.isnan(low) else f"[{_plain(low, form)}, {_plain(high, form)}]"
     return Number(_plain(value, form) + mark, interval, p)
 
 
-def _published_number(rows: pd.DataFrame, column: Column) -> Number:
+def _published_number(rows: pd.DataFrame, column: PrintedColumn) -> Number:
     value = np.nan if column.difference else _row(rows, column)["published"]
     return Number(DASH if np.isnan(value) else f"{value:.2f}".removesuffix("0"))
 
 
-def _row(rows: pd.DataFrame, column: Column) -> pd.Series:
+def _row(rows: pd.DataFrame, column: PrintedColumn) -> pd.Series:
     found = rows[rows["metric"] == column.measure.name]
     return (found[found["dataset"] == column.dataset] if column.dataset else found).iloc[0]
 
@@ -188,8 +188,8 @@ def message(rows: pd.DataFrame) -> str:
     # a single row has one type for all, object; `number` asks for floats
     best = known.loc[known["value"].idxmax()].to_frame().T.infer_objects()
     text = f"{best['label'].iloc[0]} has the highest {measure.title}, "
-    text += str(number(best, Column(measure, "")))
-    gain = number(best, Column(measure, "", difference=True))
+    text += str(number(best, PrintedColumn(measure, "")))
+    gain = number(best, PrintedColumn(measure, "", difference=True))
     if gain.text == DASH:
         return f"{text}; no other method exceeds it."
     return f"{text}; {gain} against {best['baseline_label'].iloc[0]}."
@@ -201,15 +201,15 @@ def _held(rows: pd.DataFrame) -> str:
     Of many, only the marked ones are named: the table has the others.
     """
     tested = rows[rows["p_holm"].notna()]
-    told = f"{int((tested['p_holm'] < LEVEL).sum())} of {len(tested)} differences are marked"
+    told = f"{int((tested['p_holm'] < SIGNIFICANT).sum())} of {len(tested)} differences are marked"
     measure = headline(set(tested["metric"]))
     if measure is None:
         return f"{told}."
     known = tested[tested["metric"] == measure.name]
-    marked = known[known["p_holm"] < LEVEL]
+    marked = known[known["p_holm"] < SIGNIFICANT]
     named = known if len(known) <= NAMED else marked
     # the rows of one measure make lines of one number
-    made = lines(named, [Column(measure, "", difference=True)]) if len(named) else []
+    made = lines(named, [PrintedColumn(measure, "", difference=True)]) if len(named) else []
     found = [f"{line.title} {line.numbers[0]}" for line in made]
     which = "" if len(known) <= NAMED else f", {len(marked)} of {len(known)}"
     return f"{told}; {measure.title}{which}: {', '.join(found) or 'none'}."
@@ -301,11 +301,11 @@ def _tests(rows: pd.DataFrame) -> str:
     tested = rows[rows["p"].notna()]
     if tested.empty:
         return ""
-    test = QUESTION[tested["test"].iloc[0]]
+    test = TEST_ASKS[tested["test"].iloc[0]]
     claims = tested["claims"].iloc[0]
     where = "this table" if claims == len(tested) else "these tables, one a comparison"
     family = f"all {claims} differences of {where}" if claims > 1 else "its one difference"
-    return f"{DAGGER}: p < {LEVEL} after Holm's correction over {family}, {test}"
+    return f"{DAGGER}: p < {SIGNIFICANT} after Holm's correction over {family}, {test}"
 
 
 def _published(rows: pd.DataFrame) -> str:
@@ -333,12 +333,11 @@ def markdown(rows: pd.DataFrame) -> str:
     return "\n\n".join(written) + "\n"
 
 
-def _markdown_table(columns: Sequence[Column], shown: Sequence[Line]) -> str:
+def _markdown_table(columns: Sequence[PrintedColumn], shown: Sequence[Line]) -> str:
     body = []
     for line in shown:
         title = escape_markdown(line.title)
-        cells = [str(one) for one in line.numbers]
-        body.append([f"_{title}_" if line.published else title, *cells])
+        body.append([f"_{title}_" if line.published else title, *map(str, line.numbers)])
     headings = [escape_markdown(column.heading) for column in columns]
     return markdown_table(["Method", *headings], body)
 
@@ -347,20 +346,24 @@ def latex(rows: pd.DataFrame) -> str:
     """Return all tables for `booktabs`; an interval stands below its number."""
     written = []
     for part in split(rows):
-        tabulars = [
-            _latex_body(columns, lines(part, columns)) for columns in parts_of(part).values()
-        ]
+        tabulars = []
+        for columns in parts_of(part).values():
+            tabulars.append(_latex_body(columns, lines(part, columns)))
         written.append(latex_table(caption(part), tabulars))
     return "\n".join(written)
 
 
-def _latex_body(columns: Sequence[Column], shown: Sequence[Line]) -> str:
+def _latex_body(columns: Sequence[PrintedColumn], shown: Sequence[Line]) -> str:
     body = []
     for line in shown:
         title = escape_latex(line.title)
-        texts = [escape_latex(one.text) for one in line.numbers]
-        body.append([f"\\textit{{{title}}}" if line.published else title, *texts])
-        if any(one.interval for one in line.numbers):
-            below = [escape_latex(one.interval) for one in line.numbers]
-            body.append(["", *(f"{{\\scriptsize {text}}}" if text else "" for text in below)])
+        row = [f"\\textit{{{title}}}" if line.published else title]
+        below = [""]
+        for one in line.numbers:
+            row.append(escape_latex(one.text))
+            interval = escape_latex(one.interval)
+            below.append(f"{{\\scriptsize {interval}}}" if interval else "")
+        body.append(row)
+        if any(below):
+            body.append(below)
     return latex_tabular(["Method", *(column.heading for column in columns)], body)

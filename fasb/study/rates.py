@@ -83,11 +83,11 @@ def timed(rule: str, model: str, dataset: str, folder: Path = TIMING) -> float |
     place = folder.joinpath(*(part for part in (rule, model, dataset) if part))
     # names that are a whole target name a file, else a folder of files
     files = [*place.rglob("*.tsv"), *place.parent.glob(f"{place.name}.tsv")]
-    seconds = [one["s"] for file in files if (one := measured(file)) is not None]
+    seconds = [one["s"] for file in files if (one := read_timing(file)) is not None]
     return sum(seconds) / len(seconds) if seconds else None
 
 
-def measured(path: Path) -> dict[str, float] | None:
+def read_timing(path: Path) -> dict[str, float] | None:
     """Return a job's seconds `s` and MB of memory `max_rss`, NaN where unknown, from its timing.
 
     None where the file holds none: a job was killed, or a disk was full. No result depends on it.

@@ -22,7 +22,7 @@ from fasb.study.escaping import without_controls
 from fasb.study.figures import FIGURES, caption, figure
 from fasb.study.panels import files_of, read_cells
 from fasb.study.printing import conditions, lines, message, parts_of, split, title_of
-from fasb.study.rates import measured
+from fasb.study.rates import read_timing
 from fasb.study.styles import MethodStyle, first_gated, labels_of
 
 FOLDER = Path(__file__).parent
@@ -205,7 +205,7 @@ def timing(folder: Path | None) -> list[dict[str, Any]]:
         return []
     frames = []
     for path in sorted(folder.rglob("*.tsv")):
-        one = measured(path)
+        one = read_timing(path)
         if one is not None:
             frames.append(one | {"rule": path.relative_to(folder).parts[0].removesuffix(".tsv")})
     if not frames:

@@ -58,6 +58,11 @@ def labels_of(styles: Sequence[MethodStyle]) -> dict[str, str]:
     return {style.name: style.label for style in styles}
 
 
+def first_unsteered(styles: Sequence[MethodStyle]) -> str | None:
+    """Return the unsteered model, which others are compared with; None where it is no method."""
+    return next((style.name for style in styles if not style.steers), None)
+
+
 def first_gated(styles: Sequence[MethodStyle]) -> str | None:
     """Return the first main method that reads p, what the study is about; else any that does."""
     gated = [style for style in styles if style.gated]

@@ -39,7 +39,14 @@ from fasb.metrics.statistics import (
 )
 from fasb.study.measures import MEASURES, TABLES, columns_of, shown_in
 from fasb.study.panels import Comparison, comparisons
-from fasb.study.styles import MethodStyle, first_gated, labels_of, names_of, with_styles
+from fasb.study.styles import (
+    MethodStyle,
+    first_gated,
+    first_unsteered,
+    labels_of,
+    names_of,
+    with_styles,
+)
 
 NO_AVERAGE = ("low", "high", "difference", "difference_low", "difference_high", "p", "p_holm")
 """What an average over datasets has none of."""
@@ -61,17 +68,16 @@ def chosen_methods(name: str, methods: Sequence[MethodStyle]) -> list[Pair]:
     main = names_of(methods, "main") or names_of(methods)
     if name == "differences":
         return _differences(methods) or chosen_methods("main", methods)
-    unsteered = [style.name for style in methods if style.name in main and not style.steers]
-    baseline = unsteered[0] if unsteered else main[0]
+    shown = main
+    baseline = first_unsteered([style for style in methods if style.name in main]) or main[0]
     if name == "crossing":
-        return [(one, baseline) for one in (baseline, *(s.name for s in methods if s.crossed))]
+        shown = [baseline, *(style.name for style in methods if style.crossed)]
     if name == "ablation":
-        full = first_gated(methods) or main[0]
+        baseline = first_gated(methods) or main[0]
+        others = [style for style in methods if style.crossed is None and style.name != baseline]
         # controls are read as variants are: what is left without the real thing
-        shown = [style for style in methods if style.crossed is None]
-        others = [one for one in names_of(shown, "ablation", "control") if one != full]
-        return [(one, full) for one in (full, *others)]
-    return [(one, baseline) for one in main]
+        shown = [baseline, *names_of(others, "ablation", "control")]
+    return [(one, baseline) for one in shown]
 
 
 def _differences(styles: Sequence[MethodStyle]) -> list[Pair]:
@@ -195,8 +201,9 @@ def _with_published(rows: pd.DataFrame) -> pd.DataFrame:
     told, columns = sources(), []
     for row in rows[keys].itertuples(index=False):
         found = beside(*row)
-        columns.append(
-            (np.nan, "", "") if found is None else (found.value, told[found.source], found.note)
-        )
+        if found is None:
+            columns.append((np.nan, "", ""))
+        else:
+            columns.append((found.value, told[found.source], found.note))
     names = ["published", "published_source", "published_note"]
     return pd.concat([rows, pd.DataFrame(columns, columns=names, index=rows.index)], axis=1)

@@ -36,7 +36,7 @@ DOCUMENTS = (".csv", ".md", ".tex", ".pdf", ".png", ".html")
 
 
 @dataclass(frozen=True, slots=True)
-class Study:
+class LoggedStudy:
     """A study and how it is logged; `group` of every run is its name."""
 
     name: str
@@ -77,7 +77,7 @@ class Run:
         return [self.kind, *(str(self.config[key]) for key in known)]
 
 
-def runs(study: Study, files: Sequence[Path]) -> Iterator[Run]:
+def runs(study: LoggedStudy, files: Sequence[Path]) -> Iterator[Run]:
     """Yield all runs of a study, in order of cells and methods, the study's own run last."""
     metrics_files = dict(files_of(study.cells, files, "metrics.json"))
     tuned_files = dict(files_of(study.cells, files, "tuned.json"))
@@ -112,7 +112,7 @@ def runs(study: Study, files: Sequence[Path]) -> Iterator[Run]:
     )
 
 
-def write_runs(study: Study, files: Sequence[Path], out: Path) -> int:
+def write_runs(study: LoggedStudy, files: Sequence[Path], out: Path) -> int:
     """Log all runs; the folder `out` is replaced as a whole. Return the number of runs.
 
     Online, runs go to the server too; disabled, the folder stays empty.
@@ -169,7 +169,7 @@ def _staged(out: Path) -> Iterator[None]:
             shutil.rmtree(old)
 
 
-def _log(wandb: Any, study: Study, run: Run, folder: Path) -> None:
+def _log(wandb: Any, study: LoggedStudy, run: Run, folder: Path) -> None:
     logged = wandb.init(
         mode=study.mode,
         dir=str(folder),
@@ -258,7 +258,7 @@ def _settings(name: str, about: dict[str, Any], grid: pd.DataFrame, made_of: Any
         yield Run("validation", called, config, results, made_of)
 
 
-def _about(study: Study, cell: Cell, method: str) -> dict[str, Any]:
+def _about(study: LoggedStudy, cell: Cell, method: str) -> dict[str, Any]:
     return {
         "study": study.name,
         "preset": study.preset,

@@ -20,9 +20,9 @@ from matplotlib.figure import Figure
 
 from fasb.metrics.calibration import reliability
 from fasb.study.cells import Cell
+from fasb.study.escaping import DASH
 from fasb.study.figures.drawing import (
     DASHED,
-    EN_DASH,
     chance_line,
     groups,
     panels,
@@ -58,7 +58,7 @@ IN_BIN = 10
 ENDS = ("question", "answer")
 SHADES = {
     "question": ("question", "#9ECAE1", "o"),
-    "1-5": (f"tokens 1{EN_DASH}5", "#4A98C9", "s"),
+    "1-5": (f"tokens 1{DASH}5", "#4A98C9", "s"),
     "answer": ("answer's end", "#08306B", "^"),
 }
 """Positions of the left panel, from light to dark as the answer grows."""
@@ -204,5 +204,5 @@ def _draw_positions(axis: Axes, rows: pd.DataFrame) -> None:
             )
     chance_line(axis)
     axis.set(ylim=(0, 1.02), yticks=[0, 0.5, 1], xlim=(-0.3, len(positions) - 0.7))
-    names = [name.replace("-", EN_DASH) for name in positions]
+    names = [name.replace("-", DASH) for name in positions]
     axis.set_xticks(range(len(names)), names, fontsize=7, rotation=30 if len(names) > 6 else 0)

@@ -30,7 +30,7 @@ from fasb.study.figures.drawing import (
 from fasb.study.figures.numbers import Row, bars, named_groups, sizes
 from fasb.study.measures import DECODED, HARMED, KL_POLICY, MEASURES, headline
 from fasb.study.panels import Comparison, comparisons, read_cells
-from fasb.study.styles import MethodStyle, names_of
+from fasb.study.styles import MethodStyle, first_unsteered, names_of
 
 TITLE = "What a gain costs"
 EMPTY_CAPTION = "Nothing to weigh in this study."
@@ -52,17 +52,14 @@ def rows(
 ) -> pd.DataFrame:
     """Return the rows of all methods; KL where side effects were measured."""
     methods = names_of(styles)
-    plain = next((style.name for style in styles if not style.steers), None)
-    if plain is None or not cells:
+    plain = first_unsteered(styles)
+    if plain is None:
         return pd.DataFrame()
     metrics = read_cells(cells, files, "metrics.parquet")
-    measured = {file.parent for file in files if file.name == EFFECTS}
-    with_effects = [cell for cell in cells if cell.folder in measured]
+    texts = read_cells([cell for cell in cells if cell.folder / EFFECTS in files], files, EFFECTS)
     effects = {}
-    if with_effects:
-        texts = read_cells(with_effects, files, EFFECTS)
-        for one in comparisons(texts, methods, [KL_POLICY.name]):
-            effects[one.model, one.dataset] = one
+    for one in comparisons(texts, methods, [KL_POLICY.name]):
+        effects[one.model, one.dataset] = one
     found: list[Row] = []
     for comparison in comparisons(metrics, methods):
         if plain in comparison.panel.methods:
@@ -106,14 +103,11 @@ def caption(rows: pd.DataFrame) -> str:
         best = part.loc[part["value"].idxmax()]
         told.append(f"{title}: {best['label']} gains most, {best['value']:+.1f} points")
     measures = " or ".join(MEASURES[name].title for name in rows["metric"].unique())
+    key = "" if rows["method"].nunique() > MOST else "; numbers name the methods"
     return (
         f"{'; '.join(told)}. Gain in {measures} over the unsteered model on test questions, "
-        f"against what it takes{_numbered(rows)}. {sizes(rows)} {bars(rows)}"
+        f"against what it takes{key}. {sizes(rows)} {bars(rows)}"
     )
-
-
-def _numbered(rows: pd.DataFrame) -> str:
-    return "" if rows["method"].nunique() > MOST else "; numbers name the methods"
 
 
 def draw(rows: pd.DataFrame) -> Figure:

@@ -19,7 +19,7 @@ from fasb.study.figures.drawing import WIDTH, groups, panels, side_label
 from fasb.study.figures.numbers import bars, named_groups, sizes
 from fasb.study.measures import MEASURES, headline
 from fasb.study.panels import read_cells
-from fasb.study.printing import LEVEL
+from fasb.study.printing import SIGNIFICANT
 from fasb.study.styles import MethodStyle
 from fasb.study.tables import table_rows
 
@@ -68,7 +68,7 @@ def caption(rows: pd.DataFrame) -> str:
     titles, told = [MEASURES[name].title for name in rows["metric"].unique()], []
     for title, part in named_groups(rows):
         best = part.loc[part["value"].idxmax()]
-        marked = int((part["p_holm"] < LEVEL).sum())
+        marked = int((part["p_holm"] < SIGNIFICANT).sum())
         measure = f"{MEASURES[best['metric']].title}, " if len(titles) > 1 else ""
         told.append(
             f"{title}: {measure}best {best['row']}, {best['column']} ({best['value']:.1f}; "
@@ -77,9 +77,8 @@ def caption(rows: pd.DataFrame) -> str:
     return (
         f"{' or '.join(titles)} of every vector (rows) under every gate (columns) on test "
         f"questions, each tuned on validation questions: {'; '.join(told)}. Small: 95 % interval. "
-        f"{DAGGER}: "
-        f"differs from the unsteered model, p < {LEVEL} after Holm's correction over all of it. "
-        f"Blue is better than unsteered, red worse. {sizes(rows)} {bars(rows)}"
+        f"{DAGGER}: differs from the unsteered model, p < {SIGNIFICANT} after Holm's correction "
+        f"over all of it. Blue is better than unsteered, red worse. {sizes(rows)} {bars(rows)}"
     )
 
 
@@ -114,7 +113,7 @@ def _draw_plane(
     for row in rows.to_dict("records"):
         y, x = sources.index(row["row"]), gates.index(row["column"])
         gain[y, x] = row["value"] - row["baseline_value"]
-        mark = DAGGER if row["p_holm"] < LEVEL else ""
+        mark = DAGGER if row["p_holm"] < SIGNIFICANT else ""
         # both ends of the colour map are too dark for black
         dark = abs(norm(gain[y, x]) - 0.5) > 0.35
         ink = "white" if dark else "black"

@@ -21,7 +21,7 @@ from fasb.study.figures.drawing import Look, groups, looks, panels, shade_interv
 from fasb.study.figures.numbers import Row, bars, scaled, sizes
 from fasb.study.measures import MEASURES, shown_in
 from fasb.study.panels import Comparison, comparisons, files_of, read_cells
-from fasb.study.styles import MethodStyle, names_of
+from fasb.study.styles import MethodStyle, first_unsteered, names_of
 
 TITLE = "How many training pairs are needed"
 EMPTY_CAPTION = "No cell in this study was fitted on a share of its training questions."
@@ -50,7 +50,7 @@ def rows(
 def _comparison_rows(comparison: Comparison, styles: Sequence[MethodStyle]) -> Iterator[Row]:
     panel = comparison.panel
     found = intervals(panel, resample(panel, 1000))
-    plain = next((style.name for style in styles if not style.steers), "")
+    plain = first_unsteered(styles) or ""
     for measure in shown_in("data_efficiency"):
         column = panel.columns.index(measure.name)
         known = beside("main", comparison.model, comparison.dataset, plain, measure.name)

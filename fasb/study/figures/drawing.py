@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 from fasb.study.figures.numbers import named_groups
 
 STYLE = Path(__file__).parents[1] / "paper.mplstyle"
-EN_DASH = "\N{EN DASH}"
 WIDTH = 5.5
 """Inches: the text width of the conference's page."""
 MARKERS = "os^DvPX"

@@ -15,7 +15,6 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, StrMethodF
 
 from fasb.study.cells import Cell
 from fasb.study.figures.drawing import (
-    Keywords,
     Look,
     empty,
     end_labels,
@@ -27,7 +26,7 @@ from fasb.study.figures.drawing import (
 from fasb.study.figures.numbers import Row, along, bars, by_group, mean_over_worlds, sizes
 from fasb.study.measures import MEASURES
 from fasb.study.panels import read_cells, tuned_by
-from fasb.study.styles import MethodStyle
+from fasb.study.styles import MethodStyle, names_of
 
 TITLE = "Sensitivity to k, alpha, beta and s"
 EMPTY_CAPTION = "No method with a grid in this study."
@@ -46,17 +45,11 @@ def rows(
     cells: Sequence[Cell], files: Sequence[Path], styles: Sequence[MethodStyle]
 ) -> pd.DataFrame:
     """Return the rows of the main methods that are gated."""
-    grid = read_cells(cells, files, "grid.parquet")
-    gated = [style.name for style in styles if style.role == "main" and style.gated]
-    return grid_rows(grid, gated)
-
-
-def grid_rows(grid: pd.DataFrame, methods: Sequence[str]) -> pd.DataFrame:
-    """Return the rows of some methods, from all cells' `grid.parquet`."""
+    gated = names_of([style for style in styles if style.gated], "main")
     found: list[Row] = []
-    for about, of_group in by_group(grid):
+    for about, of_group in by_group(read_cells(cells, files, "grid.parquet")):
         measure = tuned_by(of_group)
-        for method in methods:
+        for method in gated:
             of_method = of_group[of_group["method"] == method]
             for knob in NAMES:
                 for x, there in along(of_method, knob).groupby(knob):
@@ -82,7 +75,8 @@ def caption(rows: pd.DataFrame) -> str:
 def draw(rows: pd.DataFrame) -> Figure:
     """Return one panel for each setting that was varied, one line for each method."""
     found = groups(rows)
-    hyperparameters = [knob for knob in NAMES if _varied(rows, knob)]
+    n_values = rows.groupby("knob")["x"].nunique()
+    hyperparameters = [knob for knob in NAMES if n_values.get(knob, 0) > 1]
     if not hyperparameters:
         return empty(EMPTY_PICTURE)
     methods = looks(rows)
@@ -114,12 +108,15 @@ def _name_ends(axis: Axes, rows: pd.DataFrame, methods: dict[str, Look]) -> None
     ends = rows.sort_values("x").groupby("method", sort=False).last()
     for method, x, y in zip(ends.index, ends["x"], ends["value"], strict=True):
         look = methods[str(method)]
-        above: Keywords = {"xytext": (3, 4), "textcoords": "offset points", "ha": "right"}
-        axis.annotate(look.label, (x, y), color=look.ink, fontsize=8, **above)
-
-
-def _varied(rows: pd.DataFrame, knob: str) -> bool:
-    return bool(rows[rows["knob"] == knob]["x"].nunique() > 1)
+        axis.annotate(
+            look.label,
+            (x, y),
+            (3, 4),
+            textcoords="offset points",
+            fontsize=8,
+            color=look.ink,
+            ha="right",
+        )
 
 
 def _draw_knob(axis: Axes, rows: pd.DataFrame, knob: str, methods: dict[str, Look]) -> None:

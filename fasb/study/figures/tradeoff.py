@@ -98,16 +98,13 @@ def caption(rows: pd.DataFrame) -> str:
         for row in part.to_dict("records"):
             points.append(f"{row['label']} {row[TRUE.name]:.0f} / {row[INFO.name]:.0f}")
         told.append(f"{title}: {', '.join(points)}")
+    others = " Grey points: the other methods." if _is_crowded(test) else ""
     return (
         f"True / Info on test questions: {'; '.join(told)}. Small markers: along alpha on "
         "validation questions, the other settings as tuned, or as is best there among what steers; "
         f"large markers: tuned, on test questions. Grey lines: equal {TRUE_INFO.title}."
-        f"{_others(test)} {sizes(test)} {bars(test)}"
+        f"{others} {sizes(test)} {bars(test)}"
     )
-
-
-def _others(rows: pd.DataFrame) -> str:
-    return " Grey points: the other methods." if _is_crowded(rows) else ""
 
 
 def _is_crowded(rows: pd.DataFrame) -> bool:

@@ -25,10 +25,12 @@ def _shown(study: Study, shown: list[Cell]) -> dict[str, Any]:
 
 def _sigma_of_all(study: Study, table: str) -> list[str]:
     """Return the datasets of a table whose sigma is taken from all questions."""
-    fitted = [cell.fitted_in.dataset for cell in cells.of_table(study, table)]
-    return [
-        name for name in dict.fromkeys(fitted) if study.sections(name).vectors.sigma_rows == "all"
-    ]
+    found: dict[str, None] = {}
+    for cell in cells.of_table(study, table):
+        fitted = cell.fitted_in.dataset
+        if study.sections(fitted).vectors.sigma_rows == "all":
+            found[fitted] = None
+    return list(found)
 
 
 def _drawn(figures: Iterable[str]) -> list[dict[str, str]]:
@@ -55,7 +57,9 @@ def _write(paths: Paths, texts: dict[str, str]) -> None:
 @stage(
     each("table", cells.tables),
     outputs={
-        **{suffix: f"results/tables/{{table}}.{suffix}" for suffix in ("csv", "md", "tex")},
+        "csv": "results/tables/{table}.csv",
+        "md": "results/tables/{table}.md",
+        "tex": "results/tables/{table}.tex",
         "receipt": "results/tables/{table}.json",
     },
     inputs=lambda study, table: {
@@ -115,7 +119,9 @@ def _compared(study: Study, table: str, shown: list[Any], files: list[Path]) -> 
 @stage(
     each("figure", cells.figures),
     outputs={
-        **{suffix: f"results/figures/{{figure}}.{suffix}" for suffix in ("png", "pdf", "csv")},
+        "png": "results/figures/{figure}.png",
+        "pdf": "results/figures/{figure}.pdf",
+        "csv": "results/figures/{figure}.csv",
         "receipt": "results/figures/{figure}.json",
     },
     inputs=lambda study, figure: {"cells": cells.figure_inputs(study, figure)},
@@ -188,7 +194,7 @@ def wandb(study: Study, paths: Paths) -> None:
     from fasb.study import wandb_runs
     from fasb.study.styles import styles_of
 
-    logged = wandb_runs.Study(
+    logged = wandb_runs.LoggedStudy(
         name=study.run.name,
         preset=study.preset,
         cells=cells.whole(study),
