@@ -442,7 +442,7 @@ def test_the_papers_config_has_its_own_model_prompt_and_judge():
     here = {"datasets": {"truthfulqa": {"settings": {"path": os.environ["FASB_DATA"]}}}}
     paths = [ROOT / "config" / name for name in ("models.yaml", "config.yaml", "paper.yaml")]
     study = load(reduce(merge, [*map(read_mapping, paths), here]), paths)
-    assert cells.cells(study)[0].folder == "results/llama2-7b-chat/truthfulqa/seed42"
+    assert str(cells.cells(study)[0].folder) == "results/llama2-7b-chat/truthfulqa/seed42"
     assert cells.tables(study) == [
         "main",
         "differences",

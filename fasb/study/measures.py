@@ -9,6 +9,12 @@ from collections.abc import Container
 from dataclasses import dataclass
 from typing import Literal
 
+ARROWS = {
+    "higher": "\N{NO-BREAK SPACE}\N{UPWARDS ARROW}",
+    "lower": "\N{NO-BREAK SPACE}\N{DOWNWARDS ARROW}",
+    "neither": "",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Measure:
@@ -44,9 +50,7 @@ class Measure:
     @property
     def heading(self) -> str:
         """Title with an arrow towards the better side."""
-        arrow = {"higher": "\N{NO-BREAK SPACE}\N{UPWARDS ARROW}", "neither": ""}
-        arrow["lower"] = "\N{NO-BREAK SPACE}\N{DOWNWARDS ARROW}"
-        return self.title + arrow[self.better]
+        return self.title + ARROWS[self.better]
 
 
 TRUE = Measure("true", "True", shown=("answers",))

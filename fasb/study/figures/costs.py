@@ -20,7 +20,6 @@ from fasb.metrics.statistics import differences, estimate, resample
 from fasb.study.cells import Cell
 from fasb.study.figures.drawing import (
     WIDTH,
-    Keywords,
     Look,
     groups,
     looks,
@@ -143,8 +142,14 @@ def _draw_list(
 ) -> Figure:
     """Return a line for each method, the best first: its gain, then what it takes."""
     heights = [0.45 + 0.13 * part["method"].nunique() for _, part in found]
-    shared: Keywords = {"height_ratios": heights, "sharex": "col", "sharey": "row"}
-    figure, grid = panels(0.3 + sum(heights), len(found), 1 + len(costs), **shared)
+    figure, grid = panels(
+        0.3 + sum(heights),
+        len(found),
+        1 + len(costs),
+        height_ratios=heights,
+        sharex="col",
+        sharey="row",
+    )
     for (title, part), axes in zip(found, grid, strict=True):
         gains = part[part["cost"] == costs[0]].sort_values("value").set_index("method")
         names = [str(name) for name in gains.index]

@@ -32,7 +32,7 @@ def rows(
     cells: Sequence[Cell], files: Sequence[Path], styles: Sequence[MethodStyle]
 ) -> pd.DataFrame:
     """Return the rows of the main methods, of every share of the training questions."""
-    pairs = {cell.folder: n for cell, n in _pairs(cells, files)}
+    pairs = dict(_pairs(cells, files))
     made: list[Row] = []
     for suffix in dict.fromkeys(cell.cell_suffix for cell in cells):
         # one share at a time: `comparisons` knows models and datasets only, and would pool them
@@ -40,7 +40,7 @@ def rows(
         frame = read_cells(held, files, "metrics.parquet")
         for comparison in comparisons(frame, names_of(styles, "main")):
             group = (comparison.model, comparison.dataset)
-            mean = np.mean([pairs[cell.folder] for cell in held if cell.group == group])
+            mean = np.mean([pairs[cell] for cell in held if cell.group == group])
             for row in _comparison_rows(comparison, styles):
                 made.append(row | {"pairs": float(mean)})
     found = pd.DataFrame(made)

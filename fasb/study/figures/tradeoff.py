@@ -120,8 +120,7 @@ def draw(rows: pd.DataFrame) -> Figure:
         return _draw_each(found, looks(rows), [_limits(rows, name) for name in BOTH])
     methods, n = looks(rows), len(found)
     n_lines, width = -(-n // 2), WIDTH if n > 1 else 3.6
-    shared = {"sharex": True, "sharey": True}
-    figure, grid = panels(2.5 * n_lines, n_lines, min(n, 2), width, **shared)
+    figure, grid = panels(2.5 * n_lines, n_lines, min(n, 2), width, sharex=True, sharey=True)
     flat = list(grid.ravel())
     limits = [_limits(rows, name) for name in BOTH]
     for (title, part), axis in zip(found, flat, strict=False):
@@ -148,8 +147,7 @@ def _draw_each(
         tested = set(part[part["part"] == "test"]["method"])
         planes += [(title, part, name) for name in methods if name in tested]
     n_lines = -(-len(planes) // COLUMNS)
-    shared = {"sharex": True, "sharey": True}
-    figure, grid = panels(0.3 + 1.1 * n_lines, n_lines, COLUMNS, **shared)
+    figure, grid = panels(0.3 + 1.1 * n_lines, n_lines, COLUMNS, sharex=True, sharey=True)
     flat = list(grid.ravel())
     for (title, part, name), axis in zip(planes, flat, strict=False):
         others = part[(part["part"] == "test") & (part["method"] != name)]
