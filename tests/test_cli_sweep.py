@@ -15,7 +15,7 @@ from synthetic import METHODS, results
 from tiny import tiny_checkpoint
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
-from fasb.artifacts import read_json, stamp_of
+from fasb.artifacts import read_json, stamp_of, write_json
 from fasb.cli import group
 from fasb.study.config import load
 from fasb.study.jobs import STUDY, run_job, write_study
@@ -65,6 +65,17 @@ def test_a_sweep_is_shown_at_any_width_without_escapes(tested, monkeypatch, colu
         assert alpha.split()[-1] == "%"
         best = [line for line in lines if line.split()[:2] == ["fasb-prototype", "k"]]
         assert any("beta" in line for line in best)
+
+
+def test_a_method_that_the_study_does_not_run_any_more_is_left_out(tested, tmp_path, monkeypatch):
+    shutil.copytree(tested, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    study = read_json(STUDY)
+    study["run"]["methods"].remove("iti")
+    write_json(STUDY, study, {})
+    said = fasb("sweep", "show", COLUMNS="120")
+    assert "fasb-prototype" in said
+    assert not [line for line in said.splitlines() if line.split()[:1] == ["iti"]]
 
 
 def test_without_a_tested_cell_it_says_what_to_do(tested, tmp_path, monkeypatch):

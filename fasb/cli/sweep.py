@@ -88,7 +88,8 @@ def _parts(study: Any, done: Sequence[Any], best: int) -> Iterator[Any]:
         yield table
         settings = command_table("Best settings, on validation", "method", "setting", "%")
         parts = command_table("What it hangs on", "method", "key", "best", "variance")
-        for method in dict.fromkeys(grid["method"]):
+        # results may hold methods that the study does not run any more
+        for method in [one for one in dict.fromkeys(grid["method"]) if one in labels]:
             for one in comparing.best_settings(grid, method, best):
                 settings.add_row(labels[method], one["setting"], _percent(one["value"]))
             for one in comparing.importance(grid, method):
