@@ -15,6 +15,7 @@ from fasb.metrics.statistics import (
     p_value,
     resample,
     t_interval,
+    world_means,
 )
 
 
@@ -262,3 +263,19 @@ def test_holm_equals_the_step_down_procedure():
     np.testing.assert_allclose(holm(p), [0.03, np.nan, 0.06, 0.06, 0.02])
     assert np.isnan(holm(np.array([np.nan]))).all()
     np.testing.assert_allclose(holm(np.array([0.7, 0.6])), 1.0)
+
+
+def first_of(n, k):
+    """Ten questions of which the first k are right, in each of n worlds."""
+    return np.tile(np.arange(10) < k, n).astype(np.float64)
+
+
+@pytest.mark.parametrize("worlds", [1, 3])
+def test_products_that_are_equal_but_for_rounding_do_not_differ(worlds):
+    values = np.array([[first_of(worlds, k) for k in pair] for pair in ((1, 9), (3, 3))])
+    unit = np.repeat(np.arange(worlds), 10)
+    one = Panel(("base", "new"), ("true", "info"), values[..., None], unit, np.arange(len(unit)))
+    base, new = world_means(one)[0, :, 2]
+    assert base != new
+    assert base == pytest.approx(new)
+    assert compare(one, "new", "base", "true_info").p > 0.9

@@ -54,3 +54,8 @@ def test_without_answers_settings_are_compared_by_mc1():
     assert best_settings(frame, "m", 1)[0]["setting"] == "k 2, alpha 1"
     same = importance(frame.assign(mc1=0.5), "m")
     assert [one["share"] for one in same] == [0.0, 0.0]
+
+
+def test_rounding_is_no_variance(compared):
+    rounded = compared.assign(true_info=compared["alpha"].eq(3).map({True: 0.1 * 3, False: 0.3}))
+    assert [one["share"] for one in importance(rounded, "m")] == [0.0, 0.0]

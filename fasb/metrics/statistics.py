@@ -29,6 +29,8 @@ Where nothing has the one of the two, as of a judge that gives one score, the ot
 """
 DEFINED = 0.9
 """Share of bootstrap draws that must have a value, or there is no interval."""
+ROUNDING = 12
+"""Digits in which differences count: products that are equal may differ in their last."""
 LEVEL = 0.95
 """Of every interval."""
 ENOUGH_WORLDS = 3
@@ -133,7 +135,7 @@ def intervals(panel: Panel, sample: Sample) -> Interval:
     else:
         low = high = np.full_like(value, np.nan)
     # 0 of 160 is no proof of 0: where nothing varied, neither method has anything to say
-    varied = high - low > 1e-12
+    varied = high - low > 10.0**-ROUNDING
     return Interval(value, np.where(varied, low, np.nan), np.where(varied, high, np.nan))
 
 
@@ -205,7 +207,8 @@ def p_value(panel: Panel, method: str, baseline: str, metric: str, n_draws: int 
             [_swapped_means(panel, sums, swap) for sums, swap in zip(units, by_unit, strict=True)]
         )
         found = mean_of_known(each, 0)[..., column]
-        return (found[:, 0] - found[:, 1]).reshape(np.moveaxis(first, axis, -1).shape[:-1])
+        change = np.round(found[:, 0] - found[:, 1], ROUNDING)
+        return change.reshape(np.moveaxis(first, axis, -1).shape[:-1])
 
     # nobody swapped: the difference as it is
     if n < 2 or not np.isfinite(difference(np.arange(n), np.arange(n))):
@@ -295,7 +298,8 @@ def _standard_error(
 
 def _t_p_value(change: Float[np.ndarray, " world"]) -> float:
     # worlds are independent, so their differences are a plain sample
-    mean, error, n = (part.item() for part in _standard_error(change[:, None]))
+    rounded = np.round(change, ROUNDING)
+    mean, error, n = (part.item() for part in _standard_error(rounded[:, None]))
     if n < ENOUGH_WORLDS:
         return np.nan
     if not error:  # the same difference in every world

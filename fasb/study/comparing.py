@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from fasb.search import DIGITS
 from fasb.study.cells import Cell
 from fasb.study.frames import read_table
 from fasb.study.panels import HYPERPARAMETERS, files_of, tuned_by
@@ -66,6 +67,8 @@ def importance(grid: pd.DataFrame, method: str) -> list[dict[str, Any]]:
 def _between(rows: pd.DataFrame, key: str, measure: str) -> float:
     """Return the share of variance between the key's values; 0 where nothing varies."""
     shares = []
+    # a product of equal shares may differ in its last digit, which would be all that varies
+    rows = rows.assign(**{measure: rows[measure].round(DIGITS)})
     for _, part in rows.groupby(["cell", "fold"]):
         total = part[measure].var(ddof=0)
         between = part.groupby(key)[measure].transform("mean").var(ddof=0)
