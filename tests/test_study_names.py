@@ -19,6 +19,12 @@ def test_what_is_no_name_of_a_file_is_refused(name):
         check_names("models", [name])
 
 
+def test_no_method_is_called_like_the_rows_over_all_methods():
+    check_names("models", ["all"])
+    with pytest.raises(ConfigError, match=r"^methods\.all: rows over all methods are called so"):
+        check_names("methods", ["iti", "all"])
+
+
 @pytest.mark.parametrize("name", [*TAKEN, "Tables", "a.accepted", "a.Accepted"])
 def test_a_model_whose_files_would_be_something_elses_is_refused(name):
     check_model_name("accepted")

@@ -15,6 +15,8 @@ TAKEN = (
     *("wandb", "report.html", "report.json", "study.json"),
 )
 """What else is in `results/`, where each model has a folder: some are replaced as a whole."""
+EVERY_METHOD = "all"
+"""What the table `judges` calls its rows over the answers of all methods."""
 ACCEPTED = ".accepted"
 """What the file of an accepted model ends with, beside that of its health."""
 
@@ -30,6 +32,10 @@ def check_names(kind: str, names: Iterable[str]) -> None:
         if not NAME.fullmatch(name):
             raise ConfigError(
                 f"{kind}.{name}: not a file name; use letters, digits, '.', '_' and '-', at most 64"
+            )
+        if kind == "methods" and name == EVERY_METHOD:
+            raise ConfigError(
+                f"{kind}.{name}: rows over all methods are called so; give it another name"
             )
         # disks of Windows and macOS take the two for one file, and so would whoever copies there
         first = known.setdefault(name.lower(), name)
