@@ -103,6 +103,17 @@ def test_a_refusal_halfway_leaves_the_model_as_it_was(tmp_path, dtype):
     assert all(torch.equal(value, after[name]) for name, value in before.items())
 
 
+@pytest.mark.parametrize("alpha", [1e-4, 0.7])
+def test_a_weak_edit_that_the_weights_do_not_hold_is_refused_too(tmp_path, monkeypatch, alpha):
+    model = tiny_model("gpt2")
+    edit = some_edit(model, site="residual", kind="add", positions="all")
+    compile_bundle(model, bundle_of(model, edit, alpha=alpha), tmp_path / "well")
+    model = tiny_model("gpt2")
+    monkeypatch.setattr("fasb.user.compiling._bake", lambda *_: None)
+    with pytest.raises(BundleError, match="weights cannot hold the edit"):
+        compile_bundle(model, bundle_of(model, edit, alpha=alpha), tmp_path / "not")
+
+
 def test_half_precision_is_said_to_be_too_coarse(tmp_path):
     model = tiny_model(dtype="float32")
     edit = some_edit(model, kind="remove", positions="all").to("cpu", torch.bfloat16)
