@@ -31,8 +31,15 @@ LARGEST = 2**26
 
 
 def version_of(module: str, without: tuple[str, ...] = ()) -> str:
-    """Return the library's version with the hash of what one of its modules does behind a plus."""
-    return f"{metadata.version('fasb')}+{code_of(module, HERE, without)}"
+    """Return the library's version with the hash of what one of its modules does behind a plus.
+
+    Of a copy that is not installed the hash alone says what it is.
+    """
+    try:
+        release = metadata.version("fasb")
+    except metadata.PackageNotFoundError:
+        release = "unknown"
+    return f"{release}+{code_of(module, HERE, without)}"
 
 
 @cache

@@ -209,6 +209,25 @@ def test_a_stopped_run_goes_on_where_it_was(model, texts, tmp_path, small_blocks
     assert np.array_equal(everything(bank), whole)
 
 
+def test_blocks_that_other_code_has_read_are_not_taken_over(
+    model, texts, tmp_path, small_blocks, monkeypatch
+):
+    out, passes, forward = tmp_path / "bank.h5", [], fasb.model.batch.forward
+
+    def counting(*arguments, **named):
+        passes.append(1)
+        return forward(*arguments, **named)
+
+    monkeypatch.setattr(fasb.model.batch, "forward", counting)
+    for version in ("before", "after"):
+        monkeypatch.setattr(fasb.fitting.bank, "version_of", lambda _, now=version: now)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(fasb.fitting.bank, "writing_hdf5", lambda *_: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                collect(model, texts, ActivationSettings(), out, {})
+    assert len(passes) == 2 * -(-len(texts) // 6)
+
+
 def test_blocks_of_other_texts_or_half_written_ones_are_not_taken_over(
     model, texts, tmp_path, small_blocks
 ):

@@ -248,6 +248,14 @@ def test_a_version_names_the_release_and_its_code():
     assert version_of("fasb.study.run", without=("fasb.decoding.decode",)) != f"{release}+{code}"
 
 
+def test_a_copy_that_is_not_installed_has_a_version_too(monkeypatch):
+    def missing(name):
+        raise sourcecode.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(sourcecode.metadata, "version", missing)
+    assert version_of("fasb.errors") == f"unknown+{code_of('fasb.errors')}"
+
+
 @pytest.mark.parametrize(
     ("stage", "counts"),
     [

@@ -40,6 +40,7 @@ from fasb.model.hooks import ActivationRecorder, recording
 from fasb.model.load import LoadedModel
 from fasb.provenance import content_hash, content_of
 from fasb.settings import ActivationSettings, PromptSettings, SiteName
+from fasb.sourcecode import version_of
 from fasb.steering.fingerprint import Fingerprint
 
 if TYPE_CHECKING:
@@ -138,9 +139,10 @@ def collect(
         model.settings.model_dump(),
         content_of(model.settings.path),
         settings.dtype,
+        version_of(__name__),
     ]
     key = content_hash([asdict(texts), *source])
-    # blocks of other texts, weights or settings are not taken over
+    # blocks of other texts, weights, settings or code are not taken over
     parts = _parts(out) / key
     parts.mkdir(parents=True, exist_ok=True)
     # what `_progress` tells of a run that was killed
