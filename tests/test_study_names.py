@@ -3,7 +3,9 @@
 import pytest
 
 from fasb.errors import ConfigError
-from fasb.study.names import TAKEN, check_model_name, check_names
+from fasb.study.agreement import ALL
+from fasb.study.names import OF_ROWS, TAKEN, check_model_name, check_names
+from fasb.study.tables import AVERAGE
 
 
 @pytest.mark.parametrize("kind", ["models", "datasets", "methods"])
@@ -19,10 +21,12 @@ def test_what_is_no_name_of_a_file_is_refused(name):
         check_names("models", [name])
 
 
-def test_no_method_is_called_like_the_rows_over_all_methods():
-    check_names("models", ["all"])
-    with pytest.raises(ConfigError, match=r"^methods\.all: rows over all methods are called so"):
-        check_names("methods", ["iti", "all"])
+def test_nothing_is_called_like_rows_over_several():
+    assert {"methods": ALL, "datasets": AVERAGE} == OF_ROWS
+    check_names("models", [ALL, AVERAGE])
+    for kind, name in OF_ROWS.items():
+        with pytest.raises(ConfigError, match=rf"^{kind}\.{name}: rows over several {kind} are"):
+            check_names(kind, ["another", name])
 
 
 @pytest.mark.parametrize("name", [*TAKEN, "Tables", "a.accepted", "a.Accepted"])

@@ -15,8 +15,8 @@ TAKEN = (
     *("wandb", "report.html", "report.json", "study.json"),
 )
 """What else is in `results/`, where each model has a folder: some are replaced as a whole."""
-EVERY_METHOD = "all"
-"""What the table `judges` calls its rows over the answers of all methods."""
+OF_ROWS = {"methods": "all", "datasets": "average"}
+"""What tables call rows over all methods (`judges`) and over several datasets (`tasks`)."""
 ACCEPTED = ".accepted"
 """What the file of an accepted model ends with, beside that of its health."""
 
@@ -33,9 +33,9 @@ def check_names(kind: str, names: Iterable[str]) -> None:
             raise ConfigError(
                 f"{kind}.{name}: not a file name; use letters, digits, '.', '_' and '-', at most 64"
             )
-        if kind == "methods" and name == EVERY_METHOD:
+        if name == OF_ROWS.get(kind):
             raise ConfigError(
-                f"{kind}.{name}: rows over all methods are called so; give it another name"
+                f"{kind}.{name}: rows over several {kind} are called so; give it another name"
             )
         # disks of Windows and macOS take the two for one file, and so would whoever copies there
         first = known.setdefault(name.lower(), name)
