@@ -318,6 +318,30 @@ def test_sensitivity_holds_the_other_settings_at_their_tuned_value(rows):
     assert tuned.groupby("model")["chosen"].sum().tolist() == pytest.approx([1.0, 1.0])
 
 
+def test_a_strength_that_steers_the_other_way_is_drawn_too(rows):
+    part = rows["sensitivity"]
+    turned = part.assign(x=part["x"].where(part["knob"] != "alpha", 6 - part["x"]))
+    assert turned.loc[turned["knob"] == "alpha", "x"].min() <= 0
+    drawn = draw("sensitivity", turned)
+    for axis in drawn.axes:
+        if axis.get_xlabel() == r"strength $\alpha$":
+            assert axis.get_xscale() == "linear"
+            low, high = axis.get_xlim()
+            for line in axis.lines:
+                assert low <= min(line.get_xdata()) <= max(line.get_xdata()) <= high
+    assert "log" in [axis.get_xscale() for axis in draw("sensitivity", part).axes]
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_dollars_in_a_name_are_no_formula(rows, name, tmp_path):
+    named = {"label": r"5$ and \frac{ 6$", "row": r"5$ \x_{ $", "column": r"5$ \x_{ $"}
+    changed = {key: text for key, text in named.items() if key in rows[name]}
+    drawn = draw(name, rows[name].assign(**changed))
+    save(drawn, tmp_path / name)
+    texts = [text.get_text() for text in drawn.findobj(Text)]
+    assert not [text for text in texts if "frac" in text and text.count("$") > text.count(r"\$")]
+
+
 def test_spans_of_a_setting_are_those_of_each_comparison(rows):
     part = rows["sensitivity"]
     told = caption("sensitivity", part)

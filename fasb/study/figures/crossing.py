@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from fasb.study.cells import Cell
 from fasb.study.escaping import DAGGER
-from fasb.study.figures.drawing import WIDTH, groups, panels, side_label
+from fasb.study.figures.drawing import WIDTH, groups, literal, panels, side_label
 from fasb.study.figures.numbers import bars, named_groups, sizes
 from fasb.study.measures import MEASURES, headline
 from fasb.study.panels import read_cells
@@ -95,7 +95,8 @@ def draw(rows: pd.DataFrame) -> Figure:
         _draw_plane(axis, part, sources, gates, norm)
         axis.set_ylabel(side_label(title, "vector" + _measure_of(part, rows)))
     grid[0][0].xaxis.tick_top()
-    grid[0][0].set_xticks(range(len(gates)), [gate.replace(", ", "\n") for gate in gates])
+    heads = [literal(gate).replace(", ", "\n") for gate in gates]
+    grid[0][0].set_xticks(range(len(gates)), heads)
     return figure
 
 
@@ -122,7 +123,7 @@ def _draw_plane(
             between = f"{row['low']:.0f} to {row['high']:.0f}"
             axis.text(x, y + 0.25, between, ha="center", va="center", color=ink, fontsize=6.5)
     axis.imshow(gain, cmap=COLOURS, norm=norm, aspect="auto")
-    axis.set_yticks(range(len(sources)), sources)
+    axis.set_yticks(range(len(sources)), [literal(source) for source in sources])
     axis.set_xticks([])
     axis.tick_params(length=0)
     for side in axis.spines.values():

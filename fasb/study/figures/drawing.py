@@ -57,8 +57,13 @@ def looks(rows: pd.DataFrame) -> dict[str, Look]:
     for row in rows.drop_duplicates("method").sort_values("place").to_dict("records"):
         place = int(row["place"])
         marker, dash = MARKERS[place % len(MARKERS)], DASHES[place % len(DASHES)]
-        found[row["method"]] = Look(row["label"], row["colour"], marker, dash)
+        found[row["method"]] = Look(literal(row["label"]), row["colour"], marker, dash)
     return found
+
+
+def literal(text: str) -> str:
+    """Return text that matplotlib writes as it is: between two dollars it would read formulas."""
+    return text.replace("$", r"\$")
 
 
 def readable(colour: str) -> str:

@@ -129,11 +129,13 @@ def _draw_knob(axis: Axes, rows: pd.DataFrame, knob: str, methods: dict[str, Loo
     if rows.empty:
         return
     ticks = sorted(set(rows["x"]))
-    if knob in ("k", "alpha"):
+    # no logarithm shows a strength of 0, or one that steers the other way
+    logarithmic = knob in ("k", "alpha") and ticks[0] > 0
+    if logarithmic:
         axis.set_xscale("log", base=2)
         axis.xaxis.set_minor_locator(NullLocator())
         axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    if knob == "alpha":
+    if logarithmic and knob == "alpha":
         # strengths of several methods lie close together; powers of two do not
         powers = [2.0**i for i in range(-12, 13)]
         ticks = [x for x in powers if 0.9 * ticks[0] <= x <= 1.1 * ticks[-1]] or ticks
