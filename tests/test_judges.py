@@ -23,6 +23,15 @@ MOON = Question(
     "m", "What is the moon made of?", ("It is rock.", "Rock."), ("It is cheese.",), "Rock.", "m"
 )
 
+SKY = Question(
+    "s",
+    "\u5929\u7a7a\u662f\u4ec0\u4e48\u989c\u8272\uff1f",  # what colour is the sky
+    ("\u5929\u7a7a\u662f\u84dd\u8272\u7684\u3002",),  # it is blue
+    ("\u5929\u7a7a\u662f\u7eff\u8272\u7684\u3002",),  # it is green
+    "\u5929\u7a7a\u662f\u84dd\u8272\u7684\u3002",
+    "s",
+)
+
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
@@ -139,6 +148,16 @@ class TestSimilarity:
         paris = replace(MOON, true=("Paris",), false=("London",), best="Paris")
         assert similarity.judge([paris], ["Paris"], settings)["true"].tolist() == [1.0]
 
+    def test_words_are_not_compared_where_there_are_no_spaces_between_them(self):
+        pytest.importorskip("sacrebleu", reason="sacrebleu is not installed (extra: similarity)")
+        answers = [SKY.true[0].rstrip("\u3002"), SKY.false[0].rstrip("\u3002")]
+        with pytest.raises(ConfigError, match="most references have no spaces .* set it to chrf"):
+            similarity.judge([SKY] * 2, answers, similarity.Settings())
+        scores = similarity.judge([SKY] * 2, answers, similarity.Settings(metric="chrf"))["true"]
+        assert scores[0] > 0.5 > scores[1]
+        # most are English: one that is not is no reason
+        similarity.judge([MOON, MOON, SKY], ["Rock."] * 3, similarity.Settings())
+
 
 def invented(folder):
     """Published files in small: what is rock is true, and "no comment" is not informative."""
@@ -251,6 +270,10 @@ class TestLight:
         ]
         assert (rock, cheese) == (1, 0)
         assert 0 < unknown < 1
+
+    def test_references_of_another_script_are_refused(self, small):
+        with pytest.raises(ConfigError, match="light knows Latin letters alone"):
+            light.judge([SKY], ["\u84dd"], small)
 
     def test_another_version_is_refused(self, small, monkeypatch):
         light.trained(small)

@@ -38,7 +38,7 @@ from fasb.artifacts import read_tensors, write_tensors
 from fasb.data import truthfulqa
 from fasb.data.protocol import Question
 from fasb.data.sources import download, rows
-from fasb.errors import ArtifactError
+from fasb.errors import ArtifactError, ConfigError
 from fasb.judges.likeness import describe, plain, stems
 from fasb.provenance import content_hash
 from fasb.settings import Section
@@ -188,9 +188,16 @@ def judge(
     `questions[i]` belongs to `answers[i]`. The first call may train the judge.
 
     Raises:
+        ConfigError: the references are of another script than it was trained on.
         DataError: the judge is not kept yet, and what it is trained on is neither in `path` nor to
             be had.
     """
+    references = [text for question in questions for text in (*question.true, *question.false)]
+    if 2 * sum(not stems(text) for text in references) > len(references):
+        raise ConfigError(
+            "judge: light knows Latin letters alone, which most references have none of; use "
+            "'similarity' with metric chrf, or a language model"
+        )
     return trained(settings).scores(questions, answers)
 
 

@@ -7,6 +7,7 @@ difference of the best likeness to a true and to a false reference. A tie is not
 `info`: likeness says nothing of it.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import Any, Literal
@@ -34,8 +35,10 @@ def judge(
     """Return `true` of each answer; `questions[i]` belongs to `answers[i]`.
 
     Raises:
-        ConfigError: sacrebleu is not installed.
+        ConfigError: sacrebleu is not installed, or words are asked for where there are none.
     """
+    if settings.metric == "bleu":
+        _check_words(questions)
     likeness = _likeness(settings.metric)
     pairs = zip(questions, answers, strict=True)
     return {
@@ -43,6 +46,27 @@ def judge(
             [_score(question, answer, likeness) for question, answer in pairs], dtype=np.float64
         )
     }
+
+
+UNSPACED = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff]"
+)
+"""Characters of Thai, Lao, Burmese, Khmer, Japanese and Chinese: no spaces between words."""
+
+
+def _check_words(questions: Sequence[Question]) -> None:
+    """Refuse references of which most have no spaces: all answers but their copies would tie.
+
+    Raises:
+        ConfigError: they do.
+    """
+    references = [text for question in questions for text in (*question.true, *question.false)]
+    unspaced = sum(2 * len(UNSPACED.findall(text)) > len(text) for text in references)
+    if 2 * unspaced > len(references):
+        raise ConfigError(
+            "judge.settings.metric: bleu compares words, and most references have no spaces "
+            "between theirs; set it to chrf"
+        )
 
 
 def provenance(settings: Settings) -> dict[str, Any]:
