@@ -38,10 +38,11 @@ def test_where_nothing_is_drawn_the_ways_of_drawing_do_nothing(bundle):
 
 @pytest.mark.parametrize("key", sorted(NEUTRAL))
 def test_what_steering_cannot_keep_is_refused_by_name(bundle, key):
-    with_generation(bundle, {"do_sample": True, key: NEUTRAL[key]}, 1)
+    drawn = {"do_sample": True, "temperature": 1}
+    with_generation(bundle, {**drawn, key: NEUTRAL[key]}, 1)
     value = 0.5 if NEUTRAL[key] in (0, 1) else [5]
     with pytest.raises(ConfigError, match=rf"generation_kwargs\.{key}: .* cannot keep; leave it"):
-        with_generation(bundle, {"do_sample": True, key: value}, 1)
+        with_generation(bundle, {**drawn, key: value}, 1)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +53,9 @@ def test_what_steering_cannot_keep_is_refused_by_name(bundle, key):
         ({"max_gen_toks": "many"}, r"tokens: "),
         ({"do_sample": "yes"}, r"do_sample: 'yes'; give true or false"),
         ({"do_sample": True, "temperature": -1}, r"temperature: "),
-        ({"do_sample": True, "top_p": 0}, r"top_p: "),
+        ({"do_sample": True, "temperature": 1, "top_p": 0}, r"top_p: "),
+        ({"do_sample": True}, r"temperature: None; give one above 0, or no do_sample"),
+        ({"do_sample": True, "temperature": 0.0}, r"temperature: 0\.0; give one above 0"),
         ({"until": [3]}, r"until: \[3\]; give a text"),
     ],
 )

@@ -35,6 +35,9 @@ def with_generation(bundle: Bundle, given: Mapping[str, Any], batch: int) -> Bun
     drawn = given.get("do_sample") or False
     if not isinstance(drawn, bool):
         raise _wrong("do_sample", drawn, "true or false")
+    if drawn and not given.get("temperature"):
+        # the harness says 0 then, at which its own models refuse to draw
+        raise _wrong("temperature", given.get("temperature"), "one above 0, or no do_sample")
     for key, value in given.items():
         idle = value is None or (key in OF_DRAWING and not drawn)
         if key in HONOURED or key in FREE or idle:
@@ -49,7 +52,7 @@ def with_generation(bundle: Bundle, given: Mapping[str, Any], batch: int) -> Bun
             )
     settings = {
         "tokens": next((given[key] for key in LENGTHS if given.get(key) is not None), TOKENS),
-        "temperature": (given.get("temperature") or 0.0) if drawn else 0.0,
+        "temperature": given["temperature"] if drawn else 0.0,
         "top_p": 1.0 if given.get("top_p") is None or not drawn else given["top_p"],
         "batch": batch,
     }
