@@ -148,6 +148,26 @@ def test_a_file_without_folds_is_refused(tmp_path):
         read_splits(tmp_path / "splits.json")
 
 
+def test_questions_to_fit_on_that_have_one_text_are_never_divided():
+    questions = [
+        replace(question, role="test" if i % 3 else "fit")
+        for i, question in enumerate(some_questions(60))
+    ]
+    twins = [
+        replace(q, id=f"twin{q.id}", text=f" {q.text.upper()}", group=f"twin{q.group}")
+        for q in questions
+        if q.role == "fit"
+    ]
+    for seed in range(5):
+        (fold,) = split([*questions, *twins], SplitSettings(validation=0.5), seed)
+        for part in (fold.train, fold.validation):
+            assert {f"twin{name}" for name in part if not name.startswith("twin")} <= {*part}
+    # a group of both roles is seen, though its questions to fit on are of another's text
+    bridge = replace(twins[0], group=questions[1].group)
+    with pytest.raises(DataError, match="has questions of both roles"):
+        split([*questions, bridge], SplitSettings(), 0)
+
+
 def test_the_first_of_each_half_stay_in_the_folds_they_were_in():
     questions = some_questions(21)
     whole, small = (split(found, SplitSettings(), 0) for found in (questions, first(questions, 3)))

@@ -33,12 +33,16 @@ def split(questions: Sequence[Question], settings: SplitSettings, seed: int) -> 
     Raises:
         DataError: too few groups for these folds, or roles that are missing or divide a group.
     """
-    if any(question.role != "any" for question in questions):
-        folds = [_by_role(questions)]
+    has_roles = any(question.role != "any" for question in questions)
+    if has_roles:
+        _check_roles(questions)
+    # a test question that is also fitted on is its set's, and has been told of
+    together = iter(same_text_together([q for q in questions if q.role != "test"]))
+    questions = [q if q.role == "test" else next(together) for q in questions]
+    if has_roles:
+        folds = [(_groups(questions, "fit"), _groups(questions, "test"))]
     else:
-        questions = same_text_together(questions)
-        groups = list(dict.fromkeys(question.group for question in questions))
-        folds = _contiguous(groups, settings.folds)
+        folds = _contiguous(_groups(questions, "any"), settings.folds)
     # numpy's legacy generator is the released program's (Q3); the newer ones draw otherwise
     stream = np.random.RandomState(seed)
     splits = []
@@ -162,17 +166,24 @@ def _contiguous(groups: list[str], n_folds: int) -> list[tuple[list[str], list[s
     return [([g for other in parts if other is not part for g in other], part) for part in parts]
 
 
-def _by_role(questions: Sequence[Question]) -> tuple[list[str], list[str]]:
-    groups: dict[str, list[str]] = {"fit": [], "test": []}
+def _groups(questions: Sequence[Question], role: str) -> list[str]:
+    return list(dict.fromkeys(question.group for question in questions if question.role == role))
+
+
+def _check_roles(questions: Sequence[Question]) -> None:
+    """Refuse roles that no fold can be made of.
+
+    Raises:
+        DataError: a role that is unknown or missing, or a group of both.
+    """
     for question in questions:
-        if question.role not in groups:
+        if question.role not in ("fit", "test"):
             raise DataError(
                 f"split: question {question.id!r} has role {question.role!r} beside others with "
                 "fit or test; "
                 "give every question one of these two"
             )
-        groups[question.role].append(question.group)
-    fit, test = (list(dict.fromkeys(groups[role])) for role in ("fit", "test"))
+    fit, test = (_groups(questions, role) for role in ("fit", "test"))
     for role, found in (("fit", fit), ("test", test)):
         if not found:
             raise DataError(
@@ -181,7 +192,6 @@ def _by_role(questions: Sequence[Question]) -> tuple[list[str], list[str]]:
     if both := set(fit) & set(test):
         raise DataError(f"split: group {min(both)!r} has questions of both roles; move them to one")
     _tell_of_leaks(questions)
-    return fit, test
 
 
 def _tell_of_leaks(questions: Sequence[Question]) -> None:
