@@ -26,8 +26,6 @@ INSTALLED = frozenset(Path(path) for path in sysconfig.get_paths().values())
 SITES = ("site-packages", "dist-packages", "lib-dynload")
 """How such folders are called elsewhere: one's own, the system's."""
 COMPILED = (*EXTENSION_SUFFIXES, ".pyc")
-LARGEST = 2**26
-"""Bytes up to which a file that is no code is read; of a larger one its size counts."""
 
 
 def version_of(module: str, without: tuple[str, ...] = ()) -> str:
@@ -154,10 +152,8 @@ def _read(file: Path, name: str) -> tuple[str, tuple[str, ...]]:
 
 
 def _content(file: Path) -> str:
-    """Return the hash of a file's bytes, and of a huge one of its size."""
-    size = file.stat().st_size
-    held = file.read_bytes() if size <= LARGEST else str(size).encode()
-    return hashlib.sha256(held).hexdigest()
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _imported(tree: ast.AST, package: str) -> Iterator[str]:
