@@ -10,6 +10,7 @@ import hashlib
 import importlib.util
 import sys
 import sysconfig
+import warnings
 from collections.abc import Collection, Iterator
 from functools import cache
 from importlib import metadata
@@ -141,7 +142,9 @@ def _read(file: Path, name: str) -> tuple[str, tuple[str, ...]]:
     """Return the hash of what a file does, and the names that it may import."""
     package = name if file.name == "__init__.py" else name.rpartition(".")[0]
     try:
-        tree = _Deeds().visit(ast.parse(file.read_bytes()))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Python says it where the module is imported
+            tree = _Deeds().visit(ast.parse(file.read_bytes()))
         deeds = ast.dump(tree)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         # compiled, or nested too deeply for the parser: every byte of it counts

@@ -174,6 +174,12 @@ def test_a_file_that_a_module_reads_beside_itself_counts(folder, text, name):
     assert hash_after(folder, lambda: path.write_text("two"))
 
 
+@pytest.mark.parametrize("text", ["\u00e9" * 200, "a" * 5000, r"\0", r"\ud800", "", ".", r"\d"])
+def test_any_text_may_stand_in_a_module_that_looks_beside_itself(folder, text):
+    (folder / "your_lab/mine.py").write_text(f'X = __file__, "{text}"\nimport helpers\n')
+    assert hash_after(folder, lambda: (folder / "helpers.py").write_text("X = 2\n"))
+
+
 def test_a_file_of_a_name_that_is_only_mentioned_does_not(folder):
     (folder / "your_lab/words.txt").write_text("one")
     (folder / "your_lab/mine.py").write_text('X = Path("words.txt")')
