@@ -43,6 +43,13 @@ def test_a_line_separator_within_a_question_does_not_end_it(tmp_path):
     assert controls_of(tmp_path / "own.txt").calibration == ("One\u2028line?",)
 
 
+@pytest.mark.parametrize("name", ["my.csv", "my.JSONL", "my.parquet"])
+def test_a_tables_rows_are_no_prompts(tmp_path, name):
+    (tmp_path / name).write_text("question,true,false\nWho?,you,me\nWhy?,so,no\n")
+    with pytest.raises(DataError, match=r"my\.\w+: a table; give a text file with one question"):
+        controls_of(tmp_path / name)
+
+
 def test_lines_of_a_file_are_asked_once_each(tmp_path):
     file = tmp_path / "controls.txt"
     file.write_text("# mine\nHello!\n\n  Two plus two?\nhello !\nGood night.\n")

@@ -17,6 +17,9 @@ OWN = Path(__file__).with_name("controls.txt")
 """What is asked where no file is given."""
 
 
+TABLES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
+
+
 @dataclass(frozen=True, slots=True)
 class Controls:
     """Prompts that thresholds and guards are tuned on, and those held out."""
@@ -31,9 +34,12 @@ def controls_of(path: str | Path | None = None) -> Controls:
     Empty lines and lines that begin with # are passed over, as is a prompt that is there twice.
 
     Raises:
-        DataError: the file is missing, no text, or has fewer than two prompts.
+        DataError: the file is missing, no text but a table, or has fewer than two prompts.
     """
     path = OWN if path is None else Path(path)
+    if path.suffix.lower() in TABLES:
+        # its head, commas and answers would be read as prompts
+        raise DataError(f"{path}: a table; give a text file with one question a line")
     # a line separator may stand within a question, as in JSON lines
     lines = [line.strip() for line in re.split(r"[\r\n]", read_text(path, DataError))]
     prompts: dict[str, str] = {}
