@@ -1,5 +1,8 @@
 """A method is one entry of a config: its settings go to policy, method and gate by their names."""
 
+import sys
+from types import ModuleType
+
 import pytest
 import torch
 from fits import fit_bundle, some_fits
@@ -8,7 +11,7 @@ from fasb import search
 from fasb.errors import ConfigError
 from fasb.fitting.reads import HEAD_READS, Read
 from fasb.search import Method
-from fasb.settings import DecodingSettings, PromptSettings, StageSettings, TrackerSettings
+from fasb.settings import DecodingSettings, PromptSettings, Section, StageSettings, TrackerSettings
 from fasb.steering.fingerprint import Fingerprint
 from fasb.steering.policy import Policy
 
@@ -138,7 +141,32 @@ def test_what_is_read_is_what_method_and_gate_read_each_once():
     assert recipe(use="caa", gate="condition").reads() == (Read("residual", "answer_end"),)
     assert recipe(use="ortho", gate="probe").reads() == (Read("residual"), Read("head"))
     assert recipe({"variant": "hidden"}, use="sadi").reads() == (Read("mlp"),)
+    assert recipe(use="east").reads() == ()
     assert recipe().reads() == ()
+
+
+@pytest.fixture
+def own(monkeypatch):
+    """A method module of one's own that says nothing of what it reads."""
+    module = ModuleType("own.method")
+    module.Settings, module.fit = Section, lambda training, settings: None
+    monkeypatch.setitem(sys.modules, "own.method", module)
+    return module
+
+
+def test_a_module_says_what_it_reads_in_a_constant_or_by_its_settings(own):
+    assert recipe(use="own.method").reads() == ()
+    own.READS = (Read("mlp"),)
+    assert recipe(use="own.method").reads() == (Read("mlp"),)
+    own.reads = lambda settings: [Read("neuron"), Read("neuron")]
+    assert recipe(use="own.method").reads() == (Read("neuron"),)
+
+
+@pytest.mark.parametrize("said", [Read("mlp"), ("mlp",)])
+def test_what_is_no_read_is_refused(own, said):
+    own.READS = said
+    with pytest.raises(ConfigError, match="own.method: reads gives .*; give a tuple of Read"):
+        recipe(use="own.method").reads()
 
 
 @pytest.fixture(scope="module")

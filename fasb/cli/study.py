@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,18 @@ CONFIGS = click.option(
     type=click.Path(path_type=Path),
     help="As for snakemake; said again for each further file.",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The work of a rule for one model and dataset, and how long all its jobs take together.
+
+    basis: what that rests on, as `fasb.study.rates.seconds` has it.
+    """
+
+    work: Any
+    seconds: float
+    basis: str
 
 
 @click.command("plan")
@@ -76,7 +89,7 @@ def _plan(study: Any) -> Iterable[Any]:
         if pair is not None and pair.shape is not None:
             kind, batch = rates.kind_of(entry.device), pair.sections.decoding.batch
             held = rates.Held(pair.shape.parameters, entry.dtype, kind, batch)
-        rows[names] = (work, *rates.seconds(names, work, held, known))
+        rows[names] = Row(work, *rates.seconds(names, work, held, known))
     n_cells = len(study.run.cells) * len(study.run.seeds)
     n_jobs = sum(work.jobs for work in works.values())
     counted = "1 cell" if n_cells == 1 else f"{n_cells} cells"
@@ -118,7 +131,7 @@ def _cells_table(study: Any, pairs: dict[Any, Any]) -> Any:
     return table
 
 
-def _rules_table(rows: dict[Any, Any]) -> Any:
+def _rules_table(rows: dict[Any, Row]) -> Any:
     from fasb.study.jobs import STAGES
     from fasb.study.plan import Work
 
@@ -129,7 +142,7 @@ def _rules_table(rows: dict[Any, Any]) -> Any:
     for rule in STAGES:
         of_rule = [row for names, row in rows.items() if names[0] == rule]
         if of_rule:
-            work = sum((row[0] for row in of_rule), Work())
+            work = sum((row.work for row in of_rule), Work())
             table.add_row(rule, *_numbers(work), _time(of_rule))
             total += work
             spent += of_rule
@@ -138,7 +151,7 @@ def _rules_table(rows: dict[Any, Any]) -> Any:
     return table
 
 
-def _models_table(study: Any, pairs: dict[Any, Any], rows: dict[Any, Any]) -> Any:
+def _models_table(study: Any, pairs: dict[Any, Any], rows: dict[Any, Row]) -> Any:
     from fasb.study.plan import memory
 
     columns = (
@@ -151,7 +164,7 @@ def _models_table(study: Any, pairs: dict[Any, Any], rows: dict[Any, Any]) -> An
         "GPU-hours",
     )
     table = command_table("Memory of a job", *columns)
-    spent: list[Any] = []
+    spent: list[Row] = []
     for model in dict.fromkeys(names[0] for names in pairs):
         entry = study.models[model]
         held = [pair for (name, _), pair in pairs.items() if name == model]
@@ -163,9 +176,9 @@ def _models_table(study: Any, pairs: dict[Any, Any], rows: dict[Any, Any]) -> An
         hours = "-"
         if entry.gpu:
             of_model = []
-            for names, (work, seconds, basis) in rows.items():
+            for names, row in rows.items():
                 if names[1] == model:
-                    of_model.append((work, seconds * entry.gpu, basis))
+                    of_model.append(replace(row, seconds=row.seconds * entry.gpu))
             hours = _time(of_model, hours=True)
             spent += of_model
         table.add_row(model, entry.device, size, *in_bytes, hours)
@@ -175,7 +188,7 @@ def _models_table(study: Any, pairs: dict[Any, Any], rows: dict[Any, Any]) -> An
     return table
 
 
-def _notes(study: Any, pairs: dict[Any, Any], rows: dict[Any, Any]) -> Iterable[str]:
+def _notes(study: Any, pairs: dict[Any, Any], rows: dict[Any, Row]) -> Iterable[str]:
     from fasb.study.rates import MACHINES, MEASURED, TIMING, kind_of
     from fasb.study.templates import MESSAGE
 
@@ -183,20 +196,20 @@ def _notes(study: Any, pairs: dict[Any, Any], rows: dict[Any, Any]) -> Iterable[
         "\nTokens are characters over four; written tokens, judged answers and disk but for banks "
         "are upper bounds."
     )
-    bases = {basis for _, _, basis in rows.values()}
+    bases = {row.basis for row in rows.values()}
     if "timed" in bases:
         yield f"Times without a mark: the mean of such jobs in {TIMING}."
     if "rate" in bases:
         yield f"~ by the rates in {MEASURED}, in proportion to parameters."
     if "bound" in bases:
-        bounded = [names[1] for names, row in rows.items() if row[2] == "bound"]
+        bounded = [names[1] for names, row in rows.items() if row.basis == "bound"]
         for kind in sorted({kind_of(study.models[model].device) for model in bounded}):
             yield (
                 f"≥ no measured rate for {kind}, run `make bench` there: the least that so much "
                 "work takes on"
             )
             yield f"  {MACHINES[kind].name}, reading all weights for every batch of tokens written."
-    if any(basis == "unknown" and work.judged for work, _, basis in rows.values()):
+    if any(row.basis == "unknown" and row.work.judged for row in rows.values()):
         yield "Without the time of judges, and of other rules without a time: none has run here."
     untold = sorted({dataset for (_, dataset), pair in pairs.items() if not pair.size.question})
     if untold:
@@ -218,13 +231,15 @@ def _numbers(work: Any) -> list[str]:
     return [f"{work.jobs:,}", *(_count(n) for n in (work.read, work.written, work.judged)), disk]
 
 
-def _time(rows: Iterable[Any], hours: bool = False) -> str:
+def _time(rows: Iterable[Row], hours: bool = False) -> str:
     """Return the sum, marked by the weakest of what it rests on."""
-    rows = [row for row in rows if row[2] != "unknown"]
-    bases = {row[2] for row in rows}
+    seconds, bases = 0.0, set()
+    for row in rows:
+        if row.basis != "unknown":
+            seconds += row.seconds
+            bases.add(row.basis)
     if not bases:
         return ""
-    seconds = sum(row[1] for row in rows)
     mark = "≥ " if "bound" in bases else "~ " if "rate" in bases else ""
     if hours:
         return f"{mark}{seconds / 3600:.2g}"

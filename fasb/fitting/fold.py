@@ -242,15 +242,12 @@ def read_folds(anchors: Path, vectors: Path, sections: StageSettings) -> list[Fi
     return found
 
 
-def know_fitted(training: Training, trackers: Path, anchors: Path | None = None) -> None:
+def know_fitted(training: Training, trackers: Path, anchors: Path) -> None:
     """Let a fold's training know the classifiers of its heads, and their accuracy."""
     fitted = read_classifiers(trackers)[training.fold]
+    accuracy = read_anchors(anchors)[1][training.fold].accuracy
     for kind in KINDS:
-        training.know(("classifiers", HEADS, kind), fitted[kind])
-    if anchors is not None:
-        accuracy = read_anchors(anchors)[1][training.fold].accuracy
-        for kind in KINDS:
-            training.know(("accuracy", HEADS, kind), accuracy[kind])
+        training.know(kind, fitted[kind], accuracy[kind])
 
 
 def read_classifiers(

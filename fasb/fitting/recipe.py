@@ -182,13 +182,14 @@ def _policy_of(
     when = checked.when
     defaults: dict[str, Any] = {"when": when}
     if when == "oracle":
-        defaults |= {"adaptive": False}
+        defaults["adaptive"] = False
     elif when == "token":
         defaults["judged"] = sections.trackers.judged if checked.once else "newest"
     else:
         # what such a policy does not look at is left at its default, so that equal ones are equal
         defaults["adaptive"] = when == "prompt"
-        defaults |= {"backtrack": False} if checked.backtracks == 1 else {}
+        if checked.backtracks == 1:
+            defaults["backtrack"] = False
     policy = Policy(**{**defaults, **given})
     if policy.reads_p and gate is None:
         raise ConfigError(f"{where}.when: {policy.when!r} reads p; name a gate, as in gate: probe")

@@ -54,10 +54,6 @@ class Training:
         made: Made = self._known[key]
         return made
 
-    def know(self, key: Hashable, value: Any) -> None:
-        """Take over what `once` would make, as it was made before."""
-        self._known[key] = value
-
     def chance(self, what: str) -> np.random.Generator:
         """Return the random numbers that `what` is drawn from: others in each fold and seed."""
         # not hash(), which differs from process to process
@@ -107,6 +103,16 @@ class Training:
             return accuracy(self.classifiers(kind, read), bank, bank.rows(self.split.validation))
 
         return self.once(("accuracy", read, kind), make)
+
+    def know(
+        self,
+        kind: ClassifierKind,
+        classifiers: Classifiers,
+        accuracy: Float[np.ndarray, "layer head"],
+    ) -> None:
+        """Take over the heads' classifiers of a kind, and their accuracy, made before."""
+        self._known["classifiers", HEADS, kind] = classifiers
+        self._known["accuracy", HEADS, kind] = accuracy
 
     def anchors(self, kind: ClassifierKind, k: int, read: Read = HEADS) -> Int[np.ndarray, "{k} 2"]:
         """Return the k units that classifiers of a kind tell truth by best, best first (P3).

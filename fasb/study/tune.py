@@ -112,8 +112,10 @@ def _check(
     folds: Sequence[FittedFold], methods: Mapping[str, Method], questions: Sequence[Question]
 ) -> None:
     for name, method in methods.items():
-        other = methods.get(method.like) if method.like is not None else None
-        if method.like is not None and (other is None or other.like is not None):
+        if method.like is None:
+            continue
+        other = methods.get(method.like)
+        if other is None or other.like is not None:
             raise ConfigError(
                 f"methods.{name}.like: {method.like!r} is not tuned here; name a method that is"
             )

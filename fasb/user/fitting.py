@@ -392,10 +392,9 @@ def _quality(training: Training, bundle: Bundle, read: Read) -> dict[str, Any]:
     # with the labels of the test, which no method sees
     bank, tracker = training.banks(read), bundle.tracker
     assert tracker is not None
-    kind = kind_of_score(tracker)
-    rows = bank.rows(training.split.validation)
+    validation = bank.rows(training.split.validation)
     test = bank.rows(training.split.test)
-    false, true = (float((bank.label[rows] == label).mean()) for label in (0, 1))
+    true = bank.label[validation] == 1
     wrong, auc = bank.label[test] == 0, None
     p = p_of_bank(bank, test, tracker)
     # Platt's numbers keep the order of p, so one AUC is enough; its error differs (X6)
@@ -404,11 +403,19 @@ def _quality(training: Training, bundle: Bundle, read: Read) -> dict[str, Any]:
         auc = float(roc_auc_score(wrong, p))
     once = np.ones((1, len(wrong)))  # one draw in which every state counts once
     ece = [float(reliability(one, wrong, once).error[0]) for one in (raw, p)]
+    kind = kind_of_score(tracker)
     accuracy = training.accuracy(kind, read)
     heads = [(layer, head, float(accuracy[layer, head])) for layer, head in tracker.at.tolist()]
-    counts = {"n_validation": int(rows.sum()), "n_test": int(test.sum())}
-    about = {"kind": kind, "heads": heads, "chance": max(false, true), "auc": auc, "ece": ece}
-    return about | counts | {"tied": tied_units(accuracy, len(heads))[1]}
+    return {
+        "kind": kind,
+        "heads": heads,
+        "chance": max(float(true.mean()), float((~true).mean())),
+        "auc": auc,
+        "ece": ece,
+        "n_validation": int(validation.sum()),
+        "n_test": int(test.sum()),
+        "tied": tied_units(accuracy, len(heads))[1],
+    }
 
 
 def kind_of_score(tracker: Tracker) -> ClassifierKind:
