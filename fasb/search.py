@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from fasb.errors import ConfigError
-from fasb.fitting.recipe import POLICY_KEYS, Point, Recipe, default_when, known_keys
+from fasb.fitting.recipe import POLICY_KEYS, Point, Recipe, default_when, every_key
 from fasb.settings import PRINTED, Section, StageSettings
 
 if TYPE_CHECKING:
@@ -250,7 +250,7 @@ class Method(Section):
                 f"{key} too, and what is chosen there would win; remove it, or give a grid in "
                 "place of `like`"
             )
-        every = set().union(*known_keys(self.use, self.gate).values())
+        every = every_key(self.use, self.gate)
         # its own alpha is made of strengths; and what is not gated looks at no other number
         made = {"alpha"} if self.mean_strength else set()
         unused = made if self.gated else made | {*POLICY_KEYS} - {"alpha", "after"}
@@ -271,7 +271,7 @@ class Method(Section):
             ConfigError: a value is wrong, or two contradict each other.
         """
         if self.like is not None:
-            every = set().union(*known_keys(self.use, self.gate).values())
+            every = every_key(self.use, self.gate)
             point = {key: value for key, value in point.items() if key in every}
         values = {**self.settings, **point}
         return Recipe.of(self.use, self.gate, values, sections, f"methods.{name}")

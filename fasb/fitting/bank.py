@@ -149,22 +149,29 @@ def collect(
     (parts / "n_answers").write_text(str(len(texts)))
     inputs = _inputs(model, texts)
     model.check_room(inputs.tokens, 0, settings.batch)
-    site, n = texts.read.site, texts.read.n_states
-    where = model.layout.site(site)
-    with recording(model.layout, site) as recorder:
+    with recording(model.layout, texts.read.site) as recorder:
         for first in _blocks(len(texts)):
             if not _finished(parts, first):
                 block = _read_block(model, recorder, inputs, slice(first, first + BLOCK), settings)
                 _check_finite(block, texts.text[first : first + BLOCK], out)
                 write_tensors(_part(parts, first), {"activations": block}, {})
+    _join(model, texts, settings.dtype, parts, out, made_by)
+    shutil.rmtree(_parts(out))
+    return Bank.open(out)
+
+
+def _join(
+    model: LoadedModel, texts: Texts, dtype: str, parts: Path, out: Path, made_by: dict[str, Any]
+) -> None:
+    """Write the bank's file from its blocks, which lie in `parts`."""
+    site, n = texts.read.site, texts.read.n_states
+    where = model.layout.site(site)
     with writing_hdf5(out, made_by) as file:
         file.attrs.update(format=FORMAT, site=site)
         file.attrs["fingerprint"] = json.dumps(asdict(model.fingerprint))
         shape = (n * len(texts), model.layout.n_layers, where.units, where.width)
         chunks = (min(CHUNK, n * len(texts)), 1, where.units, where.width)
-        data = file.create_dataset(
-            "activations", shape, settings.dtype, chunks=chunks, fletcher32=True
-        )
+        data = file.create_dataset("activations", shape, dtype, chunks=chunks, fletcher32=True)
         for first in _blocks(len(texts)):
             block = read_tensors(_part(parts, first))[0]["activations"]
             data[n * first : n * (first + BLOCK)] = block
@@ -172,8 +179,6 @@ def collect(
         for name in ("question", "answer", "drawn"):
             column = np.repeat(np.array(getattr(texts, name), dtype=object), n)
             file.create_dataset(name, data=column.tolist(), dtype=h5py.string_dtype())
-    shutil.rmtree(_parts(out))
-    return Bank.open(out)
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,6 +152,11 @@ def _reads_of(package: str, use: str, settings: Section | None) -> Sequence[Read
     return given
 
 
+def every_key(use: str | None, gate: str | None) -> set[str]:
+    """Return the settings that any part of a recipe knows, as `known_keys` has them."""
+    return set().union(*known_keys(use, gate).values())
+
+
 def known_keys(use: str | None, gate: str | None) -> dict[str, set[str]]:
     """Return the settings that the policy, decoding, prompt, a method and a gate know.
 

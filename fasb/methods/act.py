@@ -7,6 +7,9 @@ unit(weight), p anew at every token and head. Clusters follow each other, so tha
 is read as the ones before have left it. p = 1 adds nothing.
 """
 
+import itertools
+from typing import Any
+
 from pydantic import Field
 
 import fasb
@@ -31,35 +34,12 @@ def fit(training: "fasb.Training", settings: Settings) -> "fasb.Edit":
     import torch
 
     from fasb.fitting.anchors import best_units
-    from fasb.fitting.clusters import cluster_questions
     from fasb.fitting.directions import directions_of, with_sigma
-    from fasb.fitting.probes import fit_probe
     from fasb.steering.edit import Change, Edit
     from fasb.steering.operations import ByProbe
 
-    bank, following = (training.bank(read) for read in READS)
-    train, validation = training.train_rows(bank), bank.rows(training.split.validation)
-    shape = settings.clusters, bank.n_layers, bank.n_units
-    weight, bias, accuracy = np.zeros((*shape, bank.width)), np.zeros(shape), np.zeros(shape)
-    for layer in range(bank.n_layers):
-        x = bank.layer(layer)
-        cluster, _ = cluster_questions(bank, train, validation, layer, settings.clusters)
-        for unit in range(bank.n_units):
-            for c in range(settings.clusters):
-                # questions of a cluster have both kinds of answer, so a probe has both classes
-                own = cluster[:, unit] == c
-                # a head whose differences are all equal leaves clusters empty, and has no probe
-                if not (own & train).any():
-                    continue
-                probe = fit_probe(
-                    x[own & train, unit], bank.label[own & train], training.sections.probes
-                )
-                weight[c, layer, unit], bias[c, layer, unit] = probe
-                held = own & validation
-                says_true = x[held, unit] @ probe[0] + probe[1] > 0
-                if len(set(bank.question[held])) >= LEAST:
-                    right = says_true == (bank.label[held] == 1)
-                    accuracy[c, layer, unit] = right.mean()
+    following = training.bank(HEAD_READS[1])
+    weight, bias, accuracy = _cluster_probes(training, settings.clusters)
     changes = []
     for c in range(settings.clusters):
         heads = best_units(accuracy[c], settings.k)
@@ -70,3 +50,32 @@ def fit(training: "fasb.Training", settings: Settings) -> "fasb.Edit":
         operation = ByProbe(own_weight, own_bias, scaled.vectors(heads))
         changes.append(Change("head", torch.from_numpy(heads), operation))
     return Edit(tuple(changes))
+
+
+def _cluster_probes(training: "fasb.Training", n_clusters: int) -> "tuple[Any, Any, Any]":
+    """Return weight [cluster, layer, head, width], bias and accuracy of each cluster's probes."""
+    import numpy as np
+
+    from fasb.fitting.clusters import cluster_questions
+    from fasb.fitting.probes import fit_probe
+
+    bank = training.bank(HEAD_READS[0])
+    train, validation = training.train_rows(bank), bank.rows(training.split.validation)
+    shape = n_clusters, bank.n_layers, bank.n_units
+    weight, bias, accuracy = np.zeros((*shape, bank.width)), np.zeros(shape), np.zeros(shape)
+    for layer in range(bank.n_layers):
+        x = bank.layer(layer)
+        cluster, _ = cluster_questions(bank, train, validation, layer, n_clusters)
+        for c, unit in itertools.product(range(n_clusters), range(bank.n_units)):
+            own = cluster[:, unit] == c
+            fitted, held = own & train, own & validation
+            # a head whose differences are all equal leaves clusters empty, and has no probe
+            if not fitted.any():
+                continue
+            # questions of a cluster have both kinds of answer, so a probe has both classes
+            w, b = fit_probe(x[fitted, unit], bank.label[fitted], training.sections.probes)
+            weight[c, layer, unit], bias[c, layer, unit] = w, b
+            if len(set(bank.question[held])) >= LEAST:
+                says_true = x[held, unit] @ w + b > 0
+                accuracy[c, layer, unit] = (says_true == (bank.label[held] == 1)).mean()
+    return weight, bias, accuracy

@@ -255,8 +255,8 @@ def of_figure(study: Study, name: str) -> list[Cell]:
     if name != "data_efficiency":
         return whole(study)
     # their whole cells too: a line's last point
-    parts = pairs(cell for cell in cells(study) if cell.train_share < 1)
-    return [cell for cell in fitting(study) if (cell.model, cell.dataset) in parts]
+    in_part = pairs(cell for cell in cells(study) if cell.train_share < 1)
+    return [cell for cell in fitting(study) if (cell.model, cell.dataset) in in_part]
 
 
 def figure_inputs(study: Study, name: str) -> list[str]:
