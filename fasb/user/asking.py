@@ -108,9 +108,8 @@ def mc2_as_generated(
             decided = Policy(alpha=strength, when="always" if content else "never")
             tried.append(replace(bundles[members[0]], policy=decided))
         choices = encoded_choices(model, bundles[0], [question])
-        for members, scores in zip(
-            wanted.values(), score_sweep(model, choices, tried), strict=True
-        ):
+        scored = score_sweep(model, choices, tried)
+        for members, scores in zip(wanted.values(), scored, strict=True):
             # columns of `choice_rows`: MC1, MC2, MC3, share that fired
             found[members, i] = choice_rows([question], scores.logprob, scores.fired)[0, 1]
     return found
