@@ -309,6 +309,23 @@ def test_texts_are_no_questions(tmp_path, monkeypatch, model):
         run_job("questions", "d")
 
 
+def test_questions_may_be_yielded_one_by_one(tmp_path, monkeypatch, model):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_lab").mkdir()
+    (tmp_path / "my_lab" / "one_by_one.py").write_text(
+        "from fasb.data.protocol import Question\n"
+        "from fasb.settings import Section\n"
+        "class Settings(Section):\n    'None.'\n"
+        "def load(settings):\n"
+        "    for i in range(4):\n"
+        "        yield Question(f'{i}', f'Who {i}?', ('me',), ('you',), 'me', f'{i}')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    write_study(load(mapping(model, load="my_lab.one_by_one", settings={})))
+    run_job("questions", "d")
+    assert len(read_parquet(tmp_path / "results" / "questions" / "d.parquet")) == 4
+
+
 def test_a_missing_file_is_one_line(tmp_path, monkeypatch, entries):
     monkeypatch.chdir(tmp_path)
     write_study(load(entries))

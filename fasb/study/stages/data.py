@@ -68,7 +68,7 @@ def questions(study: Study, dataset: str, paths: Paths) -> None:
     entry, where = study.datasets[dataset], f"datasets.{dataset}"
     module = find("data", entry.load)
     own = settings_of("data", entry.load, entry.settings, f"{where}.settings")
-    found = module.load(own)
+    found = list(module.load(own))  # somebody's own may yield them
     # a module of plain texts has the same `load`
     if any(isinstance(one, str) for one in found):
         raise DataError(

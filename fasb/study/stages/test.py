@@ -223,7 +223,7 @@ def side_effects(study: Study, cell: Cell, paths: Paths) -> None:
     choices = [question for question in asked if question.role != "fit"]
     sections = study.sections(effects.choices or cell.dataset)
     measured = Unrelated(
-        module.load(own),
+        list(module.load(own)),
         effects.tokens,
         effects.batch,
         choices,
