@@ -29,7 +29,9 @@ ROOT = Path(__file__).parents[1]
 GRID = {"k": [2, 4], "alpha": [1, 2, 3], "beta": [0.4, 0.6], "s": [2]}
 SHAPE = {"parameters": 0.5, "layers": 3, "heads": 4, "kv_heads": 2, "head_dim": 8}
 ROLES = [(role, f"{role}{i}") for role in ("fit", "test") for i in range(7)]
-CHOICES = [Question(name, "A or B?", ("A",), ("B",), "A", name, role) for role, name in ROLES]
+CHOICES = [
+    Question(name, f"A or B, {name}?", ("A",), ("B",), "A", name, role) for role, name in ROLES
+]
 PLAIN = [Question(f"{i}", f"{i}?", ("A",), (), "A", f"{i}") for i in range(100)]
 
 
