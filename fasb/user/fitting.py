@@ -311,8 +311,11 @@ def checked_settings(settings: FitSettings | dict[str, Any] | None) -> FitSettin
             few control questions for `touch`.
         DataError: there is no such file of control questions.
     """
-    if not isinstance(settings, FitSettings):
-        return checked_settings(validated(FitSettings, settings or {}, "settings"))
+    settings = (
+        settings
+        if isinstance(settings, FitSettings)
+        else validated(FitSettings, settings or {}, "settings")
+    )
     if settings.read != "answer_end":
         for key in ("probe", "next_question"):
             if key in settings.prompt.model_fields_set:
