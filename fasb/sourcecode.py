@@ -29,6 +29,7 @@ SITES = ("site-packages", "dist-packages", "lib-dynload")
 COMPILED = (*EXTENSION_SUFFIXES, ".pyc")
 
 
+@cache
 def version_of(module: str, without: tuple[str, ...] = ()) -> str:
     """Return the library's version with the hash of what one of its modules does behind a plus.
 
@@ -174,7 +175,8 @@ def _imported(tree: ast.AST, package: str) -> Iterator[str]:
             yield from (homes.get(alias.name, f"{source}.{alias.name}") for alias in node.names)
         elif isinstance(node, ast.Call) and _name_of(node.func) in ("import_module", "__import__"):
             text = _text_of(node.args[0]) if node.args else None
-            yield from [] if text is None else [_absolute(text, package)]
+            if text is not None:
+                yield _absolute(text, package)
         elif isinstance(node, ast.Attribute) and _name_of(node.value) == "fasb":
             yield _HOME.get(node.attr, "fasb")
 

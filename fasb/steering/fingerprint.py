@@ -58,7 +58,6 @@ class Fingerprint:
         Raises:
             BundleError: naming the first field that differs.
         """
-        remedy = "fit one for it"
         allowed = "" if siblings is None else ", or allow siblings (--siblings, siblings=True)"
         for field, mine in asdict(self).items():
             theirs = getattr(other, field)
@@ -67,7 +66,7 @@ class Fingerprint:
             if field == "weights":
                 raise BundleError(
                     f"{what}: made for {self._described()}, but this is {other._described()}, "
-                    f"whose weights differ; {remedy}{allowed}"
+                    f"whose weights differ; fit one for it{allowed}"
                 )
             if field == "config":
                 differs = _difference(mine, theirs)
@@ -76,10 +75,10 @@ class Fingerprint:
                 key, made_for, found = differs
                 raise BundleError(
                     f"{what}: made for {key} {json.dumps(made_for)}, but the model's config has "
-                    f"{json.dumps(found)}; {remedy}{allowed}"
+                    f"{json.dumps(found)}; fit one for it{allowed}"
                 )
             raise BundleError(
-                f"{what}: made for {field} {mine!r}, but the model has {theirs!r}; {remedy}"
+                f"{what}: made for {field} {mine!r}, but the model has {theirs!r}; fit one for it"
             )
 
     def _described(self) -> str:
