@@ -85,6 +85,7 @@ ACROSS = {
     "benchmarks_evidence": "benchmarks/evidence.py",
     "benchmarks_harness": "benchmarks/harness.py",
     "benchmarks_many_cells": "benchmarks/many_cells.py",
+    "benchmarks_real_cells": "benchmarks/real_cells.py",
     "checkpoints": "tests/checkpoints.py",
     "contracts": "every dataset, method, gate and judge",
     "data_choice_tasks": "six files of fasb/data/",

@@ -2,6 +2,7 @@
 
 import click
 
+from fasb.study import celljobs
 from fasb.study.jobs import STAGES, run_job
 
 EXAMPLE = {
@@ -36,8 +37,11 @@ def examples() -> list[tuple[str, str]]:
 def run_command(stage: str, target: str, key: str | None) -> None:
     """Run one STAGE of the study in results/study.json for one TARGET.
 
-    STAGE is a rule of the workflow. TARGET is a cell, called like its folder below results/, or a
-    dataset, a model, a table or a figure. Reads and writes the files of that job below results/,
-    whole or not at all.
+    STAGE is a rule of the workflow, or `cell`: all stages of one. TARGET is a cell, called like its
+    folder below results/, or a dataset, a model, a table or a figure. Reads and writes the files of
+    that job below results/, whole or not at all.
     """
-    run_job(stage, target, key)
+    if stage == celljobs.RULE:
+        celljobs.run(target, key)
+    else:
+        run_job(stage, target, key)

@@ -297,6 +297,20 @@ def _check_slurm(jobs: dict[str, JobSettings]) -> None:
                 )
 
 
+def _check_whole(name: str, model: ModelEntry) -> None:
+    """Refuse what lies between the stages of a cell, where one job does them all."""
+    if model.world is not None:
+        raise ConfigError(
+            f"models.{name}: is trained by the study and judged by its cells' anchors, before they "
+            "go on; remove run.jobs: cells"
+        )
+    if model.job.shards > 1:
+        raise ConfigError(
+            f"models.{name}.job.shards: shares the questions of a stage among jobs; remove it or "
+            "run.jobs: cells"
+        )
+
+
 def _check_run(study: Study) -> None:
     run = study.run
     for key in ("cells", "seeds", "methods"):
@@ -314,6 +328,8 @@ def _check_run(study: Study) -> None:
         _check_defined(f"run.cells.{i}.model", cell.model, study.models)
         _check_defined(f"run.cells.{i}.dataset", cell.dataset, study.datasets)
         _check_source(f"run.cells.{i}", cell, study.run.cells)
+        if run.jobs == "cells":
+            _check_whole(cell.model, study.models[cell.model])
         _check_pooled(study, cell)
     for name in run.methods:
         _check_defined("run.methods", name, study.methods)

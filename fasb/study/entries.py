@@ -204,6 +204,10 @@ class RunSettings(Section):
     cells: tuple[CellEntry, ...] = Field(min_length=1)
     seeds: tuple[Seed, ...] = Field((0, 1), min_length=1, description="Split seeds")
     methods: tuple[str, ...] = Field(min_length=1)
+    jobs: Literal["stages", "cells"] = Field(
+        "stages",
+        description="What a job does of a cell: a stage, or all of them (for many small cells)",
+    )
 
 
 class WandbSettings(Section):

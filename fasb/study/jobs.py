@@ -20,7 +20,7 @@ STUDY = Path("results/study.json")
 """The whole study as it was validated; only the keys that somebody gave, so that presets still lie
 below them."""
 MODULES = (world, data, fit, tune, test, outputs)
-"""In the order of the pipeline; called like the files of workflow/rules/."""
+"""In the order of the pipeline."""
 STAGES = {
     stage.name: stage
     for module in MODULES
@@ -101,6 +101,16 @@ class Job:
                     f"run '{maker.command}' first"
                 )
 
+    def run(self) -> None:
+        """Do it, if its inputs are there and are those that the study asks for.
+
+        Raises:
+            ArtifactError: an input is missing, or was made with other settings.
+        """
+        self.require_inputs()
+        self.check_inputs()
+        self.stage.run(self.study, **self.names, paths=self.paths)
+
 
 def job(study: Study, stage: str, target: str = "") -> Job:
     """Return the job of a stage for a target.
@@ -151,14 +161,21 @@ def run_job(stage: str, target: str = "", key: str | None = None) -> None:
             missing, or was made with other settings.
     """
     found = job(read_study(), stage, target)
-    if key is not None and key != found.key:
+    check_key(f"{found.stage.command} {target}", found.key, key)
+    found.run()
+
+
+def check_key(what: str, now: str, key: str | None) -> None:
+    """Refuse a job that depends on something else now than when `key` was taken of it.
+
+    Raises:
+        ArtifactError: naming the job.
+    """
+    if key is not None and key != now:
         raise ArtifactError(
-            f"{STUDY}: {found.stage.command} {target} depends on other settings, code or "
-            "local files than when the workflow started; let it end, and start it again"
+            f"{STUDY}: {what} depends on other settings, code or local files than when the "
+            "workflow started; let it end, and start it again"
         )
-    found.require_inputs()
-    found.check_inputs()
-    found.stage.run(found.study, **found.names, paths=found.paths)
 
 
 # ---- the study's file

@@ -94,7 +94,7 @@ def counts(run):
     return (
         {}
         if table is None
-        else {k: int(n) for k, n in re.findall(r"^(\w+) +(\d+)$", table[1], re.M)}
+        else {k: int(n) for k, n in re.findall(r"^(\S+) +(\d+)$", table[1], re.M)}
     )
 
 
@@ -102,6 +102,17 @@ def counts(run):
 def test_the_dag_has_the_jobs_that_fasb_plan_counts(snakemake, config):
     study = load_files([CONFIGS[config]])
     assert counts(snakemake("-n", config=config)) == {**count_jobs(study), "all": 1}
+
+
+@pytest.mark.parametrize("config", ["hub", "variants"])
+def test_a_job_may_do_a_whole_cell(snakemake, config):
+    study = load_files([CONFIGS[config]])
+    of_cells = [name for name, stage in STAGES.items() if "{cell}" in stage.scope.target]
+    expected = Counter(name for name in count_jobs(study).elements() if name not in of_cells)
+    for cell in cells.cells(study):
+        expected[f"cell_{cell.dataset}{cell.cell_suffix}"] += 1
+    found = counts(snakemake("-n", "--config", "run={jobs: cells}", config=config))
+    assert found == {**expected, "all": 1}
 
 
 @pytest.mark.parametrize("config", ["config.yaml", "evidence.yaml", "tasks.yaml"])

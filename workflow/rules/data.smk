@@ -1,4 +1,4 @@
-# Questions, their folds, what the model computes on them, and what it answers by itself.
+# What cells share: questions, whether their judge can judge, what the model computes on them and answers by itself.
 
 
 rule questions:
@@ -19,26 +19,6 @@ rule questions:
         **job("questions"),
     shell:
         "fasb run questions {params.target} --key {params.key} 2> >(tee {log} >&2)"
-
-
-rule splits:
-    input:
-        inputs("splits"),
-    output:
-        **outputs("splits"),
-    log:
-        log_file("splits"),
-    benchmark:
-        timing_file("splits")
-    conda:
-        ENVIRONMENT
-    threads: 1
-    resources:
-        **CPU_JOB,
-    params:
-        **job("splits"),
-    shell:
-        "fasb run splits {params.target} --key {params.key} 2> >(tee {log} >&2)"
 
 
 rule activations:
@@ -79,3 +59,24 @@ rule trace:
         **job("trace"),
     shell:
         "fasb run trace {params.target} --key {params.key} 2> >(tee {log} >&2)"
+
+
+# Fails for a judge that cannot judge, before anything is generated for it.
+rule check_judges:
+    input:
+        inputs("check_judges"),
+    output:
+        **outputs("check_judges"),
+    log:
+        log_file("check_judges"),
+    benchmark:
+        timing_file("check_judges")
+    conda:
+        ENVIRONMENT
+    threads: JUDGE_THREADS
+    resources:
+        **JUDGE_JOB,
+    params:
+        **job("check_judges"),
+    shell:
+        "fasb run check-judges {params.target} --key {params.key} 2> >(tee {log} >&2)"

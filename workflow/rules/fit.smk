@@ -1,4 +1,24 @@
-# Classifiers of all heads, their ranking, and every method's edits and trackers.
+# Folds of the questions, classifiers of all heads, their ranking, and every method's edits and trackers.
+
+
+rule splits:
+    input:
+        inputs("splits"),
+    output:
+        **outputs("splits"),
+    log:
+        log_file("splits"),
+    benchmark:
+        timing_file("splits")
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        **CPU_JOB,
+    params:
+        **job("splits"),
+    shell:
+        "fasb run splits {params.target} --key {params.key} 2> >(tee {log} >&2)"
 
 
 rule trackers:

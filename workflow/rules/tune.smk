@@ -1,27 +1,6 @@
 # Every method over its grid on validation questions, and the setting chosen there.
 
 
-# Fails for a judge that cannot judge, before anything is generated for it.
-rule check_judges:
-    input:
-        inputs("check_judges"),
-    output:
-        **outputs("check_judges"),
-    log:
-        log_file("check_judges"),
-    benchmark:
-        timing_file("check_judges")
-    conda:
-        ENVIRONMENT
-    threads: JUDGE_THREADS
-    resources:
-        **JUDGE_JOB,
-    params:
-        **job("check_judges"),
-    shell:
-        "fasb run check-judges {params.target} --key {params.key} 2> >(tee {log} >&2)"
-
-
 rule sweep_part:
     input:
         inputs("sweep_part"),
