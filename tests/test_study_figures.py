@@ -17,6 +17,7 @@ from fasb.study.figures import (
     costs,
     draw,
     figure,
+    figure_1,
     lookahead,
     rows_of,
     save,
@@ -309,6 +310,21 @@ def test_p_of_probes_fitted_apart_is_never_ranked_or_binned_together(n_worlds):
     if n_worlds == 3:
         low, high = t_interval(np.reshape(errors, (3, 2)).mean(1)[:, None])
         assert found.loc["ece", ["low", "high"]].tolist() == pytest.approx([*low, *high])
+
+
+@pytest.mark.parametrize("n_worlds", [1, 3])
+def test_a_fold_of_one_verdict_is_out_of_the_mean_and_counted_in_the_caption(n_worlds):
+    frame = tracked_rows(n_worlds)
+    one_kind = (frame["model"] == "a-s0") & (frame["fold"] == 0)
+    frame = frame.assign(true=frame["true"] | one_kind, label="FASB")
+    for module in (figure_1, calibration, lookahead):
+        before = module.answer_rows(tracked_rows(n_worlds), 50).assign(label="FASB")
+        assert "has no AUC" not in module.caption(before)
+        found = module.answer_rows(frame, 50).assign(label="FASB")
+        areas = found[found["part"] == "auc"] if "part" in found else found
+        assert set(areas["left_out"]) == {1}
+        assert set(areas["folds"]) == {2 * n_worlds - 1}
+        assert f"(at most, a: 1 of {2 * n_worlds})" in module.caption(found)
 
 
 def test_sensitivity_holds_the_other_settings_at_their_tuned_value(rows):

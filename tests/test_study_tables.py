@@ -170,7 +170,7 @@ def test_no_number_is_a_negative_zero(rows):
 def test_a_caption_opens_with_its_message_and_gives_n_and_seeds(rows):
     text = caption(split(rows)[0])
     assert text.startswith("tradeoff: FASB-Probe has the highest True*Info, ")
-    assert "48 test questions, 2 worlds, 2 split seeds" in text
+    assert "48 test questions; 2 worlds, 2 split seeds." in text
 
 
 def test_a_difference_is_marked_where_its_corrected_p_is_small(rows):
@@ -229,6 +229,41 @@ def test_models_stand_below_one_another(frame):
     assert "| qwen2.5-7b, FASB-Probe " in markdown(part)
 
 
+def test_what_differs_between_the_models_of_a_table_is_told_of_each(frame):
+    one = frame[frame["model"].str.startswith("contrast")].assign(dataset="truthfulqa")
+    worlds = [one.assign(model=f"small-s{i}", mc2=one["mc2"] * (1 - i / 9)) for i in range(3)]
+    (part,) = split(
+        table_rows(
+            pd.concat([*worlds, one.assign(model="large", seed=0)]), "models", STYLES, "default", 50
+        )
+    )
+    named = {"small": "Judge: one.", "large": "Judge: other."}
+    told = caption(part.assign(judge=part["model"].map(named)))
+    assert "small, truthfulqa: 3 worlds, 2 split seeds; large, truthfulqa: 1 split seed." in told
+    assert "small, truthfulqa: In brackets: 95 % interval over the 3 worlds" in told
+    assert "large, truthfulqa: In brackets: 95 % interval over questions" in told
+    assert "small, truthfulqa: by a t test over the worlds" in told
+    assert "large, truthfulqa: by permuting groups" in told
+    assert "small, truthfulqa: Judge: one. large, truthfulqa: Judge: other." in told
+
+
+def test_measures_that_some_questions_do_not_have_say_how_many_do(frame):
+    (part, *_) = split(table_rows(frame, "main", STYLES, "default", n_draws=50))
+    assert "(MC" not in caption(part)
+    lacking = sorted(set(frame["question"]))[:4]
+    without = frame["question"].isin(lacking)
+    choices = [name for name in frame if name.startswith("mc")]
+    fewer = frame.assign(**{name: frame[name].mask(without) for name in choices})
+    found = table_rows(fewer, "main", STYLES, "default", n_draws=50)
+    (part, *_) = split(found)
+    known = part[part["metric"] == "mc1"].iloc[0]
+    assert known["n"] < known["questions"]
+    said = f"{known['questions']} test questions (MC1, MC2, MC2 (tuned for it): {known['n']}); "
+    assert said in caption(part)
+    tradeoff = fewer[fewer["model"].str.startswith("tradeoff") & fewer["mc1"].notna()]
+    assert known["n"] == len(tradeoff[["model", "question"]].drop_duplicates())
+
+
 def test_tasks_stand_side_by_side_with_their_average(frame):
     one = frame[frame["model"].str.startswith("contrast")].assign(model="llama2-7b-chat")
     both = pd.concat([one.assign(dataset=name) for name in ("copa", "sst2")])
@@ -280,7 +315,7 @@ def test_side_effects_are_in_nats_and_against_the_unsteered_model(effects):
     difference = part.set_index(["method", "metric"])["difference"]
     assert difference["iti", "ce"] == pytest.approx(values["iti", "ce"] - values["unsteered", "ce"])
     assert "under each method's own policy: ITI 0." in caption(part)
-    assert "80 texts and questions, 2 worlds, 2 split seeds" in caption(part)
+    assert "40 texts and 40 unrelated questions; 2 worlds, 2 split seeds." in caption(part)
     found = number(part[part["method"] == "iti"], parts_of(part)["texts"][0])
     assert len(found.text.partition(".")[2]) == 3
     assert "." in found.interval

@@ -63,6 +63,15 @@ class Panel:
         return (*self.metrics, *made)
 
     @property
+    def n(self) -> Int[np.ndarray, "method column"]:
+        """How many questions have each of `columns`; a product is of what has the rarer factor."""
+        own = np.isfinite(self.values).any(-1).sum(-1)
+        of = {name: own[:, i] for i, name in enumerate(self.metrics)}
+        for name in self.columns[len(self.metrics) :]:
+            of[name] = np.min([of[factor] for factor in PRODUCTS[name]], 0)
+        return np.stack([of[name] for name in self.columns], 1)
+
+    @property
     def over(self) -> Over:
         """What intervals are about."""
         return "worlds" if len(np.unique(self.unit)) >= ENOUGH_WORLDS else "questions"

@@ -4,7 +4,7 @@ In: the tidy rows of `tables.py`, as they are or read back from their CSV. Out: 
 and no statistic.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -237,23 +237,43 @@ def caption(rows: pd.DataFrame) -> str:
 
 def conditions(rows: pd.DataFrame) -> str:
     """Return how the numbers came about: the caption behind its message."""
-    first, known = rows.iloc[0], known_measures(rows)
-    seeds = f"{first['seeds']} split seed{'s' if first['seeds'] > 1 else ''}"
-    worlds = f"{first['worlds']} worlds, " if first["worlds"] > 1 else ""
+    known = known_measures(rows)
     baselines = rows["baseline_label"].unique()
-    judge = first.get("judge")
     parts = [
-        f"{_questions(rows)}, {worlds}{seeds}.",
-        _intervals(rows),
+        f"{_questions(rows)}; {_of_each(rows, _sizes, '; ')}.",
+        _of_each(rows, _intervals),
         f"{DELTA}: paired difference to {baselines[0]}." if len(baselines) == 1 else "",
         _tests(rows),
         _units(rows),
         SIGMA_OF_ALL if rows["sigma_of_all"].any() else "",
-        judge if TRUE.name in known and isinstance(judge, str) else "",
+        _of_each(rows, _judge) if TRUE.name in known else "",
         ONE_SCORE if TRUE_INFO.name in known and len({TRUE.name, INFO.name} & known) == 1 else "",
         _published(rows),
     ]
     return " ".join(part for part in parts if part)
+
+
+def _of_each(rows: pd.DataFrame, tell: Callable[[pd.DataFrame], str], between: str = " ") -> str:
+    """Return what is told of each comparison of a table: once, where it is the same of all."""
+    measured = rows[rows["dataset"] != AVERAGE]
+    told = {
+        titled(str(model), str(dataset)): tell(part)
+        for (model, dataset), part in measured.groupby(["model", "dataset"], sort=False)
+    }
+    if len(set(told.values())) == 1:
+        return next(iter(told.values()))
+    return between.join(f"{title}: {text}" for title, text in told.items() if text)
+
+
+def _sizes(rows: pd.DataFrame) -> str:
+    first = rows.iloc[0]
+    worlds = f"{first['worlds']} worlds, " if first["worlds"] > 1 else ""
+    return f"{worlds}{first['seeds']} split seed{'s' if first['seeds'] > 1 else ''}"
+
+
+def _judge(rows: pd.DataFrame) -> str:
+    told = rows.iloc[0].get("judge")
+    return told if isinstance(told, str) else ""
 
 
 def _units(rows: pd.DataFrame) -> str:
@@ -288,12 +308,38 @@ def _intervals(rows: pd.DataFrame) -> str:
 
 
 def _questions(rows: pd.DataFrame) -> str:
-    what = "texts and questions" if rows["table"].iloc[0] == "side_effects" else "test questions"
-    sizes = rows[rows["dataset"] != AVERAGE].drop_duplicates("dataset").set_index("dataset")
-    if len(sizes) == 1:
-        return f"{sizes['questions'].iloc[0]} {what}"
-    counts = [f"{dataset} {n}" for dataset, n in sizes["questions"].items()]
-    return f"{what.capitalize()}: {', '.join(counts)}"
+    """Return how many questions there are, and of how many less a measure is."""
+    if rows["table"].iloc[0] == "side_effects":
+        return " and ".join(_texts(rows))
+    of_datasets = rows[rows["dataset"] != AVERAGE].groupby("dataset", sort=False)
+    found = {name: (part["questions"].max(), _fewer(part)) for name, part in of_datasets}
+    if len(found) == 1:
+        ((size, fewer),) = found.values()
+        return f"{size} test questions{fewer}"
+    counts = [f"{name} {size}{fewer}" for name, (size, fewer) in found.items()]
+    return f"Test questions: {', '.join(counts)}"
+
+
+def _texts(rows: pd.DataFrame) -> Iterator[str]:
+    """Yield of how many texts, and of how many unrelated questions, side effects are."""
+    known = rows[rows["value"].notna()].set_index("metric")["n"]
+    for part, what in (("texts", "texts"), ("unrelated", "unrelated questions")):
+        sizes = [known[one.name].max() for one in shown_in(part) if one.name in known]
+        if sizes:
+            yield f"{max(sizes)} {what}"
+
+
+def _fewer(rows: pd.DataFrame) -> str:
+    """Return measures that some questions do not have, in brackets: MC needs false answers."""
+    known = rows[rows["value"].notna() & (rows["n"] < rows["questions"])]
+    measures: dict[int, list[str]] = {}
+    for part in TABLES[rows["table"].iloc[0]].parts:
+        for measure in shown_in(part):
+            if (known["metric"] == measure.name).any():
+                n = known.loc[known["metric"] == measure.name, "n"].max()
+                measures.setdefault(n, []).append(measure.title)
+    told = [f"{', '.join(dict.fromkeys(titles))}: {n}" for n, titles in measures.items()]
+    return f" ({'; '.join(told)})" if told else ""
 
 
 def _tests(rows: pd.DataFrame) -> str:
@@ -301,11 +347,11 @@ def _tests(rows: pd.DataFrame) -> str:
     tested = rows[rows["p"].notna()]
     if tested.empty:
         return ""
-    test = TEST_ASKS[tested["test"].iloc[0]]
+    asks = _of_each(tested, lambda part: TEST_ASKS[part["test"].iloc[0]])
     claims = tested["claims"].iloc[0]
     where = "this table" if claims == len(tested) else "these tables, one a comparison"
     family = f"all {claims} differences of {where}" if claims > 1 else "its one difference"
-    return f"{DAGGER}: p < {SIGNIFICANT} after Holm's correction over {family}, {test}"
+    return f"{DAGGER}: p < {SIGNIFICANT} after Holm's correction over {family}, {asks}"
 
 
 def _published(rows: pd.DataFrame) -> str:

@@ -9,6 +9,7 @@ what stands in a crossing with the unsteered model.
     model, dataset, source        worlds of one kind are pooled; source: whose bundles were used
     method, label, colour, place  the method in print; place is its number in the config
     metric                        shares are in percent; tokens, decoded, passes count per answer
+    n                             questions that have the measure: MC needs false answers
     value, low, high              95 % interval; over: `worlds` (t) or `questions` (bootstrap)
     baseline, baseline_label, difference, difference_low, difference_high     paired
     p, test, p_holm, claims       of the difference, by `t` or `permutation`; corrected over all
@@ -167,6 +168,7 @@ class _Compared:
             "method": method,
             "baseline": baseline,
             "metric": measure.name,
+            "n": int(panel.n[at]),
             "value": measure.scale * float(self.own.value[at]),
             "low": measure.scale * float(low),
             "high": measure.scale * float(high),

@@ -6,7 +6,8 @@ part: `bin`               x: mean p of a tenth of a fold's states (of fewer than
 part: `ece`, `auc`        expected calibration error, area under the ROC curve
 part: `middle`            share of states whose p lies where the paper's Figure 1 finds it
 n                         answers that reach the position
-All are means over folds, split seeds and worlds.
+All are means over folds, split seeds and worlds: `folds` says over how many, `left_out` how many
+have no such number, as an AUC of answers of one verdict.
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,12 +32,12 @@ from fasb.study.figures.drawing import (
     side_label,
 )
 from fasb.study.figures.numbers import (
-    PARTS,
     Row,
     TrackedAnswers,
     area_of,
     bars,
     named_groups,
+    parts_told,
     sizes,
     tracked,
     tracked_answers,
@@ -145,8 +146,9 @@ def caption(rows: pd.DataFrame) -> str:
         f"What p of {rows['label'].iloc[0]}'s tracker is worth as a probability, at the question's "
         f"and the answer's end ({'; '.join(told)}). Left: share of unsteered test answers that the "
         "judge finds false, in at most ten bins of equal count; the diagonal is calibrated. Right: "
-        f"AUC (solid) and ECE (dashed) by position. {PARTS} {sizes(rows)} {bars(rows)} ECE is "
-        "never negative, so it and its interval lie too high where bins are small, as a fold's are."
+        f"AUC (solid) and ECE (dashed) by position. {parts_told(rows)} {sizes(rows)} {bars(rows)} "
+        "ECE is never negative, so it and its interval lie too high where bins are small, as a "
+        "fold's are."
     )
 
 

@@ -2,7 +2,8 @@
 
 part: `question_end`, `answer_end`    value: share of the verdict's answers in the bin at x
 part: `along`                         value: mean p at position x of the answer
-part: `auc`                           x: 0 the question's end, 1 the answer's
+part: `auc`                           x: 0 the question's end, 1 the answer's; `folds`: in the mean,
+                                      `left_out`: not, as their answers have one verdict
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,13 +26,13 @@ from fasb.study.figures.drawing import (
     side_label,
 )
 from fasb.study.figures.numbers import (
-    PARTS,
     Row,
     TrackedAnswers,
     area_of,
     bars,
     by_group,
     named_groups,
+    parts_told,
     scaled,
     sizes,
     tracked,
@@ -126,7 +127,7 @@ def caption(rows: pd.DataFrame) -> str:
         f"{opening} ({'; '.join(told) or 'no AUC: answers of one verdict only'}). p of "
         f"{rows['label'].iloc[0]}'s tracker over unsteered test answers that the judge finds true "
         "(blue, solid) and false (red, dashed); middle: mean along the answer. "
-        f"{PARTS} {sizes(rows)} {bars(rows)}"
+        f"{parts_told(rows)} {sizes(rows)} {bars(rows)}"
     )
 
 

@@ -2,7 +2,8 @@
 
 written        tokens of the answer that are there: `0` (the question alone), `1`, `2`, …, `end`
 auc: value, low, high, n      area under the ROC curve, a mean over folds, split seeds and worlds;
-                              of the n answers that are so long
+                              of the n answers that are so long; `folds` is how many are in it,
+                              `left_out` how many are not: their answers have one verdict
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,11 +24,11 @@ from fasb.study.figures.drawing import (
     shade_intervals,
 )
 from fasb.study.figures.numbers import (
-    PARTS,
     Row,
     area_of,
     bars,
     named_groups,
+    parts_told,
     sizes,
     tracked,
     tracked_answers,
@@ -85,7 +86,7 @@ def caption(rows: pd.DataFrame) -> str:
         f"How well p of {rows['label'].iloc[0]}'s tracker tells unsteered test answers that the "
         f"judge finds false from others, by the tokens that are written (AUC; {'; '.join(told)}). "
         "Before the end only answers that go on are counted: the places differ in their answers. "
-        f"{PARTS} "
+        f"{parts_told(rows)} "
         f"{sizes(rows)} {bars(rows)}"
     )
 

@@ -42,7 +42,7 @@ PARTS = (
     "AUC and calibration are taken inside each fold of each split seed, whose probes are its own, "
     "then averaged over folds, seeds and worlds."
 )
-"""In captions of numbers that `TrackedAnswers.mean_over_parts` gives."""
+"""In captions of numbers that `TrackedAnswers.mean_over_parts` gives (`parts_told`)."""
 Row = dict[str, Any]
 OfPart = Callable[
     [Int[np.ndarray, " state"], Float[np.ndarray, "draw state"]],
@@ -168,11 +168,12 @@ class TrackedAnswers:
 
         at: whose state each one is. of: takes the numbers of one part's states and their weights,
         and gives its numbers. Intervals are t over worlds from three on; else groups of questions
-        are drawn inside each world, the same for its parts.
+        are drawn inside each world, the same for its parts. `folds`: parts of which a number is the
+        mean; `left_out`: those that have none, as an AUC of answers of one verdict.
         """
         worlds = np.unique(self.world)
         over = "worlds" if len(worlds) >= ENOUGH_WORLDS else "questions"
-        found = []
+        found, values = [], []
         for world in worlds:
             group = np.unique(self.group[self.world == world], return_inverse=True)[1]
             drawn_groups = question_weights(group, 0 if over == "worlds" else n_draws, int(world))
@@ -185,14 +186,34 @@ class TrackedAnswers:
                     parts.append(of(inside, weight[:, at[inside]]))
             if parts:
                 found.append(mean_of_known(np.stack(parts), 0))
+                values += [part[0] for part in parts]
         # [world, draw, number]
         numbers = np.stack(found)
         if over == "questions":
-            return [drawn(one) | {"over": over} for one in mean_of_known(numbers, 0).T]
-        value = mean_of_known(numbers[:, 0], 0)
-        low, high = np.clip(t_interval(numbers[:, 0]), *SHARE)
-        made = pd.DataFrame({"value": value, "low": low, "high": high, "over": over})
+            made = pd.DataFrame([drawn(one) for one in mean_of_known(numbers, 0).T])
+        else:
+            low, high = np.clip(t_interval(numbers[:, 0]), *SHARE)
+            made = pd.DataFrame(
+                {"value": mean_of_known(numbers[:, 0], 0), "low": low, "high": high}
+            )
+        undefined = np.isnan(np.stack(values)).sum(0)
+        made = made.assign(over=over, folds=len(values) - undefined, left_out=undefined)
         return made.to_dict("records")
+
+
+def parts_told(rows: pd.DataFrame) -> str:
+    """Return how the numbers of parts were taken together, and which are left out, in a caption."""
+    told = []
+    areas = rows[rows["left_out"] > 0]
+    for title, part in named_groups(areas):
+        most = part.loc[part["left_out"].idxmax()]
+        told.append(f"{title}: {most['left_out']:.0f} of {most['left_out'] + most['folds']:.0f}")
+    if not told:
+        return PARTS
+    return (
+        f"{PARTS} A fold whose answers have all one verdict has no AUC and is not in its mean "
+        f"(at most, {'; '.join(told)})."
+    )
 
 
 def area_of(p: Float[np.ndarray, " state"], wrong: Bool[np.ndarray, " state"]) -> OfPart:
