@@ -1,7 +1,7 @@
 """The plain loop with the options beyond the paper (docs/method.md 6): several steps back,
 re-estimated strength, release, stepping back to the last safe token."""
 
-from reference_loop import back_to, ended, strength_of
+from reference_loop import back_to, ended, share, strength_of
 from reference_model import p_of_states, run
 
 from fasb.model.load import LoadedModel
@@ -13,16 +13,15 @@ def answer_beyond(
 ) -> tuple[list[int], int, list[float]]:
     """The answer, how often it fired, and what each state was edited with."""
     policy, tokens, strengths, p = bundle.policy, [], [], []
-    always = policy.when == "always"
+    always, scheduled = policy.when == "always", bundle.positions == "prompt_end"
     rounds, base, strength = int(always), 0, policy.alpha * always
     steers = always
     while True:
         n, over = len(tokens), ended(model, tokens, bundle)
         del strengths[n:], p[n:]
-        if bundle.positions == "prompt_end" and n:
-            strength = 0.0
-        token, deviation = step(model, prompt, tokens, bundle, [*strengths, strength])
-        strengths.append(strength), p.append(deviation)
+        strengths.append(strength * (share(bundle, n) if scheduled else 1.0))
+        token, deviation = step(model, prompt, tokens, bundle, strengths)
+        p.append(deviation)
         if policy.when == "prompt":
             due = n == 0
         else:
@@ -35,8 +34,8 @@ def answer_beyond(
             tokens = tokens[:base]
             if bundle.positions == "all":
                 strengths[:base] = [strength] * base
-            if bundle.positions == "prompt_end" and base:
-                strengths[0] = strength
+            if scheduled:
+                strengths[:base] = [strength * share(bundle, state) for state in range(base)]
             continue
         if over:
             return tokens, rounds, strengths

@@ -54,7 +54,7 @@ def answer(model: LoadedModel, prompt: list[int], bundle: Bundle) -> Answer:
     while not ended(model, tokens, bundle):  # G7: at most N tokens in all, and no second look
         text = prompt + tokens
         at = edited(bundle, len(prompt), kept, len(text))
-        tokens.append(next_token(model, text, bundle.edit, strength, at))
+        tokens.append(next_token(model, text, bundle.edit, shared(bundle, strength, at), at))
     return Answer(tokens, True, kept, strength, fired_at, p)
 
 
@@ -81,9 +81,10 @@ def choose(
                 first = start + back_to(policy, t - start, 0, p[start:])  # M6
                 fired, strength = True, strength_of(policy, p[t])
                 break
-    at = {"all": range(end), "prompt_end": range(scored - 1, scored)}.get(bundle.positions)
+    at = {"all": range(end), "prompt_end": range(scored - 1, end)}.get(bundle.positions)
     at = range(first, end) if at is None else at if fired else range(0)
-    return logprob(model, text, scored, bundle.edit, strength, at), fired, first
+    strengths = shared(bundle, strength, at)
+    return logprob(model, text, scored, bundle.edit, strengths, at), fired, first
 
 
 # The differences
@@ -112,16 +113,28 @@ def back_to(policy: Policy, n: int, base: int, p: list[float]) -> int:
 
 
 def edited(bundle: Bundle, n_prompt: int, kept: int, length: int) -> range:
-    """Positions with the edit: from the last token that stays, everywhere, or the prompt's last.
+    """Positions with the edit: from the last token that stays, all, or from the prompt's last on.
 
     In the released program only the newest (G8, G9).
     """
     if bundle.positions == "all":
         return range(length)
     if bundle.positions == "prompt_end":
-        return range(n_prompt - 1, n_prompt)
+        return range(n_prompt - 1, length)
     first = n_prompt + kept - 1  # its state gives the first new token
     return range(first if bundle.decoding.edit == "persistent" else length - 1, length)
+
+
+def shared(bundle: Bundle, strength: float, at: range) -> list[float]:
+    """The strength at each of the positions: from the prompt's last token on, a schedule's."""
+    scheduled = bundle.positions == "prompt_end"
+    return [strength * (share(bundle, state) if scheduled else 1.0) for state in range(len(at))]
+
+
+def share(bundle: Bundle, state: int) -> float:
+    """The share of the strength at a state: behind a schedule's end, its last."""
+    schedule = bundle.edit.schedule
+    return schedule[min(state, len(schedule) - 1)]
 
 
 def asked_first(model: LoadedModel, prompt: list[int], bundle: Bundle) -> tuple[bool, int, float]:

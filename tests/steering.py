@@ -1,6 +1,7 @@
 """Random edits, trackers and prompts for tiny models."""
 
 from dataclasses import fields
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -60,10 +61,16 @@ def some_edit(
     seed: int = 0,
     site: SiteName = "head",
     kind: str = "add",
-    positions: Positions = "from_answer",
+    positions: Positions | Literal["scheduled"] = "from_answer",
 ) -> Edit:
     """An edit of one site."""
-    return Edit((some_change(model, site, kind, k, seed),), positions)
+    changes = (some_change(model, site, kind, k, seed),)
+    return Edit(changes, *placed(positions))
+
+
+def placed(positions: Positions | Literal["scheduled"]) -> tuple[Any, ...]:
+    """Where an edit is active, as its fields; `scheduled`: from the prompt's end on, fading."""
+    return ("prompt_end", (1.0, 0.5, 0.25)) if positions == "scheduled" else (positions,)
 
 
 def some_tracker(

@@ -4,13 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from steering import some_prompts
+from steering import placed, some_prompts
 from tiny import tiny_model
 
 from fasb.decoding.decode import trace
 from fasb.decoding.generate import DecodingBatch, complete
 from fasb.decoding.sequences import Ending, Sequences, Start, check_prompts
 from fasb.settings import DecodingSettings
+from fasb.steering.edit import Active
 from fasb.steering.trace import EOS, LIMIT, OPEN, STOP
 from tests.unchecked import unchecked
 
@@ -63,7 +64,11 @@ def test_tokens_beyond_the_vocabulary_end_nothing(model):
 
 def some_sequences(model, positions, n=6, strength=0.0):
     sequences = Sequences(
-        model, [Start([0, 5, 6], (), 10, strength)], DecodingSettings(), (), positions
+        model,
+        [Start([0, 5, 6], (), 10, strength)],
+        DecodingSettings(),
+        (),
+        Active(*placed(positions)),
     )
     row = np.array([0])
     for token in range(20, 20 + n):
@@ -73,7 +78,7 @@ def some_sequences(model, positions, n=6, strength=0.0):
 
 
 @pytest.mark.parametrize("kept", [0, 2, 6])
-@pytest.mark.parametrize("positions", ["from_answer", "all", "prompt_end"])
+@pytest.mark.parametrize("positions", ["from_answer", "all", "prompt_end", "scheduled"])
 def test_what_is_edited_after_rolling_back_is_where_the_edit_is_active(model, positions, kept):
     sequences = some_sequences(model, positions)
     again = sequences.roll_back(0, kept, 3.0)
@@ -81,6 +86,7 @@ def test_what_is_edited_after_rolling_back_is_where_the_edit_is_active(model, po
         "from_answer": [0.0] * 2 + [0.0] * kept + [3.0],
         "all": [3.0] * (3 + kept),
         "prompt_end": [0.0, 0.0, 3.0] + [0.0] * kept,
+        "scheduled": [0.0, 0.0, 3.0, 1.5, *[0.75] * kept][: 3 + kept],
     }
     assert sequences.strengths(0) == active[positions]
     assert sequences.answer(0) == list(range(20, 20 + kept))

@@ -3,13 +3,14 @@
 from dataclasses import replace
 
 import pytest
-from steering import some_bundle, some_prompts
+from steering import placed, some_bundle, some_prompts
 from tiny import tiny_model
 
 from fasb.decoding.decode import answer, decode
 from fasb.decoding.stream import stream
 from fasb.errors import BundleError, DataError
 from fasb.settings import PromptSettings
+from fasb.steering.edit import Edit
 
 PROMPTS = some_prompts(13, seed=4)
 
@@ -45,10 +46,10 @@ def test_a_stream_tells_what_live_gives(model, when, judged, edit):
         assert "".join(pieces) == model.decode(answers.after.rows()[i])
 
 
-@pytest.mark.parametrize("positions", ["from_answer", "prompt_end", "all"])
+@pytest.mark.parametrize("positions", ["from_answer", "prompt_end", "scheduled", "all"])
 def test_a_step_back_tells_the_strength_of_what_follows_wherever_the_edit_is(model, positions):
     bundle = some_bundle(model)
-    bundle = replace(bundle, edit=replace(bundle.edit, positions=positions))
+    bundle = replace(bundle, edit=Edit(bundle.edit.changes, *placed(positions)))
     strengths = decode(model, PROMPTS, bundle).decision
     for i, prompt in enumerate(PROMPTS):
         told = [event.strength for event in stream(model, prompt, bundle) if event.kind == "back"]

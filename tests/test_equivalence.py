@@ -61,7 +61,7 @@ places = st.one_of(
     st.tuples(
         st.sampled_from(["head", "attention", "neuron", "mlp", "residual"]),
         st.sampled_from(sorted(OPERATIONS)),
-        st.sampled_from(["from_answer", "all", "prompt_end"]),
+        st.sampled_from(["from_answer", "all", "prompt_end", "scheduled"]),
         st.sampled_from(["head", "residual", "mlp"]),
     ),
 )
@@ -155,7 +155,7 @@ def live_with_strengths(model, prompts, bundle):
     for row, n in enumerate(sequences.n):
         strengths = sequences.edited[row, : n + 1].copy()
         if np.isnan(sequences.p[row, n]):  # the last state of many was not run
-            strengths[n] = sequences.strength[row]
+            strengths[n] = sequences.next_strength(np.array([row]))[0]
         edited.append(strengths)
     return controller.answers(sequences), edited
 

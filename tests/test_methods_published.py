@@ -478,20 +478,20 @@ def test_ta2_is_minus_the_mean_difference_where_the_kinds_diverge_most(fits, mod
     assert ta2.divergence(true[0], false[0]) == pytest.approx(float(score[0]))
 
 
-@pytest.mark.parametrize("tokens", ["first", "every"])
+@pytest.mark.parametrize(("tokens", "rest"), [(1, 0.0), (1, 1.0), (2, 0.25)])
 def test_shallowjail_adds_unit_vectors_towards_false_behind_all_layers_but_the_first(
-    fits, model, monkeypatch, tokens
+    fits, model, monkeypatch, tokens, rest
 ):
     x, label, _ = train_of(fits, RESIDUAL)
     away = (x[label == 0].mean(0) - x[label == 1].mean(0))[:, 0]
     away /= np.linalg.norm(away, axis=1, keepdims=True)
     away[0] = 0
-    bundle = bundle_of(fits, model, "shallowjail", tokens=tokens, alpha=3.0)
+    bundle = bundle_of(fits, model, "shallowjail", tokens=tokens, rest=rest, alpha=3.0)
     passes = seen_while_writing(model, PROMPTS[0], bundle, "residual", monkeypatch)
     for number, layers in enumerate(passes):
         for layer, (before, behind) in enumerate(layers):
             added = (behind - before)[-1, 0].numpy()
-            expected = 3 * away[layer] if number == 0 or tokens == "every" else 0 * away[layer]
+            expected = 3 * away[layer] * (1 if number < tokens else rest)
             np.testing.assert_allclose(added, expected, rtol=1e-4, atol=1e-5)
 
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from steering import placed
 
 from fasb.errors import BundleError, ConfigError
 from fasb.settings import DecodingSettings, PromptSettings
@@ -34,7 +35,7 @@ def bundle(score: str = "logistic", positions="from_answer") -> Bundle:
     )
     return Bundle(
         Policy(alpha=3.0, s=2),
-        Edit(changes, positions),
+        Edit(changes, *placed(positions)),
         Tracker("head", AT, SCORES[score]()),
         PromptSettings(stop=("\n",)),
         DecodingSettings(tokens=7),
@@ -43,7 +44,7 @@ def bundle(score: str = "logistic", positions="from_answer") -> Bundle:
     )
 
 
-@pytest.mark.parametrize("positions", ["from_answer", "all", "prompt_end"])
+@pytest.mark.parametrize("positions", ["from_answer", "all", "prompt_end", "scheduled"])
 @pytest.mark.parametrize("score", SCORES)
 def test_a_bundle_comes_back_as_it_was_saved(tmp_path, score, positions):
     one = bundle(score, positions)
@@ -53,8 +54,17 @@ def test_a_bundle_comes_back_as_it_was_saved(tmp_path, score, positions):
     for part in ("policy", "prompt", "decoding", "scoring", "fingerprint", "about"):
         assert getattr(two, part) == getattr(one, part)
     assert two.edit.content() == one.edit.content()
+    assert two.edit.active == one.edit.active
     assert two.tracker.content() == one.tracker.content()
     assert two.edit.changes[1].operation.direction.dtype == torch.float32
+
+
+@pytest.mark.parametrize("schedule", [(), (0.5,), (1.0, 2.0), (1.0, float("nan")), (1.0,) * 1001])
+def test_a_schedule_begins_in_full_and_never_exceeds_that(tmp_path, schedule):
+    one = bundle(next(iter(SCORES)), "prompt_end")
+    replace(one, edit=replace(one.edit, schedule=schedule)).save(tmp_path / "one.bundle")
+    with pytest.raises(BundleError, match=r"one.bundle: .*shares, which are 1 first, then 0 to 1"):
+        Bundle.load(tmp_path / "one.bundle")
 
 
 def test_the_unsteered_bundle_has_neither_edit_nor_tracker(tmp_path):

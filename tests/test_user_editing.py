@@ -5,13 +5,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from steering import some_bundle
+from steering import placed, some_bundle
 from tiny import tiny_model
 
 import fasb
 from fasb.decoding.decode import decode
 from fasb.decoding.observe import logits_of
 from fasb.errors import BundleError, ConfigError, ModelError
+from fasb.steering.edit import Edit
 from tests.unchecked import unchecked
 
 TEXTS = ["Q: Who lives there?", "Why?", "Q: What is the colour of the sky? A: no"]
@@ -30,10 +31,10 @@ def written(model, **how):
     return output[:, inputs["input_ids"].shape[1] :]
 
 
-@pytest.mark.parametrize("positions", ["from_answer", "all", "prompt_end"])
+@pytest.mark.parametrize("positions", ["from_answer", "all", "prompt_end", "scheduled"])
 def test_generate_writes_what_always_on_decoding_writes(model, positions):
     bundle = some_bundle(model, tokens=N, when="always", alpha=3.0)
-    bundle = replace(bundle, edit=replace(bundle.edit, positions=positions))
+    bundle = replace(bundle, edit=Edit(bundle.edit.changes, *placed(positions)))
     expected = decode(model, model.encode(TEXTS), bundle).after.rows()
     with fasb.editing(model.model, bundle) as inside:
         assert inside is model.model
@@ -180,6 +181,31 @@ def test_a_prompt_of_one_token_behind_a_conversation_is_a_prompt(model):
         found = network.generate(whole, past_key_values=cache, max_new_tokens=5, do_sample=False)
     assert torch.equal(found, expected)
     assert not torch.equal(network.generate(whole, max_new_tokens=5, do_sample=False), expected)
+
+
+def test_a_loop_of_ones_own_follows_a_schedule_and_begins_with_the_prompt(model):
+    edit, network = Edit(some_bundle(model).edit.changes, *placed("scheduled")), model.model
+    prompt = torch.tensor(model.encode(TEXTS[:1]))
+
+    def loop(ids, cache, n):
+        tokens = []
+        for _ in range(n):
+            found = network(ids, past_key_values=cache, use_cache=True)
+            ids, cache = found.logits[:, -1:].argmax(-1), found.past_key_values
+            tokens.append(ids)
+        return torch.cat(tokens, 1), cache
+
+    with fasb.editing(model, edit, 8.0):
+        expected = network.generate(prompt, max_new_tokens=6, do_sample=False)
+        found, _ = loop(prompt, None, 6)
+    assert torch.equal(
+        found[:, : expected.shape[1] - prompt.shape[1]], expected[:, prompt.shape[1] :]
+    )
+    assert not torch.equal(found, loop(prompt, None, 6)[0])
+    first, cache = loop(prompt, None, 1)
+    line = r"^editing: the cache holds a prompt that was run before the block, .*in the block$"
+    with fasb.editing(model, edit, 8.0), pytest.raises(ConfigError, match=line):
+        loop(first, cache, 1)
 
 
 def test_a_strength_under_which_logits_are_no_numbers_is_one_line(model):

@@ -5,13 +5,14 @@ from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
-from steering import some_bundle
+from steering import placed, some_bundle
 from tiny import tiny_model
 
 import fasb
 from fasb.cli import group
 from fasb.errors import BundleError
 from fasb.settings import PromptSettings
+from fasb.steering.edit import Edit
 from fasb.user.showing import WIDTH, as_text, described
 
 MEASURE = {"unsteered": 0.369, "steered": 0.451, "difference": 0.082}
@@ -53,6 +54,15 @@ def test_it_fits_a_narrow_screen(bundle):
     assert max(map(len, lines)) <= WIDTH
     assert len(lines) < 30
     assert "chat template of the model" in " ".join(" ".join(lines).split())
+
+
+def test_a_schedule_is_told(bundle):
+    edit = Edit(bundle.edit.changes, *placed("scheduled"))
+    text = " ".join(as_text(replace(bundle, edit=edit)).split())
+    assert "prompt_end, times 1, 0.5, then 0.25" in text
+    assert described(replace(bundle, edit=edit))["edit"]["schedule"] == [1.0, 0.5, 0.25]
+    once = Edit(bundle.edit.changes, "prompt_end")
+    assert "times" not in as_text(replace(bundle, edit=once))
 
 
 def test_a_policy_that_was_changed_claims_nothing(bundle):

@@ -132,7 +132,7 @@ class BacktrackController:
         for i, row in enumerate(rows.tolist()):
             stays = int(kept[i])
             # strengths add up (X1); of other positions state 0 says what is in force
-            state = stays if sequences.positions == "from_answer" else 0
+            state = stays if sequences.active.positions == "from_answer" else 0
             total = float(sequences.edited[row, state]) + float(more[i])
             # copies, as the row is cut below
             seen = sequences.answer(row), sequences.p[row].copy()

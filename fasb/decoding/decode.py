@@ -30,6 +30,7 @@ from fasb.model.load import LoadedModel
 from fasb.settings import DecodingSettings
 from fasb.steering.bundle import Bundle
 from fasb.steering.decide import decide
+from fasb.steering.edit import FROM_ANSWER
 from fasb.steering.trace import OPEN, Answers, Trace
 
 
@@ -89,8 +90,8 @@ def begin(
     tracker = bundle.tracker if bundle.reads_p else None
     dtype = np.float64 if tracker is not None and tracker.dtype == torch.float64 else np.float32
     stop, edit = bundle.prompt.stop, bundle.edit if policy.when != "never" else None
-    positions = edit.positions if edit is not None else "from_answer"
-    sequences = Sequences(model, starts, decoding, stop, positions, dtype)
+    active = edit.active if edit is not None else FROM_ANSWER
+    sequences = Sequences(model, starts, decoding, stop, active, dtype)
     prefix = shared_prefix(model, prompts)
     batch = DecodingBatch(model, sequences, decoding, prefix, edit, tracker)
     return sequences, batch, BacktrackController(bundle, sequences)

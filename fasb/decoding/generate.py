@@ -119,7 +119,7 @@ class DecodingBatch:
         self._cache.put(places.tolist(), batch)
         self._place[places] = rows
         self._cached[places] = [len(text) for text in texts]
-        self._edited |= bool(sequences.strength[list(rows)].any())
+        self._edited |= bool(sequences.next_strength(np.array(rows)).any())
         # cloned before they are written to, as both may be one tensor
         index = torch.from_numpy(places).to(token.device)
         self._newest, self._fed = self._newest.clone(), self._fed.clone()
@@ -133,7 +133,7 @@ class DecodingBatch:
         sequences, taken = self._sequences, self._place >= 0
         rows = self._place[taken]
         # a free place, -1, reads the last row here; what that gives is dropped
-        strength = np.where(taken, sequences.strength[self._place], 0.0)
+        strength = np.where(taken, sequences.next_strength(self._place), 0.0)
         ids, longest = self._newest, int(self._cached[taken].max())
         alone = self._cached == 0  # nothing stands before the newest token
         again = self._transient and self._edited

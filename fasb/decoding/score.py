@@ -18,9 +18,10 @@ from fasb.errors import DataError
 from fasb.model.batch import Prefix, in_batches, shared_prefix
 from fasb.model.chat import render_of
 from fasb.model.load import LoadedModel
-from fasb.settings import Positions, PromptSettings, ScoringSettings, check_places
+from fasb.settings import PromptSettings, ScoringSettings, check_places
 from fasb.steering.bundle import Bundle
 from fasb.steering.decide import decide_choice
+from fasb.steering.edit import Active
 from fasb.steering.trace import LIMIT, Decision, Trace
 from fasb.steering.tracker import Tracker
 
@@ -54,16 +55,16 @@ class Choice:
         """How many of the last positions matter."""
         return len(self.tokens) - self.seen_from
 
-    def strengths(self, positions: Positions, kept: int, strength: float) -> list[float]:
+    def strengths(self, active: Active, kept: int, strength: float) -> list[float]:
         """Return what each token is edited with, where `kept` editable positions stay as they are.
 
         Within one pass an edit is active on all positions from where it begins (M6).
         """
-        n = len(self.tokens)
-        first = {"all": 0, "prompt_end": self.scored_start - 1}.get(positions)
-        first = self.first_state + kept if first is None else first
-        end = first + 1 if positions == "prompt_end" else n
-        return [strength if first <= position < end else 0.0 for position in range(n)]
+        begins = {"all": 0, "prompt_end": self.scored_start - 1}
+        first = begins.get(active.positions, self.first_state)
+        found = np.zeros(len(self.tokens))
+        found[first:] = strength * active.shares(kept, len(found[first:]))
+        return found.tolist()
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,7 +365,7 @@ def _score_suffixes(
     for suffix in wanted:
         row, kept, strength = suffix
         tokens = plain.choices[row].tokens
-        strengths = plain.choices[row].strengths(bundle.positions, kept, strength)
+        strengths = plain.choices[row].strengths(bundle.active, kept, strength)
         first = next((i for i, one in enumerate(strengths) if one), len(tokens))
         if first >= len(tokens) - 1:
             yield suffix, float(plain.total[row])  # no token follows an edited one

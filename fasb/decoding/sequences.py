@@ -15,8 +15,9 @@ from jaxtyping import Bool, Float, Int
 from fasb.decoding.sampling import Sampler
 from fasb.errors import DataError
 from fasb.model.load import LoadedModel
-from fasb.settings import DecodingSettings, Positions
-from fasb.steering.trace import EOS, LIMIT, OPEN, STOP, edited_states
+from fasb.settings import DecodingSettings
+from fasb.steering.edit import FROM_ANSWER, Active
+from fasb.steering.trace import EOS, LIMIT, OPEN, STOP
 
 Prompts = Sequence[Sequence[int]]
 """Token ids of each row's prompt."""
@@ -123,9 +124,9 @@ class Sequences:
     """Answers while they grow; every array by row. State 0 is the last token of the prompt.
 
     tokens [row, limit], n: an answer's tokens, and how many. ended (`fasb/steering/trace.py`).
-    strength: what the edit is multiplied with in the next pass; edited [row, state]: in the pass
-    that ran each state. p [row, state]: of the newest pass of each state, NaN where nothing looked.
-    decoded: tokens so far, those that were dropped included.
+    strength: what the edit is multiplied with, where it is active; edited [row, state]: what it was
+    in the pass that ran each state, 0 where it was not. p [row, state]: of the newest pass of each
+    state, NaN where nothing looked. decoded: tokens so far, those that were dropped included.
     """
 
     def __init__(
@@ -134,11 +135,11 @@ class Sequences:
         starts: Sequence[Start],
         decoding: DecodingSettings,
         stop: tuple[str, ...] = (),
-        positions: Positions = "from_answer",
+        active: Active = FROM_ANSWER,
         dtype: Any = np.float32,
     ) -> None:
         self._model, self._starts, self._ending = model, starts, Ending.of(model, stop)
-        self.positions = positions
+        self.active = active
         self.sampler = Sampler.of(decoding)
         n_rows, most = len(starts), max((start.limit for start in starts), default=0)
         self.limit = np.array([start.limit for start in starts], dtype=np.int64)
@@ -167,9 +168,14 @@ class Sequences:
         """Return what each token of the row's text is edited with when all of it is run."""
         # state 0 is the prompt's last token: n_prompt - 1 tokens stand before the states
         n = int(self.n[row])
-        states = [*self.edited[row, :n].tolist(), float(self.strength[row])]
-        before = states[0] if self.positions == "all" else 0.0
+        states = [*self.edited[row, :n].tolist(), *self.next_strength(np.array([row])).tolist()]
+        before = states[0] if self.active.positions == "all" else 0.0
         return [*[before] * (int(self.n_prompt[row]) - 1), *states]
+
+    def next_strength(self, rows: Int[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+        """Return what the newest state of each of the rows is edited with in the next pass."""
+        shares = self.active.shares(0, self.edited.shape[1])
+        return self.strength[rows] * shares[self.n[rows]]
 
     def plain_beginning(self, row: int) -> int:
         """Return how many tokens a row begins with that are not edited."""
@@ -189,7 +195,7 @@ class Sequences:
 
     def record_pass(self, rows: Int[np.ndarray, " n"], p: Float[np.ndarray, " n"] | None) -> None:
         """Note that the newest state of each of the rows was run; and its p, if it was tracked."""
-        self.edited[rows, self.n[rows]] = self.strength[rows]
+        self.edited[rows, self.n[rows]] = self.next_strength(rows)
         if p is not None:
             self.p[rows, self.n[rows]] = p
 
@@ -198,8 +204,6 @@ class Sequences:
         self.tokens[rows, self.n[rows]] = token
         self.n[rows] += 1
         self.decoded[rows] += 1
-        if self.positions == "prompt_end":
-            self.strength[rows] = 0.0
         # later lines win: an end of sequence over a stop string, and both over the limit
         self.ended[rows[self.n[rows] >= self.limit[rows]]] = LIMIT
         for row in rows[self._ending.suspect[token]].tolist():
@@ -213,14 +217,12 @@ class Sequences:
         Returns whether tokens before the last one that stays are now edited otherwise, so that
         they have to be run again.
         """
-        active = np.zeros(kept + 1, dtype=bool)
-        active[edited_states(self.positions, kept)] = True
-        again = active[:kept] & (self.edited[row, :kept] != strength)
-        # a slice is a view, so this writes to `edited` itself
-        self.edited[row, :kept][active[:kept]] = strength
-        self.n[row], self.ended[row] = kept, OPEN
-        self.strength[row] = strength if active[kept] else 0.0
-        prompt_too = self.positions == "all" and bool(strength) and self.n_prompt[row] > 1
+        shares = self.active.shares(kept, kept)
+        wanted = np.where(shares, strength * shares, self.edited[row, :kept])
+        again = self.edited[row, :kept] != wanted
+        self.edited[row, :kept] = wanted
+        self.n[row], self.ended[row], self.strength[row] = kept, OPEN, strength
+        prompt_too = self.active.positions == "all" and bool(strength) and self.n_prompt[row] > 1
         return bool(again.any()) or bool(prompt_too)
 
     def completions(self) -> list[Completion]:

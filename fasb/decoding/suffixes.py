@@ -40,7 +40,7 @@ def regenerate(
             for row, kept, strength in wanted
         ]
         stop, decoding = first.prompt.stop, first.decoding
-        sequences = Sequences(model, starts, decoding, stop, first.positions)
+        sequences = Sequences(model, starts, decoding, stop, first.active)
         batch = DecodingBatch(model, sequences, decoding, prefix, first.edit)
         written = dict(zip(wanted, complete(sequences, batch), strict=True))
         for i in members:

@@ -2,19 +2,17 @@
 
 Source: its public program, by a summary (docs/method.md 3.20). In each layer of the residual stream
 but the first, v = unit(mean(false) - mean(true)) at the answer's last token; x <- x + alpha v. Its
-program adds beta alpha v after the first calls of the model. Here are the two ends: `first`, only
-the state that gives an answer's first token (beta 0 after one call), and `every` token (beta 1).
+program does so in the first calls of the model, and adds beta alpha v after them: here at the
+states that give an answer's first `tokens` tokens, and `rest` alpha v at those behind them.
 Refusals and compliances are its messages; here false and true answers stand for them.
 """
-
-from typing import Literal
 
 from pydantic import Field
 
 import fasb
 from fasb.errors import ConfigError
 from fasb.fitting.reads import Read
-from fasb.settings import Positions, Section
+from fasb.settings import Section
 
 READ = Read("residual", "answer_end")
 READS = (READ,)
@@ -23,7 +21,8 @@ READS = (READ,)
 class Settings(Section):
     """One setting; alpha is the multiplier."""
 
-    tokens: Literal["first", "every"] = Field("first", description="Which tokens are steered")
+    tokens: int = Field(1, ge=1, le=999, description="Tokens that are steered in full")
+    rest: float = Field(0.0, ge=0, le=1, description="Share of the strength behind them (beta)")
 
 
 def fit(training: "fasb.Training", settings: Settings) -> "fasb.Edit":
@@ -44,5 +43,8 @@ def fit(training: "fasb.Training", settings: Settings) -> "fasb.Edit":
     difference = mean_difference(bank, training.train_rows(bank))
     away = directions_of(-difference, "difference of class means").direction[1:, 0]
     vector = torch.from_numpy(away).float()
-    positions: Positions = "prompt_end" if settings.tokens == "first" else "from_answer"
-    return Edit.of("residual", whole_layers(range(1, bank.n_layers)), Add(vector), positions)
+    schedule = (*[1.0] * settings.tokens, settings.rest)
+    at = whole_layers(range(1, bank.n_layers))
+    if settings.rest == 1:  # constant: then it does not matter where an answer began
+        return Edit.of("residual", at, Add(vector))
+    return Edit.of("residual", at, Add(vector), "prompt_end", schedule)

@@ -18,7 +18,7 @@ from fasb.errors import BundleError, ConfigError, FasbError, did_you_mean
 from fasb.extensions import validated
 from fasb.provenance import content_hash
 from fasb.settings import DecodingSettings, Positions, PromptSettings, ScoringSettings
-from fasb.steering.edit import Change, Edit
+from fasb.steering.edit import FROM_ANSWER, Active, Change, Edit
 from fasb.steering.fields import width_of
 from fasb.steering.fingerprint import Fingerprint
 from fasb.steering.policy import Policy
@@ -60,9 +60,14 @@ class Bundle:
         return self.policy.reads_p
 
     @property
-    def positions(self) -> Positions:
+    def active(self) -> Active:
         """At which tokens the edit is active."""
-        return self.edit.positions if self.edit is not None else "from_answer"
+        return self.edit.active if self.edit is not None else FROM_ANSWER
+
+    @property
+    def positions(self) -> Positions:
+        """At which tokens, by name."""
+        return self.active.positions
 
     @property
     def seen(self) -> set[str]:

@@ -5,6 +5,7 @@ A unit of a site is one head of one layer, or one whole layer (`fasb/model/layou
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -13,6 +14,9 @@ from fasb.errors import BundleError
 from fasb.settings import Positions, SiteName
 from fasb.steering.fields import content_of, move, sizes_of, tensors_of
 from fasb.steering.operations import Add, Operation
+
+PROMPT_END = (1.0, 0.0)
+"""The schedule of an edit at the prompt's last token alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +32,48 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
+class Active:
+    """At which tokens an edit is active. State 0 is that of the prompt's last token.
+
+    positions: `from_answer`, from the last token that stays on: its state predicts the first token
+    that is written anew (G8). `all`: also every token before it. `prompt_end`: as the schedule has
+    it, from the last token of the prompt on. schedule: shares of the strength at states 0, 1, …,
+    of which the first is 1, and the last is that of all states behind it too.
+    """
+
+    positions: Positions = "from_answer"
+    schedule: tuple[float, ...] = PROMPT_END
+
+    def shares(self, kept: int, n: int) -> Float[np.ndarray, " n"]:
+        """Return the share of the strength at states 0 to n - 1, where `kept` tokens stay."""
+        found = np.ones(n)
+        if self.positions == "from_answer":
+            found[:kept] = 0.0
+        if self.positions == "prompt_end":
+            found[:] = self.schedule[-1]
+            found[: len(self.schedule)] = self.schedule[:n]
+        return found
+
+
+FROM_ANSWER = Active()
+"""What holds where there is no edit."""
+
+
+@dataclass(frozen=True, slots=True)
 class Edit:
     """What a method changes; all changes are active at the same tokens, with the same strength.
 
-    positions: `from_answer`, from the last token that stays on: its state predicts the first token
-    that is written anew (G8). `all`: also every token before it. `prompt_end`: only the last token
-    of the prompt.
+    positions, schedule: at which (see `Active`).
     """
 
     changes: tuple[Change, ...]
     positions: Positions = "from_answer"
+    schedule: tuple[float, ...] = PROMPT_END
+
+    @property
+    def active(self) -> Active:
+        """At which tokens it is active."""
+        return Active(self.positions, self.schedule)
 
     @classmethod
     def of(
@@ -46,6 +82,7 @@ class Edit:
         at: Int[Tensor, "n 2"],
         operation: Operation,
         positions: Positions = "from_answer",
+        schedule: tuple[float, ...] = PROMPT_END,
     ) -> "Edit":
         """Return the edit of one site.
 
@@ -61,7 +98,7 @@ class Edit:
                 f"edit: the operation has {n} rows, but at is of shape {tuple(at.shape)}; give one "
                 "pair of layer and unit for each row"
             )
-        return cls((Change(site, at, operation),), positions)
+        return cls((Change(site, at, operation),), positions, schedule)
 
     @classmethod
     def add(cls, heads: Int[Tensor, "k 2"], vector: Float[Tensor, "k head_dim"]) -> "Edit":
@@ -74,11 +111,13 @@ class Edit:
         for change in self.changes:
             operation = move(change.operation, device, dtype)
             moved.append(Change(change.site, change.at.to(device), operation))
-        return Edit(tuple(moved), self.positions)
+        return Edit(tuple(moved), self.positions, self.schedule)
 
     def content(self) -> bytes:
         """Return bytes that are equal for equal edits."""
         pieces = [self.positions.encode()]
+        if self.schedule != PROMPT_END:
+            pieces.append(repr(self.schedule).encode())
         for change in self.changes:
             # of a change that is `at`: its operation is no tensor, so it adds its own
             pieces += [change.site.encode(), content_of(change), content_of(change.operation)]

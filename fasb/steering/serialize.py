@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from fasb.settings import Positions, SiteName
-from fasb.steering.edit import Change, Edit
+from fasb.steering.edit import PROMPT_END, Change, Edit
 from fasb.steering.fields import kind_of, sizes_of, tensors_of
 from fasb.steering.operations import OPERATIONS
 from fasb.steering.tracker import SCORES, Platt, Tracker
 
+LONGEST = 1000
+"""Shares of a schedule; answers may be longer, and go on with the last."""
 Layout = dict[str, Any] | None
 """What the tensors are of, as JSON; None where there is no edit, or no tracker."""
 
@@ -29,7 +31,9 @@ def edit_layout(edit: Edit | None) -> Layout:
     for change in edit.changes:
         kind = kind_of(change.operation, OPERATIONS)
         changes.append({"site": change.site, "operation": kind})
-    return {"positions": edit.positions, "changes": changes}
+    layout: dict[str, Any] = {"positions": edit.positions, "changes": changes}
+    # older bundles, which have none, and most new ones are read alike
+    return layout if edit.schedule == PROMPT_END else {**layout, "schedule": list(edit.schedule)}
 
 
 def tracker_layout(tracker: Tracker | None) -> Layout:
@@ -69,7 +73,7 @@ def read_edit(layout: Any, tensors: dict[str, Tensor], name: str = "edit") -> Ed
     """
     if layout is None:
         return None
-    _check_keys(layout, {"positions", "changes"}, name)
+    _check_keys(layout, {"positions", "changes", "schedule"}, name)
     changes = []
     for i, change in enumerate(layout["changes"]):
         _check_keys(change, {"site", "operation"}, f"{name}.{i}")
@@ -78,7 +82,14 @@ def read_edit(layout: Any, tensors: dict[str, Tensor], name: str = "edit") -> Ed
         changes.append(Change(site, at, operation))
     if layout["positions"] not in get_args(Positions) or not changes:
         raise ValueError(f"positions {layout['positions']!r} of {len(changes)} changes")
-    return Edit(tuple(changes), layout["positions"])
+    schedule = tuple(float(share) for share in layout.get("schedule", PROMPT_END))
+    if (
+        not 0 < len(schedule) <= LONGEST
+        or schedule[0] != 1
+        or not all(0 <= x <= 1 for x in schedule)
+    ):
+        raise ValueError(f"schedule of {len(schedule)} shares, which are 1 first, then 0 to 1")
+    return Edit(tuple(changes), layout["positions"], schedule)
 
 
 def read_tracker(layout: Any, tensors: dict[str, Tensor], name: str = "tracker") -> Tracker | None:

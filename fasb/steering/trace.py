@@ -9,8 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from fasb.settings import Positions
-
 LIMIT, EOS, STOP, OPEN = 0, 1, 2, 3
 """How an answer ended: at N tokens, at an end-of-sequence token, at a stop string; or it was left
 unfinished."""
@@ -101,10 +99,3 @@ class Answers:
             rounds=decision.fired.astype(np.int64),
             decoded=np.where(decision.fired, decision.fired_at + anew, before.length),
         )
-
-
-def edited_states(positions: Positions, kept: int) -> slice:
-    """Return the states that an edit is active at once a row keeps `kept` tokens."""
-    if positions == "all":
-        return slice(0, None)
-    return slice(0, 1) if positions == "prompt_end" else slice(kept, None)

@@ -26,9 +26,8 @@ from fasb.model.identity import fingerprint_of
 from fasb.model.layout import Layout, layout_of
 from fasb.model.load import LoadedModel
 from fasb.model.wrappers import nested, text_part, unwrap
-from fasb.settings import Positions
 from fasb.steering.bundle import Bundle
-from fasb.steering.edit import Edit
+from fasb.steering.edit import PROMPT_END, Active, Edit
 
 
 @contextmanager
@@ -77,7 +76,7 @@ def editing(
     if edit is None:
         raise BundleError("bundle: it has no edit, so there is nothing to steer with; fit one")
     with hooks.editing(layout, edit) as dial, ExitStack() as stack:
-        passes = _Passes(edit.positions, float(strength), dial)  # type: ignore[arg-type]
+        passes = _Passes(edit.active, float(strength), dial)  # type: ignore[arg-type]
         # with_kwargs, as `generate` gives ids by keyword, which plain hooks do not see
         before = part.register_forward_pre_hook(passes.begin, with_kwargs=True)
         stack.callback(before.remove)
@@ -105,13 +104,15 @@ def _uncompiled(model: Any) -> Any:
 class _Passes:
     """Which tokens of each pass are edited.
 
-    `written`: passes of the `generate` that runs; None outside of it.
+    `written`: passes of the `generate` that runs; None outside of it. `prompt`: tokens up to the
+    end of the newest prompt; None before one was run.
     """
 
-    positions: Positions
+    active: Active
     strength: float
     dial: hooks.EditStrength
     written: int | None = None
+    prompt: int | None = None
 
     def begin(self, _: Any, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
         """Set how strongly each token of the pass that begins is edited.
@@ -120,33 +121,49 @@ class _Passes:
         behind a conversation's cache; its last token predicts the answer's first.
 
         Raises:
-            ConfigError: that last token is padding, rows are packed into one, or `generate` does
-                not go on token by token.
+            ConfigError: that last token is padding, rows are packed into one, `generate` does not
+                go on token by token, or a schedule goes on from a prompt that was run before.
         """
         ids = inputs[0] if inputs else named.get("input_ids")
         ids = named["inputs_embeds"] if ids is None else ids
         cache = named.get("past_key_values")
         # at the prompt `generate` hands over a cache that is still empty
-        goes_on = cache is not None and cache.get_seq_length() > 0 and ids.shape[1] == 1
+        seen = 0 if cache is None else cache.get_seq_length()
+        goes_on = seen > 0 and ids.shape[1] == 1
+        everywhere = self.active.positions == "all"
         if self.written is not None:
-            if self.written and not goes_on and self.positions != "all":
+            if self.written and not goes_on and not everywhere:
                 raise _refused(
                     "a pass does not go on, by one token, from the cache of the one before"
                 )
             goes_on = goes_on and self.written > 0
             self.written += 1
         wanted = torch.zeros(ids.shape[:2], dtype=torch.float64, device=ids.device)
-        if self.positions == "all" or (goes_on and self.positions == "from_answer"):
+        if everywhere:
             wanted[:] = self.strength
+        elif goes_on:
+            wanted[:] = self.strength * self._share(seen + ids.shape[1])
         elif _is_packed(named):
             raise ConfigError(
                 "editing: rows are packed into one, of which only the last would be edited; give "
                 "each its own row, or use an edit whose positions are all"
             )
-        elif not goes_on:
+        else:
             _check_padding(named.get("attention_mask"))
             wanted[:, -1] = self.strength
+            self.prompt = seen + ids.shape[1]
         self.dial.strength = wanted
+
+    def _share(self, n: int) -> float:
+        """Return the share of the strength at the last of n tokens, behind a prompt."""
+        # from the second state on a schedule may change; one of two shares has the last from there
+        state = n - self.prompt if self.prompt is not None else 1
+        if self.prompt is None and len(self.active.schedule) > len(PROMPT_END):
+            raise ConfigError(
+                "editing: the cache holds a prompt that was run before the block, so the place in "
+                "the edit's schedule is not known; run the prompt in the block"
+            )
+        return float(self.active.shares(0, state + 1)[state])
 
 
 READING = {
@@ -176,7 +193,7 @@ def _generating(model: Any, passes: _Passes) -> Iterator[None]:
         asked = named.bind(*inputs, **given).arguments
         asked = asked | asked.pop("kwargs", {})
         sources = (asked.get("generation_config"), getattr(model, "generation_config", None))
-        for key, plain in READING.items() if passes.positions != "all" else ():
+        for key, plain in READING.items() if passes.active.positions != "all" else ():
             found = [asked.get(key), *(getattr(source, key, None) for source in sources)]
             value = next((one for one in found if one is not None), plain)
             if value != plain:

@@ -9,6 +9,7 @@ from collections import Counter
 from typing import Any
 
 from fasb.steering.bundle import Bundle
+from fasb.steering.edit import PROMPT_END, Edit
 from fasb.steering.fields import kind_of
 from fasb.steering.operations import OPERATIONS
 from fasb.steering.tracker import SCORES
@@ -39,7 +40,7 @@ def described(bundle: Bundle) -> dict[str, Any]:
         "revision": None if made_for is None else made_for.revision or None,
         "weights": None if made_for is None else made_for.weights or None,
         "prompt": {"chat": prompt.chat, "system": prompt.system, "question": prompt.question},
-        "edit": None if edit is None else {"positions": edit.positions, "changes": changes},
+        "edit": None if edit is None else _places(edit) | {"changes": changes},
         "tracker": seen,
         "auc": about.get("tracker", {}).get("auc"),
         "policy": bundle.policy.as_dict(),
@@ -48,6 +49,13 @@ def described(bundle: Bundle) -> dict[str, Any]:
         "questions": _counts(about),
         "held_out": about.get("held_out"),
     }
+
+
+def _places(edit: Edit) -> dict[str, Any]:
+    """Return at which tokens, and of a schedule with which shares."""
+    scheduled = edit.positions == "prompt_end" and edit.schedule != PROMPT_END
+    shares = {"schedule": list(edit.schedule)} if scheduled else {}
+    return {"positions": edit.positions, **shares}
 
 
 def as_text(bundle: Bundle) -> str:
@@ -99,7 +107,16 @@ def _edit(edit: dict[str, Any] | None) -> str:
         kinds[f"{change['operation']} at {change['site']}"] += change["n"]
         layers.update(change["layers"])
     each = ", ".join(f"{kind} ({n})" for kind, n in kinds.items())
-    return f"{each}; layers {min(layers)} to {max(layers)}; {edit['positions']}"
+    where = f"{each}; layers {min(layers)} to {max(layers)}; {edit['positions']}"
+    shares = edit.get("schedule")
+    if shares is None:
+        return where
+    # a long one is in full for a while
+    n_full = next((i for i, share in enumerate(shares) if share != 1), len(shares))
+    if n_full == len(shares) - 1:
+        return f"{where}, {n_full} tokens in full, then times {shares[-1]:g}"
+    listed = ", ".join(f"{share:g}" for share in shares[:-1])
+    return f"{where}, times {listed}, then {shares[-1]:g}"
 
 
 def _tracker(tracker: dict[str, Any] | None, auc: float | None) -> str:
