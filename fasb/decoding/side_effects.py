@@ -19,6 +19,7 @@ from fasb.model.hooks import editing
 from fasb.model.load import LoadedModel
 from fasb.steering.bundle import Bundle
 from fasb.steering.decide import decide
+from fasb.steering.edit import Active
 from fasb.steering.trace import LIMIT, Trace
 
 
@@ -99,7 +100,8 @@ def _by_policy(
     real: Bool[Tensor, "row token"],
 ) -> Float[Tensor, "row token"] | None:
     policy = bundle.policy
-    if bundle.positions == "prompt_end" or policy.when in ("prompt", "oracle"):
+    active = bundle.edit.active if bundle.edit is not None else Active("all")
+    if active.positions == "prompt_end" or policy.when in ("prompt", "oracle"):
         return None
     # a text is an answer to its first token, cut where it ends
     trace = Trace.of([list(text[1:]) for text in texts], [LIMIT] * len(texts))
@@ -110,7 +112,7 @@ def _by_policy(
     strengths = torch.zeros_like(real, dtype=torch.float64)
     for row, kept, strength in decide(trace, policy).suffixes():
         # texts stand at the right
-        shares = torch.from_numpy(bundle.active.shares(kept, len(texts[row])))
+        shares = torch.from_numpy(active.shares(kept, len(texts[row])))
         strengths[row, -len(texts[row]) :] = strength * shares
     return strengths
 
