@@ -239,6 +239,9 @@ def test_what_differs_between_the_models_of_a_table_is_told_of_each(frame):
     )
     named = {"small": "Judge: one.", "large": "Judge: other."}
     told = caption(part.assign(judge=part["model"].map(named)))
+    sizes = part.drop_duplicates("model").set_index("model")["questions"]
+    assert sizes["small"] > sizes["large"]
+    assert f"Test questions: small {sizes['small']}, large {sizes['large']}; " in told
     assert "small, truthfulqa: 3 worlds, 2 split seeds; large, truthfulqa: 1 split seed." in told
     assert "small, truthfulqa: In brackets: 95 % interval over the 3 worlds" in told
     assert "large, truthfulqa: In brackets: 95 % interval over questions" in told

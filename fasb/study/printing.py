@@ -311,12 +311,16 @@ def _questions(rows: pd.DataFrame) -> str:
     """Return how many questions there are, and of how many less a measure is."""
     if rows["table"].iloc[0] == "side_effects":
         return " and ".join(_texts(rows))
-    of_datasets = rows[rows["dataset"] != AVERAGE].groupby("dataset", sort=False)
-    found = {name: (part["questions"].max(), _fewer(part)) for name, part in of_datasets}
-    if len(found) == 1:
-        ((size, fewer),) = found.values()
+    measured = rows[rows["dataset"] != AVERAGE]
+    found = {}
+    for (model, dataset), part in measured.groupby(["model", "dataset"], sort=False):
+        found[model, dataset] = f"{part['questions'].max()}", _fewer(part)
+    if measured["dataset"].nunique() == 1 and len(set(found.values())) == 1:
+        size, fewer = next(iter(found.values()))
         return f"{size} test questions{fewer}"
-    counts = [f"{name} {size}{fewer}" for name, (size, fewer) in found.items()]
+    # of several datasets of one model, or of several models that are asked one
+    at = 0 if measured["dataset"].nunique() == 1 else 1
+    counts = [f"{names[at]} {size}{fewer}" for names, (size, fewer) in found.items()]
     return f"Test questions: {', '.join(counts)}"
 
 
