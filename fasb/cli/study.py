@@ -76,7 +76,7 @@ def _check(study: Any) -> None:
 def _plan(study: Any) -> Iterable[Any]:
     from rich.markup import escape
 
-    from fasb.study import plan, rates
+    from fasb.study import celljobs, plan, rates
 
     # a plan reads no prompt, it only counts its characters: one that is not here stops nothing
     promptless = study.do_without_missing_prompts()
@@ -92,6 +92,8 @@ def _plan(study: Any) -> Iterable[Any]:
         rows[names] = Row(work, *rates.seconds(names, work, held, known))
     n_cells = len(study.run.cells) * len(study.run.seeds)
     n_jobs = sum(work.jobs for work in works.values())
+    if study.run.jobs == "cells":
+        n_jobs = celljobs.count(study)
     counted = "1 cell" if n_cells == 1 else f"{n_cells} cells"
     yield f"\n[bold]{escape(study.run.name)}[/]: {counted}, {n_jobs:,} jobs"
     yield _cells_table(study, pairs)
@@ -196,6 +198,8 @@ def _notes(study: Any, pairs: dict[Any, Any], rows: dict[Any, Row]) -> Iterable[
         "\nTokens are characters over four; written tokens, judged answers and disk but for banks "
         "are upper bounds."
     )
+    if study.run.jobs == "cells":
+        yield "Work and times are those of the rules, of which a cell's are one job (run.jobs)."
     bases = {row.basis for row in rows.values()}
     if "timed" in bases:
         yield f"Times without a mark: the mean of such jobs in {TIMING}."

@@ -14,7 +14,7 @@ from fasb.study import cells
 from fasb.study.cells import Cell
 from fasb.study.config import Study
 from fasb.study.entries import JobSettings
-from fasb.study.jobs import STAGES, Job, check_key, read_study
+from fasb.study.jobs import STAGES, Job, check_key, count_jobs, read_study
 from fasb.study.progress import say
 from fasb.study.stage import CELL
 
@@ -93,6 +93,12 @@ def _patterns(stages: Sequence[Job]) -> list[str]:
         names = {**one.names, "cell": CELL}
         found += [path.format(**names) for path in one.stage.outputs.values()]
     return found
+
+
+def count(study: Study) -> int:
+    """Return how many jobs a study takes, whose cells are one each."""
+    of_stages = sum(len(one.stages) for one in of_cells(study).values())
+    return count_jobs(study).total() - of_stages + len(of_cells(study))
 
 
 def asks(study: Study, model: str, dataset: str) -> JobSettings:

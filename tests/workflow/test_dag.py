@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from fasb.errors import ConfigError
-from fasb.study import cells
+from fasb.study import celljobs, cells
 from fasb.study.config import load_files, load_study
 from fasb.study.jobs import STAGES, count_jobs, job, write_study
 from fasb.study.layers import merge, read_mapping
@@ -113,6 +113,7 @@ def test_a_job_may_do_a_whole_cell(snakemake, config):
         expected[f"cell_{cell.dataset}{cell.cell_suffix}"] += 1
     found = counts(snakemake("-n", "--config", "run={jobs: cells}", config=config))
     assert found == {**expected, "all": 1}
+    assert celljobs.count(study) == expected.total()
 
 
 @pytest.mark.parametrize("config", ["config.yaml", "evidence.yaml", "tasks.yaml"])
