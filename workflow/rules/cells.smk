@@ -8,6 +8,13 @@ def cell_of(wildcards):
     return celljobs.job_of(study, CELL.format(**wildcards))
 
 
+def cell_asks(wildcards):
+    return celljobs.asks(study, wildcards.model, wildcards.dataset)
+
+
+CELL_THREADS = lambda wildcards: cell_asks(wildcards).threads
+CELL_JOB = asks(cell_asks, lambda wildcards: cell_asks(wildcards).gpu, MODELS)
+
 for (dataset, suffix), made in celljobs.kinds(study).items():
 
     rule:

@@ -1,5 +1,4 @@
 # What rules ask of the machine or the cluster: those that run a model, a judge, or neither.
-from fasb.study import celljobs
 from fasb.study.entries import JobSettings
 
 NEITHER = JobSettings(gpu=0, threads=1, mem_mb=4000, runtime=30)
@@ -55,10 +54,6 @@ def gpus_of_fit(wildcards):
     return study.models[wildcards.model].gpu if with_model else 0
 
 
-def cell_asks(wildcards):
-    return celljobs.asks(study, wildcards.model, wildcards.dataset)
-
-
 MODELS = list(study.model_jobs.values())
 ALL_WITH_MODEL = all(cells.fits_with_model(study, cell.dataset) for cell in study.run.cells)
 
@@ -73,8 +68,6 @@ JUDGE_JOB = asks(
 FIT_THREADS = lambda wildcards: fit_job(wildcards).threads
 # a job without the model names no partition, and then none of its rule may
 FIT_JOB = asks(fit_job, gpus_of_fit, MODELS if ALL_WITH_MODEL else ())
-CELL_THREADS = lambda wildcards: cell_asks(wildcards).threads
-CELL_JOB = asks(cell_asks, lambda wildcards: cell_asks(wildcards).gpu, MODELS)
 CPU_JOB = {
     "mem_mb": lambda wildcards, attempt: attempt * NEITHER.mem_mb,
     "runtime": lambda wildcards, attempt: attempt * NEITHER.runtime,
