@@ -32,9 +32,11 @@ KILLING = """#!/bin/sh
 export PATH={path}
 draw() {{ od -An -N2 -tu2 /dev/urandom; }}
 if [ "$2" != cell ] || [ $(draw) -ge $KILLED ]; then exec fasb "$@"; fi
+# none is killed twice
+if [ -f killed.txt ] && grep -qx "$3" killed.txt; then exec fasb "$@"; fi
 fasb "$@" &
-sleep $(($(draw) % 6)).$(($(draw) % 10))
-if kill -9 $!; then echo x >>killed.txt; fi
+sleep $(($(draw) % 4)).$(($(draw) % 10))
+if kill -9 $!; then echo "$3" >>killed.txt; fi
 wait $!
 """
 """Stands before the real `fasb` on the path, under its name."""
@@ -118,7 +120,7 @@ def through_snakemake(folder: Path, killed: int, options: list[str]) -> str:
     fasb.write_text(KILLING.format(path=f"{Path(sys.executable).parent}:/usr/bin:/bin"))
     fasb.chmod(0o755)
     (folder / "config.yaml").write_bytes((folder.parent / "config.yaml").read_bytes())
-    cost = run(folder, "--retries", "5", *options, killed=655 * killed)
+    cost = run(folder, "--retries", "5", *options, killed=656 * killed)
     seen = folder / "killed.txt"
     n_killed = len(seen.read_text().split()) if seen.exists() else 0
     run(folder, "-n")

@@ -13,6 +13,7 @@ from fasb.steering.edit import Change, Edit
 from fasb.steering.fingerprint import Fingerprint
 from fasb.steering.operations import Add, Remove, Scale
 from fasb.steering.policy import Policy
+from fasb.steering.serialize import edit_layout, edit_tensors, read_edit
 from fasb.steering.tracker import Cosine, Logistic, Network, Projection, Tracker
 
 MODEL = Fingerprint("llama", 2, 4, 3, "abc", hidden=12)
@@ -59,12 +60,32 @@ def test_a_bundle_comes_back_as_it_was_saved(tmp_path, score, positions):
     assert two.edit.changes[1].operation.direction.dtype == torch.float32
 
 
-@pytest.mark.parametrize("schedule", [(), (0.5,), (1.0, 2.0), (1.0, float("nan")), (1.0,) * 1001])
-def test_a_schedule_begins_in_full_and_never_exceeds_that(tmp_path, schedule):
+@pytest.mark.parametrize(
+    ("schedule", "told"),
+    [
+        ((), "is no list of 1 to 1000 shares"),
+        ((1.0,) * 1001, "is no list of 1 to 1000 shares"),
+        ((0.5,), "begins with 0.5, not with 1"),
+        ((1.0, 2.0), "has a share that is no number from 0 to 1"),
+        ((1.0, float("nan")), "has a share that is no number from 0 to 1"),
+    ],
+)
+def test_a_schedule_begins_in_full_and_never_exceeds_that(tmp_path, schedule, told):
     one = bundle(next(iter(SCORES)), "prompt_end")
     replace(one, edit=replace(one.edit, schedule=schedule)).save(tmp_path / "one.bundle")
-    with pytest.raises(BundleError, match=r"one.bundle: .*shares, which are 1 first, then 0 to 1"):
+    with pytest.raises(BundleError, match=rf"one.bundle: .*edit.schedule {told}"):
         Bundle.load(tmp_path / "one.bundle")
+
+
+@pytest.mark.parametrize(
+    "schedule", [5, "10", None, {"1": 0}, [True, False], ["1", "0"], [1, [0]], [1, None]]
+)
+def test_a_schedule_is_a_list_of_numbers(schedule):
+    layout = edit_layout(bundle(next(iter(SCORES)), "prompt_end").edit)
+    tensors = edit_tensors(bundle(next(iter(SCORES)), "prompt_end").edit)
+    assert read_edit(layout, tensors).schedule == (1.0, 0.0)
+    with pytest.raises(ValueError, match="^edit.schedule (is no list|has a share that)"):
+        read_edit({**layout, "schedule": schedule}, tensors)
 
 
 def test_the_unsteered_bundle_has_neither_edit_nor_tracker(tmp_path):

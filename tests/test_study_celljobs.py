@@ -77,7 +77,7 @@ def test_a_cell_asks_for_enough_for_its_model_and_its_judges():
     mapping = read_mapping(CONFIGS / "world.yaml")
     mapping["models"]["tiny"]["job"] = {"threads": 3, "mem_mb": 900, "runtime": 5}
     mapping["datasets"]["tiny"]["judge"]["job"] = {"gpu": 2, "threads": 1, "mem_mb": 1000}
-    asked = celljobs.asks(load(mapping), "tiny", "tiny")
+    asked = celljobs.resources(load(mapping), "tiny", "tiny")
     assert (asked.gpu, asked.threads, asked.mem_mb, asked.runtime) == (2, 3, 1000, 65)
 
 

@@ -91,9 +91,8 @@ def _plan(study: Any) -> Iterable[Any]:
             held = rates.Held(pair.shape.parameters, entry.dtype, kind, batch)
         rows[names] = Row(work, *rates.seconds(names, work, held, known))
     n_cells = len(study.run.cells) * len(study.run.seeds)
-    n_jobs = sum(work.jobs for work in works.values())
-    if study.run.jobs == "cells":
-        n_jobs = celljobs.count(study)
+    in_cells = study.run.jobs == "cells"
+    n_jobs = celljobs.count(study) if in_cells else sum(work.jobs for work in works.values())
     counted = "1 cell" if n_cells == 1 else f"{n_cells} cells"
     yield f"\n[bold]{escape(study.run.name)}[/]: {counted}, {n_jobs:,} jobs"
     yield _cells_table(study, pairs)

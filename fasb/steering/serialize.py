@@ -82,14 +82,18 @@ def read_edit(layout: Any, tensors: dict[str, Tensor], name: str = "edit") -> Ed
         changes.append(Change(site, at, operation))
     if layout["positions"] not in get_args(Positions) or not changes:
         raise ValueError(f"positions {layout['positions']!r} of {len(changes)} changes")
-    schedule = tuple(float(share) for share in layout.get("schedule", PROMPT_END))
-    if (
-        not 0 < len(schedule) <= LONGEST
-        or schedule[0] != 1
-        or not all(0 <= x <= 1 for x in schedule)
-    ):
-        raise ValueError(f"schedule of {len(schedule)} shares, which are 1 first, then 0 to 1")
-    return Edit(tuple(changes), layout["positions"], schedule)
+    return Edit(tuple(changes), layout["positions"], _read_schedule(layout, name))
+
+
+def _read_schedule(layout: Any, name: str) -> tuple[float, ...]:
+    shares = layout.get("schedule", list(PROMPT_END))
+    if not isinstance(shares, list) or not 0 < len(shares) <= LONGEST:
+        raise ValueError(f"{name}.schedule is no list of 1 to {LONGEST} shares")
+    if any(type(share) not in (int, float) or not 0 <= share <= 1 for share in shares):
+        raise ValueError(f"{name}.schedule has a share that is no number from 0 to 1")
+    if shares[0] != 1:
+        raise ValueError(f"{name}.schedule begins with {shares[0]}, not with 1")
+    return tuple(map(float, shares))
 
 
 def read_tracker(layout: Any, tensors: dict[str, Tensor], name: str = "tracker") -> Tracker | None:

@@ -2,7 +2,7 @@
 
 In: a `Study` that says `run.jobs: cells`. Out: the kinds of its cells, for the workflow, which has
 a rule for each; what the job of a cell reads, makes and depends on; that job, run. What cells share
-(questions, activations, traces, trained models) stays with the stages' own jobs. Imports no torch.
+(questions, activations, traces) stays with the stages' own jobs. Imports no torch.
 """
 
 from collections.abc import Sequence
@@ -101,7 +101,7 @@ def count(study: Study) -> int:
     return count_jobs(study).total() - of_stages + len(of_cells(study))
 
 
-def asks(study: Study, model: str, dataset: str) -> JobSettings:
+def resources(study: Study, model: str, dataset: str) -> JobSettings:
     """Return what the job of a cell asks for: enough for its model, and for its judges after it.
 
     It runs where the model's jobs do.

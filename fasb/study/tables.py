@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Int
 
 from fasb.data.published import beside, sources
 from fasb.errors import ConfigError, did_you_mean
@@ -131,13 +132,14 @@ class _Compared:
     comparison: Comparison
     sample: Sample
     own: Interval
+    n: Int[np.ndarray, "method column"]
     n_permutations: int
 
     @classmethod
     def of(cls, comparison: Comparison, n_draws: int, n_permutations: int) -> "_Compared":
         sample = resample(comparison.panel, n_draws)
         own = intervals(comparison.panel, sample)
-        return cls(comparison, sample, own, n_permutations)
+        return cls(comparison, sample, own, comparison.panel.n, n_permutations)
 
     def rows(self, table: str, pairs: Sequence[Pair]) -> list[dict[str, Any]]:
         """Return a row per pair and measure; the first method stands in for an absent baseline."""
@@ -168,7 +170,7 @@ class _Compared:
             "method": method,
             "baseline": baseline,
             "metric": measure.name,
-            "n": int(panel.n[at]),
+            "n": int(self.n[at]),
             "value": measure.scale * float(self.own.value[at]),
             "low": measure.scale * float(low),
             "high": measure.scale * float(high),

@@ -127,8 +127,8 @@ class _Passes:
         ids = inputs[0] if inputs else named.get("input_ids")
         ids = named["inputs_embeds"] if ids is None else ids
         cache = named.get("past_key_values")
-        # at the prompt `generate` hands over a cache that is still empty
-        # a static cache counts in a tensor
+        # at the prompt `generate` hands over a cache that is still empty; a static one counts in a
+        # tensor
         seen = 0 if cache is None else int(cache.get_seq_length())
         goes_on = seen > 0 and ids.shape[1] == 1
         everywhere = self.active.positions == "all"

@@ -9,7 +9,7 @@ def cell_of(wildcards):
 
 
 def cell_asks(wildcards):
-    return celljobs.asks(study, wildcards.model, wildcards.dataset)
+    return celljobs.resources(study, wildcards.model, wildcards.dataset)
 
 
 CELL_THREADS = lambda wildcards: cell_asks(wildcards).threads

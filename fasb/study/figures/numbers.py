@@ -204,8 +204,9 @@ class TrackedAnswers:
 def parts_told(rows: pd.DataFrame) -> str:
     """Return how the numbers of parts were taken together, and which are left out, in a caption."""
     told = []
-    areas = rows[rows["left_out"] > 0]
-    for title, part in named_groups(areas):
+    # a figure of nothing else has no column `part`
+    areas = rows[rows["part"] == "auc"] if "part" in rows else rows
+    for title, part in named_groups(areas[areas["left_out"] > 0]):
         most = part.loc[part["left_out"].idxmax()]
         told.append(f"{title}: {most['left_out']:.0f} of {most['left_out'] + most['folds']:.0f}")
     if not told:
