@@ -27,7 +27,9 @@ def write(path):
 
 def cut(path):
     content = write(path).read_bytes()
-    path.write_bytes(content[: len(content) // 2])
+    # of JSON within the payload: how long the stamp behind it is depends on the versions it names
+    half = content.index(b"2.5") if path.suffix == ".json" else len(content) // 2
+    path.write_bytes(content[:half])
     return said(lambda: stamp_of(path))
 
 
