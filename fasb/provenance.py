@@ -77,7 +77,8 @@ def _files_of(path: Path) -> list[Path]:
     try:
         if path.is_file():
             return [path]
-        files = sorted(file for file in path.glob("*") if file.suffix in OF_MODELS)
+        inside = [*path.glob("*"), *path.glob("additional_chat_templates/*.jinja")]
+        files = sorted(file for file in inside if file.suffix in OF_MODELS)
         files = [file for file in files if file.is_file()]  # no folder, no dangling link
     except OSError:  # a text that is too long for a name
         return []

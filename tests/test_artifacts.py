@@ -187,13 +187,15 @@ def test_a_local_model_is_known_by_its_content_and_a_hub_id_by_none(tmp_path):
     for name in ("config.json", "model.safetensors", "chat_template.jinja"):
         (tmp_path / name).write_bytes(b"one")
     (tmp_path / "training.log").write_bytes(b"one")
+    (tmp_path / "additional_chat_templates").mkdir()
     before = content_of(str(tmp_path))
     copied = shutil.copytree(tmp_path, tmp_path / "copied")
     os.utime(copied / "model.safetensors", (1, 1))
     assert content_of(str(copied)) == before
     (tmp_path / "training.log").write_bytes(b"other")
     assert content_of(str(tmp_path)) == before
-    for name in ("config.json", "model.safetensors", "chat_template.jinja"):
+    named = "additional_chat_templates/tools.jinja"
+    for name in ("config.json", "model.safetensors", "chat_template.jinja", named):
         (tmp_path / name).write_bytes(b"two")
         assert content_of(str(tmp_path)) != before
         before = content_of(str(tmp_path))

@@ -11,6 +11,7 @@ from fasb.artifacts import write_json
 from fasb.cli import group
 from fasb.cli.user import opened_bundle
 from fasb.errors import BundleError, ConfigError, DataError, FasbError, ModelError
+from fasb.provenance import content_hash, content_of
 from fasb.steering.bundle import Bundle
 from tests.steering import some_bundle
 from tests.test_user import QUESTIONS, SETTINGS
@@ -290,6 +291,26 @@ def test_what_a_bundle_says_of_itself_is_no_command(tmp_path, monkeypatch, made_
     assert first.startswith("# a.bundle: ")
     assert not any(line.startswith("touch") for line in shlex.join(commands).splitlines())
     assert len(commands) == (2 if "\n" in str(made_by["model"]) else 0)
+
+
+def test_a_fitted_bundle_knows_what_its_questions_were(folder):
+    stdout, _ = run("explain", folder / "my.bundle")
+    assert f"{folder / 'my.csv'} as it was" in stdout
+
+
+def test_what_makes_a_bundle_again_tells_that_its_questions_changed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.csv").write_text("one")
+    inputs = {"mine.csv": content_hash(content_of("mine.csv"))}
+    made_by = {"model": "m", "data": "mine.csv", "inputs": inputs}
+    some_bundle(tiny_model()).save(tmp_path / "a.bundle", made_by)
+    told = []
+    for text in ("one", "two"):
+        (tmp_path / "mine.csv").write_text(text)
+        told.append(CliRunner().invoke(group, ["explain", "a.bundle"]).stdout.splitlines())
+    assert told[0][1] == "#   mine.csv as it was"
+    assert told[1][1] == "#   mine.csv is gone, or another than it was fitted to"
+    assert told[0][2:] == told[1][2:] == ["fasb fit --model m --data mine.csv --out a.bundle"]
 
 
 @pytest.mark.parametrize("key", ["versions", "hardware", "inputs"])

@@ -221,6 +221,16 @@ class TestLight:
         monkeypatch.setattr(light, "train", None)
         assert light.judge([], [], small)["true"].shape == (0,)
 
+    def test_one_in_the_cache_that_other_code_trained_is_not_asked(
+        self, small, tmp_path, monkeypatch
+    ):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        cached = small.model_copy(update={"file": None})
+        light.trained(cached)
+        monkeypatch.setattr(light, "code_of", lambda module: "other")
+        light.trained(cached)
+        assert len(list((tmp_path / "cache" / "fasb").iterdir())) == 2
+
     def test_batch_order_does_not_change_any_score(self, small):
         answers = ["Rock.", "It is cheese.", "", "No comment?"]
         forth = light.judge([MOON] * 4, answers, small)["true"]

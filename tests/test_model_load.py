@@ -113,6 +113,14 @@ def test_everything_that_ends_a_text_is_known():
     assert wrap(model.model, model.tokenizer).eos == {1, 7, 8, 9}
 
 
+@pytest.mark.parametrize("ends", [[[1]], "1", 2.5, True, {"a": 1}, [1, None]])
+def test_an_end_that_is_no_token_id_is_refused(ends):
+    model = tiny_model()
+    model.model.generation_config.eos_token_id = ends
+    with pytest.raises(ModelError, match="mine: eos_token_id .* is no token id.*; correct"):
+        wrap(model.model, model.tokenizer, "mine")
+
+
 def test_a_tokenizer_without_pad_borrows_another_token_and_without_any_is_refused():
     model, tokenizer = tiny_model().model, tiny_tokenizer()
     tokenizer.pad_token = None

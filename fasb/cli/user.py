@@ -83,6 +83,7 @@ def fit_command(model: str, settings: dict[str, Any], data: Path, out: Path, **g
     answers among all under the edit that free answers get. A bundle that would not help, or does
     harm, does not steer (docs/steer.md).
     """
+    from fasb.provenance import content_hash, content_of
     from fasb.study.escaping import without_controls
     from fasb.user.fitting import checked_settings, fit
     from fasb.user.report import report
@@ -93,11 +94,14 @@ def fit_command(model: str, settings: dict[str, Any], data: Path, out: Path, **g
     settings = _merged(settings, {key: value for key, value in given.items() if value is not None})
     checked = checked_settings(settings)
     check_model(settings)
+    read = (data,) if checked.controls is None else (data, checked.controls)
+    inputs = {str(path): content_hash(content_of(str(path))) for path in read}
     work = out.with_name(out.name + ".work")
     bundle = fit(model, data, checked, work, lambda line: click.echo(line, err=True))
-    # `fasb explain` makes the command of these three
+    # `fasb explain` makes the command of these, and says which files are others by now
     given_settings = checked.model_dump(mode="json", exclude_unset=True)
-    bundle.save(out, {"data": str(data), "model": model, "settings": given_settings})
+    made_by = {"data": str(data), "model": model, "settings": given_settings, "inputs": inputs}
+    bundle.save(out, made_by)
     click.echo(without_controls(report(bundle)))
     click.echo(f"{out}: written; {work} may be deleted", err=True)
 

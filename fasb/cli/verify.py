@@ -109,12 +109,19 @@ def _one_line(text: str) -> str:
 
 
 def _fit_lines(file: Path, made_by: dict[str, Any]) -> list[str]:
-    """Return the command of a bundle that `fasb fit` wrote."""
+    """Return the command of a bundle that `fasb fit` wrote, behind the files that it read."""
+    from fasb.provenance import content_hash, content_of
+
+    lines = []
+    for name, digest in made_by.get("inputs", {}).items():
+        same = content_hash(content_of(name)) == digest
+        told = "as it was" if same else "is gone, or another than it was fitted to"
+        lines.append("#   " + _one_line(f"{name} {told}"))
     command = ["fasb", "fit", "--model", made_by["model"], "--data", made_by["data"]]
     settings = made_by.get("settings")
     settings = settings if isinstance(settings, dict) else {}
     more = ["--settings", json.dumps(settings, sort_keys=True)] if settings else []
-    return [shlex.join([*command, "--out", str(file), *more])]
+    return [*lines, shlex.join([*command, "--out", str(file), *more])]
 
 
 def _study_lines(file: Path, made_by: dict[str, Any]) -> list[str]:

@@ -42,6 +42,7 @@ from fasb.errors import ArtifactError, ConfigError
 from fasb.judges.likeness import describe, plain, stems
 from fasb.provenance import content_hash
 from fasb.settings import Section
+from fasb.sourcecode import code_of
 
 VERSION = 2
 """Raised when features or training change; older files are then trained anew."""
@@ -239,7 +240,8 @@ def trained(settings: Settings) -> Light:
 
 def _kept(settings: Settings) -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "fasb"
-    name = f"light-judge-{content_hash([VERSION, SHA256])}.safetensors"
+    # trained by other code, it may judge in another way
+    name = f"light-judge-{content_hash([code_of(__name__), SHA256])}.safetensors"
     return Path(settings.file) if settings.file else cache / name
 
 

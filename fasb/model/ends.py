@@ -3,16 +3,22 @@
 In: a model and its tokenizer. Out: token ids. Knows no prompt and no answer.
 """
 
+from numbers import Integral
 from typing import Any
 
 from fasb.data.prompts import ANSWER
+from fasb.errors import ModelError
 
 
-def ends_of(model: Any, config: Any, tokenizer: Any) -> frozenset[int]:
-    """Return all ids that end a text, by generation config, config, tokenizer or chat template."""
+def ends_of(model: Any, config: Any, tokenizer: Any, name: str) -> frozenset[int]:
+    """Return all ids that end a text, by generation config, config, tokenizer or chat template.
+
+    Raises:
+        ModelError: one of them names what is no token id.
+    """
     ends = _turn_ends(tokenizer)
     for source in (getattr(model, "generation_config", None), config, tokenizer):
-        ends.update(_ids(getattr(source, "eos_token_id", None)))
+        ends.update(_ids(getattr(source, "eos_token_id", None), name))
     return frozenset(ends)
 
 
@@ -35,7 +41,14 @@ def _turn_ends(tokenizer: Any) -> set[int]:
     return {token for token in ids[:1] if token in own}
 
 
-def _ids(value: Any) -> list[int]:
+def _ids(value: Any, name: str) -> list[int]:
+    """Return ids that a config gives: none, one or a list; of 2.5 no text would ever end."""
     if value is None:
         return []
-    return [int(token) for token in value] if isinstance(value, list | tuple) else [int(value)]
+    ids = list(value) if isinstance(value, list | tuple) else [value]
+    if any(isinstance(token, bool) or not isinstance(token, Integral) for token in ids):
+        raise ModelError(
+            f"{name}: eos_token_id {value!r} is no token id, nor a list of them; correct its "
+            "config.json and generation_config.json"
+        )
+    return [int(token) for token in ids]

@@ -218,7 +218,7 @@ def wrap(
         layout=layout,
         settings=settings,
         device=_input_device(model),
-        eos=ends_of(model, config, tokenizer),
+        eos=ends_of(model, config, tokenizer, name),
         pad=_pad(tokenizer, len(model.get_input_embeddings().weight), name),
         vocab_size=int(config.vocab_size),
         fingerprint=fingerprint_of(model, layout, name, tokenizer_hash(tokenizer), revision),
