@@ -7,8 +7,8 @@ train and validation.
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -51,15 +51,19 @@ def split(questions: Sequence[Question], settings: SplitSettings, seed: int) -> 
         if not 0 < n_train < len(rest):
             raise DataError(
                 f"split: {len(rest)} groups of questions cannot be divided with validation "
-                f"{settings.validation}; "
-                "give more groups or change split.validation"
+                f"{settings.validation}; give more groups or change split.validation"
             )
         drawn = [rest[i] for i in stream.choice(len(rest), size=n_train, replace=False)]
         fitted = drawn[: max(1, round(len(drawn) * settings.train_share))]
         # validation is what was never drawn: it does not grow where `train_share` shrinks
         parts = set(fitted), set(rest) - set(drawn), set(test)
-        splits.append(Split(*(tuple(q.id for q in questions if q.group in part) for part in parts)))
+        splits.append(Split(*(_of_groups(questions, part) for part in parts)))
     return splits
+
+
+def _of_groups(questions: Sequence[Question], groups: Container[str]) -> tuple[str, ...]:
+    """Return the ids of the questions in these groups."""
+    return tuple(question.id for question in questions if question.group in groups)
 
 
 def same_text_together(questions: Sequence[Question]) -> list[Question]:
@@ -120,8 +124,7 @@ def all_tested(questions: Sequence[Question], n_folds: int) -> list[Split]:
 
 def write_splits(path: Path, splits: Iterable[Split], made_by: dict[str, object]) -> None:
     """`{"folds": [{"train": [ids], "validation": [ids], "test": [ids]}]}`."""
-    folds = [{part: list(getattr(fold, part)) for part in Split.__slots__} for fold in splits]
-    write_json(path, {"folds": folds}, made_by)
+    write_json(path, {"folds": [asdict(fold) for fold in splits]}, made_by)
 
 
 def read_splits(path: Path) -> list[Split]:
@@ -133,7 +136,8 @@ def read_splits(path: Path) -> list[Split]:
     payload = read_json(path)
     try:
         splits = [
-            Split(*(_ids(fold[part]) for part in Split.__slots__)) for fold in payload["folds"]
+            Split(_ids(fold["train"]), _ids(fold["validation"]), _ids(fold["test"]))
+            for fold in payload["folds"]
         ]
     except (KeyError, TypeError, AttributeError):
         raise ArtifactError(f"{path}: holds no folds; make it with 'fasb run splits'") from None
@@ -142,9 +146,8 @@ def read_splits(path: Path) -> list[Split]:
         if len(set(every)) < len(every):
             twice = next(name for name in every if every.count(name) > 1)
             raise ArtifactError(
-                f"{path}: fold {number} has question {twice!r} twice, in one part or in two; make "
-                "it "
-                "again with 'fasb run splits'"
+                f"{path}: fold {number} has question {twice!r} twice, in one part or in two; "
+                "make it again with 'fasb run splits'"
             )
     return splits
 
@@ -162,8 +165,11 @@ def _contiguous(groups: list[str], n_folds: int) -> list[tuple[list[str], list[s
         raise DataError(
             f"split: {len(groups)} groups of questions, but {n_folds} folds; lower split.folds"
         )
-    parts = [[groups[i] for i in part] for part in np.array_split(np.arange(len(groups)), n_folds)]
-    return [([g for other in parts if other is not part for g in other], part) for part in parts]
+    found = []
+    for part in np.array_split(np.arange(len(groups)), n_folds):
+        start, end = part[0], part[-1] + 1
+        found.append((groups[:start] + groups[end:], groups[start:end]))
+    return found
 
 
 def _groups(questions: Sequence[Question], role: str) -> list[str]:
@@ -180,8 +186,7 @@ def _check_roles(questions: Sequence[Question]) -> None:
         if question.role not in ("fit", "test"):
             raise DataError(
                 f"split: question {question.id!r} has role {question.role!r} beside others with "
-                "fit or test; "
-                "give every question one of these two"
+                "fit or test; give every question one of these two"
             )
     fit, test = (_groups(questions, role) for role in ("fit", "test"))
     for role, found in (("fit", fit), ("test", test)):

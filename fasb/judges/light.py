@@ -342,9 +342,8 @@ def _draw(text: str) -> int:
 def _without(question: Question, answer: str) -> Question:
     """Return the question with the references that are not this answer."""
     same = plain(answer)
-    true, false = (
-        tuple(o for o in side if plain(o) != same) for side in (question.true, question.false)
-    )
+    true = tuple(other for other in question.true if plain(other) != same)
+    false = tuple(other for other in question.false if plain(other) != same)
     return replace(question, true=true, false=false)
 
 

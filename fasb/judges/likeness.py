@@ -89,11 +89,14 @@ def _overlap(
     """Return the cosine of the two sets of stems by rarity, and the shared part of each."""
     if not one or not other:
         return 0.0, 0.0, 0.0
-    # exact sums: the order of a set's elements differs from run to run
-    shared, left, right = (
-        math.fsum(rarity.get(s, UNSEEN) for s in stems) for stems in (one & other, one, other)
-    )
+    shared = _total(one & other, rarity)
+    left, right = _total(one, rarity), _total(other, rarity)
     return shared / math.sqrt(left * right + 1e-9), shared / (left + 1e-9), shared / (right + 1e-9)
+
+
+def _total(stems: frozenset[str], rarity: Mapping[str, float]) -> float:
+    # an exact sum: the order of a set's elements differs from run to run
+    return math.fsum(rarity.get(stem, UNSEEN) for stem in stems)
 
 
 def _cosine(one: frozenset[str], other: frozenset[str]) -> float:

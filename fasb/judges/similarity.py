@@ -90,10 +90,8 @@ def available(settings: Settings) -> str:
 
 
 def _score(question: Question, answer: str, likeness: Callable[[str, str], float]) -> float:
-    true, false = (
-        max((likeness(answer, reference) for reference in side), default=0.0)
-        for side in (question.true, question.false)
-    )
+    true = max((likeness(answer, reference) for reference in question.true), default=0.0)
+    false = max((likeness(answer, reference) for reference in question.false), default=0.0)
     # a tie is just below what counts as yes
     return 0.5 + (true - false) / 200 if true != false else float(np.nextafter(0.5, 0))
 

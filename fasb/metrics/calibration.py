@@ -39,14 +39,12 @@ def reliability(
     # bins hold equal numbers, not equal ranges: p of most trackers is bunched
     parts = [part for part in np.array_split(np.argsort(p, kind="stable"), n_bins) if len(part)]
     total = np.stack([weight[:, part].sum(1) for part in parts], 1)
-    sums = [
-        np.stack([weight[:, part] @ of[part] for part in parts], 1)
-        for of in (p, wrong.astype(np.float64))
-    ]
-    mean_p, share = (
-        np.divide(s, total, out=np.full_like(s, np.nan), where=total > 0) for s in sums
-    )
-    return Bins(mean_p, share, total)
+
+    def mean_of(values: Float[np.ndarray, " state"]) -> Float[np.ndarray, "draw bin"]:
+        sums = np.stack([weight[:, part] @ values[part] for part in parts], 1)
+        return np.divide(sums, total, out=np.full_like(sums, np.nan), where=total > 0)
+
+    return Bins(mean_of(p), mean_of(wrong.astype(np.float64)), total)
 
 
 def auc(
@@ -61,9 +59,8 @@ def auc(
     order = np.argsort(p, kind="stable")
     # equal p form one step of the curve: half of its pairs count as won
     starts = np.unique(p[order], return_index=True)[1]
-    high, low = (
-        np.add.reduceat(weight[:, order] * of[order], starts, axis=1) for of in (wrong, ~wrong)
-    )
+    high = np.add.reduceat(weight[:, order] * wrong[order], starts, axis=1)
+    low = np.add.reduceat(weight[:, order] * ~wrong[order], starts, axis=1)
     pairs = high.sum(1) * low.sum(1)
     won = (high * (low.cumsum(1) - low / 2)).sum(1)
     return np.divide(won, pairs, out=np.full(len(weight), np.nan), where=pairs > 0)

@@ -159,8 +159,7 @@ def check_memory(config: Any, settings: ModelSettings) -> None:
     if need > have:
         raise ModelError(
             f"{settings.path}: its weights take {need / GB:.1f} GB in {settings.dtype}, but "
-            f"{settings.device} has "
-            f"{have / GB:.1f} GB free; {_smaller(settings)}"
+            f"{settings.device} has {have / GB:.1f} GB free; {_smaller(settings)}"
         )
 
 
@@ -291,9 +290,8 @@ def _by_text(error: BaseException, settings: ModelSettings) -> str:
     if "Unrecognized configuration class" in line:
         kind = re.search(r"configuration_(\w+)", line)
         return (
-            f"a model of kind {kind[1] if kind else 'unknown'} is not a causal LM; choose a model "
-            "that "
-            "AutoModelForCausalLM loads"
+            f"a model of kind {kind[1] if kind else 'unknown'} is not a causal LM; choose a "
+            "model that AutoModelForCausalLM loads"
         )
     return f"cannot be loaded ({line}); get the files again, or choose another model"
 

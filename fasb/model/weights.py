@@ -49,10 +49,9 @@ def check_finite(model: nn.Module, name: str) -> None:
             bad = int((~torch.isfinite(value)).sum())
             if bad:
                 raise ModelError(
-                    f"{name}: {bad:,} of {value.numel():,} values of its weight {tensor} are NaN "
-                    "or "
-                    f"infinite in {str(value.dtype).removeprefix('torch.')}; get the weights "
-                    "again, or load them in bfloat16 or float32"
+                    f"{name}: {bad:,} of {value.numel():,} values of its weight {tensor} are "
+                    f"NaN or infinite in {str(value.dtype).removeprefix('torch.')}; get the "
+                    "weights again, or load them in bfloat16 or float32"
                 )
 
 
