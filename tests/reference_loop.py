@@ -133,7 +133,7 @@ def shared(bundle: Bundle, strength: float, at: range) -> list[float]:
 
 def share(bundle: Bundle, state: int) -> float:
     """The share of the strength at a state: behind a schedule's end, its last."""
-    schedule = bundle.edit.schedule
+    schedule = bundle.active.schedule
     return schedule[min(state, len(schedule) - 1)]
 
 

@@ -1,7 +1,7 @@
 """Random edits, trackers and prompts for tiny models."""
 
 from dataclasses import fields
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ import torch
 from fasb.model.load import LoadedModel
 from fasb.settings import DecodingSettings, Positions, PromptSettings, SiteName
 from fasb.steering.bundle import Bundle
-from fasb.steering.edit import Change, Edit
+from fasb.steering.edit import Active, Change, Edit
 from fasb.steering.fields import move
 from fasb.steering.operations import OPERATIONS, Operation
 from fasb.steering.policy import Policy
@@ -65,12 +65,12 @@ def some_edit(
 ) -> Edit:
     """An edit of one site."""
     changes = (some_change(model, site, kind, k, seed),)
-    return Edit(changes, *placed(positions))
+    return Edit(changes, placed(positions))
 
 
-def placed(positions: Positions | Literal["scheduled"]) -> tuple[Any, ...]:
-    """Where an edit is active, as its fields; `scheduled`: from the prompt's end on, fading."""
-    return ("prompt_end", (1.0, 0.5, 0.25)) if positions == "scheduled" else (positions,)
+def placed(positions: Positions | Literal["scheduled"]) -> Active:
+    """Where an edit is active; `scheduled`: from the prompt's end on, fading."""
+    return Active("prompt_end", (1.0, 0.5, 0.25)) if positions == "scheduled" else Active(positions)
 
 
 def some_tracker(

@@ -49,7 +49,7 @@ def test_a_stream_tells_what_live_gives(model, when, judged, edit):
 @pytest.mark.parametrize("positions", ["from_answer", "prompt_end", "scheduled", "all"])
 def test_a_step_back_tells_the_strength_of_what_follows_wherever_the_edit_is(model, positions):
     bundle = some_bundle(model)
-    bundle = replace(bundle, edit=Edit(bundle.edit.changes, *placed(positions)))
+    bundle = replace(bundle, edit=Edit(bundle.edit.changes, placed(positions)))
     strengths = decode(model, PROMPTS, bundle).decision
     for i, prompt in enumerate(PROMPTS):
         told = [event.strength for event in stream(model, prompt, bundle) if event.kind == "back"]

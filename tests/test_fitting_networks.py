@@ -45,6 +45,22 @@ def test_the_network_gate_tells_what_no_plane_does(two_signs):
     assert ((p_of_bank(bank, held, plane) > 0.5) == wrong).mean() < 0.8
 
 
+def test_a_hidden_unit_bends_where_it_learns_to(tmp_path):
+    """A disc off the mean: without a learned offset a logit is straight along each ray from it."""
+    bank = tiny_bank(tmp_path / "bank.h5", 1200)
+    rng = np.random.default_rng(0)
+    with h5py.File(bank.path, "r+") as file:
+        x = rng.normal(size=file["activations"].shape).astype(np.float32)
+        place = x[:, 0, 0, :2]
+        file["activations"][:] = x
+        file["label"][:] = np.linalg.norm(place - [1.0, 0.0], axis=1) < 0.8
+    seal(bank.path)
+    bank = Bank.open(bank.path)
+    rows = np.arange(len(bank.label)) < 800
+    told = fit_networks(bank, rows, 16).logit(0, bank.layer(0)[~rows])[:, 0] > 0
+    assert (told == (bank.label[~rows] == 1)).mean() > 0.92
+
+
 def test_a_tracker_says_what_its_networks_say(tmp_path):
     bank = tiny_bank(tmp_path / "bank.h5")
     rows = np.arange(len(bank.label)) < 40

@@ -267,7 +267,7 @@ def test_casts_two_sides_part_the_prompts(fits, model):
 def test_cast_adds_the_first_component_of_centred_pairs_at_its_layers(fits, model):
     edit = bundle_of(fits, model, "cast", first=0.0, last=0.5).edit
     (change,) = edit.changes
-    assert (change.site, change.at.tolist(), edit.positions) == (
+    assert (change.site, change.at.tolist(), edit.active.positions) == (
         "residual",
         [[0, 0], [1, 0]],
         "from_answer",

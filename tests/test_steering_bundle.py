@@ -9,7 +9,7 @@ from steering import placed
 from fasb.errors import BundleError, ConfigError
 from fasb.settings import DecodingSettings, PromptSettings
 from fasb.steering.bundle import Bundle
-from fasb.steering.edit import Change, Edit
+from fasb.steering.edit import Active, Change, Edit
 from fasb.steering.fingerprint import Fingerprint
 from fasb.steering.operations import Add, Remove, Scale
 from fasb.steering.policy import Policy
@@ -36,7 +36,7 @@ def bundle(score: str = "logistic", positions="from_answer") -> Bundle:
     )
     return Bundle(
         Policy(alpha=3.0, s=2),
-        Edit(changes, *placed(positions)),
+        Edit(changes, placed(positions)),
         Tracker("head", AT, SCORES[score]()),
         PromptSettings(stop=("\n",)),
         DecodingSettings(tokens=7),
@@ -63,18 +63,21 @@ def test_a_bundle_comes_back_as_it_was_saved(tmp_path, score, positions):
 @pytest.mark.parametrize(
     ("schedule", "told"),
     [
-        ((), "is no list of 1 to 1000 shares"),
-        ((1.0,) * 1001, "is no list of 1 to 1000 shares"),
-        ((0.5,), "begins with 0.5, not with 1"),
-        ((1.0, 2.0), "has a share that is no number from 0 to 1"),
-        ((1.0, float("nan")), "has a share that is no number from 0 to 1"),
+        ((), "no tuple of 1 to 1000 shares"),
+        ((1.0,) * 1001, "no tuple of 1 to 1000 shares"),
+        ((0.5,), "it begins with 0.5"),
+        ((1.0, 2.0), "a share is no number from 0 to 1"),
+        ((1.0, float("nan")), "a share is no number from 0 to 1"),
     ],
 )
-def test_a_schedule_begins_in_full_and_never_exceeds_that(tmp_path, schedule, told):
-    one = bundle(next(iter(SCORES)), "prompt_end")
-    replace(one, edit=replace(one.edit, schedule=schedule)).save(tmp_path / "one.bundle")
-    with pytest.raises(BundleError, match=rf"one.bundle: .*edit.schedule {told}"):
-        Bundle.load(tmp_path / "one.bundle")
+def test_a_schedule_begins_in_full_and_never_exceeds_that(schedule, told):
+    with pytest.raises(BundleError, match=rf"edit.schedule: {told}; give shares"):
+        Active("prompt_end", schedule)
+
+
+def test_a_schedule_that_nothing_looks_at_is_refused():
+    with pytest.raises(BundleError, match="not heard at positions 'from_answer'; set these"):
+        Active("from_answer", (1.0, 0.5))
 
 
 @pytest.mark.parametrize(
@@ -83,8 +86,9 @@ def test_a_schedule_begins_in_full_and_never_exceeds_that(tmp_path, schedule, to
 def test_a_schedule_is_a_list_of_numbers(schedule):
     layout = edit_layout(bundle(next(iter(SCORES)), "prompt_end").edit)
     tensors = edit_tensors(bundle(next(iter(SCORES)), "prompt_end").edit)
-    assert read_edit(layout, tensors).schedule == (1.0, 0.0)
-    with pytest.raises(ValueError, match="^edit.schedule (is no list|has a share that)"):
+    assert read_edit(layout, tensors).active == Active("prompt_end")
+    assert read_edit({**layout, "schedule": [1, 0]}, tensors).active == Active("prompt_end")
+    with pytest.raises(ValueError, match="^edit.schedule is no list of numbers"):
         read_edit({**layout, "schedule": schedule}, tensors)
 
 
@@ -111,7 +115,7 @@ def test_the_key_follows_all_that_changes_an_answer():
         one.with_policy(alpha=4.0),
         replace(one, edit=None),
         replace(one, edit=Edit((replace(first, at=at), *rest))),
-        replace(one, edit=replace(one.edit, positions="all")),
+        replace(one, edit=replace(one.edit, active=Active("all"))),
         replace(one, tracker=None),
         replace(one, tracker=replace(one.tracker, at=at)),
         replace(one, decoding=DecodingSettings(tokens=8)),
@@ -132,7 +136,7 @@ def test_what_is_not_whole_is_refused():
         ({"edit": None}, "when 'token' may steer, but there is no edit; fit one"),
         (
             {
-                "edit": replace(one.edit, positions="all"),
+                "edit": replace(one.edit, active=Active("all")),
                 "decoding": DecodingSettings(edit="transient"),
             },
             "positions 'all' stays in the cache; set decoding.edit to persistent",

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from steering import some_operation
 
-from fasb.steering.edit import Change, Edit
+from fasb.steering.edit import Active, Change, Edit
 from fasb.steering.fields import move, tensors_of
 from fasb.steering.operations import (
     OPERATIONS,
@@ -217,8 +217,10 @@ def test_content_tells_edits_apart():
 
 
 def test_an_edit_moves_with_all_its_changes():
-    edit = Edit((*an_edit().changes, *an_edit(site="mlp").changes), "all").to("cpu", torch.float32)
-    assert edit.positions == "all"
+    edit = Edit((*an_edit().changes, *an_edit(site="mlp").changes), Active("all")).to(
+        "cpu", torch.float32
+    )
+    assert edit.active.positions == "all"
     for change in edit.changes:
         assert change.operation.vector.dtype == torch.float32
         assert change.at.dtype == torch.int64
@@ -232,14 +234,22 @@ def test_an_edit_whose_tensors_do_not_fit_is_refused():
         "from fasb.steering.edit import Edit\n"
         "from fasb.steering.operations import Add\n"
         "pairs = torch.zeros(2, 2, dtype=torch.long)\n"
-        "for at, vector in ((pairs, torch.zeros(3, 5)), (pairs[0], torch.zeros(1, 5)),\n"
-        "                   (pairs[:1], torch.zeros(5))):\n"
+        "pairs[1, 0] = 1\n"
+        "one = torch.zeros(1, 5)\n"
+        "for site, at, vector in (('residual', pairs, torch.zeros(3, 5)),\n"
+        "                         ('residual', pairs[0], one), ('residual', pairs[:1], one[0]),\n"
+        "                         ('residual', 2 * [0], one), ('residual', -pairs[1:], one),\n"
+        "                         ('residual', pairs[[0, 0]], one), ('heads', pairs[:1], one)):\n"
         "    try:\n"
-        "        print(Edit.of('residual', at, Add(vector)))\n"
+        "        print(Edit.of(site, at, Add(vector)))\n"
         "    except BundleError as error:\n"
         "        print(error)\n"
     )
-    rows, pair, flat = said.splitlines()
+    rows, pair, flat, listed, below, twice, site = said.splitlines()
     assert rows.startswith("edit: the operation has 3 rows, but at is of shape (2, 2); give one")
-    assert pair.startswith("edit: the operation has 1 rows, but at is of shape (2,); give one")
+    assert pair.startswith("edit: at holds no pairs of layer and unit, int64 [n, 2]; correct")
+    assert listed == pair
+    assert below.startswith("edit: at holds layer or unit -1; correct")
+    assert twice.startswith("edit: at holds a unit twice; correct")
+    assert site.startswith("edit: site 'heads', not one of head, attention, neuron, mlp, residual;")
     assert flat.startswith("edit: vector is of shape (5,), not of [n width]; correct")

@@ -14,7 +14,7 @@ from fasb.errors import ArtifactError, BundleError
 from fasb.model.load import load_model
 from fasb.settings import DecodingSettings, ModelSettings, PromptSettings
 from fasb.steering.bundle import Bundle
-from fasb.steering.edit import Edit
+from fasb.steering.edit import Active, Edit
 from fasb.steering.policy import Policy
 from fasb.user.compiling import compile_bundle
 
@@ -63,7 +63,7 @@ def test_edits_that_follow_each_other_at_one_unit_are_compiled_in_their_order(tm
     model = tiny_model("gpt2")
     for site in ("head", "mlp"):
         changes = [some_change(model, site, kind, k=2) for kind in ("affine", "add", "remove")]
-        bundle = bundle_of(model, Edit(tuple(changes), "all"))
+        bundle = bundle_of(model, Edit(tuple(changes), Active("all")))
         wanted = decode(model, PROMPTS, bundle).after.rows()
         compile_bundle(model, replace(bundle, fingerprint=None), tmp_path / site)
         assert trace(model, PROMPTS, bundle.decoding).rows() == wanted
@@ -96,7 +96,7 @@ def test_a_refusal_halfway_leaves_the_model_as_it_was(tmp_path, dtype):
     before = {name: value.clone() for name, value in model.model.state_dict().items()}
     # the second has no bias to go to, after the first is in the weights
     changes = [some_change(model, "mlp", kind, k=2) for kind in ("scale", "add")]
-    edit = Edit(tuple(changes), "all").to("cpu", getattr(torch, dtype))
+    edit = Edit(tuple(changes), Active("all")).to("cpu", getattr(torch, dtype))
     with pytest.raises(BundleError, match="has no bias"):
         compile_bundle(model, bundle_of(model, edit), tmp_path / "out")
     after = model.model.state_dict()

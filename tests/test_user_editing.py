@@ -34,7 +34,7 @@ def written(model, **how):
 @pytest.mark.parametrize("positions", ["from_answer", "all", "prompt_end", "scheduled"])
 def test_generate_writes_what_always_on_decoding_writes(model, positions):
     bundle = some_bundle(model, tokens=N, when="always", alpha=3.0)
-    bundle = replace(bundle, edit=Edit(bundle.edit.changes, *placed(positions)))
+    bundle = replace(bundle, edit=Edit(bundle.edit.changes, placed(positions)))
     expected = decode(model, model.encode(TEXTS), bundle).after.rows()
     with fasb.editing(model.model, bundle) as inside:
         assert inside is model.model
@@ -184,7 +184,7 @@ def test_a_prompt_of_one_token_behind_a_conversation_is_a_prompt(model):
 
 
 def test_a_loop_of_ones_own_follows_a_schedule_and_begins_with_the_prompt(model):
-    edit, network = Edit(some_bundle(model).edit.changes, *placed("scheduled")), model.model
+    edit, network = Edit(some_bundle(model).edit.changes, placed("scheduled")), model.model
     prompt = torch.tensor(model.encode(TEXTS[:1]))
 
     def loop(ids, cache, n):

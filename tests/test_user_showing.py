@@ -12,7 +12,7 @@ import fasb
 from fasb.cli import group
 from fasb.errors import BundleError
 from fasb.settings import PromptSettings
-from fasb.steering.edit import Edit
+from fasb.steering.edit import Active, Edit
 from fasb.user.showing import WIDTH, as_text, described
 
 MEASURE = {"unsteered": 0.369, "steered": 0.451, "difference": 0.082}
@@ -57,11 +57,11 @@ def test_it_fits_a_narrow_screen(bundle):
 
 
 def test_a_schedule_is_told(bundle):
-    edit = Edit(bundle.edit.changes, *placed("scheduled"))
+    edit = Edit(bundle.edit.changes, placed("scheduled"))
     text = " ".join(as_text(replace(bundle, edit=edit)).split())
     assert "prompt_end, times 1, 0.5, then 0.25" in text
     assert described(replace(bundle, edit=edit))["edit"]["schedule"] == [1.0, 0.5, 0.25]
-    once = Edit(bundle.edit.changes, "prompt_end")
+    once = Edit(bundle.edit.changes, Active("prompt_end"))
     assert "times" not in as_text(replace(bundle, edit=once))
 
 

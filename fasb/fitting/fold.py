@@ -24,7 +24,7 @@ import torch
 
 from fasb.artifacts import read_tensors, write_tensors
 from fasb.data.protocol import Split
-from fasb.errors import ArtifactError, ConfigError
+from fasb.errors import ArtifactError, BundleError, ConfigError
 from fasb.extensions import find
 from fasb.fitting.anchors import read_anchors
 from fasb.fitting.bank import Bank
@@ -153,14 +153,22 @@ def fit_parts(
     for recipe in recipes:
         key = edit_hash(recipe)
         if recipe.use is not None and key not in edits:
-            made = find("methods", recipe.use).fit(training, recipe.method)
+            made = _made("methods", recipe.use, training, recipe.method)
             edits[key] = _checked_edit(made, recipe, fingerprint)
         key = tracker_hash(recipe)
         if recipe.gate is not None and recipe.policy.reads_p and key not in trackers:
-            made = find("gates", recipe.gate).fit(training, recipe.gate_settings)
+            made = _made("gates", recipe.gate, training, recipe.gate_settings)
             trackers[key] = _checked_tracker(made, recipe, fingerprint)
     seen = (*training.split.train, *training.split.validation)
     return FittedFold(training.fold, edits, trackers, fingerprint, seen, training.sections)
+
+
+def _made(package: str, name: str, training: Training, settings: Any) -> Any:
+    """Return what a method or gate fits; an edit or tracker that cannot be names who made it."""
+    try:
+        return find(package, name).fit(training, settings)
+    except BundleError as error:
+        raise ConfigError(f"{package}: {name}: {error}") from None
 
 
 def _checked_edit(made: Any, recipe: Recipe, model: Fingerprint) -> Edit:
@@ -333,6 +341,6 @@ def _parts_of_fold(
                 edits[key] = edit
             if tracker is not None:
                 trackers[key] = tracker
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, BundleError) as error:
         raise ArtifactError(f"{path}: not what 'fasb run vectors' writes ({error})") from None
     return edits, trackers

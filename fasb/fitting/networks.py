@@ -1,8 +1,9 @@
 """Networks: for every unit of a site, one hidden layer that tells true answers from false ones.
 
 In: a bank and the rows to fit on. Out: `Networks` of all units; their logits, and a `Tracker` of
-any of them. Hidden units are normalised over the rows that are fitted on, and that is folded into
-the weights. Memory holds one layer. Knows no threshold.
+any of them. Hidden units are normalised over the rows that are fitted on and shifted by a learned
+offset, as by batch normalisation, and that is folded into the weights. Memory holds one layer.
+Knows no threshold.
 """
 
 from dataclasses import dataclass
@@ -69,16 +70,18 @@ def _fit_layer(
     """Fit all units of a layer at once; a sum over units has each one's own gradients."""
     n, width = x.shape[1:]
     first = (torch.randn(n, width, hidden, generator=generator) / 8).requires_grad_()
+    # normalised, a unit would bend at its mean alone; a learned scale would repeat `second`
+    offset = torch.zeros(n, hidden, requires_grad=True)
     second = (torch.randn(n, hidden, generator=generator) / hidden**0.5).requires_grad_()
     bias = torch.zeros(n, requires_grad=True)
-    optimizer = torch.optim.Adam([first, second, bias], lr=RATE)
+    optimizer = torch.optim.Adam([first, offset, second, bias], lr=RATE)
     loss = torch.nn.functional.binary_cross_entropy_with_logits
 
     def normalised() -> Network:
         inner = torch.einsum("nuw,uwh->nuh", x, first)
         mean, spread = inner.mean(0), inner.std(0) + 1e-5
-        # (x . w - mean) / spread as weights and shift; `first` here is [unit, width, hidden]
-        return Network(first.mT / spread[..., None], -mean / spread, second, bias)
+        # (x . w - mean) / spread + offset as weights and shift; `first` is [unit, width, hidden]
+        return Network(first.mT / spread[..., None], offset - mean / spread, second, bias)
 
     for _ in range(STEPS):
         optimizer.zero_grad()

@@ -31,7 +31,7 @@ def fit(training: "fasb.Training", settings: Settings) -> "fasb.Edit":
 
     from fasb.fitting.directions import layer_at, mean_difference, whole_layers
     from fasb.fitting.probes import unit
-    from fasb.steering.edit import Change, Edit
+    from fasb.steering.edit import Active, Change, Edit
     from fasb.steering.operations import Remove
 
     bank = training.bank(READ)
@@ -40,4 +40,4 @@ def fit(training: "fasb.Training", settings: Settings) -> "fasb.Edit":
     every = np.tile(direction.astype(np.float32), (bank.n_layers, 1))
     at = whole_layers(range(bank.n_layers))
     changes = [Change(site, at, Remove(torch.from_numpy(every))) for site in SITES]
-    return Edit(tuple(changes), "all")
+    return Edit(tuple(changes), Active("all"))

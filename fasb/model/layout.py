@@ -13,7 +13,7 @@ no text.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
@@ -96,7 +96,8 @@ class Layout:
         """Return a site of the model.
 
         Raises:
-            ModelError: no feed-forward block is known, or no activation function of it.
+            ModelError: no feed-forward block is known, or no activation function of it; or there
+                is no such site.
         """
         if name == "head":
             return Site(self.projections, "input", self.n_heads, self.head_dim)
@@ -107,6 +108,10 @@ class Layout:
         blocks = self._in_feed_forward(MLPS, "feed-forward block", "MLPS", self.hidden)
         if name == "mlp":
             return blocks
+        if name != "neuron":
+            raise ModelError(
+                f"site {name!r}: unknown; choose one of {', '.join(get_args(SiteName))}"
+            )
         # the block's last linear module takes what the activation function gives
         # (a path may end at that module itself, which `modules()` gives as well)
         linears = [part for part in blocks.modules[0].modules() if _is_linear(part)]

@@ -4,6 +4,7 @@ A unit of a site is one head of one layer, or one whole layer (`fasb/model/layou
 """
 
 from dataclasses import dataclass
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -12,11 +13,15 @@ from torch import Tensor
 
 from fasb.errors import BundleError
 from fasb.settings import Positions, SiteName
-from fasb.steering.fields import content_of, move, sizes_of, tensors_of
+from fasb.steering.fields import check_units, content_of, move, sizes_of, tensors_of
 from fasb.steering.operations import Add, Operation
 
 PROMPT_END = (1.0, 0.0)
 """The schedule of an edit at the prompt's last token alone."""
+
+
+LONGEST = 1000
+"""Shares of a schedule; answers may be longer, and go on with the last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +29,27 @@ class Change:
     """One operation on units of one site; row i of the operation's tensors belongs to `at[i]`.
 
     `at` holds (layer, unit), each pair once.
+
+    Raises:
+        BundleError: the operation's tensors do not fit each other or the pairs, there is no such
+            site, or `at` holds something else.
     """
 
     site: SiteName
     at: Int[Tensor, "n 2"]
     operation: Operation
+
+    def __post_init__(self) -> None:
+        try:
+            check_units(self.site, self.at)
+            n = sizes_of(type(self.operation), tensors_of(self.operation))["n"]
+        except ValueError as error:
+            raise BundleError(f"edit: {error}; correct the edit's site, units or tensors") from None
+        if len(self.at) != n:
+            raise BundleError(
+                f"edit: the operation has {n} rows, but at is of shape {tuple(self.at.shape)}; "
+                "give one pair of layer and unit for each row"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +60,25 @@ class Active:
     that is written anew (G8). `all`: also every token before it. `prompt_end`: as the schedule has
     it, from the last token of the prompt on. schedule: shares of the strength at states 0, 1, …,
     of which the first is 1, and the last is that of all states behind it too.
+
+    Raises:
+        BundleError: positions of no such name, or a schedule that is no schedule or not heard.
     """
 
     positions: Positions = "from_answer"
     schedule: tuple[float, ...] = PROMPT_END
+
+    def __post_init__(self) -> None:
+        if self.positions not in get_args(Positions):
+            known = ", ".join(get_args(Positions))
+            raise BundleError(f"edit.positions: {self.positions!r}; choose one of {known}")
+        if wrong := _wrong_schedule(self.schedule):
+            raise BundleError(f"edit.schedule: {wrong}; give shares from 0 to 1, the first 1")
+        if self.positions != "prompt_end" and self.schedule != PROMPT_END:
+            raise BundleError(
+                f"edit.schedule: not heard at positions {self.positions!r}; set these to "
+                "'prompt_end', or leave the schedule out"
+            )
 
     def shares(self, kept: int, n: int) -> Float[np.ndarray, " n"]:
         """Return the share of the strength at states 0 to n - 1, where `kept` tokens stay."""
@@ -55,6 +91,15 @@ class Active:
         return found
 
 
+def _wrong_schedule(shares: Any) -> str | None:
+    """Return what is wrong with a schedule; None of a right one."""
+    if not isinstance(shares, tuple) or not 0 < len(shares) <= LONGEST:
+        return f"no tuple of 1 to {LONGEST} shares"
+    if any(type(share) not in (int, float) or not 0 <= share <= 1 for share in shares):
+        return "a share is no number from 0 to 1"
+    return None if shares[0] == 1 else f"it begins with {shares[0]}"
+
+
 FROM_ANSWER = Active()
 """What holds where there is no edit."""
 
@@ -63,17 +108,16 @@ FROM_ANSWER = Active()
 class Edit:
     """What a method changes; all changes are active at the same tokens, with the same strength.
 
-    positions, schedule: at which (see `Active`).
+    Raises:
+        BundleError: it changes nothing.
     """
 
     changes: tuple[Change, ...]
-    positions: Positions = "from_answer"
-    schedule: tuple[float, ...] = PROMPT_END
+    active: Active = FROM_ANSWER
 
-    @property
-    def active(self) -> Active:
-        """At which tokens it is active."""
-        return Active(self.positions, self.schedule)
+    def __post_init__(self) -> None:
+        if not self.changes:
+            raise BundleError("edit: no changes; give one or more, or no edit")
 
     @classmethod
     def of(
@@ -84,21 +128,12 @@ class Edit:
         positions: Positions = "from_answer",
         schedule: tuple[float, ...] = PROMPT_END,
     ) -> "Edit":
-        """Return the edit of one site.
+        """Return the edit of one site; positions and schedule are those of `Active`.
 
         Raises:
-            BundleError: the operation's tensors do not fit each other or the pairs.
+            BundleError: one of them cannot be, or they do not fit each other.
         """
-        try:
-            n = sizes_of(type(operation), tensors_of(operation))["n"]
-        except ValueError as error:
-            raise BundleError(f"edit: {error}; correct the operation's tensors") from None
-        if tuple(at.shape) != (n, 2):
-            raise BundleError(
-                f"edit: the operation has {n} rows, but at is of shape {tuple(at.shape)}; give one "
-                "pair of layer and unit for each row"
-            )
-        return cls((Change(site, at, operation),), positions, schedule)
+        return cls((Change(site, at, operation),), Active(positions, schedule))
 
     @classmethod
     def add(cls, heads: Int[Tensor, "k 2"], vector: Float[Tensor, "k head_dim"]) -> "Edit":
@@ -111,13 +146,13 @@ class Edit:
         for change in self.changes:
             operation = move(change.operation, device, dtype)
             moved.append(Change(change.site, change.at.to(device), operation))
-        return Edit(tuple(moved), self.positions, self.schedule)
+        return Edit(tuple(moved), self.active)
 
     def content(self) -> bytes:
         """Return bytes that are equal for equal edits."""
-        pieces = [self.positions.encode()]
-        if self.schedule != PROMPT_END:
-            pieces.append(repr(self.schedule).encode())
+        pieces = [self.active.positions.encode()]
+        if self.active.schedule != PROMPT_END:
+            pieces.append(repr(tuple(map(float, self.active.schedule))).encode())
         for change in self.changes:
             # of a change that is `at`: its operation is no tensor, so it adds its own
             pieces += [change.site.encode(), content_of(change), content_of(change.operation)]

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import fields, replace
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, get_args
 
 import torch
 from torch import Tensor
 
 from fasb.errors import BundleError
+from fasb.settings import SiteName
 
 Part = TypeVar("Part")
 
@@ -38,6 +39,25 @@ def sizes_of(kind: type, values: Mapping[str, Tensor]) -> dict[str, int]:
             if sizes.setdefault(name, size) != size:
                 raise ValueError(f"{field.name} is of {name} {size}, not {sizes[name]}")
     return sizes
+
+
+def check_units(site: Any, at: Any) -> None:
+    """Refuse what is no site, or no (layer, unit) pairs [n, 2] of which each stands there once.
+
+    Raises:
+        ValueError: saying what is wrong.
+    """
+    if site not in get_args(SiteName):
+        raise ValueError(f"site {site!r}, not one of {', '.join(get_args(SiteName))}")
+    if not isinstance(at, Tensor) or at.dtype != torch.int64 or at.ndim != 2 or at.shape[1] != 2:
+        raise ValueError("at holds no pairs of layer and unit, int64 [n, 2]")
+    if not len(at):
+        raise ValueError("at holds no unit")
+    if at.min() < 0:
+        raise ValueError(f"at holds layer or unit {int(at.min())}")
+    # index_add would edit such a unit twice (fasb/model/hooks.py)
+    if len(at.unique(dim=0)) < len(at):
+        raise ValueError("at holds a unit twice")
 
 
 def width_of(part: Any) -> int:

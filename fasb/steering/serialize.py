@@ -8,17 +8,14 @@ from collections.abc import Set as AbstractSet
 from dataclasses import asdict, fields
 from typing import Any, get_args
 
-import torch
 from torch import Tensor
 
 from fasb.settings import Positions, SiteName
-from fasb.steering.edit import PROMPT_END, Change, Edit
-from fasb.steering.fields import kind_of, sizes_of, tensors_of
+from fasb.steering.edit import PROMPT_END, Active, Change, Edit
+from fasb.steering.fields import check_units, kind_of, sizes_of, tensors_of
 from fasb.steering.operations import OPERATIONS
 from fasb.steering.tracker import SCORES, Platt, Tracker
 
-LONGEST = 1000
-"""Shares of a schedule; answers may be longer, and go on with the last."""
 Layout = dict[str, Any] | None
 """What the tensors are of, as JSON; None where there is no edit, or no tracker."""
 
@@ -31,9 +28,11 @@ def edit_layout(edit: Edit | None) -> Layout:
     for change in edit.changes:
         kind = kind_of(change.operation, OPERATIONS)
         changes.append({"site": change.site, "operation": kind})
-    layout: dict[str, Any] = {"positions": edit.positions, "changes": changes}
+    active = edit.active
+    layout: dict[str, Any] = {"positions": active.positions, "changes": changes}
     # older bundles, which have none, and most new ones are read alike
-    return layout if edit.schedule == PROMPT_END else {**layout, "schedule": list(edit.schedule)}
+    scheduled = active.schedule != PROMPT_END
+    return {**layout, "schedule": list(active.schedule)} if scheduled else layout
 
 
 def tracker_layout(tracker: Tracker | None) -> Layout:
@@ -70,6 +69,7 @@ def read_edit(layout: Any, tensors: dict[str, Tensor], name: str = "edit") -> Ed
     Raises:
         KeyError: something is missing.
         ValueError: something is of another shape or type, or not finite.
+        BundleError: it is no edit, whatever its types are.
     """
     if layout is None:
         return None
@@ -80,20 +80,13 @@ def read_edit(layout: Any, tensors: dict[str, Tensor], name: str = "edit") -> Ed
         operation = _read_part(OPERATIONS[change["operation"]], f"{name}.{i}", tensors)
         site, at = _read_units(change["site"], f"{name}.{i}", tensors)
         changes.append(Change(site, at, operation))
-    if layout["positions"] not in get_args(Positions) or not changes:
-        raise ValueError(f"positions {layout['positions']!r} of {len(changes)} changes")
-    return Edit(tuple(changes), layout["positions"], _read_schedule(layout, name))
-
-
-def _read_schedule(layout: Any, name: str) -> tuple[float, ...]:
-    shares = layout.get("schedule", list(PROMPT_END))
-    if not isinstance(shares, list) or not 0 < len(shares) <= LONGEST:
-        raise ValueError(f"{name}.schedule is no list of 1 to {LONGEST} shares")
-    if any(type(share) not in (int, float) or not 0 <= share <= 1 for share in shares):
-        raise ValueError(f"{name}.schedule has a share that is no number from 0 to 1")
-    if shares[0] != 1:
-        raise ValueError(f"{name}.schedule begins with {shares[0]}, not with 1")
-    return tuple(map(float, shares))
+    schedule = layout.get("schedule", list(PROMPT_END))
+    if layout["positions"] not in get_args(Positions):
+        raise ValueError(f"{name}.positions {layout['positions']!r}")
+    # the very type: true is an int as well
+    if not isinstance(schedule, list) or any(type(one) not in (int, float) for one in schedule):
+        raise ValueError(f"{name}.schedule is no list of numbers")
+    return Edit(tuple(changes), Active(layout["positions"], tuple(map(float, schedule))))
 
 
 def read_tracker(layout: Any, tensors: dict[str, Tensor], name: str = "tracker") -> Tracker | None:
@@ -123,15 +116,10 @@ def _read_calibration(layout: Any, name: str) -> Platt | None:
 
 def _read_units(site: Any, name: str, tensors: dict[str, Tensor]) -> tuple[SiteName, Tensor]:
     at = tensors[f"{name}.at"]
-    if site not in get_args(SiteName):
-        raise ValueError(f"site {site!r}")
-    if at.dtype != torch.int64 or at.ndim != 2 or at.shape[1] != 2 or not len(at):
-        raise ValueError(f"{name}.at holds no pairs of layer and unit")
-    if at.min() < 0:
-        raise ValueError(f"{name}.at holds layer or unit {int(at.min())}")
-    # index_add would edit such a unit twice (fasb/model/hooks.py)
-    if len(at.unique(dim=0)) < len(at):
-        raise ValueError(f"{name}.at holds a unit twice")
+    try:
+        check_units(site, at)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
     return site, at
 
 

@@ -12,8 +12,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from fasb.errors import BundleError
 from fasb.settings import SiteName
-from fasb.steering.fields import content_of, move, tensors_of
+from fasb.steering.fields import check_units, content_of, move, sizes_of, tensors_of
 
 
 @runtime_checkable
@@ -116,12 +117,30 @@ class Tracker:
     """Classifiers of units of one site, evaluated together; `at` holds (layer, unit).
 
     calibration: what is made of their mean, if anything.
+
+    Raises:
+        BundleError: there is no such site, `at` holds something else, or the classifiers are not
+            one for each pair.
     """
 
     site: SiteName
     at: Int[Tensor, "n 2"]
     score: Score
     calibration: Platt | None = None
+
+    def __post_init__(self) -> None:
+        try:
+            check_units(self.site, self.at)
+            n = sizes_of(type(self.score), tensors_of(self.score))["n"]
+        except ValueError as error:
+            raise BundleError(
+                f"tracker: {error}; correct the tracker's site, units or tensors"
+            ) from None
+        if len(self.at) != n:
+            raise BundleError(
+                f"tracker: {n} classifiers, but at is of shape {tuple(self.at.shape)}; give one "
+                "pair of layer and unit for each"
+            )
 
     def deviation(self, x: Float[Tensor, "*state n width"]) -> Float[Tensor, "*state"]:
         """Return p: the mean over units of the probability that the text deviates (T1, X6).

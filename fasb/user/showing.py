@@ -53,9 +53,9 @@ def described(bundle: Bundle) -> dict[str, Any]:
 
 def _places(edit: Edit) -> dict[str, Any]:
     """Return at which tokens, and of a schedule with which shares."""
-    scheduled = edit.positions == "prompt_end" and edit.schedule != PROMPT_END
-    shares = {"schedule": list(edit.schedule)} if scheduled else {}
-    return {"positions": edit.positions, **shares}
+    active = edit.active
+    shares = {} if active.schedule == PROMPT_END else {"schedule": list(active.schedule)}
+    return {"positions": active.positions, **shares}
 
 
 def as_text(bundle: Bundle) -> str:
