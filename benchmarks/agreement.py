@@ -21,7 +21,7 @@ import torch
 from subjects import SHAPES, subject
 
 from fasb.artifacts import write_json
-from fasb.decoding.decode import answer, decode
+from fasb.decoding.decode import decode, decode_live
 from fasb.decoding.sequences import Prompts
 from fasb.model.chat import encode_prompts
 from fasb.model.load import LoadedModel, load_model
@@ -49,15 +49,15 @@ def report(
     The model is left in float32, rounded to it.
     """
     model.model.to(dtype)
-    batched = answer(model, prompts, bundle)
+    batched = decode(model, prompts, bundle)
     alone = bundle.decoding.model_copy(update={"batch": 1})
     others = {
-        "one row": answer(model, prompts, replace(bundle, decoding=alone)),
-        "live": decode(model, prompts, bundle),
+        "one row": decode(model, prompts, replace(bundle, decoding=alone)),
+        "live": decode_live(model, prompts, bundle),
     }
     gaps = top_two_gaps(model, prompts, batched.before)
     model.model.float()
-    others["float32"] = answer(model, prompts, bundle)
+    others["float32"] = decode(model, prompts, bundle)
     return {
         "rows": len(prompts),
         "dtype": str(dtype).removeprefix("torch."),

@@ -143,7 +143,7 @@ def grid_over_tokens(subject: Subject, repeats: int) -> dict[str, Any]:
     def sweep() -> None:
         decoding.sweep(model, prompts, decoding.trace(model, prompts, bundle.decoding), grid)
 
-    many, one = pairs(sweep, lambda: decoding.answer(model, prompts, bundle), repeats)
+    many, one = pairs(sweep, lambda: decoding.decode(model, prompts, bundle), repeats)
     return ratio(many, one * tokens) | {
         "settings": len(grid),
         "distinct_suffixes": len(suffixes),

@@ -81,8 +81,8 @@ def choose(
                 first = start + back_to(policy, t - start, 0, p[start:])  # M6
                 fired, strength = True, strength_of(policy, p[t])
                 break
-    at = {"all": range(end), "prompt_end": range(scored - 1, end)}.get(bundle.positions)
-    at = range(first, end) if at is None else at if fired else range(0)
+    begins = {"all": 0, "prompt_end": scored - 1, "from_answer": first}  # M6
+    at = range(begins[bundle.positions], end) if fired else range(0)
     strengths = shared(bundle, strength, at)
     return logprob(model, text, scored, bundle.edit, strengths, at), fired, first
 

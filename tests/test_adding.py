@@ -13,7 +13,7 @@ from fasb.extensions import find, settings_of
 from fasb.fitting.reads import Read
 from fasb.study.config import Study, load
 from fasb.study.layers import merge, read_mapping
-from fasb.user.fitting import checked_settings
+from fasb.user.fitsettings import checked_settings
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "adding.md").read_text()

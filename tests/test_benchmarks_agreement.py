@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import agreement
 from subjects import subject
 
-from fasb.decoding.decode import answer
+from fasb.decoding.decode import decode
 from fasb.steering.trace import EOS, LIMIT, OPEN, Trace
 
 
@@ -42,12 +42,12 @@ def test_half_precision_is_reported_against_every_run(small):
 
 
 def test_a_perturbed_model_diverges(small):
-    one = answer(small.model, small.prompts, small.bundle)
+    one = decode(small.model, small.prompts, small.bundle)
     gaps = agreement.top_two_gaps(small.model, small.prompts, one.before)
     with torch.no_grad():
         for weight in small.model.model.parameters():
             weight += 0.02 * torch.randn_like(weight)
-    found = agreement.agreement(one, answer(small.model, small.prompts, small.bundle), gaps)
+    found = agreement.agreement(one, decode(small.model, small.prompts, small.bundle), gaps)
     assert found["unsteered"]["equal"] < 1
     assert found["answers"]["equal"] < 1
     assert min(found["kept"], found["fired"]) < 1
@@ -62,7 +62,7 @@ def test_rows_part_where_tokens_differ_or_one_ends_before_the_other():
 
 
 def test_the_gap_is_that_of_the_token_chosen(small):
-    trace = answer(small.model, small.prompts[:2], small.bundle.with_policy(when="never")).before
+    trace = decode(small.model, small.prompts[:2], small.bundle.with_policy(when="never")).before
     gaps = agreement.top_two_gaps(small.model, small.prompts[:2], trace)
     assert [len(gap) for gap in gaps] == trace.length.tolist()
     ids = torch.tensor([[*small.prompts[0], *trace.rows()[0]]])

@@ -27,7 +27,7 @@ from tiny import tiny_checkpoint, tiny_model
 
 from fasb.artifacts import write_tensors
 from fasb.data.protocol import Question, check_questions, read_questions, write_questions
-from fasb.decoding.decode import answer, check, decode, trace
+from fasb.decoding.decode import check, decode, decode_live, trace
 from fasb.decoding.deviation import observe
 from fasb.decoding.observe import logits_of
 from fasb.decoding.score import Choice, score
@@ -372,8 +372,8 @@ def test_answers_at_strength_0_are_the_plain_ones(steered_once, model):
     bundle, texts = steered_once
     unsteered = trace(model, texts, bundle.decoding, bundle.prompt.stop).rows()
     zero = bundle.with_policy(alpha=0.0)
+    assert decode_live(model, texts, zero).after.rows() == unsteered
     assert decode(model, texts, zero).after.rows() == unsteered
-    assert answer(model, texts, zero).after.rows() == unsteered
 
 
 def test_answers_are_those_of_the_plain_loop(steered, model):
@@ -384,7 +384,7 @@ def test_answers_are_those_of_the_plain_loop(steered, model):
     else:
         rows = [reference_beyond.answer_beyond(model, text, bundle) for text in texts]
         expected = [row[:2] for row in rows]
-    for run in (answer, decode):
+    for run in (decode, decode_live):
         answers = run(model, texts, bundle)
         rounds = answers.rounds.tolist()
         assert list(zip(answers.after.rows(), rounds, strict=True)) == expected
@@ -393,9 +393,9 @@ def test_answers_are_those_of_the_plain_loop(steered, model):
 
 def test_a_batch_gives_what_its_rows_give_alone(steered_once, model):
     bundle, texts = steered_once
-    together = decode(model, texts, bundle)
+    together = decode_live(model, texts, bundle)
     for i, text in enumerate(texts):
-        alone = decode(model, [text], bundle)
+        alone = decode_live(model, [text], bundle)
         assert alone.after.rows()[0] == together.after.rows()[i]
         assert alone.rounds[0] == together.rounds[i]
 
@@ -423,8 +423,8 @@ def test_its_bundle_is_loaded_as_saved(steered_once, model, tmp_path):
     assert asdict(loaded.policy) == asdict(bundle.policy)
     assert (loaded.fingerprint, loaded.about) == (bundle.fingerprint, bundle.about)
     assert (
-        decode(model, texts[:2], loaded).after.rows()
-        == decode(model, texts[:2], bundle).after.rows()
+        decode_live(model, texts[:2], loaded).after.rows()
+        == decode_live(model, texts[:2], bundle).after.rows()
     )
 
 

@@ -8,7 +8,7 @@ import reference_choosing
 from steering import some_bundle, some_prompts
 from tiny import tiny_model
 
-from fasb.decoding.decode import answer, begin, decode, sweep, trace
+from fasb.decoding.decode import decode, start_live, sweep, trace
 from fasb.decoding.observe import TeacherForcedText, TrackerGroup, observe_batch
 from fasb.decoding.particles import resampled
 from fasb.decoding.score import Choice, score
@@ -124,7 +124,7 @@ def test_what_is_chosen_depends_on_no_batch_and_on_no_company(model, policy):
     other = replace(steered, prompt=STOP)
     found = sweep(model, PROMPTS, unsteered, [other, bundle])
     assert found[1].after.rows() == expected
-    assert found[0].after.rows() == answer(model, PROMPTS, other).after.rows()
+    assert found[0].after.rows() == decode(model, PROMPTS, other).after.rows()
     assert not found[1].decision.strength.any()
     assert found[1].decision.fired.all()
 
@@ -134,7 +134,7 @@ def test_an_edit_and_showing_while_writing_are_refused(model, policy):
     with pytest.raises(BundleError, match="choose among unsteered texts; leave out the edit"):
         decode(model, PROMPTS, some_bundle(model, when="always", **policy))
     with pytest.raises(BundleError, match="show no answer while it is written"):
-        begin(model, PROMPTS, chooser(model, **policy))
+        start_live(model, PROMPTS, chooser(model, **policy))
 
 
 @pytest.mark.parametrize(

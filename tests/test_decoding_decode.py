@@ -9,7 +9,7 @@ from steering import some_bundle, some_edit, some_prompts, some_tracker
 from tiny import tiny_model
 
 from fasb.decoding import suffixes
-from fasb.decoding.decode import answer, check, decode, sweep, trace
+from fasb.decoding.decode import check, decode, decode_live, sweep, trace
 from fasb.decoding.deviation import observe
 from fasb.decoding.observe import logits_of
 from fasb.decoding.stream import stream
@@ -31,7 +31,7 @@ def model():
 
 
 def rows_of(model, bundle, prompts=PROMPTS):
-    return answer(model, prompts, bundle).after.rows()
+    return decode(model, prompts, bundle).after.rows()
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "bloom", "gemma2"])
@@ -46,13 +46,13 @@ def test_zero_strength_leaves_every_logit_unchanged(name, dtype):
 @pytest.mark.parametrize("edit", ["persistent", "transient"])
 def test_zero_strength_gives_the_unsteered_answers(model, edit):
     bundle = some_bundle(model, edit=edit, alpha=0.0, beta=0.0)
-    answers = answer(model, PROMPTS, bundle)
+    answers = decode(model, PROMPTS, bundle)
     assert answers.decision.fired.all()
     assert answers.after.rows() == answers.before.rows()
 
 
 def test_beta_1_never_fires(model):
-    answers = answer(model, PROMPTS, some_bundle(model, beta=1.0))
+    answers = decode(model, PROMPTS, some_bundle(model, beta=1.0))
     assert not answers.decision.fired.any()
     assert answers.after.rows() == answers.before.rows()
     assert answers.decoded.tolist() == answers.before.length.tolist()
@@ -89,9 +89,9 @@ def test_steering_twice_by_half_equals_once(model):
 
 
 def test_no_prompts_give_no_answers(model):
-    answers = answer(model, [], some_bundle(model))
+    answers = decode(model, [], some_bundle(model))
     assert answers.after.rows() == []
-    assert decode(model, [], some_bundle(model)).after.rows() == []
+    assert decode_live(model, [], some_bundle(model)).after.rows() == []
     assert sweep(model, [], answers.before, []) == []
 
 
@@ -155,7 +155,7 @@ def test_equal_suffixes_are_written_once(model, monkeypatch):
 
 
 def test_always_steering_traces_nothing(model):
-    answers = answer(model, PROMPTS, some_bundle(model, when="always"))
+    answers = decode(model, PROMPTS, some_bundle(model, when="always"))
     assert answers.before.length.tolist() == [0] * len(PROMPTS)
     assert answers.decoded.tolist() == answers.after.length.tolist()
     traced = trace(model, PROMPTS, DecodingSettings(tokens=14))
@@ -166,7 +166,7 @@ def test_always_steering_traces_nothing(model):
 
 def test_decisions_are_those_of_the_policy(model):
     bundle = some_bundle(model)
-    answers = answer(model, PROMPTS, bundle)
+    answers = decode(model, PROMPTS, bundle)
     assert decide(answers.before, bundle.policy).kept.tolist() == answers.decision.kept.tolist()
     anew = answers.after.length - answers.decision.kept
     assert (
@@ -179,8 +179,8 @@ def test_decisions_are_those_of_the_policy(model):
 
 def test_hooks_leave_the_model_as_it_was(model):
     plain = logits_of(model, PROMPTS[0])
-    answer(model, PROMPTS, some_bundle(model, alpha=5.0))
     decode(model, PROMPTS, some_bundle(model, alpha=5.0))
+    decode_live(model, PROMPTS, some_bundle(model, alpha=5.0))
     unfinished = stream(model, PROMPTS[0], some_bundle(model, alpha=5.0, when="always"))
     next(unfinished)
     next(unfinished)
@@ -207,7 +207,11 @@ def test_check_accepts_a_bundle_of_this_model(model):
 )
 def test_incomplete_bundles_are_refused(model, changes, message):
     bundle = replace(some_bundle(model), **changes)
-    for function in (check, lambda m, b: answer(m, PROMPTS, b), lambda m, b: decode(m, PROMPTS, b)):
+    for function in (
+        check,
+        lambda m, b: decode(m, PROMPTS, b),
+        lambda m, b: decode_live(m, PROMPTS, b),
+    ):
         with pytest.raises(BundleError, match=message):
             function(model, bundle)
 

@@ -10,7 +10,7 @@ from steering import some_bundle, some_prompts
 from tiny import tiny_model
 
 from fasb.decoding import decode as engine
-from fasb.decoding.decode import answer, decode, sweep, trace
+from fasb.decoding.decode import decode, decode_live, sweep, trace
 from fasb.decoding.deviation import observe
 from fasb.decoding.score import Choice, score
 from fasb.decoding.side_effects import side_effects
@@ -57,8 +57,8 @@ def last_tracker(model):
 
 RUNS = {
     "trace": lambda m, b: trace(m, PROMPTS, b.decoding),
-    "decode": lambda m, b: decode(m, PROMPTS, b),
-    "answer": lambda m, b: answer(m, PROMPTS, b),
+    "decode": lambda m, b: decode_live(m, PROMPTS, b),
+    "answer": lambda m, b: decode(m, PROMPTS, b),
     "stream": lambda m, b: list(stream(m, PROMPTS[0], b)),
     "score": lambda m, b: score(m, CHOICES, b),
 }
@@ -181,7 +181,7 @@ def test_a_tracker_of_another_width_is_refused(model, run):
 
 
 def test_the_engine_stays_usable_after_a_refusal(model):
-    expected = answer(model, PROMPTS, some_bundle(model)).after.rows()
+    expected = decode(model, PROMPTS, some_bundle(model)).after.rows()
     with broken(model, np.nan), pytest.raises(ModelError):
         engine.decode(model, PROMPTS, some_bundle(model))
-    assert answer(model, PROMPTS, some_bundle(model)).after.rows() == expected
+    assert decode(model, PROMPTS, some_bundle(model)).after.rows() == expected

@@ -7,7 +7,7 @@ from steering import some_bundle
 from tiny import tiny_model
 from transformers import MaxTimeCriteria, StoppingCriteriaList
 
-from fasb.decoding.decode import answer
+from fasb.decoding.decode import decode
 from fasb.decoding.hf import steered
 from fasb.errors import BundleError, ConfigError, ModelError
 from fasb.settings import DecodingSettings
@@ -31,7 +31,7 @@ def test_generate_gives_the_steered_answers(model, inputs):
     output = model.model.generate(
         **inputs, max_new_tokens=12, custom_generate=steered(bundle, model.tokenizer)
     )
-    answers = answer(model, model.encode(TEXTS), bundle)
+    answers = decode(model, model.encode(TEXTS), bundle)
     assert answers.decision.fired.any()
     assert torch.equal(output[:, : inputs["input_ids"].shape[1]], inputs["input_ids"])
     new = output[:, inputs["input_ids"].shape[1] :]
@@ -55,7 +55,7 @@ def test_a_single_unpadded_row_needs_no_mask(model):
     output = model.model.generate(
         ids, max_new_tokens=7, custom_generate=steered(bundle, model.tokenizer)
     )
-    expected = answer(
+    expected = decode(
         model, model.encode(TEXTS[:1]), replace(bundle, decoding=DecodingSettings(tokens=7))
     )
     assert output[0, ids.shape[1] :].tolist() == expected.after.rows()[0]

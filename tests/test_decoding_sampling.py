@@ -11,7 +11,7 @@ from scipy.stats import chisquare
 from steering import some_bundle, some_prompts
 from tiny import tiny_model
 
-from fasb.decoding.decode import answer, begin, decode, sweep, trace
+from fasb.decoding.decode import decode, start_live, sweep, trace
 from fasb.decoding.deviation import observe
 from fasb.decoding.sampling import Sampler, seed_of
 from fasb.decoding.score import Choice, score
@@ -112,9 +112,8 @@ def expected(model, prompt, bundle):
 def test_the_draw_with_the_lowest_p_at_its_end_is_kept(model, bundle):
     for plain in (bundle, replace(bundle, edit=None).with_policy(alpha=0.0)):
         wanted = [expected(model, prompt, plain) for prompt in PROMPTS]
-        for run in (answer, decode):
-            found = run(model, PROMPTS, plain)
-            assert list(zip(found.after.rows(), found.decoded.tolist())) == wanted
+        found = decode(model, PROMPTS, plain)
+        assert list(zip(found.after.rows(), found.decoded.tolist())) == wanted
         assert plain.edit is not None or not found.decision.strength.any()
     # some are not what greedy decoding gives
     assert decode(model, PROMPTS, bundle.with_policy(best_of=1)).after.rows() != found.after.rows()
@@ -126,7 +125,7 @@ def test_a_batch_gives_what_its_rows_give_alone_and_a_grid_what_its_points_do(mo
     together = sweep(model, PROMPTS, before, bundles)
     for one, found in zip(bundles, together, strict=True):
         for i, prompt in enumerate(PROMPTS):
-            assert answer(model, [prompt], one).after.rows()[0] == found.after.rows()[i]
+            assert decode(model, [prompt], one).after.rows()[0] == found.after.rows()[i]
 
 
 def test_more_draws_end_no_higher_and_the_seed_decides(model):
@@ -149,20 +148,19 @@ def test_what_fires_may_be_declined_instead_of_steered(model):
     before = trace(model, PROMPTS, bundle.decoding)
     highest = np.nanmax(observe(model, PROMPTS, before, [bundle.tracker])[0][:, 3:], axis=1)
     bundle = bundle.with_policy(beta=float(np.sort(highest)[-2]))  # so that one of them fires
-    fires = answer(model, PROMPTS, bundle.with_policy(alpha=0.0, abstain=False, best_of=2))
+    fires = decode(model, PROMPTS, bundle.with_policy(alpha=0.0, abstain=False, best_of=2))
     said = model.encode([" I have no comment."], special=False)[0]
-    for run in (answer, decode):
-        found = run(model, PROMPTS, bundle)
-        assert (found.decision.fired == fires.decision.fired).all()
-        assert found.decision.fired.sum() == 1
-        for row, tokens in enumerate(found.after.rows()):
-            fired = found.decision.fired[row]
-            assert tokens == (said if fired else before.rows()[row])
-            assert found.decoded[row] == found.decision.fired_at[row]
+    found = decode(model, PROMPTS, bundle)
+    assert (found.decision.fired == fires.decision.fired).all()
+    assert found.decision.fired.sum() == 1
+    for row, tokens in enumerate(found.after.rows()):
+        fired = found.decision.fired[row]
+        assert tokens == (said if fired else before.rows()[row])
+        assert found.decoded[row] == found.decision.fired_at[row]
     for i, prompt in enumerate(PROMPTS):
         assert decode(model, [prompt], bundle).after.rows()[0] == found.after.rows()[i]
     with pytest.raises(BundleError, match="show no answer"):
-        begin(model, PROMPTS, bundle)
+        start_live(model, PROMPTS, bundle)
     choices = [Choice((*prompt, 20, 21), len(prompt) - 1, len(prompt)) for prompt in PROMPTS]
     plain = score(model, choices, bundle.with_policy(when="never"))
     assert (score(model, choices, bundle).logprob == plain.logprob).all()
@@ -187,10 +185,9 @@ def test_what_cannot_be_drawn_is_refused(model):
     oracle = bundle.with_policy(when="oracle", best_of=1)
     for one in (bundle, oracle):
         with pytest.raises(BundleError, match="abstain and 'oracle' show no answer"):
-            begin(model, PROMPTS, one)
-    for run in (decode, answer):
-        with pytest.raises(BundleError, match="'oracle' needs a judge's verdicts"):
-            run(model, PROMPTS, oracle)
+            start_live(model, PROMPTS, one)
+    with pytest.raises(BundleError, match="'oracle' needs a judge's verdicts"):
+        decode(model, PROMPTS, oracle)
     with pytest.raises(ConfigError, match=r"policy\.best_of: 0; set it between 1"):
         Policy(best_of=0)
     with pytest.raises(ConfigError, match=r"policy\.best_of: is for what fires once"):

@@ -137,7 +137,7 @@ def test_what_is_no_prompt_is_one_line_wherever_prompts_are_taken():
     said = unchecked(
         "import sys; sys.path.insert(0, 'tests')\n"
         "from fasb import FasbError\n"
-        "from fasb.decoding.decode import answer, decode, sweep, trace\n"
+        "from fasb.decoding.decode import decode, decode_live, sweep, trace\n"
         "from steering import some_bundle\n"
         "from tiny import tiny_model\n"
         "model = tiny_model()\n"
@@ -146,8 +146,8 @@ def test_what_is_no_prompt_is_one_line_wherever_prompts_are_taken():
         f"for wrong in ({', '.join(given for given, _ in WRONG)}):\n"
         "    for call in (\n"
         "        lambda: trace(model, wrong, bundle.decoding),\n"
+        "        lambda: decode_live(model, wrong, bundle),\n"
         "        lambda: decode(model, wrong, bundle),\n"
-        "        lambda: answer(model, wrong, bundle),\n"
         "        lambda: sweep(model, wrong, before, [bundle]),\n"
         "    ):\n"
         "        try:\n"

@@ -6,7 +6,7 @@ import pytest
 from steering import placed, some_bundle, some_prompts
 from tiny import tiny_model
 
-from fasb.decoding.decode import answer, decode
+from fasb.decoding.decode import decode, decode_live
 from fasb.decoding.stream import stream
 from fasb.errors import BundleError, DataError
 from fasb.settings import PromptSettings
@@ -25,7 +25,7 @@ def model():
 @pytest.mark.parametrize("when", ["token", "prompt", "always", "never"])
 def test_a_stream_tells_what_live_gives(model, when, judged, edit):
     bundle, prompts = some_bundle(model, edit=edit, when=when, judged=judged), PROMPTS[:6]
-    answers = decode(model, prompts, bundle)
+    answers = decode_live(model, prompts, bundle)
     for i, prompt in enumerate(prompts):
         *events, done = stream(model, prompt, bundle)
         pieces, steered = [], False
@@ -50,7 +50,7 @@ def test_a_stream_tells_what_live_gives(model, when, judged, edit):
 def test_a_step_back_tells_the_strength_of_what_follows_wherever_the_edit_is(model, positions):
     bundle = some_bundle(model)
     bundle = replace(bundle, edit=Edit(bundle.edit.changes, placed(positions)))
-    strengths = decode(model, PROMPTS, bundle).decision
+    strengths = decode_live(model, PROMPTS, bundle).decision
     for i, prompt in enumerate(PROMPTS):
         told = [event.strength for event in stream(model, prompt, bundle) if event.kind == "back"]
         assert told == pytest.approx([strengths.strength[i]] * int(strengths.fired[i]), abs=1e-9)
@@ -59,7 +59,7 @@ def test_a_step_back_tells_the_strength_of_what_follows_wherever_the_edit_is(mod
 
 def test_a_stream_tells_p_of_each_token(model):
     bundle = some_bundle(model, beta=1.0)
-    answers = answer(model, PROMPTS[:1], bundle)
+    answers = decode(model, PROMPTS[:1], bundle)
     told = [event.p for event in stream(model, PROMPTS[0], bundle) if event.kind == "token"]
     assert told == pytest.approx(answers.before.p[0, 1 : len(told) + 1].tolist(), abs=1e-9)
 

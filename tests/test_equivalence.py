@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from steering import some_edit, some_prompts, some_tracker
 from tiny import tiny_model
 
-from fasb.decoding.decode import answer, begin, sweep, trace
-from fasb.decoding.decode import decode as live
+from fasb.decoding.decode import decode, start_live, sweep, trace
+from fasb.decoding.decode import decode_live as live
 from fasb.decoding.generate import generate
 from fasb.decoding.score import Choice, score, score_sweep
 from fasb.model import batch as prefix
@@ -123,7 +123,7 @@ def test_answers_equal_the_plain_loop(seeds, n_prompts, centred, policy, decodin
     bundle = bundle_of(model, parts, policy, persistent(decoding, place), stop)
     found = [reference_loop.answer(model, prompt, bundle) for prompt in prompts]
     assume(not near_tie(found, policy))
-    answers = answer(model, prompts, bundle)
+    answers = decode(model, prompts, bundle)
     assert_same(answers, found, prompts, 1e-9)
     at_once = live(model, prompts, bundle)
     assert_same(at_once, found, prompts, 1e-9)
@@ -148,7 +148,7 @@ beyond = st.builds(
 
 def live_with_strengths(model, prompts, bundle):
     """What `live` gives, and of each answer what each of its states was edited with."""
-    sequences, batch, controller = begin(model, prompts, bundle)
+    sequences, batch, controller = start_live(model, prompts, bundle)
     for _ in generate(sequences, batch, controller):
         pass
     edited = []
@@ -181,7 +181,7 @@ def test_what_is_beyond_the_paper_equals_the_plain_loop(
     assert answers.rounds.tolist() == [rounds for _, rounds, _ in found]
     for row, (_, _, strengths) in zip(edited, found, strict=True):
         assert row == pytest.approx(strengths, abs=1e-9)
-    whole = answer(model, prompts, bundle)
+    whole = decode(model, prompts, bundle)
     assert whole.after.rows() == answers.after.rows()
     assert whole.decision.kept.tolist() == answers.decision.kept.tolist()
 
@@ -235,7 +235,7 @@ def test_scoring_and_observing_halve_their_batches_too(monkeypatch):
         model, parts_of(0, False), Policy(2.0, 0.5, 2), DecodingSettings(tokens=6), ()
     )
     choices = [Choice((*prompt, 20, 30, 40), len(prompt), len(prompt)) for prompt in prompts]
-    expected, answers = score(model, choices, bundle), answer(model, prompts, bundle)
+    expected, answers = score(model, choices, bundle), decode(model, prompts, bundle)
 
     def forward(model, batch, keep=0):
         if len(batch.ids) > 2:
@@ -245,7 +245,7 @@ def test_scoring_and_observing_halve_their_batches_too(monkeypatch):
     monkeypatch.setattr("fasb.decoding.observe.forward", forward)
     monkeypatch.setattr("fasb.decoding.generate.forward", forward)
     assert score(model, choices, bundle).logprob == pytest.approx(expected.logprob, abs=1e-9)
-    assert answer(model, prompts, bundle).after.rows() == answers.after.rows()
+    assert decode(model, prompts, bundle).after.rows() == answers.after.rows()
     monkeypatch.setattr(
         "fasb.decoding.observe.forward",
         lambda *_, **__: (_ for _ in ()).throw(torch.OutOfMemoryError("none")),
@@ -274,13 +274,13 @@ def test_what_is_drawn_depends_on_no_batch(seed, policy, temperature, top_p):
         )
         bundle = bundle_of(model, parts_of(seed % 10, False), policy, decoding, ())
         rows += [
-            run(model, prompts[::order], bundle).after.rows()[::order] for run in (answer, live)
+            run(model, prompts[::order], bundle).after.rows()[::order] for run in (decode, live)
         ]
     assert all(found == rows[0] for found in rows)
     many = [bundle.with_policy(alpha=alpha) for alpha in (1.0, 1.5, 2.0)]
     swept = sweep(model, prompts, trace(model, prompts, bundle.decoding), many)
     for one, found in zip(many, swept, strict=True):
-        assert found.after.rows() == answer(model, prompts, one).after.rows()
+        assert found.after.rows() == decode(model, prompts, one).after.rows()
 
 
 @settings(EASY, max_examples=60)
@@ -381,7 +381,7 @@ def test_every_architecture_equals_the_plain_loop(name, edit):
     bundle = bundle_of(model, parts_of(0, False, name=name), Policy(2.0, 0.5, 4), decoding, ())
     found = [reference_loop.answer(model, prompt, bundle) for prompt in prompts]
     float32_softmax = name in ("gemma2", "bloom")  # these two take it in any dtype
-    assert_same(answer(model, prompts, bundle), found, prompts, 1e-6 if float32_softmax else 1e-9)
+    assert_same(decode(model, prompts, bundle), found, prompts, 1e-6 if float32_softmax else 1e-9)
     assert any(row.fired for row in found)
 
 
@@ -395,7 +395,7 @@ def test_float32_gives_the_same_tokens(s, edit):
             model, parts_of(1, False, "float32"), policy, DecodingSettings(tokens=12, edit=edit), ()
         )
         found = [reference_loop.answer(model, prompt, bundle) for prompt in prompts]
-        assert_same(answer(model, prompts, bundle), found, prompts, 1e-5)
+        assert_same(decode(model, prompts, bundle), found, prompts, 1e-5)
         assert_same(live(model, prompts, bundle), found, prompts, 1e-5)
 
 
@@ -409,7 +409,7 @@ def test_every_operation_equals_the_plain_loop(kind):
         bundle = bundle_of(model, parts, Policy(0.5, 0.45, 3), decoding, ())
         found = [reference_loop.answer(model, prompt, bundle) for prompt in prompts]
         assert any(row.fired for row in found)
-        assert_same(answer(model, prompts, bundle), found, prompts, 1e-9)
+        assert_same(decode(model, prompts, bundle), found, prompts, 1e-9)
         assert_same(live(model, prompts, bundle), found, prompts, 1e-9)
 
 
@@ -419,7 +419,7 @@ def test_persistent_and_transient_edits_differ():
     for edit in ("persistent", "transient"):
         decoding = DecodingSettings(tokens=12, edit=edit)
         bundle = bundle_of(model, parts_of(0, False), Policy(4.0, when="always"), decoding, ())
-        rows.append(answer(model, prompts, bundle).after.rows())
+        rows.append(decode(model, prompts, bundle).after.rows())
     assert rows[0] != rows[1]
     # the first token knows no earlier edit
     assert [row[0] for row in rows[0]] == [row[0] for row in rows[1]]

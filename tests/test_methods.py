@@ -16,7 +16,7 @@ from steering import some_prompts
 from tiny import tiny_model, tiny_questions
 
 from fasb.decoding import generate
-from fasb.decoding.decode import answer, decode
+from fasb.decoding.decode import decode, decode_live
 from fasb.decoding.observe import logits_of
 from fasb.errors import ConfigError
 from fasb.fitting.learning import training_prompts
@@ -103,7 +103,7 @@ def seen_while_writing(model, text, bundle, site, monkeypatch):
             found.append([seen[layer] for layer in range(len(where.modules))])
 
     monkeypatch.setattr(generate, "forward", watched)
-    decode(model, [text], bundle)
+    decode_live(model, [text], bundle)
     monkeypatch.setattr(generate, "forward", forward)
     assert len(found) == SECTIONS.decoding.tokens
     return found
@@ -243,7 +243,7 @@ def test_cast_judges_where_a_prompts_similarity_stands_among_training_prompts(fi
             z = z if side == "above" else -z
             p = 1 / (1 + np.exp(-1.702 * z))
             for beta, fires in ((p - 1e-3, True), (p + 1e-3, False)):
-                found = answer(model, [text], bundle.with_policy(beta=float(beta)))
+                found = decode(model, [text], bundle.with_policy(beta=float(beta)))
                 assert found.before.p[0, 0] == pytest.approx(p, abs=1e-4)
                 assert found.decision.fired.tolist() == [fires]
                 assert found.decision.strength[0] == pytest.approx(2 * p * fires, abs=1e-3)
@@ -256,7 +256,7 @@ def test_casts_two_sides_part_the_prompts(fits, model):
         fired = {}
         for side, threshold in (("above", beta), ("below", 1 - beta)):
             bundle = bundle_of(fits, model, "cast", "condition", side=side, when="prompt")
-            found = answer(model, trained, bundle.with_policy(beta=threshold))
+            found = decode(model, trained, bundle.with_policy(beta=threshold))
             fired[side] = found.decision.fired
         assert (fired["above"] ^ fired["below"]).all()
         shares.append(fired["above"].mean())

@@ -7,7 +7,7 @@ from steering import some_bundle, some_prompts
 from tiny import GQA, TEXTS, tiny_model, tiny_tokenizer
 from torch import nn
 
-from fasb.decoding.decode import decode, sweep, trace
+from fasb.decoding.decode import decode_live, sweep, trace
 from fasb.errors import ModelError
 from fasb.model.load import wrap
 
@@ -19,7 +19,7 @@ def answers(model):
     bundle, prompts = some_bundle(model), model.encode(TEXTS) + some_prompts(3)
     before = trace(model, prompts, bundle.decoding)
     after = sweep(model, prompts, before, [bundle])[0].after
-    return before.rows(), after.rows(), decode(model, prompts, bundle).after.rows()
+    return before.rows(), after.rows(), decode_live(model, prompts, bundle).after.rows()
 
 
 def refused(model, message):

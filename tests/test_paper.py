@@ -14,7 +14,7 @@ from fasb.artifacts import Store
 from fasb.data import truthfulqa
 from fasb.data.prompts import generation_prompt
 from fasb.data.splits import split
-from fasb.decoding.decode import answer
+from fasb.decoding.decode import decode
 from fasb.decoding.score import encode_choices, score
 from fasb.model.load import load_model
 from fasb.settings import (
@@ -178,7 +178,7 @@ def test_the_reference_preset_answers_as_the_released_loop(models, questions, re
         prompts = model.encode(
             [generation_prompt(bundle.prompt, question.text) for question in questions[::200]]
         )
-        found = answer(model, prompts, bundle)
+        found = decode(model, prompts, bundle)
         decided = found.decision
         for i, tokens in enumerate(prompts):
             row = reference_loop.answer(model, tokens, bundle)

@@ -14,7 +14,7 @@ from fasb.search import (
     values_of,
 )
 from fasb.settings import StageSettings
-from fasb.user.fitting import Grid
+from fasb.user.fitsettings import Grid
 
 
 def test_a_grid_of_too_many_settings_is_refused_before_it_is_listed():

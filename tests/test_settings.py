@@ -16,7 +16,7 @@ from fasb.settings import (
     SplitSettings,
 )
 from fasb.study.config import JobSettings, RunSettings
-from fasb.user.fitting import FitSettings
+from fasb.user.fitsettings import FitSettings
 
 INF, NAN = float("inf"), float("nan")
 

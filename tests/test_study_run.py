@@ -10,7 +10,7 @@ from fasb.artifacts import Store, write_parquet
 from fasb.data.prompts import clean_answer, generation_prompt
 from fasb.data.protocol import Question, Split
 from fasb.data.splits import all_tested
-from fasb.decoding.decode import answer, trace
+from fasb.decoding.decode import decode, trace
 from fasb.decoding.score import encode_choices, score
 from fasb.decoding.stream import stream
 from fasb.errors import ArtifactError, BundleError
@@ -91,7 +91,7 @@ def test_answers_are_those_that_each_bundle_gives_by_itself(model, runner, trace
     fired = 0
     for i, bundle in enumerate(bundles):
         rows = found[found["setting"] == i]
-        alone = answer(model, asked.prompts, bundle)
+        alone = decode(model, asked.prompts, bundle)
         texts = [clean_answer(model.decode(row), PROMPT) for row in alone.after.rows()]
         assert rows["answer"].tolist() == texts
         assert rows["n_tokens"].tolist() == alone.after.length.tolist()
@@ -104,7 +104,7 @@ def test_answers_are_those_that_each_bundle_gives_by_itself(model, runner, trace
 def test_details_show_what_the_tracker_saw_and_what_was_written(model, runner, traces, bundles):
     asked = everything(traces)
     found = runner.answers(asked, bundles[:1], "test", detail=True)
-    p = answer(model, asked.prompts, bundles[0]).before.p
+    p = decode(model, asked.prompts, bundles[0]).before.p
     assert found["text"].tolist() == [text for question in QUESTIONS for text in question.phrasings]
     for i, row in enumerate(found.itertuples()):
         assert np.allclose(row.p, p[i, : len(row.trace_pieces) + 1])

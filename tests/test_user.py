@@ -13,7 +13,7 @@ from fasb.model.chat import settled
 from fasb.settings import DecodingSettings, PromptSettings
 from fasb.steering.tracker import Cosine, Logistic
 from fasb.user.evaluation import as_table, questions_of
-from fasb.user.fitting import checked_settings
+from fasb.user.fitsettings import checked_settings
 from fasb.user.report import report
 from fasb.user.steering import prompts_of
 from tests.tiny import tiny_checkpoint, tiny_model

@@ -9,7 +9,7 @@ from steering import some_change, some_edit, some_prompts
 from tiny import tiny_model
 
 from fasb.cli import group
-from fasb.decoding.decode import decode, trace
+from fasb.decoding.decode import decode_live, trace
 from fasb.errors import ArtifactError, BundleError
 from fasb.model.load import load_model
 from fasb.settings import DecodingSettings, ModelSettings, PromptSettings
@@ -41,7 +41,7 @@ CASES = [
 def test_the_compiled_model_answers_as_the_bundle(tmp_path, name, site, kind):
     model = tiny_model(name)
     bundle = bundle_of(model, some_edit(model, site=site, kind=kind, positions="all"))
-    wanted = decode(model, PROMPTS, bundle).after.rows()
+    wanted = decode_live(model, PROMPTS, bundle).after.rows()
     plain = trace(model, PROMPTS, bundle.decoding).rows()
     compile_bundle(model, bundle, tmp_path / "out")
     settings = ModelSettings(path=str(tmp_path / "out"), dtype="float64")
@@ -64,7 +64,7 @@ def test_edits_that_follow_each_other_at_one_unit_are_compiled_in_their_order(tm
     for site in ("head", "mlp"):
         changes = [some_change(model, site, kind, k=2) for kind in ("affine", "add", "remove")]
         bundle = bundle_of(model, Edit(tuple(changes), Active("all")))
-        wanted = decode(model, PROMPTS, bundle).after.rows()
+        wanted = decode_live(model, PROMPTS, bundle).after.rows()
         compile_bundle(model, replace(bundle, fingerprint=None), tmp_path / site)
         assert trace(model, PROMPTS, bundle.decoding).rows() == wanted
 

@@ -9,7 +9,7 @@ from steering import placed, some_bundle
 from tiny import tiny_model
 
 import fasb
-from fasb.decoding.decode import decode
+from fasb.decoding.decode import decode_live
 from fasb.decoding.observe import logits_of
 from fasb.errors import BundleError, ConfigError, ModelError
 from fasb.steering.edit import Edit
@@ -35,7 +35,7 @@ def written(model, **how):
 def test_generate_writes_what_always_on_decoding_writes(model, positions):
     bundle = some_bundle(model, tokens=N, when="always", alpha=3.0)
     bundle = replace(bundle, edit=Edit(bundle.edit.changes, placed(positions)))
-    expected = decode(model, model.encode(TEXTS), bundle).after.rows()
+    expected = decode_live(model, model.encode(TEXTS), bundle).after.rows()
     with fasb.editing(model.model, bundle) as inside:
         assert inside is model.model
         found = written(model)

@@ -65,6 +65,12 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for a sc
 @DATA
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Bundle to write.")
 @click.option(
+    "--use",
+    metavar="METHOD",
+    help="Whose edit is fitted: CAA's (caa), say, or that of your own file by its dotted name.  "
+    "[default: head_vectors]",
+)
+@click.option(
     "--vector",
     type=click.Choice(["probe", "prototype"]),
     help="Steering vectors.  [default: probe]",
@@ -85,7 +91,8 @@ def fit_command(model: str, settings: dict[str, Any], data: Path, out: Path, **g
     """
     from fasb.provenance import content_hash, content_of
     from fasb.study.escaping import without_controls
-    from fasb.user.fitting import checked_settings, fit
+    from fasb.user.fitsettings import checked_settings
+    from fasb.user.fitting import fit
     from fasb.user.report import report
 
     check_written(out, model, settings, data, given["controls"])

@@ -106,18 +106,15 @@ class BacktrackController:
     def _fires(
         self, sequences: Sequences, rows: Int[np.ndarray, " n"], accepted: bool
     ) -> Bool[np.ndarray, " n"]:
-        """Return which rows fire by p of the newest state.
-
-        Once a token is accepted, the one before.
-        """
+        """Return which rows fire, by p of the state that was just run."""
         policy, n = self._policy, sequences.n[rows]
-        # the prompt is judged when it has been run; answers when their judged state has been
-        after_token = policy.judged == "previous" or policy.after > 0
-        judges_now = not accepted if policy.when == "prompt" else after_token == accepted
-        if not judges_now:
+        # G2: `previous` judges it once the token that it predicts is there, `newest` before that;
+        # the prompt's state is judged before any token, and `after` counts tokens
+        by_tokens = policy.when != "prompt" and (policy.judged == "previous" or policy.after > 0)
+        if accepted != by_tokens:
             return np.zeros(len(rows), dtype=bool)
         ended = sequences.ended[rows] != OPEN
-        p = sequences.p[rows, n - accepted]
+        p = sequences.p[rows, _just_run(n, accepted)]
         fires = policy.fires(p, n, self.base[rows], ended)
         return fires & (self.rounds[rows] < policy.backtracks)
 
@@ -126,7 +123,7 @@ class BacktrackController:
     ) -> list[int]:
         """Roll each row back as far as the policy says; the strength in force there is raised."""
         n = sequences.n[rows]
-        more = self._policy.strength(sequences.p[rows, n - accepted])
+        more = self._policy.strength(sequences.p[rows, _just_run(n, accepted)])
         kept = self._policy.kept(sequences.p[rows], n, self.base[rows])
         again = []
         for i, row in enumerate(rows.tolist()):
@@ -158,6 +155,11 @@ class BacktrackController:
         if self._policy.release is not None:
             released = rows[p <= self._policy.release]
             sequences.strength[released], self._steers[released] = 0.0, False
+
+
+def _just_run(n: Int[np.ndarray, " row"], accepted: bool) -> Int[np.ndarray, " row"]:
+    """Return the number of the state that was run last: no token behind it has been run yet."""
+    return n - 1 if accepted else n
 
 
 def _unfired(sequences: Sequences, row: int) -> Firing:

@@ -4,10 +4,11 @@ In: prompts as token ids. Out: answers, and how each came about. The same as
 `tests/reference_loop.py`, which writes one prompt at a time and reads the whole text again for
 every token. There are two ways, which give the same answers:
 
-- `decode` writes, tracks and rolls back at once;
-- `sweep` needs the unsteered answers (`trace`): it observes p at all of their states in one pass,
-  replays each bundle's policy over them, and writes each distinct suffix once. So a grid costs one
-  trace and its distinct suffixes. Policies that judge steered states too are decoded.
+- `sweep`, and `decode` for one bundle, need the unsteered answers (`trace`): they observe p at all
+  of their states in one pass, replay each bundle's policy over them, and write each distinct
+  suffix once. So a grid costs one trace and its distinct suffixes.
+- `decode_live` writes, tracks and rolls back at once, which can be shown. Policies that judge
+  steered states too are always decoded so.
 """
 
 from collections.abc import Sequence
@@ -51,24 +52,32 @@ def trace(
 
 
 def decode(model: LoadedModel, prompts: Prompts, bundle: Bundle) -> Answers:
-    """Return the bundle's answers, written, tracked and rolled back at once.
+    """Return the bundle's answers, whatever its policy, by way of the model's unsteered ones.
+
+    Raises:
+        BundleError: the policy needs a tracker or an edit that the bundle does not have.
+    """
+    return sweep(model, prompts, unsteered(model, prompts, bundle), [bundle])[0]
+
+
+def decode_live(model: LoadedModel, prompts: Prompts, bundle: Bundle) -> Answers:
+    """Return `decode`'s answers, written, tracked and rolled back at once.
 
     `before` ends where a row fired. Its p is NaN at the last state of a row that did not fire,
     where the policy does not judge it.
 
     Raises:
-        BundleError: the policy needs a tracker or an edit that the bundle does not have.
+        BundleError: the policy needs a tracker or an edit that the bundle does not have, or shows
+            no answer while it is written.
     """
-    if not bundle.policy.live:
-        return answer(model, prompts, bundle)
-    sequences, batch, controller = begin(model, prompts, bundle)
+    sequences, batch, controller = start_live(model, prompts, bundle)
     with batch.hooked():
         for _ in generate(sequences, batch, controller):
             pass
     return controller.answers(sequences)
 
 
-def begin(
+def start_live(
     model: LoadedModel, prompts: Prompts, bundle: Bundle
 ) -> tuple[Sequences, DecodingBatch, BacktrackController]:
     """Return what `generate` needs to write a bundle's answers.
@@ -97,15 +106,6 @@ def begin(
     return sequences, batch, BacktrackController(bundle, sequences)
 
 
-def answer(model: LoadedModel, prompts: Prompts, bundle: Bundle) -> Answers:
-    """Return the bundle's answers, by way of the model's unsteered ones.
-
-    Raises:
-        BundleError: the policy needs a tracker or an edit that the bundle does not have.
-    """
-    return sweep(model, prompts, unsteered(model, prompts, bundle), [bundle])[0]
-
-
 def sweep(
     model: LoadedModel,
     prompts: Prompts,
@@ -113,7 +113,7 @@ def sweep(
     bundles: Sequence[Bundle],
     seen: Seen | None = None,
 ) -> list[Answers]:
-    """Return `answer` for each of many bundles.
+    """Return `decode` for each of many bundles.
 
     All trackers see the trace at once, and each distinct suffix is written once. Bundles whose
     policy looks at steered states too share only the trace that they start from. seen: what
@@ -148,7 +148,7 @@ def sweep(
         elif bundle.policy.once:
             once.append(i)
         else:
-            found[i] = replace(decode(model, prompts, bundle), before=before[i])
+            found[i] = replace(decode_live(model, prompts, bundle), before=before[i])
     decisions = [decide(before[i], bundles[i].policy) for i in once]
     after = regenerate(model, prompts, trace, decisions, [bundles[i] for i in once])
     for i, decision, steered in zip(once, decisions, after, strict=True):

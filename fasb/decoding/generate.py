@@ -56,7 +56,7 @@ class DecodingBatch:
         self._tracker = tracker.to(model.device) if tracker is not None else None
         self._transient = edit is not None and decoding.edit == "transient"
         self._recorder: ActivationRecorder | None = None
-        self._dial: EditStrength | None = None
+        self._edit_strength: EditStrength | None = None
         self.resize(min(decoding.batch, len(sequences.n)))
 
     def resize(self, size: int) -> None:
@@ -66,10 +66,10 @@ class DecodingBatch:
         self._cache = SlotCache(size, self._model.fixed_shapes)
         # of each place, the token that is fed next, and the one before it
         self._newest = torch.zeros((size, 1), dtype=torch.long, device=self._model.device)
-        self._fed = self._newest
+        self._previous = self._newest
         self._edited = False  # whether the newest pass was
         # strengths of the newest step, on the host and on the device: they seldom change
-        self._dialed: tuple[np.ndarray, Tensor] | None = None
+        self._sent_strength: tuple[np.ndarray, Tensor] | None = None
 
     @property
     def size(self) -> int:
@@ -89,7 +89,7 @@ class DecodingBatch:
     @contextmanager
     def hooked(self) -> Iterator[None]:
         """Inside, the tracked units are recorded and the edit is active."""
-        if self._recorder is not None or self._dial is not None:
+        if self._recorder is not None or self._edit_strength is not None:
             yield  # already
             return
         layout, tracker = self._model.layout, self._tracker
@@ -98,11 +98,11 @@ class DecodingBatch:
                 check_width(layout, tracker)
                 self._recorder = stack.enter_context(recording(layout, tracker.site, tracker.at))
             if self._edit is not None:
-                self._dial = stack.enter_context(editing(layout, self._edit))
+                self._edit_strength = stack.enter_context(editing(layout, self._edit))
             try:
                 yield
             finally:
-                self._recorder = self._dial = None
+                self._recorder = self._edit_strength = None
 
     @torch.inference_mode()
     def admit(self, rows: Sequence[int]) -> StepOutput:
@@ -122,9 +122,9 @@ class DecodingBatch:
         self._edited |= bool(sequences.next_strength(np.array(rows)).any())
         # cloned before they are written to, as both may be one tensor
         index = torch.from_numpy(places).to(token.device)
-        self._newest, self._fed = self._newest.clone(), self._fed.clone()
+        self._newest, self._previous = self._newest.clone(), self._previous.clone()
         self._newest[index] = token
-        self._fed[index, 0] = torch.tensor([text[-1] for text in texts], device=token.device)
+        self._previous[index, 0] = torch.tensor([text[-1] for text in texts], device=token.device)
         return self._output(np.array(rows), token, p, logits)
 
     @torch.inference_mode()
@@ -134,21 +134,26 @@ class DecodingBatch:
         rows = self._place[taken]
         # a free place, -1, reads the last row here; what that gives is dropped
         strength = np.where(taken, sequences.next_strength(self._place), 0.0)
-        ids, longest = self._newest, int(self._cached[taken].max())
-        alone = self._cached == 0  # nothing stands before the newest token
-        again = self._transient and self._edited
+        if self._transient and self._edited:
+            batch = self._feed_again()
+        else:
+            batch = self._cache.feed(self._newest, int(self._cached[taken].max()))
         self._cached += 1
-        if again:  # the token before is fed once more, now without the edit
-            self._cache.take_out(1)
-            ids, longest = torch.cat([self._fed, ids], 1), max(longest - 1, 0)
-        batch = self._cache.feed(ids, longest)
-        if again:
-            batch.mask[torch.from_numpy(alone).to(batch.mask.device), batch.slots[0]] = 0
-        self._fed, self._edited = self._newest, bool(strength.any())
+        self._previous, self._edited = self._newest, bool(strength.any())
         logits, p = self._run(batch, self._strength_tensor(strength, batch))
         chance = _chances(sequences.chance, self._place, sequences.n[self._place])
         self._newest = sequences.sampler.pick(logits, chance)
         return self._output(rows, self._newest, p, logits, taken)
+
+    def _feed_again(self) -> Batch:
+        """Feed the token before once more, now without the edit, and the newest behind it (G8)."""
+        nothing_before = self._cached == 0
+        longest = int(self._cached[self._place >= 0].max())
+        self._cache.take_out(1)
+        both = torch.cat([self._previous, self._newest], 1)
+        batch = self._cache.feed(both, max(longest - 1, 0))
+        batch.mask[torch.from_numpy(nothing_before).to(batch.mask.device), batch.slots[0]] = 0
+        return batch
 
     @torch.inference_mode()
     def roll_back(self, rows: Int[np.ndarray, " n"]) -> None:
@@ -165,8 +170,8 @@ class DecodingBatch:
         index = torch.from_numpy(places).to(device)
         newest = torch.tensor([text[-1] for text in texts], device=device)
         fed = torch.tensor([text[max(len(text) - 2, 0)] for text in texts], device=device)
-        self._newest, self._fed = self._newest.clone(), self._fed.clone()
-        self._newest[index, 0], self._fed[index, 0] = newest, fed
+        self._newest, self._previous = self._newest.clone(), self._previous.clone()
+        self._newest[index, 0], self._previous[index, 0] = newest, fed
 
     def leave(self, rows: Sequence[int] | Int[np.ndarray, " n"]) -> None:
         """Free these rows' places."""
@@ -181,7 +186,7 @@ class DecodingBatch:
             self._place, self._cached = self._place[stays], self._cached[stays]
             self._cache.keep(stays.tolist())
             index = torch.from_numpy(stays).to(self._newest.device)
-            self._newest, self._fed = self._newest[index], self._fed[index]
+            self._newest, self._previous = self._newest[index], self._previous[index]
 
     def _plain_beginnings(self, rows: Sequence[int]) -> list[tuple[int, int]] | None:
         """Return what of the rows' texts is known from the prefix."""
@@ -200,8 +205,8 @@ class DecodingBatch:
     ) -> tuple[Float[Tensor, "row 1 vocab"], Float[Tensor, " row"] | None]:
         """Return logits and p of the last column."""
         with self.hooked():  # enters the hooks where nobody has, as in a stream
-            if self._dial is not None:
-                self._dial.strength = strength
+            if self._edit_strength is not None:
+                self._edit_strength.strength = strength
             logits = forward(self._model, batch, keep=1)
             if self._recorder is None or self._tracker is None:
                 return logits, None
@@ -215,9 +220,9 @@ class DecodingBatch:
         if not strength.any():
             return None
         columns = np.column_stack([np.zeros((len(strength), batch.width - 1)), strength])
-        if self._dialed is None or not np.array_equal(self._dialed[0], columns):
-            self._dialed = columns, torch.from_numpy(columns).to(batch.ids.device)
-        return self._dialed[1]
+        if self._sent_strength is None or not np.array_equal(self._sent_strength[0], columns):
+            self._sent_strength = columns, torch.from_numpy(columns).to(batch.ids.device)
+        return self._sent_strength[1]
 
     def _output(
         self,
@@ -270,9 +275,11 @@ def generate(
             rolled_back = rolled_back[:0]
             continue
         waiting = waiting[len(new) :]
-        done, rolled_back, again = _take(sequences, output, controller)
-        batch.leave([*done, *again])
-        waiting = sequences.order([*waiting, *again]) if again else waiting
+        taken = _take(sequences, output, controller)
+        batch.leave([*taken.done, *taken.restarted])
+        if taken.restarted:
+            waiting = sequences.order([*waiting, *taken.restarted])
+        rolled_back = taken.rolled_back
         yield
 
 
@@ -284,27 +291,40 @@ def complete(sequences: Sequences, batch: DecodingBatch) -> list[Completion]:
     return sequences.completions()
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What became of the rows of a pass; those that just go on are not named.
+
+    done: they have ended. rolled_back: they fired, and go on in their place from further back, on
+    what is in the cache. restarted: they fired, and their whole text has to be run again.
+    """
+
+    done: list[int]
+    rolled_back: Int[np.ndarray, " back"]
+    restarted: list[int]
+
+
 def _take(
     sequences: Sequences, output: StepOutput, controller: BacktrackController | None
-) -> tuple[list[int], Int[np.ndarray, " back"], list[int]]:
-    """Accept what a pass gave: rows that are done, that go on further back, that are run again."""
+) -> Taken:
+    """Roll back the rows that fire; give the others their next token."""
     rows = output.rows
-    again: list[int] = []
+    restarted: list[int] = []
     fired = np.zeros(len(rows), dtype=bool)
     # `newest` judges the state just run, before its next token; `previous` behind it (G2)
     sequences.record_pass(rows, output.p)
     if controller is not None:
-        fired, again = controller.roll_back(sequences, rows, accepted=False)
+        fired, restarted = controller.roll_back(sequences, rows, accepted=False)
     on = ~fired & (sequences.ended[rows] == OPEN)
     sequences.accept(rows[on], output.token[on])
     done = ~fired & (sequences.ended[rows] != OPEN)
     if controller is not None:
         later, more = controller.roll_back(sequences, rows[~fired], accepted=True)
         fired[~fired] = later
-        again = [*again, *more]
+        restarted = [*restarted, *more]
         done &= ~fired & ~controller.waits_for_last_state(sequences, rows)
-    in_place = fired & ~np.isin(rows, again)
-    return rows[done].tolist(), rows[in_place], again
+    in_place = fired & ~np.isin(rows, restarted)
+    return Taken(rows[done].tolist(), rows[in_place], restarted)
 
 
 def _chances(
@@ -312,5 +332,8 @@ def _chances(
     rows: Sequence[int] | Int[np.ndarray, " n"],
     at: Int[np.ndarray, " n"],
 ) -> Float[np.ndarray, "n 1"]:
-    """Return the random numbers of these tokens of these rows; of any where there is none."""
+    """Return a uniform random number for the token of each row at `at`.
+
+    Behind the limit there is none: that token is dropped, so any number serves.
+    """
     return chance[np.asarray(rows), at.clip(0, chance.shape[1] - 1)][:, None]

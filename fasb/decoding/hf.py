@@ -16,8 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fasb.decoding.decode import check
-from fasb.decoding.decode import decode as decode_live
+from fasb.decoding.decode import check, decode, decode_live
 from fasb.errors import ConfigError
 from fasb.model.load import LoadedModel, wrap
 from fasb.model.wrappers import unwrap
@@ -46,7 +45,7 @@ def steered(
     loaded: dict[int, LoadedModel] = {}
     own = bundle if isinstance(bundle, Bundle) else Bundle.load(Path(bundle))
 
-    def decode(model: Any, input_ids: Tensor, generation_config: Any, **inputs: Any) -> Tensor:
+    def written(model: Any, input_ids: Tensor, generation_config: Any, **inputs: Any) -> Tensor:
         _refuse(model, generation_config, input_ids, inputs)
         with _as_it_was(model):
             if id(model) not in loaded:
@@ -67,10 +66,12 @@ def steered(
                 decoding=own.decoding.model_copy(update={"tokens": n_new, "temperature": 0.0}),
             )
             prompts = _prompts(input_ids, inputs.get("attention_mask"))
-            rows = decode_live(known, prompts, wanted).after.rows()
+            # in one pass, where that can be
+            write = decode_live if wanted.policy.live else decode
+            rows = write(known, prompts, wanted).after.rows()
         return _appended(input_ids, rows, known.pad)
 
-    return decode
+    return written
 
 
 @contextmanager

@@ -29,14 +29,11 @@ class Sampler:
 
     @classmethod
     def of(cls, decoding: DecodingSettings) -> "Sampler":
-        """As the settings say."""
+        """Return the sampler that the settings ask for."""
         return cls(decoding.temperature, decoding.top_p, decoding.seed)
 
     def chances(self, prompts: Sequence[Sequence[int]], n: int) -> Float[np.ndarray, "row n"]:
-        """Uniform numbers in [0, 1), one for each of the first n tokens of each row's answer.
-
-        Zeros if greedy.
-        """
+        """Return uniform numbers in [0, 1) for the first n tokens of each answer; greedy: zeros."""
         if not self.temperature:
             return np.zeros((len(prompts), n))
         rows = [

@@ -6,14 +6,16 @@ edit, from the first edited position on: what stands before it is taken from the
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from fasb.data.prompts import Asked, Render, answer_tokens, choice_text
+from fasb.decoding.deviation import tracker_key
 from fasb.decoding.observe import Observation, TeacherForcedText, TrackerGroup, score_batch
+from fasb.decoding.suffixes import Suffix
 from fasb.errors import DataError
 from fasb.model.batch import Prefix, in_batches, shared_prefix
 from fasb.model.chat import render_of
@@ -108,10 +110,6 @@ def encode_choices(
     return choices
 
 
-Suffix = tuple[int, int, float]
-"""An answer, the editable positions that stay as they are, and the strength of what follows."""
-
-
 def score(
     model: LoadedModel, choices: Sequence[Choice], bundle: Bundle, batch: int | None = None
 ) -> Scores:
@@ -173,9 +171,8 @@ class _Grid:
         edits: dict[bytes, list[int]] = {}
         keys: list[bytes | None] = []
         for i, bundle in enumerate(bundles):
-            key = None
-            if bundle.tracker is not None and bundle.reads_p:
-                key = bundle.tracker.content()
+            key = tracker_key(bundle)
+            if key is not None and bundle.tracker is not None:
                 trackers[key] = bundle.tracker
             keys.append(key)
             if bundle.edit is not None:
@@ -263,7 +260,7 @@ def _score_block(
         wanted: dict[Suffix, None] = {}
         for i in members:
             wanted |= dict.fromkeys(_suffixes(found[i]))
-        steered = dict(_score_suffixes(model, plain, list(wanted), bundle, budget))
+        steered = _score_suffixes(model, plain, list(wanted), bundle, budget)
         for i in members:
             for suffix in _suffixes(found[i]):
                 found[i].logprob[suffix[0]] = steered[suffix]
@@ -345,6 +342,7 @@ def _guided(plain: _PlainPass, seen: Sequence[Float[np.ndarray, " _"]], weight: 
 
 
 def _suffixes(scores: Scores) -> list[Suffix]:
+    """Return (row, kept, strength) of rows that fired; kept counts editable positions."""
     rows = scores.fired.nonzero()[0]
     kept, strength = scores.kept[rows].tolist(), scores.strength[rows].tolist()
     return list(zip(rows.tolist(), kept, strength, strict=True))
@@ -356,11 +354,12 @@ def _score_suffixes(
     wanted: Sequence[Suffix],
     bundle: Bundle,
     budget: int,
-) -> Iterator[tuple[Suffix, float]]:
+) -> dict[Suffix, float]:
     """Score answers under the edit; what stands before the first edited token is not run again.
 
     Batches hold as many tokens as the unsteered one did, so that they fit the memory as it did.
     """
+    found: dict[Suffix, float] = {}
     texts, suffixes = [], []
     for suffix in wanted:
         row, kept, strength = suffix
@@ -368,7 +367,7 @@ def _score_suffixes(
         strengths = plain.choices[row].strengths(bundle.active, kept, strength)
         first = next((i for i, one in enumerate(strengths) if one), len(tokens))
         if first >= len(tokens) - 1:
-            yield suffix, float(plain.total[row])  # no token follows an edited one
+            found[suffix] = float(plain.total[row])  # no token follows an edited one
             continue
         suffixes.append(suffix)
         texts.append(TeacherForcedText(tokens, len(tokens) - first, strengths, (row, first)))
@@ -386,7 +385,8 @@ def _score_suffixes(
             # tokens up to the first edited one are as likely as they were
             n_new = len(choice.tokens) - max(choice.scored_start, first + 1)
             new = of_tokens[len(of_tokens) - n_new :].sum(dtype=np.float64)
-            yield suffixes[i], plain.before(row, first + 1) + float(new)
+            found[suffixes[i]] = plain.before(row, first + 1) + float(new)
+    return found
 
 
 def _nothing_scored(n_rows: int) -> Scores:

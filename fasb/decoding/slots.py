@@ -6,6 +6,7 @@ slots are masked. Models see whole buffers, whose shape stays the same for `SLAC
 a processor reads faster than parts with gaps between. Knows no text and no edit.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -26,7 +27,7 @@ ALIGNED = 8
 class SlotLayer(BufferLayer):
     """One layer's keys and values, in buffers made like those of a batch that has run.
 
-    upto: only so many slots are seen; all where None.
+    upto: attention sees the slots before this one; None: all of them.
     """
 
     def __init__(self, keys: Tensor, values: Tensor, n_rows: int) -> None:
@@ -165,8 +166,7 @@ class SlotCache:
 
     def _make_room(self, end: int) -> None:
         """Make new buffers with room behind `end`, up to which everything that is seen moves."""
-        # rounded up
-        n_slots = -(-(end + SLACK) // ALIGNED) * ALIGNED
+        n_slots = math.ceil((end + SLACK) / ALIGNED) * ALIGNED
         n_seen = self._end - self._first
         mask = self._mask.new_zeros(self._n_rows, n_slots)
         mask[:, end - n_seen : end] = self._mask[:, self._first : self._end]

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from fasb.data.prompts import clean_answer
 from fasb.decoding.controller import BacktrackController
-from fasb.decoding.decode import begin
+from fasb.decoding.decode import start_live
 from fasb.decoding.generate import DecodingBatch, generate
 from fasb.decoding.sequences import Sequences
 from fasb.model.load import LoadedModel
@@ -52,7 +52,7 @@ def stream(
     # here and not in the generator, which begins when the first event is asked for
     if bundle.fingerprint is not None:
         bundle.fingerprint.check(model.fingerprint, siblings)
-    return _events(model, bundle, *begin(model, [prompt], bundle))
+    return _events(model, bundle, *start_live(model, [prompt], bundle))
 
 
 def _events(

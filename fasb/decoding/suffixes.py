@@ -14,7 +14,8 @@ from fasb.steering.bundle import Bundle
 from fasb.steering.trace import OPEN, Decision, Trace
 
 Suffix = tuple[int, int, float]
-"""A row, the tokens of its answer that stay, and the strength of what follows."""
+"""A row, the tokens of its answer that stay (of a scored candidate, its editable positions that
+stay), and the strength of what follows."""
 
 
 def regenerate(

@@ -18,6 +18,7 @@ order. A killed run keeps its finished blocks beside the file and goes on from t
 """
 
 import json
+import math
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -281,13 +282,13 @@ def _checked_shape(file: h5py.File, site: str, model: Fingerprint) -> tuple[int,
 
 @dataclass(frozen=True, slots=True)
 class _Inputs:
-    """What is read: tokens of texts, and how far from the end of each the kept ones lie.
+    """What is read: tokens of texts, and of each the tokens that are kept, counted from its end.
 
     averaged: one row is their mean, else each is a row. prefix: what all texts begin with.
     """
 
     tokens: list[list[int]]
-    kept: list[list[int]]
+    from_end: list[list[int]]
     averaged: bool = False
     prefix: "fasb.model.batch.Prefix | None" = None
 
@@ -296,29 +297,30 @@ def _inputs(model: LoadedModel, texts: Texts) -> _Inputs:
     if texts.read.prompted:
         return _prompted_inputs(model, texts)
     tokens = model.encode(texts.text, special=not texts.rendered)
-    kept = [[0]] * len(texts)
+    from_end = [[0]] * len(texts)
     averaged = texts.read.position == "answer_tail"
     if averaged:
         # of a text shorter than that, all tokens but a possible start
-        kept = [list(range(min(TAIL, max(len(text) - 1, 1)))) for text in tokens]
-    return _Inputs(tokens, kept, averaged)
+        from_end = [list(range(min(TAIL, max(len(text) - 1, 1)))) for text in tokens]
+    return _Inputs(tokens, from_end, averaged)
 
 
 def _prompted_inputs(model: LoadedModel, texts: Texts) -> _Inputs:
     from fasb.model.batch import shared_prefix
 
-    found, kept, beginnings = [], [], []
+    found, from_end, beginnings = [], [], []
     for text, start in zip(texts.text, texts.start, strict=True):
         tokens, offsets = model.encode_with_offsets(text, special=not texts.rendered)
         # tokens that hold a character of the answer
         n = max(1, sum(end > start for _, end in offsets))
-        parts = range(1, texts.read.n_states + 1)
         # equally many of every answer, so that long ones do not outweigh others
-        kept.append([n - -(-n * part // texts.read.n_states) for part in parts])
+        n_states = texts.read.n_states
+        ends = [math.ceil(n * part / n_states) for part in range(1, n_states + 1)]
+        from_end.append([n - end for end in ends])
         found.append(tokens)
         # a prefix leaves out the last of these, so every kept token is run
-        beginnings.append(tokens[: len(tokens) - max(kept[-1])])
-    return _Inputs(found, kept, prefix=shared_prefix(model, beginnings))
+        beginnings.append(tokens[: len(tokens) - max(from_end[-1])])
+    return _Inputs(found, from_end, prefix=shared_prefix(model, beginnings))
 
 
 def _read_block(
@@ -332,18 +334,18 @@ def _read_block(
     # here, as it takes transformers with it, which those who only read a bank do not need
     from fasb.model.batch import batch_of, forward, in_batches
 
-    tokens, kept = inputs.tokens[part], inputs.kept[part]
+    tokens, from_end = inputs.tokens[part], inputs.from_end[part]
     found: list[np.ndarray] = [np.empty(0)] * len(tokens)
 
     def run(rows: list[int]) -> None:
         batch = batch_of(model, [tokens[i] for i in rows], inputs.prefix)
-        n_kept = max(len(kept[i]) for i in rows)
-        back = torch.tensor([kept[i] + [0] * (n_kept - len(kept[i])) for i in rows])
+        n_kept = max(len(from_end[i]) for i in rows)
+        back = torch.tensor([from_end[i] + [0] * (n_kept - len(from_end[i])) for i in rows])
         recorder.positions = (batch.width - 1 - back).to(model.device)
         forward(model, batch, keep=1)
         seen = recorder.pop().to("cpu", torch.float32)  # [row, token, layer, unit, width]
         for i, x in zip(rows, seen, strict=True):
-            own = x[: len(kept[i])]
+            own = x[: len(from_end[i])]
             own = own.mean(0, keepdim=True) if inputs.averaged else own
             # float16 is reached from float32, so that what overflows becomes inf and is refused
             found[i] = own.to(getattr(torch, settings.dtype)).numpy()

@@ -16,7 +16,7 @@ from fasb.data.prompts import answer_tokens, choice_text
 from fasb.data.protocol import Question, with_ids
 from fasb.errors import DataError
 from fasb.fitting.training import Training
-from fasb.model.batch import batch_of, forward, in_batches
+from fasb.model.batch import Batch, batch_of, forward, in_batches
 from fasb.model.chat import encode_prompts, render_of
 from fasb.model.hooks import editing, recording
 from fasb.model.load import LoadedModel
@@ -96,18 +96,22 @@ def answer_log_probability(
     The edit is active from the token before the answer on. Gradients reach the edit's tensors.
     """
     batch = batch_of(model, [text.tokens for text in texts])
-    strength = torch.zeros(batch.ids.shape, dtype=torch.float64, device=model.device)
-    answer = torch.zeros(batch.ids.shape, dtype=torch.bool, device=model.device)
+    edited = from_answer(texts, batch)
+    with editing(model.layout, edit) as dial:
+        dial.strength = edited
+        logits = forward(model, batch)
+    # logits at a token are of the next one, so those of edited tokens are of the answer's
+    logprob = logits[:, :-1].float().log_softmax(-1).gather(-1, batch.ids[:, 1:, None])[..., 0]
+    return (logprob * (edited[:, :-1] > 0)).sum(-1)
+
+
+def from_answer(texts: Sequence[AnswerText], batch: Batch) -> Float[Tensor, "row column"]:
+    """Return strength 1 from the token before each answer on, else 0."""
+    strength = torch.zeros(batch.ids.shape, dtype=torch.float64, device=batch.ids.device)
     for row, text in enumerate(texts):
         n_answer = len(text.tokens) - text.start
         strength[row, -n_answer - 1 :] = 1.0
-        answer[row, -n_answer:] = True
-    with editing(model.layout, edit) as dial:
-        dial.strength = strength
-        logits = forward(model, batch)
-    # logits at a token are of the next one
-    logprob = logits[:, :-1].float().log_softmax(-1).gather(-1, batch.ids[:, 1:, None])[..., 0]
-    return (logprob * answer[:, 1:]).sum(-1)
+    return strength
 
 
 def attribution(model: LoadedModel, text: AnswerText, steps: int = 50) -> Float[Tensor, " token"]:

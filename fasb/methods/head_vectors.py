@@ -47,9 +47,11 @@ def fit(training: "fasb.Training", settings: Settings) -> "fasb.Edit":
     from fasb.steering.edit import Edit
 
     answers = Read("head", settings.read)
-    heads = training.anchors(classifier_kind(settings.classifier, training), settings.k, answers)
     if settings.heads == "random":
         heads = drawn_heads(training, settings.k, answers)
+    else:
+        kind = classifier_kind(settings.classifier, training)
+        heads = training.anchors(kind, settings.k, answers)
     found = training.once(
         ("directions", settings.vector, settings.read),
         lambda: directions(training, settings.vector, settings.read),

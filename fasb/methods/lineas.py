@@ -10,6 +10,7 @@ Soft thresholds after each step leave most entries alone. At most 32 answers of 
 from pydantic import Field
 
 import fasb
+from fasb.errors import DataError
 from fasb.settings import Section
 
 NEEDS_MODEL = True
@@ -28,7 +29,7 @@ def fit(training: "fasb.Training", settings: Settings) -> "fasb.Edit":
     import torch
 
     from fasb.fitting.directions import whole_layers
-    from fasb.fitting.learning import answer_texts, last_states, learned
+    from fasb.fitting.learning import answer_texts, from_answer, last_states, learned
     from fasb.model.batch import batch_of, forward
     from fasb.model.hooks import editing, recording
     from fasb.steering.edit import Edit
@@ -37,6 +38,8 @@ def fit(training: "fasb.Training", settings: Settings) -> "fasb.Edit":
     model = training.model()
     texts = answer_texts(training, model)
     n = min(MOST, sum(text.true for text in texts), sum(not text.true for text in texts))
+    if n < 2:  # of one the spread is not a number
+        raise DataError(f"lineas: {n} pairs of true and false answers to fit on; give two or more")
     # drawn, as neighbours are answers to one question; true and false ones need not be pairs
     order = training.chance("lineas").permutation(len(texts))
     drawn = [texts[i] for i in order]
@@ -54,12 +57,8 @@ def fit(training: "fasb.Training", settings: Settings) -> "fasb.Edit":
 
     def loss() -> torch.Tensor:
         batch = batch_of(model, [text.tokens for text in false])
-        strength = torch.zeros(batch.ids.shape, dtype=torch.float64, device=model.device)
-        for row, text in enumerate(false):
-            # from the token before the answer on, counted from the right
-            strength[row, text.start - 1 - len(text.tokens) :] = 1.0
         with recording(model.layout, "residual") as recorder, editing(model.layout, edit()) as dial:
-            dial.strength = strength
+            dial.strength = from_answer(false, batch)
             recorder.positions = torch.full((n,), batch.width - 1, device=model.device)
             forward(model, batch, keep=1)
             states = recorder.pop()[:, :, 0].float()  # each before its own map

@@ -2,9 +2,10 @@
 
 Source: Hedström et al., arXiv 2510.13290 (docs/method.md 3.10). Per layer of the residual stream a
 linear probe predicts the error p = 1 - p(true). Where p exceeds the bound a, x <- x + alpha v, v
-the shortest step with p(x + v) = a, at every token; elsewhere x stays. With alpha 1 the bound holds
-behind each layer. The paper chooses a among ten on calibration data and abstains unless the gain
-is sure: here a is a setting of the grid, and to abstain is the business of what tunes it.
+the shortest step with p(x + v) = a; elsewhere x stays. With alpha 1 the bound holds behind each
+layer. The paper edits every token, chooses a among ten on calibration data, and abstains unless
+the gain is sure: here tokens are edited from the answer on, a is a setting of the grid, and to
+abstain is the business of what tunes it.
 """
 
 from pydantic import Field

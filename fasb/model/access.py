@@ -217,7 +217,7 @@ def explained(settings: ModelSettings) -> Iterator[None]:
 def remedy(error: BaseException, settings: ModelSettings) -> str:
     """Return what went wrong in one clause, and what to do.
 
-    Asked about is the kind of the error, then that of what caused it.
+    Looked up are the error's class, then the classes of what caused it.
     """
     places = {
         "settings": settings,

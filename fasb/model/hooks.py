@@ -186,14 +186,14 @@ def _hook(
         several = isinstance(output, tuple)
         x = output[0] if several else output
         # one series of all rows' tokens is shown as [row, token, …], and made one again
-        changed = shown(x.unflatten(0, (n_rows, -1)) if site.layers else x)
+        changed = shown(x.unflatten(0, (n_rows, -1)) if site.flattened_in else x)
         if changed is None:
             return None
-        changed = changed.flatten(0, 1) if site.layers else changed
+        changed = changed.flatten(0, 1) if site.flattened_in else changed
         return (changed, *output[1:]) if several else changed
 
-    if site.layers:
-        counter = site.layers[layer].register_forward_pre_hook(count_rows, with_kwargs=True)
+    if site.flattened_in:
+        counter = site.flattened_in[layer].register_forward_pre_hook(count_rows, with_kwargs=True)
         stack.callback(counter.remove)
     if site.side == "input":
         handle = module.register_forward_pre_hook(before, prepend=first)
@@ -212,7 +212,7 @@ def _units_by_layer(site: Site, at: Int[Tensor, "n 2"] | None) -> dict[int, Tens
         if not (0 <= layer < n_layers and 0 <= unit < site.units):
             raise ModelError(
                 f"unit {unit} of layer {layer}: this model has {n_layers} layers of {site.units} "
-                "units (heads, neurons, or 1 for whole layers); use what was chosen on this model"
+                "units (heads, or 1 of whole layers); use what was chosen on this model"
             )
         chosen.setdefault(layer, []).append(unit)
     return {layer: torch.tensor(chosen[layer]) for layer in sorted(chosen)}

@@ -54,7 +54,7 @@ NEURONS = (
 )
 """Paths of the feed-forward block's activation function; mixtures of experts have none for all."""
 
-IN_SERIES = ("fc2", "activation_fn")
+FLATTENED = ("fc2", "activation_fn")
 """Those that take the tokens of all rows in one series."""
 
 
@@ -62,15 +62,16 @@ IN_SERIES = ("fc2", "activation_fn")
 class Site:
     """Where activations of one kind are: the same side of one module per layer.
 
-    Each holds [row, token, units * width]. layers: where a module takes all rows' tokens in one
-    series, as OPT's `fc2` does, the layers that it is in: their input tells rows from tokens.
+    Each holds [row, token, units * width]. flattened_in: where a module takes all rows' tokens in
+    one series, as OPT's `fc2` does, the layers that it is in, whose input tells rows from tokens;
+    else empty.
     """
 
     modules: tuple[nn.Module, ...]
     side: Literal["input", "output"]
     units: int
     width: int
-    layers: tuple[nn.Module, ...] = ()
+    flattened_in: tuple[nn.Module, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +127,7 @@ class Layout:
                 f"{table} in fasb/model/layout.py"
             )
         path, modules = found
-        return Site(modules, "output", 1, width, self.layers if path in IN_SERIES else ())
+        return Site(modules, "output", 1, width, self.layers if path in FLATTENED else ())
 
 
 def layout_of(model: nn.Module) -> Layout:

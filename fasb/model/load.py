@@ -63,7 +63,7 @@ class LoadedModel:
     def fixed_shapes(self) -> bool:
         """Whether the model takes a cache of fixed shape, as transformers says.
 
-        Other models count slots from the end.
+        The cache of other models must end at the newest token.
         """
         return bool(self.model._can_compile_fullgraph)
 

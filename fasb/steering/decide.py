@@ -24,10 +24,10 @@ def decide(trace: Trace, policy: Policy) -> Decision:
         ValueError: the policy needs p and the trace has none.
     """
     if policy.when == "oracle":
-        return _judged(trace, policy)
+        return _by_verdict(trace, policy)
     if policy.when in ("always", "never"):
         # the state of the token that ended an answer predicts nothing
-        return _unread(trace, policy, trace.length - (trace.ended != OPEN))
+        return _without_p(trace, policy, trace.length - (trace.ended != OPEN))
     first = 0 if policy.when == "prompt" else 1  # an answer without tokens is not judged
     return _first_firing(trace, policy, first, behind=int(policy.judged == "previous"))
 
@@ -35,7 +35,7 @@ def decide(trace: Trace, policy: Policy) -> Decision:
 def highest_judged(trace: Trace, policy: Policy) -> Float[np.ndarray, " row"]:
     """Return the highest p that the policy judges in each generated answer, whatever its beta.
 
-    An answer fires if and only if this lies above beta (`when: token`, without budget).
+    An answer fires if and only if this lies above beta (`when: token`, `backtracks: 1`).
 
     Raises:
         ValueError: the trace has no p.
@@ -64,11 +64,11 @@ def decide_choice(trace: Trace, policy: Policy) -> Decision:
         policy = replace(policy, when="never", abstain=False)
     if policy.when in ("always", "never", "oracle"):
         # nobody judges a candidate answer, so an oracle steers none
-        return _unread(trace, policy, trace.length)
+        return _without_p(trace, policy, trace.length)
     return _first_firing(trace, policy, first=0, behind=0)
 
 
-def _unread(trace: Trace, policy: Policy, last: Int[np.ndarray, " row"]) -> Decision:
+def _without_p(trace: Trace, policy: Policy, last: Int[np.ndarray, " row"]) -> Decision:
     """Return what is known without p: who is steered from state `after` on, if there is one.
 
     last: each row's last state whose prediction counts.
@@ -78,7 +78,7 @@ def _unread(trace: Trace, policy: Policy, last: Int[np.ndarray, " row"]) -> Deci
     return _decision(trace, fired, at, at, np.where(fired, policy.alpha, 0.0))
 
 
-def _judged(trace: Trace, policy: Policy) -> Decision:
+def _by_verdict(trace: Trace, policy: Policy) -> Decision:
     """Return what follows from the verdicts: answers that are not true go back s tokens."""
     if trace.wrong is None:
         raise ValueError("this policy needs verdicts on the unsteered answers")
@@ -98,7 +98,8 @@ def _first_firing(trace: Trace, policy: Policy, first: int, behind: int) -> Deci
     for n in range(first, trace.p.shape[1]):
         p = trace.p[:, max(n - behind, 0)]
         # an open row was left where it fired, which without going back was not its end
-        ended = (trace.length == n) & ((trace.ended != OPEN) | policy.backtrack)
+        is_end = (trace.ended != OPEN) | policy.backtrack
+        ended = (trace.length == n) & is_end
         fires = policy.fires(p, np.full(n_rows, n), at_start, ended)
         new = fires & (n <= trace.length) & ~fired
         fired_at[new], judged[new] = n, p[new]

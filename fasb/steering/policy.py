@@ -156,8 +156,8 @@ class Policy:
             return np.maximum(n - self.s, base)
         state = np.arange(p.shape[1])
         safe = (p <= self.safe) & (state >= base[:, None]) & (state < n[:, None])
-        last_safe = p.shape[1] - 1 - safe[:, ::-1].argmax(axis=1)
-        return np.where(safe.any(axis=1), last_safe, base)
+        last_safe = np.where(safe, state, -1).max(axis=1)
+        return np.where(last_safe >= 0, last_safe, base)
 
     def as_dict(self) -> dict[str, Any]:
         """Return all fields, for provenance and hashes; 3 and 3.0 are one strength."""

@@ -63,7 +63,7 @@ class Decision:
     def suffixes(self) -> list[tuple[int, int, float]]:
         """Return (row, kept, strength) of rows that fired.
 
-        With one edit, equal ones answer alike.
+        Under one edit, equal ones give the same text.
         """
         row = self.fired.nonzero()[0]
         return list(

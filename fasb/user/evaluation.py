@@ -186,7 +186,7 @@ def _chosen(
     questions: Sequence[Question],
     strength: Float[np.ndarray, " question"],
 ) -> dict[str, np.ndarray]:
-    """[unsteered or steered, question] for each multiple-choice metric.
+    """Return each multiple-choice metric [side, question]; side 0 is unsteered, 1 steered.
 
     strength: of each question's free answer.
     """
@@ -204,7 +204,7 @@ def _chosen(
 def _generated(
     model: LoadedModel, bundle: Bundle, questions: Sequence[Question], judge: JudgeSettings | None
 ) -> tuple[dict[str, np.ndarray], tuple[dict[str, Any], ...], Float[np.ndarray, " question"]]:
-    """[unsteered or steered, question] for each metric of free answers, the answers, strengths."""
+    """Return each metric of free answers [side, question], the answers, and their strengths."""
     asked = ask(model, bundle, [question.text for question in questions])
     after = steered(model, asked, [bundle])[0]
     texts = [asked.texts, cleaned_texts(model, bundle, after.after.rows())]
@@ -229,7 +229,7 @@ def _generated(
 def _judged(
     judge: JudgeSettings, questions: Sequence[Question], texts: Sequence[Sequence[str]]
 ) -> dict[str, np.ndarray]:
-    """[unsteered or steered, question] for what a judge says of both sides' answers."""
+    """Return what a judge says of both sides' answers [side, question], by kind."""
     scores = [run_judge(judge, questions, side) for side in texts]
     said: dict[str, np.ndarray] = {}  # [side, question]
     for kind in ("true", "info"):

@@ -13,130 +13,38 @@ from collections.abc import Callable, Container, Sequence
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import Field, FiniteFloat, PositiveInt, field_validator
 
 from fasb.data.protocol import Question, Split, with_ids
 from fasb.data.splits import split
-from fasb.errors import ArtifactError, ConfigError
-from fasb.extensions import validated
+from fasb.errors import ArtifactError
 from fasb.fitting.anchors import tied_units
 from fasb.fitting.bank import Bank, collect, texts_of
 from fasb.fitting.calibration import calibrated, p_of_bank
 from fasb.fitting.fold import fit_parts
 from fasb.fitting.probes import ClassifierKind
-from fasb.fitting.reads import AnswerRead, Read
+from fasb.fitting.reads import Read
 from fasb.fitting.training import Training
 from fasb.metrics.answers import degenerate
-from fasb.metrics.calibration import fewest_for, reliability
+from fasb.metrics.calibration import reliability
 from fasb.model.chat import render_of, settled
 from fasb.model.generation import passed_over
 from fasb.model.load import LoadedModel
 from fasb.provenance import content_hash, content_of
-from fasb.search import Method, at_edge, grid_points, repeated, values_of
-from fasb.settings import (
-    JudgeSettings,
-    PromptSettings,
-    Section,
-    Seed,
-    SplitSettings,
-    StageSettings,
-)
+from fasb.search import at_edge, values_of
 from fasb.sourcecode import version_of
 from fasb.steering.bundle import Bundle
 from fasb.steering.tracker import Cosine, Tracker
 from fasb.user import steering
 from fasb.user.asking import ask, steered, surprise
 from fasb.user.controls import controls_of
-from fasb.user.evaluation import evaluate, judge_of, n_choices, questions_of
+from fasb.user.evaluation import evaluate, n_choices, questions_of
+from fasb.user.fitsettings import FitSettings, checked_settings, method_of, points_of
 from fasb.user.guards import Limits, harm
 from fasb.user.report import harms
 from fasb.user.tuning import Candidate, best, check_tunable, tried
-
-
-class Grid(Section):
-    """Settings that are tried, all with all."""
-
-    k: tuple[PositiveInt, ...] = Field(
-        (4, 12, 24), min_length=1, description="Anchors; more than the model has heads: left out"
-    )
-    alpha: tuple[FiniteFloat, ...] = Field((1, 2, 5, 10, 20), min_length=1)
-    beta: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
-        (), description="Empty: the lowest that `touch` allows; else lower ones are left out"
-    )
-    s: tuple[PositiveInt, ...] = Field((5, 10), min_length=1)
-
-    @field_validator("k", "alpha", "beta", "s")
-    @classmethod
-    def _each_once(cls, given: tuple[int | float, ...]) -> tuple[int | float, ...]:
-        if (twice := repeated(given)) is not None:
-            raise ValueError(f"{twice!r} appears twice; remove one")
-        return given
-
-    def points(self, n_heads: int) -> list[dict[str, Any]]:
-        """Every setting that a model with so many heads allows.
-
-        Raises:
-            ConfigError: no k is small enough.
-        """
-        # the default grid is for any model, small ones too: what is too large is no error
-        fitting = [k for k in self.k if k <= n_heads]
-        if not fitting:
-            raise ConfigError(
-                f"grid.k: {min(self.k)}, but this model has {n_heads} heads; add {n_heads} or less"
-            )
-        given = {**self.model_dump(), "k": fitting}
-        return grid_points({key: values for key, values in given.items() if values})
-
-
-class FitSettings(StageSettings):
-    """How a bundle is fitted; sections as in a study, each with its own default."""
-
-    model: dict[str, Any] = Field(
-        {}, description="ModelSettings other than the path, of a model that is given by name"
-    )
-    prompt: PromptSettings = PromptSettings(chat="auto")
-    vector: Literal["probe", "prototype"] = "probe"
-    read: AnswerRead = Field(
-        "prompted_tokens",
-        description="Where probes and vectors are fitted: four tokens of each answer behind the "
-        "evaluation prompt, its last one there (prompted_end), or bare pairs' ends (answer_end)",
-    )
-    grid: Grid = Grid()
-    touch: float = Field(
-        0.05,
-        gt=0,
-        lt=1,
-        description="Share of answers that should stay as they are and may be steered",
-    )
-    perplexity: float = Field(
-        1.25,
-        ge=1,
-        description="Most that the perplexity of steered answers may grow by, as a factor",
-    )
-    controls: Path | None = Field(
-        None, description="Text file of control questions, one a line; null: the library's own"
-    )
-    judge: JudgeSettings | None = Field(
-        None, description="Judge of free answers; without one MC2 as generated is tuned on"
-    )
-    split: SplitSettings = Field(
-        SplitSettings(folds=5, validation=0.25),
-        description="One of `folds` parts is held out; `validation` is the share of the rest that "
-        "tunes",
-    )
-    seed: Seed = Field(0, description="Of the split")
-    separator: str | None = Field(
-        "", description="Between the answers of a table's field; null: a field is one answer"
-    )
-
-    @field_validator("prompt", mode="before")
-    @classmethod
-    def _chat_by_default(cls, given: Any) -> Any:
-        # a section that is given replaces the field's default as a whole, its `auto` too
-        return {"chat": "auto", **given} if isinstance(given, dict) else given
 
 
 def fit(
@@ -164,7 +72,7 @@ def fit(
     parts, train, validation, test = tunable_parts(questions, settings)
     judge, model = settings.judge, steering.load(model, **given)
     settings = settings.model_copy(update={"prompt": settled(model, settings.prompt)})
-    points = settings.grid.points(model.layout.n_layers * model.layout.n_heads)
+    points = points_of(settings, model.layout.n_layers * model.layout.n_heads)
     say(
         f"{len(questions)} questions: {len(train)} to fit, {len(validation)} to tune, "
         f"{len(test)} held out"
@@ -180,6 +88,7 @@ def fit(
         chosen = best(found)
         quality = _quality(training, chosen.bundle, Read("head", settings.read))
     about: dict[str, Any] = {
+        "use": settings.use,
         "tracker": quality,
         "tuned": _tuned(chosen, found, settings),
         "tried": [one.row for one in found],
@@ -204,13 +113,13 @@ def bundles_of(
 ) -> list[Bundle]:
     """Return the bundle of each point, its tracker calibrated on the questions to tune (X6)."""
     method = method_of(settings)
-    recipes = [method.recipe(point, settings, "grid") for point in points]
+    recipes = [method.recipe(point, settings, settings.use) for point in points]
     bank = training.bank(Read("head", settings.read))
     fitted = fit_parts(training, recipes, bank.fingerprint)
     rows = bank.rows(training.split.validation)
     trackers = {key: calibrated(one, bank, rows) for key, one in fitted.trackers.items()}
     fitted = replace(fitted, trackers=trackers)
-    return [fitted.bundle(recipe, {}) for recipe in recipes]
+    return [fitted.bundle(recipe, {"use": settings.use}) for recipe in recipes]
 
 
 def held_out(
@@ -294,44 +203,6 @@ def tunable_parts(
     check_tunable(validation, settings.judge, "to tune on")
     check_tunable(test, settings.judge, "held out")
     return parts, train, validation, test
-
-
-def method_of(settings: FitSettings) -> Method:
-    """Return FASB with the chosen kind of vector, tracked as the paper's variant of it is (P7)."""
-    classifier = "logistic" if settings.vector == "probe" else "prototype"
-    own = {"vector": settings.vector, "classifier": classifier, "read": settings.read}
-    return Method(use="head_vectors", gate="probe", settings=own)
-
-
-def checked_settings(settings: FitSettings | dict[str, Any] | None) -> FitSettings:
-    """Return the settings, their judge and control questions found and checked.
-
-    Raises:
-        ConfigError: a key is unknown, a value is wrong, there is no such judge, or there are too
-            few control questions for `touch`.
-        DataError: there is no such file of control questions.
-    """
-    settings = (
-        settings
-        if isinstance(settings, FitSettings)
-        else validated(FitSettings, settings or {}, "settings")
-    )
-    if settings.read != "answer_end":
-        for key in ("probe", "next_question"):
-            if key in settings.prompt.model_fields_set:
-                raise ConfigError(
-                    f"settings.prompt.{key}: not looked at by read {settings.read}; leave it out, "
-                    "or set read to answer_end"
-                )
-    judge_of(settings.judge)
-    n, need = len(controls_of(settings.controls).calibration), fewest_for(settings.touch)
-    if n < need:
-        # of the file's prompts half are held out
-        raise ConfigError(
-            f"settings.controls: {n} prompts to tune on cannot bound a share of "
-            f"{settings.touch:.3g}; give {2 * need} or more in all, or raise settings.touch"
-        )
-    return settings
 
 
 def split_of(questions: Sequence[Question], settings: FitSettings) -> Split:

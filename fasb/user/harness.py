@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from fasb.data.prompts import Messages
-from fasb.decoding.decode import answer
+from fasb.decoding.decode import decode
 from fasb.decoding.observe import right_aligned
 from fasb.decoding.score import Choice, score
 from fasb.errors import ConfigError, ModelError
@@ -183,7 +183,7 @@ class SteeredLM(TemplateLM):
             # nothing is given a text begins with this token
             encoded = [self.tok_encode(requests[i].args[0])[-most:] for i in rows]
             prompts = [prompt or [self.eot_token_id] for prompt in encoded]
-            answers = answer(self.loaded, prompts, bundle)
+            answers = decode(self.loaded, prompts, bundle)
             for i, tokens in zip(rows, answers.after.rows(), strict=True):
                 text = self.loaded.decode(tokens)
                 for stop in bundle.prompt.stop:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fasb.data.prompts import Asked, clean_answer
-from fasb.decoding.decode import answer, check
+from fasb.decoding.decode import check, decode
 from fasb.errors import ConfigError, DataError
 from fasb.extensions import validated
 from fasb.model.chat import encode_prompts
@@ -103,7 +103,7 @@ def steer(
     asked = _each(questions)
     if not asked:
         return []
-    answers = answer(model, prompts_of(model, bundle, asked), bundle)
+    answers = decode(model, prompts_of(model, bundle, asked), bundle)
     texts = cleaned_texts(model, bundle, answers.after.rows())
     unsteered = None
     # what is steered from its first token was never written unsteered

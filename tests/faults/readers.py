@@ -192,7 +192,7 @@ def read_vectors(path: Path) -> object:
 
 
 def read_options(path: Path) -> object:
-    from fasb.user.fitting import checked_settings
+    from fasb.user.fitsettings import checked_settings
 
     option = click.Option(["--settings"])
     context = click.Context(click.Command("fit", params=[option]))
