@@ -59,21 +59,32 @@ def best_of(
         drawing = [replace(bundles[i], decoding=seeded(bundles[i].decoding, draw)) for i in members]
         of_members = [decisions[i] for i in members]
         written = regenerate(model, prompts, before[0], of_members, drawing)
-        alike: dict[bytes, list[int]] = {}
-        for i, found in zip(members, written, strict=True):
+        p_at_end = _p_at_end(model, prompts, written, drawing)
+        for i, found, p in zip(members, written, p_at_end, strict=True):
             drawn[i].append(found)
-            alike.setdefault(found.tokens.tobytes(), []).append(i)
-        for same in alike.values():
-            one = drawn[same[0]][draw]
-            seen = observe_all(model, prompts, one, [bundles[i] for i in same])
-            for i in same:
-                key = tracker_key(bundles[i])
-                assert key is not None  # a policy with several draws reads p
-                ends[i].append(seen[key][np.arange(len(prompts)), one.length])
+            ends[i].append(p)
     answers = []
     for i, bundle in enumerate(bundles):
         answers.append(_kept_draw(before[i], decisions[i], drawn[i], np.stack(ends[i]), bundle))
     return answers
+
+
+def _p_at_end(
+    model: LoadedModel, prompts: Prompts, written: Sequence[Trace], bundles: Sequence[Bundle]
+) -> list[Float[np.ndarray, " row"]]:
+    """Return p at the end of each bundle's draws; draws that are alike are looked at once."""
+    alike: dict[bytes, list[int]] = {}
+    for i, one in enumerate(written):
+        alike.setdefault(one.tokens.tobytes(), []).append(i)
+    found: list[Float[np.ndarray, " row"]] = [np.empty(0)] * len(written)
+    for same in alike.values():
+        one = written[same[0]]
+        seen = observe_all(model, prompts, one, [bundles[i] for i in same])
+        for i in same:
+            key = tracker_key(bundles[i])
+            assert key is not None  # a policy with several draws reads p
+            found[i] = seen[key][np.arange(len(prompts)), one.length]
+    return found
 
 
 def _kept_draw(

@@ -40,11 +40,8 @@ def fit(training: "fasb.Training", settings: Settings) -> "fasb.Edit":
     scores = []
     for layer in range((bank.n_layers + 1) // 2):
         x = bank.layer(layer)[:, 0].astype(np.float64)
-        scores.append(
-            divergence(
-                x[rows & (bank.label == 1)].mean(axis=0), x[rows & (bank.label == 0)].mean(axis=0)
-            )
-        )
+        true, false = (x[rows & (bank.label == label)].mean(axis=0) for label in (1, 0))
+        scores.append(divergence(true, false))
     layer = int(np.argmax(scores))
     vector = torch.from_numpy(-true_minus_false[layer][None].astype(np.float32))
     return Edit.of("residual", whole_layers([layer]), Add(vector))
