@@ -178,7 +178,8 @@ def is_ours(path: Path) -> bool:
     import pyarrow.parquet as pq
 
     try:
-        return KEY.encode() in (pq.read_schema(path).metadata or {})
+        # a pipe, which is no file, would be waited for
+        return KEY.encode() in (pq.read_schema(existing(path)).metadata or {})
     except Exception:  # whatever is wrong with it is said by who reads it
         return False
 

@@ -6,6 +6,7 @@ Knows no columns and no keys.
 """
 
 import codecs
+import contextlib
 import csv
 import io
 import json
@@ -65,14 +66,34 @@ def read_text(path: Path, kind: Kind) -> str:
 
 
 def _bytes(path: Path, kind: Kind) -> bytes:
-    try:
-        status = os.stat(path)  # noqa: PTH116 - a path that is no text of a path raises too
-        if not stat.S_ISREG(status.st_mode):
-            what = "a folder" if stat.S_ISDIR(status.st_mode) else "no ordinary file"
-            raise kind(f"{path}: {what}; give a file")
-        if status.st_size > LARGEST:
-            raise kind(f"{path}: {status.st_size:,} bytes of text; give one below {LARGEST:,}")
+    with _explained(path, kind):
+        if (size := _size_of(path, kind)) > LARGEST:
+            raise kind(f"{path}: {size:,} bytes of text; give one below {LARGEST:,}")
         return Path(path).read_bytes()
+
+
+def check_ordinary(path: Path, kind: Kind) -> None:
+    """Refuse what is no ordinary file: a pipe would be waited for, a device has no end.
+
+    Raises:
+        FasbError: of the given kind; it is missing, too, or its name is none.
+    """
+    with _explained(path, kind):
+        _size_of(path, kind)
+
+
+def _size_of(path: Path, kind: Kind) -> int:
+    status = os.stat(path)  # noqa: PTH116 - a path that is no text of a path raises too
+    if not stat.S_ISREG(status.st_mode):
+        what = "a folder" if stat.S_ISDIR(status.st_mode) else "no ordinary file"
+        raise kind(f"{path}: {what}; give a file")
+    return status.st_size
+
+
+@contextlib.contextmanager
+def _explained(path: Path, kind: Kind) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError:
         raise kind(f"{path}: no such file; correct the path") from None
     except (OSError, ValueError) as error:

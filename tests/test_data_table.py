@@ -1,15 +1,18 @@
 """A person's own questions, read from a table."""
 
 import json
+import os
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from fasb.data.protocol import Question
 from fasb.data.table import Settings, load
 from fasb.errors import DataError
 from fasb.extensions import find, settings_of
+from fasb.user.evaluation import questions_of
 
 CSV = """question,true,false
 Who built the tower?,Mira; Mira did ;Mira,Tom;The king
@@ -189,6 +192,44 @@ def test_answers_are_texts(tmp_path, value):
     row = {"question": "Why?", "true": value, "false": "b"}
     with pytest.raises(DataError, match="row 1, 'true': .* is no text; give texts"):
         load(write(tmp_path, json.dumps(row), "my.jsonl"))
+
+
+@pytest.mark.parametrize("number", ["1990.0", "Infinity", "1e400", "-0.0", "[1990.0]"])
+@pytest.mark.parametrize("column", ["question", "true", "best"])
+def test_a_number_that_was_written_otherwise_is_no_answer(tmp_path, column, number):
+    row = {"question": '"Why?"', "true": '"a"', "false": '"b"', column: number}
+    text = ", ".join(f'"{name}": {value}' for name, value in row.items())
+    with pytest.raises(DataError, match=f"row 1, '{column}': .*(write it as text|give one text)"):
+        load(write(tmp_path, f"{{{text}}}", "my.jsonl"))
+
+
+def test_whole_numbers_and_fractions_are_answers_and_ids_may_be_any_number(tmp_path):
+    row = {"id": 7.0, "group": 1.0, "question": "When?", "true": 1990, "false": [0.5, 1991]}
+    (one,) = load(write(tmp_path, json.dumps(row), "my.jsonl"))
+    assert (one.true, one.false) == (("1990",), ("0.5", "1991"))
+
+
+def test_years_of_a_column_with_an_empty_field_are_not_read_as_fractions(tmp_path):
+    rows = [{"question": "When?", "true": 1990, "false": 1991}, {"question": "Why?", "true": 5}]
+    pd.DataFrame(rows).to_parquet(tmp_path / "my.parquet")
+    with pytest.raises(DataError, match=r"row 1, 'false': 1991.0 is a number that may have been"):
+        load(Settings(path=str(tmp_path / "my.parquet")))
+
+
+def test_what_is_no_ordinary_file_is_not_waited_for(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "my.parquet")
+    opened = []
+    monkeypatch.setattr(pq, "read_schema", opened.append)
+    with pytest.raises(DataError, match=r"my.parquet: no ordinary file; give a file"):
+        questions_of(tmp_path / "my.parquet")
+    assert opened == []
+    (tmp_path / "folder.parquet").mkdir()
+    for path, message in (
+        (tmp_path / "folder.parquet", "a folder; give a file"),
+        (tmp_path / ("n" * 300 + ".parquet"), r"cannot be read \(File name too long\)"),
+    ):
+        with pytest.raises(DataError, match=message):
+            questions_of(path)
 
 
 @pytest.mark.parametrize("name", ["id", "group", "best"])

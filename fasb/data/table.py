@@ -9,6 +9,7 @@ order. Knows no model and no prompt.
 """
 
 import logging
+import math
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -21,7 +22,7 @@ from fasb.artifacts import check_parquet_size
 from fasb.data.protocol import Question, check_questions, contradiction, plain_text
 from fasb.errors import DataError, did_you_mean
 from fasb.settings import Section
-from fasb.textfiles import check_strings, csv_table, json_lines
+from fasb.textfiles import check_ordinary, check_strings, csv_table, json_lines
 
 KINDS = (".csv", ".jsonl", ".parquet")
 
@@ -162,6 +163,8 @@ def _question(row: dict[str, Any], number: int, settings: Settings, splitter: Sp
         _check_field(row.get(column), f"{settings.path}: row {number}, {column!r}")
     for column in (settings.question, "id", "group", "best"):
         _check_field(row.get(column), f"{settings.path}: row {number}, {column!r}", lists=False)
+    for column in (settings.question, settings.true, settings.false, "best"):
+        _check_number(row.get(column), f"{settings.path}: row {number}, {column!r}")
     text = _text(row.get(settings.question))
     true = splitter.answers(row.get(settings.true), f"row {number}, {settings.true!r}")
     false = splitter.answers(row.get(settings.false), f"row {number}, {settings.false!r}")
@@ -246,6 +249,20 @@ def _check_field(value: Any, where: str, lists: bool = True) -> None:
             )
 
 
+def _check_number(value: Any, where: str) -> None:
+    """Refuse a number whose text is not what was written: pandas makes 1990.0 of 1990 beside NaN.
+
+    Raises:
+        DataError: naming row and column.
+    """
+    for part in value if isinstance(value, list) else [value]:
+        if isinstance(part, float) and (math.isinf(part) or part.is_integer()):
+            raise DataError(
+                f"{where}: {part!r} is a number that may have been written otherwise, as 1990 is "
+                "where 1990.0 stands; write it as text"
+            )
+
+
 def _text(value: Any) -> str:
     """Return the field as text; a missing one (None, NaN) is empty."""
     missing = value is None or (isinstance(value, float) and value != value)
@@ -274,8 +291,7 @@ def parquet_rows(path: Path) -> list[dict[str, Any]]:
     """
     import pyarrow.parquet as pq
 
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; correct the path")
+    check_ordinary(path, DataError)
     try:
         check_parquet_size(path)
         rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
