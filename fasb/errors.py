@@ -11,6 +11,10 @@ from collections.abc import Iterable
 class FasbError(Exception):
     """Something the user gave is wrong; the message names it and the remedy."""
 
+    def __init__(self, message: str) -> None:
+        """Make one line of the message: a file's name, which it repeats, may hold line ends."""
+        super().__init__(" ".join(message.splitlines()))
+
 
 class ConfigError(FasbError):
     """A settings key or value is wrong."""

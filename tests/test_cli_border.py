@@ -62,6 +62,18 @@ def test_what_an_error_repeats_is_no_command_of_the_terminal(capsys):
     assert capsys.readouterr().err == "key [2Ja: unknown; remove it\n"
 
 
+@pytest.mark.parametrize("command", ["show", "verify", "explain"])
+def test_a_line_end_in_a_name_makes_no_second_line(command):
+    done = subprocess.run(
+        [sys.executable, "-c", MAIN, command, "no\n\x1b[2Jsuch.bundle"],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("no [2Jsuch.bundle: no such file; ")
+    assert done.stderr.count("\n") == 1
+
+
 def test_in_the_folder_of_a_study_the_log_lies_beside_the_others(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "logs").mkdir()

@@ -37,7 +37,7 @@ def _verify_file(file: Path) -> int:
     try:
         stamp = stamp_of(file)
     except ArtifactError as error:
-        click.echo(str(error), err=True)
+        click.echo(_one_line(str(error)), err=True)
         return 1
     known = f"{file}: ok, {stamp['digest'][:12]}, {_provenance(stamp['provenance'])}"
     click.echo(_one_line(known))
