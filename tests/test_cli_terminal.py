@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from fasb.cli.terminal import Page, Span, legend, picture, show, style_of
+from fasb.cli.terminal import Page, Span, legend, opened_console, picture, show, style_of
 from fasb.decoding.stream import Event
 
 STEERED = [
@@ -143,7 +143,7 @@ def test_the_legend_names_beta():
     assert "grey at beta 0.40" in legend(0.4).plain
 
 
-HOSTILE = "\x1b[2J\x1b]8;;http://evil\x07 oak\x9b31m \u202eko\x00\r<b>&"
+HOSTILE = "\x1b[2J\x1b]8;;http://evil\x07 oak\x9b31m \u202eko\u061c\x00\r\ufffe\uffff<b>&"
 
 
 @pytest.mark.parametrize("terminal", [False, True])
@@ -154,7 +154,7 @@ def test_what_a_model_writes_moves_no_cursor_and_turns_no_text_around(terminal):
     written = console.file.getvalue()
     assert page.answer_tokens == 1
     assert "oak" in written
-    for sign in ("\x1b[2J", "\x1b]8", "\x07", "\x9b", "\u202e", "\x00"):
+    for sign in ("\x1b[2J", "\x1b]8", "\x07", "\x9b", "\u202e", "\u061c", "\x00"):
         assert sign not in written
 
 
@@ -168,3 +168,11 @@ def test_a_picture_of_a_hostile_answer_is_still_an_image():
     root = ElementTree.fromstring(image)
     assert not root.findall(".//{*}b")
     assert "<b>" in "".join(root.itertext()).replace("\xa0", " ")
+
+
+@pytest.mark.parametrize("columns", ["0", "00", "1"])
+def test_a_terminal_of_no_columns_shows_the_answer(monkeypatch, capsys, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setenv("LINES", "0")
+    show(opened_console(), "What is it?", STEERED, 0.5)
+    assert capsys.readouterr().out.splitlines()[1] == "it [-is oak-] {+was slate+}"

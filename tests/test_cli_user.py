@@ -184,6 +184,12 @@ FIT = ["fit", "--data", "my.csv", "--out", "x"]
             "--settings: seed: not used by this command; it takes model, judge, separator$",
             id="evaluate",
         ),
+        pytest.param(
+            ["evaluate", "--bundle", "x", "--data", "my.csv", "--judge", ""],
+            ConfigError,
+            "judges: '' is no name of a module",
+            id="empty judge",
+        ),
     ],
 )
 def test_a_wrong_argument_is_one_line(folder, monkeypatch, arguments, error, message):

@@ -36,9 +36,7 @@ def chat_command(model: str, settings: dict[str, Any], siblings: bool, **options
     conversation. A bundle whose prompt is plain text has no conversation: there every question
     stands alone.
     """
-    from rich.console import Console
-
-    from fasb.cli.terminal import legend, show
+    from fasb.cli.terminal import legend, opened_console, show
     from fasb.decoding.stream import stream
     from fasb.user.steering import attach
 
@@ -46,7 +44,7 @@ def chat_command(model: str, settings: dict[str, Any], siblings: bool, **options
     known = opened_bundle(options)  # before a model is loaded
     answering = load_named(model, settings)
     attach(answering, known, siblings)
-    beta, console, said = known.policy.beta, Console(), []
+    beta, console, said = known.policy.beta, opened_console(), []
     if console.is_terminal:
         console.print(legend(beta), f"{QUIT} ends the conversation.", sep="\n", end="\n\n")
     if known.prompt.chat == "off":

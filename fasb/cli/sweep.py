@@ -33,8 +33,7 @@ def show_command(best: int) -> None:
     results, the best settings of each grid on validation questions, and how much of a method's
     variance over its grid lies between the values of each hyperparameter.
     """
-    from rich.console import Console
-
+    from fasb.cli.terminal import opened_console
     from fasb.study.escaping import without_controls
     from fasb.study.jobs import read_study
 
@@ -45,7 +44,7 @@ def show_command(best: int) -> None:
             f"results/: none of the {shown} cells is tested yet; run './study', or one cell with "
             "'fasb sweep cell'"
         )
-    console = Console(highlight=False, emoji=False, markup=False)
+    console = opened_console(highlight=False, emoji=False, markup=False)
     console.print(without_controls(f"{study.run.name}: {len(done)} of {shown} cells tested"))
     for part in _parts(study, done, best):
         console.print(part)

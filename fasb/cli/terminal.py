@@ -21,6 +21,9 @@ LOW, MIDDLE, HIGH = (58, 143, 199), (140, 140, 140), (213, 94, 0)
 """Colours of p = 0, p = beta and p = 1, readable on black and on white, also for colour-blind
 eyes."""
 
+COLUMNS = 80
+"""Of a terminal that has none."""
+
 MARKS = {"kept": ("", ""), "dropped": ("[-", "-]"), "rewritten": ("{+", "+}")}
 
 
@@ -131,6 +134,17 @@ def style_of(span: Span, beta: float) -> str:
         share = ((beta - span.p) / beta) ** 0.5
     red, green, blue = (round(a + (b - a) * share) for a, b in zip(MIDDLE, end, strict=True))
     return f"{mark}#{red:02x}{green:02x}{blue:02x}"
+
+
+def opened_console(**keywords: Any) -> Console:
+    """Return rich's console of standard output, as wide as the terminal says, or 80 columns.
+
+    Of none, as COLUMNS=0 says, rich would leave out all that is printed.
+    """
+    console = Console(**keywords)
+    if not console.width:
+        console.width = COLUMNS
+    return console
 
 
 def show(console: Console, question: str, events: Iterable[Any], beta: float) -> Page:

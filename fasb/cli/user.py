@@ -131,9 +131,7 @@ def steer_command(
     model: str, settings: dict[str, Any], questions: tuple[str, ...], **options: Any
 ) -> None:
     """Answer questions, showing what the tracker sees, where it steps back, and what it writes."""
-    from rich.console import Console
-
-    from fasb.cli.terminal import legend, picture, show
+    from fasb.cli.terminal import legend, opened_console, picture, show
     from fasb.decoding.stream import stream
     from fasb.user.steering import attach, prompts_of
     from fasb.wholefiles import writing
@@ -146,7 +144,7 @@ def steer_command(
         check_written(options["svg"], model, settings, options["bundle"])
     loaded = load_named(model, settings)
     attach(loaded, bundle, options["siblings"])
-    beta, console, pages = bundle.policy.beta, Console(), []
+    beta, console, pages = bundle.policy.beta, opened_console(), []
     if console.is_terminal and not options["as_json"]:
         console.print(legend(beta), end="\n\n")
     for question, prompt in zip(questions, prompts_of(loaded, bundle, questions), strict=True):
@@ -183,7 +181,8 @@ def evaluate_command(**options: Any) -> None:
 
     settings = options["settings"]
     check_keys(settings, "model", "judge", "separator")
-    named = {"judge": {"use": options["judge"]}} if options["judge"] else {}
+    # "" is no judge either, but somebody's variable that is not set
+    named = {} if options["judge"] is None else {"judge": {"use": options["judge"]}}
     judge = judge_of(_merged(settings, named).get("judge"))
     # before a model is loaded
     bundle = Bundle.load(options["bundle"])

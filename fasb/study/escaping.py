@@ -32,8 +32,11 @@ LATEX = {
 IN_LATEX = re.compile("|".join(re.escape(text) for text in sorted(LATEX, key=len, reverse=True)))
 # brackets and `<` only where they would begin a link's address or a tag
 IN_MARKDOWN = re.compile(r"([\\`*_|]|\](?=\()|<(?=[A-Za-z/!?]))")
-CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-"""All that moves a cursor, changes colours or turns writing around; tabs and line breaks stay."""
+CONTROLS = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufffe\uffff]"
+)
+"""All that moves a cursor, changes colours or turns writing around, and what XML has no place for;
+tabs and line breaks stay."""
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What makes a spreadsheet take a cell for a formula."""
 
