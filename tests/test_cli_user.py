@@ -3,6 +3,7 @@
 import json
 import shlex
 import shutil
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
@@ -317,6 +318,16 @@ def test_what_makes_a_bundle_again_tells_that_its_questions_changed(tmp_path, mo
     assert told[0][1] == "#   mine.csv as it was"
     assert told[1][1] == "#   mine.csv is gone, or another than it was fitted to"
     assert told[0][2:] == told[1][2:] == ["fasb fit --model m --data mine.csv --out a.bundle"]
+
+
+@pytest.mark.parametrize("value", [pytest.param(10**400, id="10^400"), [], None, "x"])
+@pytest.mark.parametrize("key", ["unsteered", "low", "name"])
+def test_what_a_bundle_says_was_measured_may_be_anything(tmp_path, key, value):
+    one = {"name": "mc2", "unsteered": 0.1, "steered": 0.2, "low": 0.0, "high": 0.3, key: value}
+    bundle = replace(some_bundle(tiny_model()), about={"held_out": [one]})
+    bundle.save(tmp_path / "a.bundle")
+    told = CliRunner().invoke(group, ["show", str(tmp_path / "a.bundle")])
+    assert told.exit_code == 0 or isinstance(told.exception, BundleError)
 
 
 @pytest.mark.parametrize("key", ["versions", "hardware", "inputs"])

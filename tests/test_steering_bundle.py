@@ -6,6 +6,7 @@ import pytest
 import torch
 from steering import placed
 
+from fasb.artifacts import read_tensors, write_tensors
 from fasb.errors import BundleError, ConfigError
 from fasb.settings import DecodingSettings, PromptSettings
 from fasb.steering.bundle import Bundle
@@ -14,7 +15,7 @@ from fasb.steering.fingerprint import Fingerprint
 from fasb.steering.operations import Add, Remove, Scale
 from fasb.steering.policy import Policy
 from fasb.steering.serialize import edit_layout, edit_tensors, read_edit
-from fasb.steering.tracker import Cosine, Logistic, Network, Projection, Tracker
+from fasb.steering.tracker import Cosine, Logistic, Network, Platt, Projection, Tracker
 
 MODEL = Fingerprint("llama", 2, 4, 3, "abc", hidden=12)
 AT = torch.tensor([[0, 1], [1, 3]])
@@ -103,9 +104,72 @@ def test_the_unsteered_bundle_has_neither_edit_nor_tracker(tmp_path):
     "questions", [[], {"seen": "abc"}, {"seen": None}, {"seen": [["a"]]}, {"seen": [1]}]
 )
 def test_questions_that_a_bundle_has_seen_are_a_list_of_texts(tmp_path, questions):
-    Bundle(Policy(when="never"), about={"questions": questions}).save(tmp_path / "x.bundle")
+    Bundle(Policy(when="never")).save(tmp_path / "x.bundle")
+    rewrite(tmp_path / "x.bundle", lambda about: about["about"].update(questions=questions))
     with pytest.raises(BundleError, match=r"x.bundle: .*about.questions.seen is no list of texts"):
         Bundle.load(tmp_path / "x.bundle")
+
+
+def rewrite(path, change):
+    """Change the JSON of a bundle's file as a stranger could, its checksum made anew."""
+    arrays, about, _ = read_tensors(path)
+    change(about)
+    write_tensors(path, arrays, {}, about)
+
+
+@pytest.mark.parametrize("key", ["slope", "intercept"])
+@pytest.mark.parametrize(
+    "value", [pytest.param(10**400, id="10^400"), float("nan"), "1", True, None, [1]]
+)
+def test_the_numbers_of_a_calibration_are_finite(tmp_path, key, value):
+    one = bundle()
+    one = replace(one, tracker=replace(one.tracker, calibration=Platt(2.0, -1.0)))
+    one.save(tmp_path / "x.bundle")
+    assert Bundle.load(tmp_path / "x.bundle").tracker.calibration == Platt(2.0, -1.0)
+    own = {key: value}
+    rewrite(tmp_path / "x.bundle", lambda about: about["tracker"]["calibration"].update(own))
+    with pytest.raises(BundleError, match=rf"x.bundle: .*calibration.{key} is no finite number"):
+        Bundle.load(tmp_path / "x.bundle")
+
+
+def added(at, vector) -> Bundle:
+    """A bundle that adds vectors."""
+    return replace(bundle(), edit=Edit.add(torch.tensor(at), torch.as_tensor(vector)))
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (lambda: added([[0, 1]], [[0.0, float("nan"), 1.0]]), "edit.0.vector is not finite"),
+        (lambda: added([[0, 1]] * 2, torch.ones(2, 3)), "edit.0.at holds a unit twice"),
+        (lambda: added([[0, 9]], torch.ones(1, 3)), "unit 9 of layer 0"),
+        (lambda: added([[0, 1]], torch.ones(1, 3).bfloat16()), "give tensors of float32"),
+        (lambda: replace(bundle(), about={"a": object()}), "values that JSON knows"),
+    ],
+)
+def test_what_could_not_be_read_again_is_not_written(tmp_path, made, message):
+    with pytest.raises(BundleError, match=f"^bundle: .*{message}"):
+        made().save(tmp_path / "x.bundle")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (lambda: added([[0, 1]], [[0.0, float("inf"), 1.0]]), "edit.0.vector is not finite"),
+        (lambda: added([[0, 1]] * 2, torch.ones(2, 3)), "edit.0.at holds a unit twice"),
+    ],
+)
+def test_values_that_no_fit_gives_are_named(made, message):
+    bundle().check_values()
+    with pytest.raises(BundleError, match=f"^mine: {message}; fit it again"):
+        made().check_values("mine")
+
+
+def test_a_config_that_is_nested_too_deeply_is_another_model():
+    other = replace(MODEL, config="[" * 100_000)
+    with pytest.raises(BundleError, match="made for model_type null"):
+        other.check(replace(MODEL, config='{"model_type": "llama"}'))
 
 
 def test_the_key_follows_all_that_changes_an_answer():

@@ -206,7 +206,7 @@ def show_command(bundle: Path, as_json: bool) -> None:
     known = Bundle.load(bundle)
     try:
         shown = _json(described(known)) if as_json else as_text(known)
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
         # what was measured is free-form in the file: it may hold anything
         raise BundleError(f"{bundle}: what it says of itself is not by 'fasb fit'") from None
     click.echo("\n".join(without_controls(line) for line in shown.splitlines()))

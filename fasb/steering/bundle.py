@@ -5,6 +5,7 @@ What fitting gives, what decoding and scoring take, what users share. Knows no m
 """
 
 import json
+import os
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -106,8 +107,25 @@ class Bundle:
         parts = [part.content().hex() for part in (self.edit, self.tracker) if part is not None]
         return content_hash([parts, self.policy.as_dict(), self._settings()])
 
+    def check_values(self, what: str = "bundle") -> None:
+        """Refuse values that no fit gives, and under which a model's answers mean nothing.
+
+        Raises:
+            BundleError: a tensor that is not finite, or a unit that would be edited twice.
+        """
+        for name, value in self._tensors().items():
+            if not value.isfinite().all():
+                raise BundleError(f"{what}: {name} is not finite; fit it again")
+            if name.endswith(".at") and len(value.unique(dim=0)) < len(value):
+                raise BundleError(f"{what}: {name} holds a unit twice; fit it again")
+
     def save(self, path: Path, made_by: dict[str, Any] | None = None) -> None:
-        """Write one safetensors file, whole or not at all."""
+        """Write one safetensors file, whole or not at all; what is written can be read.
+
+        Raises:
+            BundleError: `load` would refuse it.
+            ArtifactError: the file cannot be written.
+        """
         about = {
             "format": FORMAT,
             "policy": self.policy.as_dict(),
@@ -117,34 +135,37 @@ class Bundle:
             "fingerprint": asdict(self.fingerprint) if self.fingerprint else None,
             "about": self.about or {},
         }
-        tensors = {name: value.cpu().numpy() for name, value in self._tensors().items()}
+        try:
+            tensors = {name: value.cpu().numpy() for name, value in self._tensors().items()}
+            text = json.dumps(about)
+        except (TypeError, ValueError) as error:
+            raise BundleError(
+                f"bundle: cannot be written ({error}); give tensors of float32, and values that "
+                "JSON knows"
+            ) from None
+        _whole(json.loads(text), tensors, "bundle: not whole", "correct it")
         # safetensors refuses a file without tensors, which the unsteered bundle would be
         tensors = tensors or {NOTHING: torch.zeros(1).numpy()}
         write_tensors(Path(path), tensors, made_by or {}, about)
 
     @classmethod
-    def load(cls, path: Path) -> "Bundle":
+    def load(cls, path: str | Path) -> "Bundle":
         """Return the bundle of a file that `save` made.
 
         Raises:
             ArtifactError: the file is missing or damaged.
             BundleError: it is not a bundle, of another format, or holds what no bundle can hold.
         """
+        if not isinstance(path, str | os.PathLike):
+            raise BundleError(
+                f"bundle: {type(path).__name__} is none; give a bundle, or the path of its file"
+            )
         arrays, about, _ = read_tensors(Path(path))
-        what = f"{path}: not a whole bundle"
         if not isinstance(about, dict) or about.get("format") != FORMAT:
             raise BundleError(
                 f"{path}: not a bundle of format {FORMAT}; fit it again with this version"
             )
-        try:
-            tensors = {name: torch.from_numpy(value) for name, value in arrays.items()}
-            bundle = _read(about, tensors)
-            check_units(bundle.edit, bundle.tracker, bundle.fingerprint)
-        except KeyError as error:  # its text is nothing but the key
-            raise BundleError(f"{what} (lacks {error}); fit it again") from None
-        except (TypeError, ValueError, FasbError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise BundleError(f"{what} ({reason}); fit it again") from None
+        bundle = _whole(about, arrays, f"{path}: not a whole bundle", "fit it again")
         bundle.require(str(path))
         return bundle
 
@@ -173,6 +194,23 @@ class Bundle:
 
 MEASURED = ("held_out", "tuned", "tried", "edge", "controls", "broken", "examples")
 """Keys of `about` that say how good the bundle was, under its own policy."""
+
+
+def _whole(about: dict[str, Any], arrays: dict[str, Any], what: str, remedy: str) -> Bundle:
+    """Return the bundle of a file's JSON and arrays, which may hold anything.
+
+    Raises:
+        BundleError: `what`, the first thing that no bundle can hold, `remedy`.
+    """
+    try:
+        bundle = _read(about, {name: torch.from_numpy(value) for name, value in arrays.items()})
+        check_units(bundle.edit, bundle.tracker, bundle.fingerprint)
+    except KeyError as error:  # its text is nothing but the key
+        raise BundleError(f"{what} (lacks {error}); {remedy}") from None
+    except (TypeError, ValueError, FasbError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BundleError(f"{what} ({reason}); {remedy}") from None
+    return bundle
 
 
 def _read(about: dict[str, Any], tensors: dict[str, Tensor]) -> Bundle:

@@ -103,6 +103,6 @@ def _values(text: str) -> dict[str, Any]:
     """Return what a config's text holds; a stranger's may hold anything."""
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -3,7 +3,7 @@
 Reading checks everything that a stranger's file may have wrong, so that nothing downstream has to.
 """
 
-import math
+import sys
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, fields
 from typing import Any, get_args
@@ -108,10 +108,12 @@ def _read_calibration(layout: Any, name: str) -> Platt | None:
     if layout is None:
         return None
     _check_keys(layout, {"slope", "intercept"}, f"{name}.calibration")
-    numbers = {key: float(layout[key]) for key in ("slope", "intercept")}
-    if not all(map(math.isfinite, numbers.values())):
-        raise ValueError(f"{name}.calibration is not finite")
-    return Platt(**numbers)
+    numbers = {key: layout[key] for key in ("slope", "intercept")}
+    for key, value in numbers.items():
+        # JSON has whole numbers that are larger than any float
+        if type(value) not in (int, float) or not abs(value) <= sys.float_info.max:
+            raise ValueError(f"{name}.calibration.{key} is no finite number")
+    return Platt(**{key: float(value) for key, value in numbers.items()})
 
 
 def _read_units(site: Any, name: str, tensors: dict[str, Tensor]) -> tuple[SiteName, Tensor]:

@@ -314,6 +314,11 @@ for what, way, value in (
         np.full((2, 3), np.nan, "f4"),
     ),
     ("an unknown tensor", ("tensors", "more"), np.ones(3)),
+    (
+        "a calibration of 10^400",
+        ("tracker", "calibration"),
+        {"slope": 10**400, "intercept": 0.0},
+    ),
 ):
     fault(f"{what}, in a bundle", KEPT)(
         lambda folder, way=way, value=value: bundled(folder, way, value)
