@@ -406,6 +406,49 @@ def test_one_message_is_a_conversation_and_what_is_no_question_is_refused():
     assert all("is no question; give texts" in line for line in lines)
 
 
+def test_what_is_no_bundle_no_tokenizer_and_no_data_is_one_line(tmp_path):
+    tiny_checkpoint(tmp_path / "model")
+    said = unchecked(
+        "import fasb\n"
+        f"name = {str(tmp_path / 'model')!r}\n"
+        "model = fasb.load(name)\n"
+        "def inside(bundle):\n"
+        "    with fasb.editing(model, bundle):\n"
+        "        print('taken')\n"
+        "for call in (\n"
+        "    lambda: fasb.steer(model, None, ['Why?']),\n"
+        "    lambda: fasb.Bundle.load(b'x.bundle'),\n"
+        "    lambda: inside(5),\n"
+        "    lambda: fasb.load(name, model.tokenizer),\n"
+        "    lambda: fasb.load(model, 'other'),\n"
+        "    lambda: fasb.load(model, model.tokenizer),\n"
+        "    lambda: fasb.fit(model, 5),\n"
+        "    lambda: fasb.fit(model, None),\n"
+        "):\n"
+        "    try:\n"
+        "        print('taken', call())\n"
+        "    except fasb.errors.FasbError as error:\n"
+        "        print(error)\n"
+    )
+    lines = said.splitlines()
+    assert [line.partition(":")[0] for line in lines] == (
+        ["bundle"] * 3 + ["tokenizer"] * 3 + ["questions"] * 2
+    )
+    assert all("; " in line for line in lines)
+
+
+def test_vectors_that_are_not_finite_are_named_and_no_hook_is_blamed(model):
+    bundle = bundle_for(model)
+    (change,) = bundle.edit.changes
+    vector = torch.full_like(change.operation.vector, torch.nan)
+    bundle = replace(bundle, edit=fasb.Edit.add(change.at, vector))
+    with pytest.raises(BundleError, match=r"^bundle: edit.0.vector is not finite; fit it again"):
+        fasb.steer(model, bundle, "Why?")
+    editing = fasb.editing(model, bundle)
+    with pytest.raises(BundleError, match=r"^bundle: edit.0.vector is not finite"), editing:
+        pass
+
+
 def test_bytes_that_are_no_text_are_one_line(model):
     with pytest.raises(DataError, match="bytes that are not UTF-8"):
         fasb.steer(model, bundle_for(model), "caf\udce9?")

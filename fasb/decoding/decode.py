@@ -176,6 +176,7 @@ def check(model: LoadedModel, bundle: Bundle, siblings: bool | None = False) -> 
         ConfigError: its prompt is a chat, but the tokenizer has no template.
     """
     bundle.require()
+    bundle.check_values()
     if bundle.fingerprint is not None:
         bundle.fingerprint.check(model.fingerprint, siblings)
     render_of(model, bundle.prompt)

@@ -43,7 +43,7 @@ def steered(
     """
     # by identity, and kept: so no other model can get the same id
     loaded: dict[int, LoadedModel] = {}
-    own = bundle if isinstance(bundle, Bundle) else Bundle.load(Path(bundle))
+    own = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
 
     def written(model: Any, input_ids: Tensor, generation_config: Any, **inputs: Any) -> Tensor:
         _refuse(model, generation_config, input_ids, inputs)

@@ -57,8 +57,8 @@ def editing(
     inner = model.model if isinstance(model, LoadedModel) else _uncompiled(model)
     part = text_part(inner, type(inner).__name__)
     layout = layout_of(part)
-    if isinstance(bundle, str | Path):
-        bundle = Bundle.load(Path(bundle))
+    if not isinstance(bundle, Bundle | Edit):
+        bundle = Bundle.load(bundle)
     if isinstance(bundle, Bundle):
         if strength is None and bundle.edit is not None and bundle.policy.when == "never":
             raise BundleError(
@@ -274,7 +274,8 @@ def _check_finite(model: Any, _: Any, output: Any) -> None:
 
 
 def _check(model: Any, layout: Layout, bundle: Bundle, siblings: bool) -> None:
-    """Refuse a bundle of another model; the tokenizer is the caller's."""
+    """Refuse a bundle of another model, or not of numbers; the tokenizer is the caller's."""
+    bundle.check_values()
     made_for = bundle.fingerprint
     if made_for is None:
         return

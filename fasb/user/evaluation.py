@@ -6,7 +6,7 @@ In: a model, a bundle, questions with reference answers, perhaps a judge. Out: a
 Questions that the bundle was fitted or tuned on are left out unless they are asked for.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,8 @@ def questions_of(
         ConfigError: the separator is no text.
     """
     if not isinstance(data, str | Path):
+        if not isinstance(data, Iterable):
+            raise DataError(f"questions: {data!r} are none; give a table's path, or fasb.Question")
         questions = list(data)
         check_questions(questions, "questions")
         check_consistent(questions, "questions")
@@ -146,7 +148,7 @@ def evaluate(  # noqa: PLR0913 - what the command line has options for
         BundleError: the bundle was made for another model, or does nothing to this one.
     """
     given, judge = questions_of(data, separator), judge_of(judge)
-    bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(Path(bundle))
+    bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
     questions = given if seen else unseen(given, bundle)  # before a model is loaded
     model = load(model)
     attach(model, bundle, siblings)

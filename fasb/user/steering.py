@@ -59,8 +59,15 @@ def load(model: Any, tokenizer: Any = None, **settings: Any) -> LoadedModel:
             "leave it out, or give the model's name"
         )
     if isinstance(model, LoadedModel):
+        if tokenizer is not None:
+            raise ConfigError("tokenizer: the model is loaded, with its own; leave it out")
         return model
     if isinstance(model, str | Path):
+        if not isinstance(tokenizer, str | Path | None):
+            raise ConfigError(
+                f"tokenizer: {type(tokenizer).__name__}, but of a model that is given by name; "
+                "give the tokenizer's name too, or the model itself"
+            )
         named = {} if tokenizer is None else {"tokenizer": str(tokenizer)}
         return load_model(
             validated(ModelSettings, {"path": str(model), **named, **settings}, "model")
@@ -78,7 +85,7 @@ def attach(model: LoadedModel, bundle: Bundle | str | Path, siblings: bool = Fal
     Raises:
         BundleError: it was made for another model, or does nothing to this one.
     """
-    bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(Path(bundle))
+    bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
     check(model, bundle, siblings)
     return bundle
 
