@@ -1,8 +1,10 @@
 """Loading: what a loaded model knows of itself, and one line for everything that can go wrong."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -111,14 +113,6 @@ def test_everything_that_ends_a_text_is_known():
     model.model.generation_config.eos_token_id = [7, 9]
     model.model.config.eos_token_id = 8
     assert wrap(model.model, model.tokenizer).eos == {1, 7, 8, 9}
-
-
-@pytest.mark.parametrize("ends", [[[1]], "1", 2.5, True, {"a": 1}, [1, None]])
-def test_an_end_that_is_no_token_id_is_refused(ends):
-    model = tiny_model()
-    model.model.generation_config.eos_token_id = ends
-    with pytest.raises(ModelError, match="mine: eos_token_id .* is no token id.*; correct"):
-        wrap(model.model, model.tokenizer, "mine")
 
 
 def test_a_tokenizer_without_pad_borrows_another_token_and_without_any_is_refused():
@@ -238,7 +232,49 @@ def test_a_damaged_file_of_a_checkpoint_is_one_line(folder, tmp_path, name, cont
     copy = shutil.copytree(folder, tmp_path / "damaged")
     whole = (copy / name).read_bytes()
     (copy / name).write_bytes(whole[: len(whole) // 2] if content is None else content)
-    refused(ModelSettings(path=str(copy)), "damaged: .*; ")
+    named = f"damaged/{name}" if name in access.OPTIONS else "damaged"
+    refused(ModelSettings(path=str(copy)), f"{named}: .*; ")
+
+
+@pytest.mark.parametrize(
+    "name", ["generation_config.json", "tokenizer_config.json", "chat_template.jinja"]
+)
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_a_file_of_a_checkpoint_that_cannot_be_read_does_not_count_as_absent(
+    folder, tmp_path, name, kind
+):
+    copy = shutil.copytree(folder, tmp_path / "other")
+    (copy / name).unlink(missing_ok=True)
+    make = {"link": lambda path: path.symlink_to("gone"), "pipe": os.mkfifo, "folder": Path.mkdir}
+    make[kind](copy / name)
+    told = rf"other/{name}: (a link to nothing|no file); get the files again, or remove it"
+    refused(ModelSettings(path=str(copy)), told)
+    refused(ModelSettings(path=str(folder), tokenizer=str(copy)), told)
+
+
+@pytest.mark.parametrize("ends", ["</s>", 1.5, True, {"a": 1}, [[1]], [None], ["1"], [1, False]])
+def test_an_end_that_is_no_token_is_one_line(folder, tmp_path, ends):
+    copy = shutil.copytree(folder, tmp_path / "other")
+    (copy / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
+    refused(ModelSettings(path=str(copy)), "other: eos_token_id of its generation_config is .*; ")
+
+
+def test_a_tokenizer_that_fails_at_every_text_is_one_line(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "other")
+    options = json.loads((copy / "tokenizer_config.json").read_text())
+    (copy / "tokenizer_config.json").write_text(json.dumps({**options, "model_max_length": "a"}))
+    refused(ModelSettings(path=str(copy)), "other: its tokenizer fails at a text .*; correct its")
+
+
+def test_a_name_that_is_too_long_for_a_file_is_one_line():
+    refused(ModelSettings(path="a" * 5000), "File name too long")
+
+
+@pytest.mark.parametrize(
+    "device", ["mps", "xpu", "xpu:0", "cpu:zig", "cpu:", "cuda:zig", "cpu:1e9"]
+)
+def test_a_device_that_is_not_there_is_named(folder, device):
+    refused(ModelSettings(path=str(folder), device=device), f"^device: .*{device}.*; set ")
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")

@@ -18,6 +18,7 @@ import torch
 from huggingface_hub import constants, errors
 
 from fasb.errors import FasbError, ModelError
+from fasb.provenance import OF_MODELS
 from fasb.settings import ModelSettings
 
 GB = 1e9
@@ -27,6 +28,11 @@ GGUF = ".gguf"
 """Ending of the files of llama.cpp, which are read and dequantised."""
 MOST_LAYERS = 10_000
 """More are a damaged config, whose empty model alone would take for ever to build."""
+OPTIONS = (
+    *("config.json", "generation_config.json", "tokenizer_config.json"),
+    *("special_tokens_map.json", "added_tokens.json", "model.safetensors.index.json"),
+)
+"""Files of a checkpoint that hold a mapping, which the library's own errors do not name."""
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 """Where a container, or a cluster's job, is told how much memory it may take."""
 
@@ -39,7 +45,9 @@ def commit_of(settings: ModelSettings) -> str:
     Raises:
         ModelError: the model cannot be had.
     """
-    if Path(settings.path).exists() or Path(settings.path).suffix == GGUF:
+    with explained(settings):  # a name may be too long for one
+        is_local = Path(settings.path).exists() or Path(settings.path).suffix == GGUF
+    if is_local:
         source_of(settings.path)  # says what is wrong with a file
         return ""
     with explained(settings):
@@ -59,16 +67,39 @@ def config_of(settings: ModelSettings) -> Any:
     from transformers import AutoConfig
 
     _check_adapter(settings)
+    check_folder(settings.path)
     path, keywords = source_of(settings.path, settings.revision)
     with explained(settings):
         config = AutoConfig.from_pretrained(path, trust_remote_code=False, **keywords)
         n_layers = getattr(config.get_text_config(decoder=True), "num_hidden_layers", 0)
         if not 0 < n_layers <= MOST_LAYERS:
             raise ValueError(f"num_hidden_layers is {n_layers} in config.json")
-        generation = Path(settings.path, "generation_config.json")
-        if generation.is_file():  # where it is damaged, the library goes on without it
-            json.loads(generation.read_text(encoding="utf-8"))
     return config
+
+
+def check_folder(path: str) -> None:
+    """Refuse a local checkpoint with a file that cannot be read.
+
+    Where one may be absent, the library goes on without it: a text's ends, or the chat template,
+    would be others without a word.
+
+    Raises:
+        ModelError: naming a file that is a dangling link or no file, or not JSON.
+    """
+    folder = Path(path)
+    for file in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if file.suffix not in OF_MODELS:
+            continue
+        if not file.is_file():
+            what = "a link to nothing" if file.is_symlink() else "no file"
+            raise ModelError(f"{file}: {what}; get the files again, or remove it")
+        if file.name in OPTIONS:
+            try:
+                found = json.loads(file.read_text(encoding="utf-8"))
+            except (OSError, ValueError, RecursionError) as error:
+                raise ModelError(f"{file}: not JSON ({_line(error)}); get it again") from None
+            if not isinstance(found, dict):
+                raise ModelError(f"{file}: not a mapping; get it again")
 
 
 def _check_adapter(settings: ModelSettings) -> None:
@@ -133,18 +164,19 @@ def check_device(settings: ModelSettings) -> None:
     """Refuse a device that is not there.
 
     Raises:
-        ModelError: CUDA is asked for, and none is visible; or there is no such kind of device.
+        ModelError: it is of a kind that is not visible, or of none.
     """
     kind = settings.device.partition(":")[0]
-    if kind not in DEVICES:
+    if kind not in DEVICES or not re.fullmatch(r"\w+(:\d{1,3})?", settings.device):
         raise ModelError(
             f"device: {settings.device!r} is none that models run on; set one of "
-            f"{', '.join(DEVICES)}"
+            f"{', '.join(DEVICES)}, perhaps with a number, as cuda:1"
         )
-    if settings.device.startswith("cuda") and not torch.cuda.is_available():
+    there = {"cuda": torch.cuda, "mps": torch.backends.mps, "xpu": torch.xpu}.get(kind)
+    if there is not None and not there.is_available():
         raise ModelError(
-            f"device: {settings.device}, but no CUDA device is visible; set device: cpu or start "
-            "on a GPU"
+            f"device: {settings.device}, but no {kind.upper()} device is visible; set device: cpu "
+            "or start on a GPU"
         )
 
 

@@ -3,7 +3,7 @@
 In: a model and its tokenizer. Out: token ids. Knows no prompt and no answer.
 """
 
-from numbers import Integral
+from operator import index
 from typing import Any
 
 from fasb.data.prompts import ANSWER
@@ -14,11 +14,23 @@ def ends_of(model: Any, config: Any, tokenizer: Any, name: str) -> frozenset[int
     """Return all ids that end a text, by generation config, config, tokenizer or chat template.
 
     Raises:
-        ModelError: one of them names what is no token id.
+        ModelError: one of them gives what is no id; `name` is the model's.
     """
     ends = _turn_ends(tokenizer)
-    for source in (getattr(model, "generation_config", None), config, tokenizer):
-        ends.update(_ids(getattr(source, "eos_token_id", None), name))
+    sources = {
+        "generation_config": getattr(model, "generation_config", None),
+        "config": config,
+        "tokenizer": tokenizer,
+    }
+    for kind, source in sources.items():
+        given = getattr(source, "eos_token_id", None)
+        try:
+            ends.update(_ids(given))
+        except TypeError:
+            raise ModelError(
+                f"{name}: eos_token_id of its {kind} is {given!r}, no id of a token and no list of "
+                "some; correct it"
+            ) from None
     return frozenset(ends)
 
 
@@ -41,14 +53,13 @@ def _turn_ends(tokenizer: Any) -> set[int]:
     return {token for token in ids[:1] if token in own}
 
 
-def _ids(value: Any, name: str) -> list[int]:
-    """Return ids that a config gives: none, one or a list; of 2.5 no text would ever end."""
-    if value is None:
-        return []
-    ids = list(value) if isinstance(value, list | tuple) else [value]
-    if any(isinstance(token, bool) or not isinstance(token, Integral) for token in ids):
-        raise ModelError(
-            f"{name}: eos_token_id {value!r} is no token id, nor a list of them; correct its "
-            "config.json and generation_config.json"
-        )
-    return [int(token) for token in ids]
+def _ids(value: Any) -> list[int]:
+    """Return one id, or several, as a list.
+
+    Raises:
+        TypeError: it is something else, such as a token's text; to `int` 1.5 and true are 1.
+    """
+    given = value if isinstance(value, list | tuple) else [] if value is None else [value]
+    if any(isinstance(token, bool) for token in given):
+        raise TypeError
+    return [index(token) for token in given]

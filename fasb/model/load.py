@@ -20,6 +20,7 @@ from fasb.model.access import (
     GB,
     cache_bytes,
     check_device,
+    check_folder,
     check_memory,
     commit_of,
     config_of,
@@ -328,6 +329,8 @@ def tokenizer_of(settings: ModelSettings) -> Any:
     """
     from transformers import AutoTokenizer
 
+    if settings.tokenizer:
+        check_folder(settings.tokenizer)
     # a tokenizer of its own is of another repository, where the model's revision means nothing
     revision = None if settings.tokenizer else settings.revision
     path, keywords = source_of(settings.tokenizer or settings.path, revision)
@@ -357,6 +360,14 @@ def _check_tokenizer(tokenizer: Any, model: Any, name: str) -> None:
             f"{name}: no tokenizer of the transformers library; give it as fasb.load(model, "
             "tokenizer)"
         )
+    try:
+        tokenizer("a")
+    except Exception as error:  # its settings may be of any type
+        said = " ".join(str(error).split())[:150]
+        raise ModelError(
+            f"{name}: its tokenizer fails at a text ({type(error).__name__}: {said}); correct its "
+            "tokenizer_config.json, or get its files again"
+        ) from error
     rows = len(model.get_input_embeddings().weight)
     # added tokens are not in this size; `_encoded` looks at those that a text has
     if tokenizer.vocab_size > rows:
