@@ -77,17 +77,22 @@ def test_questions_made_by_hand_are_of_texts_and_contradict_nothing():
         "from fasb.user.evaluation import questions_of\n"
         "from fasb.errors import DataError\n"
         "one = dict(id='1', text='a', true=('Yes',), false=('No',), best='Yes', group='1')\n"
-        "wrong = [{'true': 'Yes'}, {'false': (1, 2)}, {'false': ('Yes', 'No')}]\n"
+        "wrong = [{'true': 'Yes'}, {'false': (1, 2)}, {'true': {'Yes'}}, {'false': iter(['No'])}]\n"
+        "wrong += [{key: 1} for key in ('id', 'text', 'best', 'group', 'role')]\n"
+        "wrong += [{'id': 'a\\udc80'}, {'text': 'a\\0'}, {'false': ('Yes', 'No')}]\n"
         "for given in [[5], *([Question(**{**one, **changes})] for changes in wrong)]:\n"
         "    try:\n"
         "        print('taken', questions_of(given))\n"
         "    except DataError as error:\n"
         "        print(error)\n"
     )
-    other, *texts, both = said.splitlines()
+    other, *texts, half, nul, both = said.splitlines()
     assert "5 is no question; give fasb.Question" in other
-    assert len(texts) == 2
-    assert all("give texts in a tuple or list" in line for line in texts)
+    assert len(texts) == 9
+    assert all("give texts in a tuple or list" in line for line in texts[:4])
+    assert all("is 1; give a text" in line for line in texts[4:])
+    assert "holds half a character (\\udc80)" in half
+    assert "holds a NUL character" in nul
     assert "'Yes' is a true and a false answer of '1'" in both
 
 

@@ -18,6 +18,7 @@ import pandas as pd
 from fasb.artifacts import read_parquet, write_parquet
 from fasb.errors import ArtifactError, DataError
 from fasb.provenance import content_hash
+from fasb.textfiles import check_strings
 
 
 def plain_text(text: str) -> str:
@@ -214,14 +215,23 @@ def _check_texts(question: Question, where: str) -> None:
     """Refuse what is no question, or one of something else than texts."""
     if not isinstance(question, Question):
         raise DataError(f"{where}: {question!r} is no question; give fasb.Question")
+    for name in TEXTS:
+        given = getattr(question, name)
+        if not isinstance(given, str):
+            raise DataError(
+                f"{where}: {name} of question {question.id!r} is {given!r}; give a text"
+            )
     for name in LISTS:
         given = getattr(question, name)
-        # a text is a sequence too, of its characters
-        if isinstance(given, str) or not all(isinstance(one, str) for one in given):
+        # what has no order, or is read once only, is no list
+        is_list = isinstance(given, tuple | list)
+        if not is_list or not all(isinstance(one, str) for one in given):
             raise DataError(
                 f"{where}: {name} of question {question.id!r} is {given!r}; give texts in a tuple "
                 "or list"
             )
+    given = [getattr(question, name) for name in (*TEXTS, *LISTS)]
+    check_strings(given, f"{where}: question {question.id!r}", DataError)
 
 
 def write_questions(path: Path, questions: Sequence[Question], made_by: dict[str, object]) -> None:
@@ -261,6 +271,7 @@ def read_questions(path: Path) -> list[Question]:
     return questions
 
 
+TEXTS = ("id", "text", "best", "group", "role")
 LISTS = ("true", "false", "paraphrases")
 
 
