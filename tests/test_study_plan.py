@@ -15,6 +15,7 @@ from tiny import tiny_checkpoint, tiny_model, tiny_questions
 from fasb.cli import group
 from fasb.data import splits
 from fasb.data.protocol import Question, Size
+from fasb.errors import ArtifactError
 from fasb.extensions import find
 from fasb.fitting.bank import collect, texts_of
 from fasb.fitting.reads import Read
@@ -267,7 +268,15 @@ def test_a_chat_counts_what_its_template_writes_around_a_question(tmp_path, temp
     assert read["chat"] - read["plain"] == more
 
 
-@pytest.mark.parametrize("template", [None, {"chat_template": "{{ raise_exception('No.') }}"}, {}])
+@pytest.mark.parametrize(
+    "template",
+    [
+        *(None, {}, [], 5, {"chat_template": 5}, {"chat_template": {"a": 1}}),
+        *({"chat_template": one} for one in ("{{ raise_exception('No.') }}", "{{ 1 / 0 }}", "{%")),
+        *({"chat_template": one} for one in ("{{ range(10 ** 9) }}", [], ["a"])),
+        {"chat_template": [{"name": "default"}, {"template": CHATML}]},
+    ],
+)
 def test_a_template_that_is_not_at_hand_is_reckoned_by_messages(tmp_path, template):
     (pair,) = plan.pairs(chat_study(tmp_path, template, system="Be kind.")).values()
     assert pair.around == Around(2 + MESSAGE, 2 * MESSAGE, known=False)
@@ -300,6 +309,30 @@ def test_a_job_that_ran_here_says_how_long_it_takes(tmp_path):
     (tmp_path / "pretrain").mkdir()
     (tmp_path / "pretrain" / "m.tsv").write_text("s\n5\n")
     assert rates.timed("pretrain", "m", "", tmp_path) == 5
+
+
+@pytest.mark.parametrize("line", ["nan\t1", "inf\t1", "-5\t1", "a\t1", "", "1\t" + "0" * 200_000])
+def test_a_time_that_is_none_counts_for_nothing(tmp_path, line):
+    (tmp_path / "sweep.tsv").write_text("s\tmax_rss\n30\t1\n")
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "other.tsv").write_text(f"s\tmax_rss\n{line}\n")
+    assert rates.timed("sweep", "", "", tmp_path) == 30
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "{", "[]", "5", "{}", '{"payload": []}', '{"payload": {"measured": []}}'),
+        '{"payload": {"device": "cpu", "measured": {"live_over_limit": []}}}',
+        '{"payload": {"measured": {"live_over_limit": {"tokens_per_s": 1, "parameters": 1}}}}',
+        '{"payload": {"device": "cpu", "measured": {"live_over_limit": '
+        '{"tokens_per_s": 1, "parameters": "a"}}}}',
+    ],
+)
+def test_measured_rates_that_are_damaged_are_one_line(tmp_path, content):
+    (tmp_path / "results.json").write_text(content)
+    with pytest.raises(ArtifactError, match=r"results.json[:,].*; "):
+        rates.rates(tmp_path / "results.json")
 
 
 def test_a_measured_rate_is_carried_over_by_size_and_without_one_there_is_a_bound(

@@ -7,16 +7,19 @@ parameters. Knows no rule but by name.
 """
 
 import csv
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from fasb.errors import ArtifactError
 from fasb.study.plan import BYTES, Work
+from fasb.textfiles import parse_json, read_text
+from fasb.wholefiles import naming
 
 MEASURED = Path("benchmarks/results.json")
 TIMING = Path("results/timing")
+CASES = ("live_over_limit", "extract_over_forward")
 Basis = Literal["timed", "rate", "bound", "unknown"]
 
 
@@ -60,22 +63,24 @@ def kind_of(device: str) -> str:
 
 
 def rates(path: Path = MEASURED) -> dict[str, Rate]:
-    """Return the measured rate of each kind of device that was measured with a known model."""
+    """Return the measured rate of each kind of device that was measured with a known model.
+
+    Raises:
+        ArtifactError: the file is damaged, or holds something else.
+    """
     if not path.is_file():
         return {}
-    payload = json.loads(path.read_text("utf-8"))["payload"]
-    rows = payload["measured"]
-    writing, reading = (rows.get(case, {}) for case in ("live_over_limit", "extract_over_forward"))
-    written = writing.get("tokens_per_s")
-    n_parameters = writing.get("parameters", payload.get("parameters"))
-    if written is None or n_parameters is None:
-        return {}
-    # where reading was not timed: it is no slower than writing
-    return {
-        kind_of(payload["device"]): Rate(
-            n_parameters / 1e9, written, reading.get("tokens_per_s", written)
-        )
-    }
+    with naming(path):
+        payload = parse_json(read_text(path, ArtifactError), str(path), ArtifactError)["payload"]
+        rows = payload["measured"]
+        writing, reading = (rows.get(case, {}) for case in CASES)
+        written = writing.get("tokens_per_s")
+        n_parameters = writing.get("parameters", payload.get("parameters"))
+        if written is None or n_parameters is None:
+            return {}
+        # where reading was not timed: it is no slower than writing
+        read = reading.get("tokens_per_s", written)
+        return {kind_of(payload["device"]): Rate(n_parameters / 1e9, written, read)}
 
 
 def timed(rule: str, model: str, dataset: str, folder: Path = TIMING) -> float | None:
@@ -94,12 +99,17 @@ def read_timing(path: Path) -> dict[str, float] | None:
     """
     with path.open(encoding="utf-8", errors="replace", newline="") as file:
         # Snakemake writes a head and a line of values, "-" for what it does not know
-        values = next(csv.DictReader(file, delimiter="\t"), {})
+        try:
+            values = next(csv.DictReader(file, delimiter="\t"), {})
+        except csv.Error:
+            return None
     memory = values.get("max_rss", "-")
     try:
-        return {"s": float(values["s"]), "max_rss": math.nan if memory == "-" else float(memory)}
+        seconds = float(values["s"])
+        known = {"s": seconds, "max_rss": math.nan if memory == "-" else float(memory)}
     except (KeyError, TypeError, ValueError):  # a line that was cut leaves None
         return None
+    return known if 0 <= seconds < math.inf else None
 
 
 def seconds(

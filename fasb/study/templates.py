@@ -61,10 +61,13 @@ def template_at_hand(entry: ModelEntry) -> str | None:
         if file := _file(entry, "chat_template.jinja"):
             return file.read_text(encoding="utf-8")
         if file := _file(entry, "tokenizer_config.json"):
-            found = json.loads(file.read_text(encoding="utf-8")).get("chat_template")
-            if isinstance(found, list):  # several, by name
-                found = {one["name"]: one["template"] for one in found}.get("default")
-            return found
+            options = json.loads(file.read_text(encoding="utf-8"))
+            found = options.get("chat_template") if isinstance(options, dict) else None
+            # several, by name
+            for one in found if isinstance(found, list) else ():
+                if isinstance(one, dict) and one.get("name") == "default":
+                    found = one.get("template")
+            return found if isinstance(found, str) else None
     return None
 
 
@@ -101,7 +104,7 @@ def _rendered(template: str | None, messages: list[dict[str, str]]) -> str | Non
         text = known.from_string(template).render(
             messages=messages, add_generation_prompt=True, **own
         )
-    except (TemplateError, TypeError):
+    except Exception:  # a template is somebody's program
         return None
     return text if QUESTION in text else None
 
