@@ -13,6 +13,7 @@ import json
 import os
 import re
 import stat
+import sys
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -313,6 +314,11 @@ def check_strings(value: Any, where: str, kind: Kind) -> None:
     # a NUL as JSON writes it, and no backslash before the text u0000
     if re.search(r"(?<!\\)(\\\\)*\\u0000", written):
         raise kind(f"{where}: holds a NUL character (\\u0000); remove it")
+
+
+def is_finite(value: Any) -> bool:
+    """Return whether a value of JSON is a number that a float holds; whole ones may be larger."""
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
 
 
 def _reason(error: BaseException) -> str:

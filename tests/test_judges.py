@@ -289,7 +289,7 @@ class TestLight:
         light.trained(small)
         monkeypatch.setattr(light, "VERSION", light.VERSION + 1)
         with pytest.raises(
-            ArtifactError, match="another version; delete it, and it is trained anew"
+            ArtifactError, match="another version; move it away, and one is trained there"
         ):
             light.trained(small)
 
@@ -297,14 +297,45 @@ class TestLight:
     def test_a_file_that_is_no_light_judge_is_refused(self, tmp_path, about):
         path = tmp_path / "judge.safetensors"
         write_tensors(path, {"words": np.zeros(3)}, {}, about)
-        with pytest.raises(ArtifactError, match="delete it, and it is trained anew"):
+        with pytest.raises(ArtifactError, match="move it away, and one is trained there"):
             light.Light.load(path)
+
+    @pytest.mark.parametrize("wrong", [None, [1], "x", True, pytest.param(10**400, id="10^400")])
+    @pytest.mark.parametrize(
+        ("way", "name"),
+        [
+            (("rarity",), "rarity"),
+            (("rarity", "rock"), "rarity"),
+            (("bias", "true"), "bias"),
+            (("held_out",), ""),
+            (("held_out", "held_out_written", "info", "accuracy"), "accuracy"),
+        ],
+    )
+    def test_a_file_whose_numbers_are_none_is_refused_by_a_check_too(self, small, way, name, wrong):
+        light.trained(small)
+        assert light.available(small) == "trained before"
+        tensors, about, made_by = read_tensors(Path(small.file))
+        place = about
+        for key in way[:-1]:
+            place = place[key]
+        place[way[-1]] = wrong
+        write_tensors(Path(small.file), tensors, made_by, about)
+        for call in (light.available, light.error, lambda own: light.judge([MOON], [""], own)):
+            with pytest.raises(ArtifactError, match=f"no whole light judge .*{name}"):
+                call(small)
+
+    def test_a_place_where_no_judge_can_be_kept_is_refused_before_it_is_trained(
+        self, small, tmp_path, monkeypatch
+    ):
+        monkeypatch.setattr(light, "train", None)
+        with pytest.raises(ArtifactError, match="a folder; give the path of a file"):
+            light.trained(small.model_copy(update={"file": str(tmp_path)}))
 
     @pytest.mark.parametrize("name", ["words", "mean", "weight.true"])
     def test_a_file_whose_arrays_are_of_other_sizes_is_refused(self, small, name):
         light.trained(small)
         tensors, about, made_by = read_tensors(Path(small.file))
-        message = f"no whole light judge .{name} is not of .* finite numbers.; delete it, and"
+        message = f"no whole light judge .{name} is not of .* finite numbers.; move it away, and"
         for value in (tensors[name][:-1], np.nan * tensors[name]):
             write_tensors(Path(small.file), {**tensors, name: value}, made_by, about)
             with pytest.raises(ArtifactError, match=message):

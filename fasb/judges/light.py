@@ -43,6 +43,8 @@ from fasb.judges.likeness import describe, plain, stems
 from fasb.provenance import content_hash
 from fasb.settings import Section
 from fasb.sourcecode import code_of
+from fasb.textfiles import is_finite
+from fasb.wholefiles import check_out
 
 VERSION = 2
 """Raised when features or training change; older files are then trained anew."""
@@ -149,19 +151,37 @@ class Light:
         tensors, about, _ = read_tensors(path)
         if not isinstance(about, dict) or about.get("version") != VERSION:
             raise ArtifactError(
-                f"{path}: no light judge, or one of another version; delete it, and it is trained "
-                "anew"
+                f"{path}: no light judge, or one of another version; move it away, and one is "
+                "trained there"
             )
         try:
             _check_arrays(tensors)
+            _check_about(about)
             scale = Scale(about["rarity"], **{name: tensors[name] for name in ARRAYS})
             weight = {name: tensors[f"weight.{name}"] for name in LABELS}
             bias = {name: float(about["bias"][name]) for name in LABELS}
             return cls(scale, weight, bias, about["held_out"])
         except (KeyError, TypeError, ValueError) as error:
             raise ArtifactError(
-                f"{path}: no whole light judge ({error}); delete it, and it is trained anew"
+                f"{path}: no whole light judge ({error}); move it away, and one is trained there"
             ) from None
+
+
+def _check_about(about: Mapping[str, Any]) -> None:
+    """Refuse rarities, biases and errors that are no numbers.
+
+    Raises:
+        KeyError, TypeError: one is missing.
+        ValueError: naming what is none.
+    """
+    wrong = [about["held_out"]["held_out_written"][name]["accuracy"] for name in LABELS]
+    for what, values in (
+        ("rarity", about["rarity"].values() if isinstance(about["rarity"], dict) else [None]),
+        ("bias", [about["bias"][name] for name in LABELS]),
+        ("accuracy", [share if is_finite(share) and 0 <= share <= 1 else None for share in wrong]),
+    ):
+        if not all(map(is_finite, values)):
+            raise ValueError(f"{what} holds what is no number")
 
 
 def _check_arrays(tensors: Mapping[str, np.ndarray]) -> None:
@@ -209,6 +229,7 @@ def available(settings: Settings) -> str:
         DataError: neither it nor its data can be had.
     """
     if _kept(settings).is_file():
+        Light.load(_kept(settings))
         return "trained before"
     truthfulqa.load(truthfulqa.Settings(path=settings.path, questions=None))
     return f"will be trained on {len(_votes(settings.path)):,} answers"
@@ -234,6 +255,7 @@ def trained(settings: Settings) -> Light:
     """
     path = _kept(settings)
     if not path.is_file():
+        check_out(path)
         train(settings).save(path)
     return Light.load(path)
 

@@ -3,7 +3,6 @@
 Reading checks everything that a stranger's file may have wrong, so that nothing downstream has to.
 """
 
-import sys
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, fields
 from typing import Any, get_args
@@ -15,6 +14,7 @@ from fasb.steering.edit import PROMPT_END, Active, Change, Edit
 from fasb.steering.fields import check_units, kind_of, sizes_of, tensors_of
 from fasb.steering.operations import OPERATIONS
 from fasb.steering.tracker import SCORES, Platt, Tracker
+from fasb.textfiles import is_finite
 
 Layout = dict[str, Any] | None
 """What the tensors are of, as JSON; None where there is no edit, or no tracker."""
@@ -110,8 +110,7 @@ def _read_calibration(layout: Any, name: str) -> Platt | None:
     _check_keys(layout, {"slope", "intercept"}, f"{name}.calibration")
     numbers = {key: layout[key] for key in ("slope", "intercept")}
     for key, value in numbers.items():
-        # JSON has whole numbers that are larger than any float
-        if type(value) not in (int, float) or not abs(value) <= sys.float_info.max:
+        if not is_finite(value):
             raise ValueError(f"{name}.calibration.{key} is no finite number")
     return Platt(**{key: float(value) for key, value in numbers.items()})
 
