@@ -111,13 +111,11 @@ class Bundle:
         """Refuse values that no fit gives, and under which a model's answers mean nothing.
 
         Raises:
-            BundleError: a tensor that is not finite, or a unit that would be edited twice.
+            BundleError: a tensor that is not finite.
         """
         for name, value in self._tensors().items():
             if not value.isfinite().all():
                 raise BundleError(f"{what}: {name} is not finite; fit it again")
-            if name.endswith(".at") and len(value.unique(dim=0)) < len(value):
-                raise BundleError(f"{what}: {name} holds a unit twice; fit it again")
 
     def save(self, path: Path, made_by: dict[str, Any] | None = None) -> None:
         """Write one safetensors file, whole or not at all; what is written can be read.
