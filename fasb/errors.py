@@ -36,6 +36,11 @@ class BundleError(FasbError):
     """A bundle does not fit the model it is attached to."""
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, or its class where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return the remedy for an unknown name: the nearest known one, or all of them."""
     known = sorted(known)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fasb.errors import FasbError
+from fasb.errors import FasbError, first_line
 
 Kind = type[FasbError]
 """The error that a caller wants: of data, of config or of an artifact."""
@@ -324,4 +324,4 @@ def is_finite(value: Any) -> bool:
 def _reason(error: BaseException) -> str:
     if isinstance(error, RecursionError):
         return "nested too deeply"
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return first_line(error)

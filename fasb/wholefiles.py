@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from fasb.errors import ArtifactError, FasbError
+from fasb.errors import ArtifactError, FasbError, first_line
 
 STALE = 24 * 3600
 """Seconds after which the half-written file of another machine counts as left behind."""
@@ -209,7 +209,7 @@ def naming(path: Path) -> Iterator[None]:
     except ArtifactError:
         raise
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise ArtifactError(
             f"{path}: cannot be read ({reason}); correct the path, or make the file again"
         ) from error

@@ -20,7 +20,7 @@ from pydantic import Field
 
 from fasb.artifacts import check_parquet_size
 from fasb.data.protocol import Question, check_questions, contradiction, plain_text
-from fasb.errors import DataError, did_you_mean
+from fasb.errors import DataError, did_you_mean, first_line
 from fasb.settings import Section
 from fasb.textfiles import check_ordinary, check_strings, csv_table, json_lines
 
@@ -296,7 +296,7 @@ def parquet_rows(path: Path) -> list[dict[str, Any]]:
         check_parquet_size(path)
         rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
     except Exception as error:  # each part of the reader has kinds of its own
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise DataError(f"{path}: cannot be read ({reason}); correct the file") from None
     check_strings(rows, str(path), DataError)
     return rows

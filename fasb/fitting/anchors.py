@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from fasb.errors import ArtifactError, ConfigError
+from fasb.errors import ArtifactError, ConfigError, first_line
 from fasb.hdf5files import reading_hdf5
 from fasb.steering.fingerprint import Fingerprint
 from fasb.textfiles import UNREADABLE
@@ -47,7 +47,7 @@ def read_anchors(path: Path) -> tuple[Fingerprint, list[RankedFold]]:
                 raise ValueError(f"folds {', '.join(file)}")
             folds = [_read_fold(file[f"fold{i}"], model) for i in range(len(file))]
         except (KeyError, TypeError, AttributeError, OSError, *UNREADABLE) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             raise ArtifactError(
                 f"{path}: not what 'fasb run anchors' writes ({reason}); run it again"
             ) from None

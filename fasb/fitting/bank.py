@@ -34,7 +34,7 @@ from jaxtyping import Bool, Float, Float32, Int8
 from fasb.artifacts import read_tensors, write_tensors
 from fasb.data.prompts import Render, choice_text, probe_text
 from fasb.data.protocol import Question
-from fasb.errors import ArtifactError, DataError
+from fasb.errors import ArtifactError, DataError, first_line
 from fasb.fitting.reads import TAIL, Read
 from fasb.hdf5files import reading_hdf5, writing_hdf5
 from fasb.model.hooks import ActivationRecorder, recording
@@ -410,7 +410,7 @@ def _opened(path: Path) -> Iterator[h5py.File]:
         with reading_hdf5(path) as file:
             yield file
     except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0].strip("'\"")
+        reason = first_line(error).strip("'\"")
         what = "cannot be read" if isinstance(error, OSError) else "holds what no bank does"
         raise ArtifactError(
             f"{path}: {what} ({reason}); run 'fasb run activations' again"

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fasb.data.prompts import Asked, Messages, Render, generation_prompt
-from fasb.errors import BundleError, ConfigError, DataError
+from fasb.errors import BundleError, ConfigError, DataError, first_line
 from fasb.extensions import validated
 from fasb.model.load import LoadedModel
 from fasb.provenance import content_hash
@@ -101,7 +101,7 @@ def renderer(tokenizer: Any, name: str) -> Render:
         try:
             return written(_folded(messages) if folds else messages, opened)
         except Exception as error:  # a template is somebody's program
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             raise ConfigError(
                 f"prompt.chat: the chat template of {name} refuses the conversation ({reason}); "
                 "change its turns, or set chat to off"

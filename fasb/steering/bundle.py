@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from fasb.artifacts import read_tensors, write_tensors
-from fasb.errors import BundleError, ConfigError, FasbError, did_you_mean
+from fasb.errors import BundleError, ConfigError, FasbError, did_you_mean, first_line
 from fasb.extensions import validated
 from fasb.provenance import content_hash
 from fasb.settings import DecodingSettings, Positions, PromptSettings, ScoringSettings
@@ -206,7 +206,7 @@ def _whole(about: dict[str, Any], arrays: dict[str, Any], what: str, remedy: str
     except KeyError as error:  # its text is nothing but the key
         raise BundleError(f"{what} (lacks {error}); {remedy}") from None
     except (TypeError, ValueError, FasbError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise BundleError(f"{what} ({reason}); {remedy}") from None
     return bundle
 
