@@ -117,6 +117,17 @@ def rewrite(path, change):
     write_tensors(path, arrays, {}, about)
 
 
+@pytest.mark.parametrize("part", ["fingerprint", "prompt", "about"])
+def test_half_a_character_is_named(tmp_path, part):
+    bundle().save(tmp_path / "x.bundle")
+    key = {"fingerprint": "model", "prompt": "open", "about": "method"}[part]
+    rewrite(tmp_path / "x.bundle", lambda about: about[part].update({key: "a\ud800"}))
+    with pytest.raises(BundleError, match=r"x.bundle: .*a text holds half a character"):
+        Bundle.load(tmp_path / "x.bundle")
+    with pytest.raises(BundleError, match=r"^bundle: .*a text holds half a character"):
+        replace(bundle(), about={"method": "a\ud800"}).save(tmp_path / "y.bundle")
+
+
 @pytest.mark.parametrize("key", ["slope", "intercept"])
 @pytest.mark.parametrize(
     "value", [pytest.param(10**400, id="10^400"), float("nan"), "1", True, None, [1]]

@@ -109,3 +109,13 @@ def test_what_is_no_control_vector_is_one_line(model):
         with pytest.raises(BundleError, match=message) as caught:
             directions(bundle)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [1e38, float("nan")])
+def test_a_vector_that_overflows_is_not_written(model, tmp_path, value):
+    bundle = residual(model, [2, 1])
+    vectors = torch.full((2, 24), value)
+    edit = fasb.Edit.of("residual", bundle.edit.changes[0].at, Add(vectors))
+    with pytest.raises(BundleError, match="export: .* layer 2 at alpha 9 is not finite in float32"):
+        export(replace(bundle, edit=edit).with_policy(alpha=9.0), tmp_path / "my.gguf")
+    assert not (tmp_path / "my.gguf").exists()

@@ -201,8 +201,11 @@ def _whole(about: dict[str, Any], arrays: dict[str, Any], what: str, remedy: str
         BundleError: `what`, the first thing that no bundle can hold, `remedy`.
     """
     try:
+        json.dumps(about, ensure_ascii=False).encode()
         bundle = _read(about, {name: torch.from_numpy(value) for name, value in arrays.items()})
         check_units(bundle.edit, bundle.tracker, bundle.fingerprint)
+    except UnicodeEncodeError:  # JSON has halves of characters, and no file does
+        raise BundleError(f"{what} (a text holds half a character); {remedy}") from None
     except KeyError as error:  # its text is nothing but the key
         raise BundleError(f"{what} (lacks {error}); {remedy}") from None
     except (TypeError, ValueError, FasbError) as error:

@@ -67,6 +67,11 @@ def directions(bundle: Bundle) -> dict[int, Float32[np.ndarray, " hidden"]]:
             scaled = (bundle.policy.alpha * vector).to("cpu").float().numpy()
             # several changes of one layer add up, as they do in a pass
             found[layer] = found.get(layer, np.float32(0)) + scaled
+            if not np.isfinite(found[layer]).all():
+                raise BundleError(
+                    f"export: what is added to layer {layer} at alpha {bundle.policy.alpha:g} is "
+                    "not finite in float32; export a bundle of a lower one"
+                )
     if not found:
         raise BundleError("export: the bundle has no edit; fit one")
     if 0 in found:
