@@ -25,10 +25,10 @@ from fasb.wholefiles import writing_folder
 
 
 def compile_bundle(model: LoadedModel, bundle: Bundle, out: Path, siblings: bool = False) -> None:
-    """Write the model with the edit in its weights, and its tokenizer; it is changed in memory too.
+    """Write the model with the edit in its weights, and its tokenizer.
 
-    Where it fails, the model is as it was. `siblings` allows other weights and config of the same
-    build.
+    In memory the model stays as it was: the bundle is of that one, and would edit twice. `siblings`
+    allows other weights and config of the same build.
 
     Raises:
         BundleError: the edit is no constant of the weights, or not of this model.
@@ -60,11 +60,10 @@ def compile_bundle(model: LoadedModel, bundle: Bundle, out: Path, siblings: bool
         with writing_folder(out) as folder:
             model.model.save_pretrained(folder)
             model.tokenizer.save_pretrained(folder)
-    except BaseException:
+    finally:
         # the newest first: a weight may stand there more than once
         for parameter, value in reversed(before):
             parameter.copy_(value)
-        raise
 
 
 def _agrees(found: Tensor, wanted: Tensor, plain: Tensor) -> bool:
