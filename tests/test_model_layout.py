@@ -168,6 +168,15 @@ def test_an_unknown_architecture_says_where_to_add_it():
         layout_of(model)
 
 
+@pytest.mark.parametrize("n", [1, 2, 4])
+def test_layers_that_were_taken_out_or_added_are_counted(n):
+    model = tiny_model().model
+    layers = list(model.model.layers)
+    model.model.layers = nn.ModuleList([*layers, *layers][:n])
+    with pytest.raises(ModelError, match=f"has {n} layers, but its config says 3; set num_hidd"):
+        layout_of(model)
+
+
 def test_a_layer_without_attention_is_not_skipped():
     model = tiny_model().model
     del model.model.layers[1].self_attn

@@ -266,6 +266,16 @@ def test_a_tokenizer_that_fails_at_every_text_is_one_line(folder, tmp_path):
     refused(ModelSettings(path=str(copy)), "other: its tokenizer fails at a text .*; correct its")
 
 
+def test_a_model_without_values_and_a_bare_tokenizer_are_one_line():
+    model = tiny_model()
+    with torch.device("meta"):
+        empty = type(model.model)(model.model.config)
+    with pytest.raises(ModelError, match="the weights of model.embed_tokens have no values"):
+        wrap(empty, model.tokenizer, "mine")
+    with pytest.raises(ModelError, match="^mine: no tokenizer of the transformers library"):
+        wrap(model.model, model.tokenizer.backend_tokenizer, "mine")
+
+
 def test_a_name_that_is_too_long_for_a_file_is_one_line():
     refused(ModelSettings(path="a" * 5000), "File name too long")
 

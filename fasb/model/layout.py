@@ -146,6 +146,7 @@ def layout_of(model: nn.Module) -> Layout:
     layers, projections = _decoder_layers(model, config.num_hidden_layers)
     if not projections:
         _check_alike(model, name, config.num_hidden_layers)
+        _check_count(model, name, config.num_hidden_layers)
         raise ModelError(
             f"{name}: no attention output projection found in its {config.num_hidden_layers} "
             "layers; add its path within a layer to PROJECTIONS in fasb/model/layout.py and a tiny "
@@ -207,6 +208,21 @@ def _check_alike(model: nn.Module, name: str, n_layers: int) -> None:
                 f"kind ({paths[others[0]]}) than the others ({paths[-1]}), such as a recurrent "
                 "one; hybrid models are not supported, choose one with the same attention in every "
                 "layer"
+            )
+
+
+def _check_count(model: nn.Module, name: str, n_layers: int) -> None:
+    """Refuse a model of which layers were taken out, or to which some were added.
+
+    Raises:
+        ModelError: naming both numbers; no further path would help.
+    """
+    for module in model.modules():
+        layers = list(module) if isinstance(module, nn.ModuleList) else []
+        if layers and _first_path(layers, PROJECTIONS):
+            raise ModelError(
+                f"{name}: has {len(layers)} layers, but its config says {n_layers}; set "
+                "num_hidden_layers to what it has"
             )
 
 

@@ -355,7 +355,7 @@ def tokenizer_hash(tokenizer: Any) -> str:
 
 def _check_tokenizer(tokenizer: Any, model: Any, name: str) -> None:
     """Refuse a model without a tokenizer, or with that of another."""
-    if not callable(getattr(tokenizer, "get_vocab", None)):
+    if not callable(tokenizer) or not hasattr(tokenizer, "get_vocab"):
         raise ModelError(
             f"{name}: no tokenizer of the transformers library; give it as fasb.load(model, "
             "tokenizer)"

@@ -41,8 +41,15 @@ def check_finite(model: nn.Module, name: str) -> None:
     """Refuse weights that are not numbers.
 
     Raises:
-        ModelError: naming the first tensor with NaN or infinity.
+        ModelError: naming the first tensor without values, or with NaN or infinity.
     """
+    for path, module in model.named_modules():
+        # of what is offloaded, accelerate's hook has the values
+        if not hasattr(module, "_hf_hook") and any(one.is_meta for one in module.parameters(False)):
+            raise ModelError(
+                f"{name}: the weights of {path or 'the model'} have no values (device meta); load "
+                "them first"
+            )
     for tensor, value in _tensors(model):
         # a sum is one fast pass; it may overflow without any single bad value
         if value.is_floating_point() and not torch.isfinite(value.sum(dtype=_wide(value))):
