@@ -48,7 +48,7 @@ def test_the_compiled_model_answers_as_the_bundle(tmp_path, name, site, kind):
     found = trace(load_model(settings), PROMPTS, bundle.decoding).rows()
     assert found == wanted != plain
     # the bundle is that of the model in memory, whose answers it would else edit twice
-    assert decode(model, PROMPTS, bundle).after.rows() == wanted
+    assert decode_live(model, PROMPTS, bundle).after.rows() == wanted
     assert trace(model, PROMPTS, bundle.decoding).rows() == plain
 
 
