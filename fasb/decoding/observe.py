@@ -37,7 +37,7 @@ class TeacherForcedText:
 
     text: Sequence[int]
     n_states: int
-    strength: Sequence[float] | Float[np.ndarray, " last"] = ()
+    strength: Sequence[float] | Float[np.ndarray, " _"] = ()
     begins: tuple[int, int] | None = None
 
 
@@ -184,7 +184,7 @@ def check_width(layout: Layout, tracker: Tracker) -> None:
 
 
 def right_aligned(
-    strengths: Sequence[Sequence[float] | Float[np.ndarray, " last"]],
+    strengths: Sequence[Sequence[float] | Float[np.ndarray, " _"]],
     width: int,
     device: torch.device | str,
 ) -> Float[Tensor, "row column"] | None:

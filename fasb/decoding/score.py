@@ -57,7 +57,7 @@ class Choice:
         """How many of the last positions matter."""
         return len(self.tokens) - self.seen_from
 
-    def strengths(self, active: Active, kept: int, strength: float) -> list[float]:
+    def strengths(self, active: Active, kept: int, strength: float) -> Float[np.ndarray, " token"]:
         """Return what each token is edited with, where `kept` editable positions stay as they are.
 
         Within one pass an edit is active on all positions from where it begins (M6).
@@ -66,7 +66,7 @@ class Choice:
         first = begins.get(active.positions, self.first_state)
         found = np.zeros(len(self.tokens))
         found[first:] = strength * active.shares(kept, len(found[first:]))
-        return found.tolist()
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,12 +365,15 @@ def _score_suffixes(
         row, kept, strength = suffix
         tokens = plain.choices[row].tokens
         strengths = plain.choices[row].strengths(bundle.active, kept, strength)
-        first = next((i for i, one in enumerate(strengths) if one), len(tokens))
-        if first >= len(tokens) - 1:
+        edited = strengths.nonzero()[0]
+        if not len(edited) or edited[0] >= len(tokens) - 1:
             found[suffix] = float(plain.total[row])  # no token follows an edited one
             continue
+        first = int(edited[0])
         suffixes.append(suffix)
-        texts.append(TeacherForcedText(tokens, len(tokens) - first, strengths, (row, first)))
+        texts.append(
+            TeacherForcedText(tokens, len(tokens) - first, strengths[first:], (row, first))
+        )
     order = sorted(range(len(texts)), key=lambda i: -texts[i].n_states)
     no_trackers = TrackerGroup.of([], model.device)
     while order:

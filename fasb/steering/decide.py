@@ -90,20 +90,18 @@ def _by_verdict(trace: Trace, policy: Policy) -> Decision:
 
 def _first_firing(trace: Trace, policy: Policy, first: int, behind: int) -> Decision:
     """Replay a trace from the check after `first` tokens on; that after n judges n - `behind`."""
-    n_rows, at_start = len(trace.length), np.zeros(len(trace.length), dtype=np.int64)
     if trace.p is None:
         raise ValueError("this policy needs p; observe the trace first")
-    fired, fired_at = np.zeros(n_rows, dtype=bool), at_start.copy()
-    judged = np.zeros(n_rows, dtype=trace.p.dtype)
-    for n in range(first, trace.p.shape[1]):
-        p = trace.p[:, max(n - behind, 0)]
-        # an open row was left where it fired, which without going back was not its end
-        is_end = (trace.ended != OPEN) | policy.backtrack
-        ended = (trace.length == n) & is_end
-        fires = policy.fires(p, np.full(n_rows, n), at_start, ended)
-        new = fires & (n <= trace.length) & ~fired
-        fired_at[new], judged[new] = n, p[new]
-        fired |= new
+    length, at_start = trace.length[:, None], np.zeros_like(trace.length)
+    # of all checks at once, [row, check]: how many tokens there are, and p of the judged state
+    checks = np.arange(trace.p.shape[1])
+    n, p = np.broadcast_to(checks, trace.p.shape), trace.p[:, np.maximum(checks - behind, 0)]
+    # an open row was left where it fired, which without going back was not its end
+    is_end = (trace.ended != OPEN) | policy.backtrack
+    ended = (length == n) & is_end[:, None]
+    fires = policy.fires(p, n, np.zeros_like(n), ended) & (first <= n) & (n <= length)
+    fired, fired_at = np.asarray(fires.any(axis=1)), fires.argmax(axis=1)
+    judged = np.where(fired, p[np.arange(len(p)), fired_at], 0)
     kept = policy.kept(trace.p, fired_at, at_start)
     return _decision(trace, fired, fired_at, kept, policy.strength(judged))
 

@@ -105,11 +105,11 @@ class Policy:
 
     def fires(
         self,
-        p: Float[np.ndarray, " row"],
-        n: Int[np.ndarray, " row"],
-        base: Int[np.ndarray, " row"],
-        ended: Bool[np.ndarray, " row"],
-    ) -> Bool[np.ndarray, " row"]:
+        p: Float[np.ndarray, "*row"],
+        n: Int[np.ndarray, "*row"],
+        base: Int[np.ndarray, "*row"],
+        ended: Bool[np.ndarray, "*row"],
+    ) -> Bool[np.ndarray, "*row"]:
         """Return which rows fire at the check after n tokens, p being that of the judged state.
 
         A check is due s tokens after `base`, the tokens that stay whatever follows, and where a row

@@ -118,7 +118,7 @@ class SteeredLM(TemplateLM):
         scores = score(self.loaded, choices, self.bundle, self.batch)
         strengths = []
         for choice, kept, alpha in zip(choices, scores.kept, scores.strength, strict=True):
-            strengths.append(choice.strengths(self.bundle.active, int(kept), float(alpha)))
+            strengths.append(choice.strengths(self.bundle.active, int(kept), float(alpha)).tolist())
         greedy = self._greedy(choices, strengths)
         return list(zip(scores.logprob.tolist(), greedy, strict=True))
 
