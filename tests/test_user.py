@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import fasb
-from fasb.errors import BundleError, ConfigError, DataError
+from fasb.errors import ArtifactError, BundleError, ConfigError, DataError
 from fasb.model.chat import settled
 from fasb.settings import DecodingSettings, PromptSettings
 from fasb.steering.tracker import Cosine, Logistic
@@ -386,6 +386,14 @@ def test_fit_loads_a_model_that_is_named_as_its_settings_say(tmp_path):
     tiny_checkpoint(tmp_path / "model")
     with pytest.raises(ConfigError, match=r"model.dtype"):
         fasb.fit(tmp_path / "model", QUESTIONS, {**SETTINGS, "model": {"dtype": "zig"}})
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_a_work_folder_that_is_none_is_refused_before_a_model_is_looked_for(tmp_path, kind):
+    work = tmp_path / "work"
+    work.touch() if kind == "file" else work.symlink_to("gone")
+    with pytest.raises(ArtifactError, match=r"work/bank.h5: cannot be written .*; "):
+        fasb.fit("no/such", QUESTIONS, SETTINGS, work)
 
 
 def test_one_message_is_a_conversation_and_what_is_no_question_is_refused():

@@ -45,6 +45,7 @@ from fasb.user.fitsettings import FitSettings, checked_settings, method_of, poin
 from fasb.user.guards import Limits, harm
 from fasb.user.report import harms
 from fasb.user.tuning import Candidate, best, check_tunable, tried
+from fasb.wholefiles import check_out
 
 
 def fit(
@@ -61,7 +62,7 @@ def fit(
 
     Raises:
         DataError: a file is wrong, or there are too few questions.
-        ConfigError: a setting is wrong.
+        ConfigError, ArtifactError: a setting is wrong; `work` cannot be written to.
     """
     settings = checked_settings(settings)
     # files that may be wrong are read before a model is loaded
@@ -70,6 +71,8 @@ def fit(
     # of a model that is in memory, they have said how it was loaded
     given = settings.model if isinstance(model, str | Path) else {}
     parts, train, validation, test = tunable_parts(questions, settings)
+    if work is not None:
+        check_out(Path(work) / "bank.h5")
     judge, model = settings.judge, steering.load(model, **given)
     settings = settings.model_copy(update={"prompt": settled(model, settings.prompt)})
     points = points_of(settings, model.layout.n_layers * model.layout.n_heads)
