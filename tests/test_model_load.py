@@ -198,6 +198,16 @@ def without(part):
             r"24 of 3,840 values of its weight lm_head.weight are NaN",
             id="NaN",
         ),
+        *(
+            pytest.param(
+                lambda tensors, kind=kind: tensors.update(
+                    {"lm_head.weight": (10 * tensors["lm_head.weight"]).to(kind)}
+                ),
+                "its weight lm_head.weight is of type .*; get the config.json that belongs to it",
+                id=str(kind),
+            )
+            for kind in (torch.int8, torch.uint8, torch.int32, torch.bool)
+        ),
     ],
 )
 def test_weights_that_are_not_all_there_are_refused(folder, tmp_path, change, message):

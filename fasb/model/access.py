@@ -7,7 +7,7 @@ is missing and what to do. Bytes are counted from the config alone. Knows no wei
 import importlib.util
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import huggingface_hub
 import psutil
 import torch
 from huggingface_hub import constants, errors
+from safetensors import safe_open
 
 from fasb.errors import FasbError, ModelError
 from fasb.provenance import OF_MODELS
@@ -141,23 +142,60 @@ def weights_at_hand(settings: ModelSettings) -> bool:
     Raises:
         ModelError: they are not, and the hub may not be asked.
     """
-    folder = Path(settings.path)
-    if folder.is_file():
+    if Path(settings.path).is_file():
         return True
-    if not folder.is_dir():
-        config = huggingface_hub.try_to_load_from_cache(
-            settings.path, "config.json", revision=settings.revision
-        )
-        folder = Path(config).parent if isinstance(config, str) else folder
-    index, names = folder / "model.safetensors.index.json", set()
-    if index.is_file():
-        with explained(settings):
-            names = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+    folder = _folder_of(settings)
+    names = _shards_of(folder, settings)
     found = all((folder / name).is_file() for name in names or ("model.safetensors",))
     found = found or (not names and any(folder.glob("pytorch_model*.bin")))  # older checkpoints
     if not found and (constants.HF_HUB_OFFLINE or Path(settings.path).is_dir()):
         raise ModelError(f"{settings.path}: {_incomplete(settings)}")
     return found
+
+
+def _folder_of(settings: ModelSettings) -> Path:
+    """Return the model's folder, in the cache where it is of the hub."""
+    folder = Path(settings.path)
+    if folder.is_dir():
+        return folder
+    config = huggingface_hub.try_to_load_from_cache(
+        settings.path, "config.json", revision=settings.revision
+    )
+    return Path(config).parent if isinstance(config, str) else folder
+
+
+def _shards_of(folder: Path, settings: ModelSettings) -> set[str]:
+    """Return the files that an index names; none where there is no index."""
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return set()
+    with explained(settings):
+        return set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+
+
+def check_types(settings: ModelSettings, names: Collection[str]) -> None:
+    """Refuse weights of whole, logical or complex numbers: cast to floats they mean nothing.
+
+    names: of the parameters. Of a quantised model the library knows what they stand for.
+
+    Raises:
+        ModelError: naming the first.
+    """
+    if Path(settings.path).is_file():  # of llama.cpp, which says what its integers stand for
+        return
+    folder, known = _folder_of(settings), set(names)
+    whole = folder / "model.safetensors"
+    files = [whole] if whole.is_file() else [folder / x for x in _shards_of(folder, settings)]
+    for file in files:
+        with explained(settings), safe_open(file, framework="pt") as tensors:
+            kinds = {x: tensors.get_slice(x).get_dtype() for x in known & set(tensors.keys())}
+        for name, kind in sorted(kinds.items()):
+            if not kind.startswith(("F", "BF")):
+                raise ModelError(
+                    f"{settings.path}: its weight {name} is of type {kind}, and config.json says "
+                    "nothing of quantisation; get the config.json that belongs to it, or the "
+                    "weights in floating point"
+                )
 
 
 def check_device(settings: ModelSettings) -> None:

@@ -22,6 +22,7 @@ from fasb.model.access import (
     check_device,
     check_folder,
     check_memory,
+    check_types,
     commit_of,
     config_of,
     explained,
@@ -269,6 +270,8 @@ def _weights_of(settings: ModelSettings, config: Any) -> Any:
         )
         model, info = loaded
         check_complete(info, settings)
+        if not quantised:
+            check_types(settings, dict(model.named_parameters()))
         if "gguf_file" in keywords:
             _forget_quantisation(model)
         return model if placed else model.to(settings.device)
