@@ -525,6 +525,17 @@ def cached(folder, hub, monkeypatch, commit="1" * 40, files=None):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
 
 
+@pytest.mark.parametrize("content", ["{", "[]", None])
+def test_a_file_of_the_hubs_cache_that_cannot_be_read_is_named(
+    folder, tmp_path, monkeypatch, content
+):
+    cached(folder, tmp_path, monkeypatch)
+    (file,) = tmp_path.rglob("generation_config.json")
+    file.unlink()
+    file.symlink_to("gone") if content is None else file.write_text(content)
+    refused(ModelSettings(path="some/model"), "generation_config.json: .*; get |some/model: cannot")
+
+
 def test_the_commit_that_a_hub_model_was_resolved_to_is_known(folder, tmp_path, monkeypatch):
     cached(folder, tmp_path, monkeypatch)
     first = load_model(ModelSettings(path="some/model"))

@@ -173,17 +173,20 @@ def _shards_of(folder: Path, settings: ModelSettings) -> set[str]:
         return set(json.loads(index.read_text("utf-8"))["weight_map"].values())
 
 
-def check_types(settings: ModelSettings, names: Collection[str]) -> None:
-    """Refuse weights of whole, logical or complex numbers: cast to floats they mean nothing.
+def check_read(settings: ModelSettings, names: Collection[str]) -> None:
+    """Refuse a model whose files the library has read as something else than they say.
 
-    names: of the parameters. Of a quantised model the library knows what they stand for.
+    Of the hub they are all there only now. Weights of whole, logical or complex numbers mean
+    nothing as floats. names: of the parameters; none of a quantised model, of which the library
+    knows what its numbers stand for.
 
     Raises:
-        ModelError: naming the first.
+        ModelError: naming the first file or weight.
     """
     if Path(settings.path).is_file():  # of llama.cpp, which says what its integers stand for
         return
     folder, known = _folder_of(settings), set(names)
+    check_folder(str(folder))
     whole = folder / "model.safetensors"
     files = [whole] if whole.is_file() else [folder / x for x in _shards_of(folder, settings)]
     for file in files:

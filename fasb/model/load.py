@@ -22,7 +22,7 @@ from fasb.model.access import (
     check_device,
     check_folder,
     check_memory,
-    check_types,
+    check_read,
     commit_of,
     config_of,
     explained,
@@ -270,8 +270,7 @@ def _weights_of(settings: ModelSettings, config: Any) -> Any:
         )
         model, info = loaded
         check_complete(info, settings)
-        if not quantised:
-            check_types(settings, dict(model.named_parameters()))
+        check_read(settings, {} if quantised else dict(model.named_parameters()))
         if "gguf_file" in keywords:
             _forget_quantisation(model)
         return model if placed else model.to(settings.device)
