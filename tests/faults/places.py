@@ -11,8 +11,10 @@ from damaged import write
 from registry import fault, said
 
 from fasb.artifacts import read_json, stamp_of, write_json
+from fasb.model.access import check_folder
 from fasb.study import config
 from fasb.study.jobs import run_job, write_study
+from fasb.user.evaluation import questions_of
 from fasb.wholefiles import check_out, writing_folder
 
 KEPT = "the file that was there before"
@@ -54,6 +56,18 @@ for suffix in ("json", "h5"):
     fault(f"a disk that takes no more, while `x.{suffix}` is written", KEPT)(
         lambda folder, suffix=suffix: full(folder / f"x.{suffix}")
     )
+
+
+@fault("a pipe where a table is to be read")
+def pipe(folder):
+    os.mkfifo(folder / "my.parquet")
+    return said(lambda: questions_of(folder / "my.parquet"))
+
+
+@fault("a file of a checkpoint that is a dangling link")
+def dangling(folder):
+    (folder / "generation_config.json").symlink_to("gone")
+    return said(lambda: check_folder(str(folder)))
 
 
 @fault("a folder that nobody may write to")

@@ -41,6 +41,10 @@ TABLES = {
     "half a character": ("my.jsonl", b'{"question": "\\ud800", "true": "a", "false": "b"}'),
     "a label where an answer is": ("my.jsonl", b'{"question": "a", "true": true, "false": "b"}'),
     "a Parquet file of 0 bytes": ("my.parquet", b""),
+    "a year as pandas writes it beside an empty field": (
+        "my.jsonl",
+        b'{"question": "When?", "true": 1990.0, "false": "b"}',
+    ),
 }
 for what, (name, content) in TABLES.items():
     fault(what)(lambda folder, name=name, content=content: table(folder, content, name))
