@@ -1,5 +1,6 @@
 """What a model writes is data: hostile values in LaTeX, Markdown, CSV, a page and a figure."""
 
+import csv
 import io
 import re
 from dataclasses import replace
@@ -50,6 +51,14 @@ def test_a_spreadsheet_finds_no_formula_and_numbers_stay(text):
     assert back["answer"].tolist() == [f"'{text}", "oak"]
     assert back["n"].tolist() == [-1.5, 2.0]
     assert back["known"].tolist() == [True, False]
+
+
+@pytest.mark.parametrize("text", ["oak\r=1+1", "\r=1+1", "oak\r\n=1+1", "\r\n", "oak\n=1+1"])
+def test_a_line_end_in_a_text_begins_no_row(text):
+    written = csv_text(pd.DataFrame({"answer": [text], "n": [1]}))
+    ((head, _), (answer, n)) = csv.reader(io.StringIO(written, newline=""))
+    assert (head, n) == ("answer", "1")
+    assert answer.removeprefix("'") == text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def test_control_characters_go_and_line_breaks_stay():

@@ -61,7 +61,11 @@ def csv_text(frame: pd.DataFrame) -> str:
     """Return a frame as CSV in which no text can be taken for a formula; numbers stay."""
 
     def neutral(value: object) -> object:
-        return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+        if not isinstance(value, str):
+            return value
+        # a carriage return would end the row, as the writer puts no quotes around it
+        text = re.sub(r"\r\n?", "\n", value)
+        return f"'{text}" if value.startswith(FORMULA) else text
 
     texts = frame.select_dtypes(exclude=["number", "bool"]).columns
     safe = frame.assign(**{name: frame[name].map(neutral) for name in texts})
