@@ -25,7 +25,9 @@ def test_what_is_neither_is_found(tmp_path):
         return Reader("x", "x", lambda path: None, lambda path, rng: True, read, sealed=False)
 
     assert outcome(made_to(DataError("x: bad; mend")), tmp_path, None) == "refused"
-    assert outcome(made_to(DataError("two\nlines")), tmp_path, None).startswith("not one line")
+    # an error makes one line of several by itself, but a page is none
+    assert outcome(made_to(DataError("two\nlines")), tmp_path, None) == "refused"
+    assert outcome(made_to(DataError("x" * 12_000)), tmp_path, None).startswith("not one line")
     assert "KeyError" in outcome(made_to(KeyError("x")), tmp_path, None)
     assert "MemoryError" in outcome(made_to(MemoryError()), tmp_path, None)
 
