@@ -102,8 +102,7 @@ def fit(
     # before it is evaluated, as it must know which questions it has seen
     bundle = replace(chosen.bundle, about=about)
     say("comparing with the unsteered model on the questions and controls held out")
-    about |= held_out(model, bundle, test, controls.held_out, settings)
-    about["tuned"]["on"] = _tuned_on(settings, {one["name"] for one in about["held_out"]})
+    about = _with_held_out(model, bundle, test, controls.held_out, settings)
     bundle = replace(bundle, about=about)
     # what is held out may switch a bundle off, never choose another (docs/decisions.md)
     if chosen.steers and harms(about, settings.touch):
@@ -123,6 +122,19 @@ def bundles_of(
     trackers = {key: calibrated(one, bank, rows) for key, one in fitted.trackers.items()}
     fitted = replace(fitted, trackers=trackers)
     return [fitted.bundle(recipe, {"use": settings.use}) for recipe in recipes]
+
+
+def _with_held_out(
+    model: LoadedModel,
+    bundle: Bundle,
+    questions: Sequence[Question],
+    controls: Sequence[str],
+    settings: FitSettings,
+) -> dict[str, Any]:
+    """Return what the bundle says of itself, with what was held out, and what it was tuned on."""
+    about = {**(bundle.about or {}), **held_out(model, bundle, questions, controls, settings)}
+    measured = {one["name"] for one in about["held_out"]}
+    return {**about, "tuned": {**about["tuned"], "on": _tuned_on(settings, measured)}}
 
 
 def held_out(
