@@ -45,8 +45,8 @@ def test_every_command_says_what_it_does_in_a_sentence(name):
     assert found.help.split("\n\n")[0].rstrip().endswith(".")
     options = [parameter for parameter in found.params if isinstance(parameter, click.Option)]
     # `steer` has three in place of numbers of its bundle, beside those that show its answers;
-    # `evaluate` what it keeps of questions and of models, beside who judges them
-    assert len(options) <= {"steer": 9, "evaluate": 8}.get(name, 7)
+    # `evaluate` what it keeps of questions and of models, beside who judges them; `fit` whose edit
+    assert len(options) <= {"steer": 9, "evaluate": 8, "fit": 8}.get(name, 7)
     assert all(option.help for option in options)
 
 

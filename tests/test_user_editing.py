@@ -12,7 +12,7 @@ import fasb
 from fasb.decoding.decode import decode_live
 from fasb.decoding.observe import logits_of
 from fasb.errors import BundleError, ConfigError, ModelError
-from fasb.steering.edit import Edit
+from fasb.steering.edit import Active, Edit
 from tests.unchecked import unchecked
 
 TEXTS = ["Q: Who lives there?", "Why?", "Q: What is the colour of the sky? A: no"]
@@ -76,7 +76,7 @@ def test_a_strength_that_is_text_is_one_line():
 
 
 def with_positions(model, positions):
-    return replace(some_bundle(model).edit, positions=positions)
+    return replace(some_bundle(model).edit, active=Active(positions))
 
 
 @pytest.mark.parametrize("positions", ["from_answer", "prompt_end"])
