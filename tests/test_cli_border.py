@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 import pytest
 
+from fasb.cli import main
 from fasb.cli.border import PROGRAM, guarded, line_of
 from fasb.errors import DataError
 
@@ -120,6 +121,25 @@ def test_codes_of_commands_and_usage_come_through(capsys):
     assert guarded(lambda: 2, debug=False) == 2
     assert guarded(raising(click.UsageError("no such option")), debug=False) == 2
     assert "no such option" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["sweep", "zig"], "fasb sweep: No such command 'zig'; see 'fasb sweep --help'"),
+        (["zig"], "fasb: no command 'zig'; known: "),
+        (["show"], "fasb show: Missing argument 'BUNDLE'; see 'fasb show --help'"),
+        (["show", "--jsn", "x"], "fasb show: No such option '--jsn'"),
+    ],
+)
+def test_wrong_words_are_one_line(words, line, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["fasb", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    (told,) = capsys.readouterr().err.splitlines()
+    assert told.startswith(line)
+    assert "--help'" in told
 
 
 def test_ctrl_c_is_one_line(capsys):

@@ -100,6 +100,18 @@ def test_what_generate_hands_on_beside_tokens_is_refused(model):
         model.model.generate(ids, position_ids=shifted, max_new_tokens=3, custom_generate=decode)
 
 
+def test_a_training_step_between_two_calls_makes_another_model(inputs):
+    model = tiny_model()
+    bundle = replace(some_bundle(model), fingerprint=model.fingerprint)
+    writes = steered(bundle, model.tokenizer)
+    model.model.generate(**inputs, max_new_tokens=2, custom_generate=writes)
+    with torch.no_grad():
+        next(model.model.parameters()).mul_(1.5)
+    for _ in range(2):
+        with pytest.raises(BundleError, match="whose weights differ"):
+            model.model.generate(**inputs, max_new_tokens=2, custom_generate=writes)
+
+
 def test_a_model_that_is_being_trained_stays_so(inputs):
     model = tiny_model()
     network, decode = model.model, steered(some_bundle(model), model.tokenizer)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import fasb
-from fasb.errors import ArtifactError, BundleError, ConfigError, DataError
+from fasb.errors import ArtifactError, BundleError, ConfigError, DataError, ModelError
 from fasb.model.chat import settled
 from fasb.settings import DecodingSettings, PromptSettings
 from fasb.steering.tracker import Cosine, Logistic
@@ -455,6 +455,19 @@ def test_vectors_that_are_not_finite_are_named_and_no_hook_is_blamed(model):
     editing = fasb.editing(model, bundle)
     with pytest.raises(BundleError, match=r"^bundle: edit.0.vector is not finite"), editing:
         pass
+
+
+def test_weights_that_were_changed_since_are_another_model():
+    model = tiny_model()
+    bundle = bundle_for(model)
+    fasb.steer(model, bundle, ["Why?"])
+    with torch.no_grad():
+        next(model.model.parameters()).mul_(1.5)
+    for ask in (lambda m: fasb.steer(m, bundle, ["Why?"]), lambda m: fasb.fit(m, QUESTIONS)):
+        with pytest.raises(ModelError, match="weights were changed since it was loaded; load it"):
+            ask(model)
+    again = fasb.load(model.model, model.tokenizer)
+    assert again.fingerprint.weights != model.fingerprint.weights
 
 
 def test_bytes_that_are_no_text_are_one_line(model):

@@ -59,6 +59,7 @@ GOOD = measure("mc2_as_generated", 0.2, 0.1, 0.3)
         pytest.param([GOOD], {}, [], id="nothing"),
         pytest.param([GOOD, measure("mc1", -0.2, -0.3, -0.1)], {}, ["MC1 -20.0"], id="measure"),
         pytest.param([GOOD, measure("mc1", -0.2, -0.3, 0.1)], {}, [], id="may be chance"),
+        pytest.param([GOOD, measure("mc1", -2e-7, -3e-7, -1e-7)], {}, [], id="rounding"),
         pytest.param([GOOD, measure("changed", 0.5, 0.4, 0.6)], {}, [], id="not a quality"),
         pytest.param([GOOD], {"broken": 1}, ["1 answers became empty or repeating"], id="text"),
         pytest.param(

@@ -35,7 +35,7 @@ def guarded(command: Callable[[], Any], debug: bool) -> int:
     try:
         code = command()
     except click.ClickException as error:
-        error.show()
+        click.echo(without_controls(_usage(error)), err=True)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         click.echo("stopped; finished parts are kept, and the same command goes on", err=True)
@@ -49,6 +49,14 @@ def guarded(command: Callable[[], Any], debug: bool) -> int:
         return 2 if known else 1
     # outside its standalone mode click returns the code of an `Exit` instead of raising it
     return code if isinstance(code, int) else 0
+
+
+def _usage(error: click.ClickException) -> str:
+    """Return in one line what is wrong with a command's words, and where its own are listed."""
+    told = " ".join(error.format_message().split()).rstrip(".")
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "fasb"
+    return f"{command}: {told}; see '{command} --help'"
 
 
 def line_of(error: Exception) -> str | None:

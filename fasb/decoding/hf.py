@@ -19,6 +19,7 @@ from torch import Tensor
 from fasb.decoding.decode import check, decode, decode_live
 from fasb.errors import ConfigError
 from fasb.model.load import LoadedModel, wrap
+from fasb.model.weights import weights_hash
 from fasb.model.wrappers import unwrap
 from fasb.steering.bundle import Bundle
 
@@ -48,17 +49,17 @@ def steered(
     def written(model: Any, input_ids: Tensor, generation_config: Any, **inputs: Any) -> Tensor:
         _refuse(model, generation_config, input_ids, inputs)
         with _as_it_was(model):
-            if id(model) not in loaded:
+            known = loaded.get(id(model))
+            # a training step between two calls makes another model of it
+            if known is None or weights_hash(known.model) != known.fingerprint.weights:
                 made_for = own.fingerprint
                 name = made_for.model if made_for is not None else type(model).__name__
                 one = wrap(model, tokenizer, name)
                 # kept only when it passed: a second call would else steer what the first refused
                 check(one, own, siblings)
-                loaded[id(model)] = one
+                known = loaded[id(model)] = one
             eos = generation_config.eos_token_id
-            known = replace(
-                loaded[id(model)], eos=frozenset([eos] if isinstance(eos, int) else eos or [])
-            )
+            known = replace(known, eos=frozenset([eos] if isinstance(eos, int) else eos or []))
             # `generate` has turned max_new_tokens into max_length by now
             n_new = generation_config.max_length - input_ids.shape[1]
             wanted = replace(
@@ -119,7 +120,7 @@ def _refuse(model: Any, generation_config: Any, ids: Tensor, inputs: dict[str, A
             f"generate.{unknown[0]}: a steered answer follows from input_ids alone, and would pass "
             "it over; leave it out"
         )
-    if not ids.shape[1]:
+    if not ids.numel():
         raise ConfigError("generate.input_ids: no token to go on from; give a prompt")
     given = inputs.get("position_ids")
     if given is not None and not _counts(given, ids, inputs.get("attention_mask")):

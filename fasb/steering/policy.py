@@ -164,5 +164,6 @@ class Policy:
         # JSON knows none of numpy's numbers
         values = {k: v.item() if isinstance(v, np.generic) else v for k, v in asdict(self).items()}
         for key in ("alpha", "beta", "resample", "guide", "safe", "release"):
-            values[key] = None if values[key] is None else float(values[key])
+            # with 0 added, -0.0 is 0.0
+            values[key] = None if values[key] is None else float(values[key]) + 0.0
         return values

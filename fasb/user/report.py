@@ -53,14 +53,18 @@ def report(bundle: Bundle) -> str:
     return "\n".join(lines)
 
 
+ROUNDING = 1e-6
+"""A share by which measures differ where they are the same: scores are summed in float32."""
+
+
 def harms(about: Mapping[str, Any], touch: float) -> list[str]:
     """Return what got worse on questions and controls held out, in words; nothing if nothing did.
 
-    A measure counts where its whole interval lies on the wrong side.
+    A measure counts where its whole interval lies on the wrong side, by more than rounding.
     """
     found = []
     for one in _measures(about):
-        if one.name in GOOD and one.high is not None and one.high < 0:
+        if one.name in GOOD and one.high is not None and one.high < -ROUNDING:
             found.append(f"{LABELS[one.name]} {100 * one.difference:+.1f} points ({one.interval})")
     if about["broken"]:
         found.append(f"{about['broken']} answers became empty or repeating")
@@ -82,7 +86,7 @@ def _verdict(bundle: Bundle) -> str:
         return f"HARMS: held out, {'; '.join(bad)}; so this bundle does not steer"
     found = next(one for one in _measures(about) if one.name == tuned["on"])
     gain = f"{name} {100 * found.difference:+.1f} points held out ({_interval(found)})"
-    if found.low is not None and found.low > 0:
+    if found.low is not None and found.low > ROUNDING:
         return f"HELPS: {gain}"
     return f"NO CLEAR EFFECT: {gain}; hold more questions out, or do not steer"
 

@@ -11,11 +11,12 @@ from typing import Any
 
 from fasb.data.prompts import Asked, clean_answer
 from fasb.decoding.decode import check, decode
-from fasb.errors import ConfigError, DataError
+from fasb.errors import ConfigError, DataError, ModelError
 from fasb.extensions import validated
 from fasb.model.chat import encode_prompts
 from fasb.model.generation import say_what_is_passed_over
 from fasb.model.load import LoadedModel, load_model, wrap
+from fasb.model.weights import weights_hash
 from fasb.settings import ModelSettings
 from fasb.steering.bundle import Bundle
 from fasb.steering.trace import Answers
@@ -50,7 +51,8 @@ def load(model: Any, tokenizer: Any = None, **settings: Any) -> LoadedModel:
     greedy decoding is left out, and warned of.
 
     Raises:
-        ModelError: it cannot be loaded or has an unknown layout; the message says what to do.
+        ModelError: it cannot be loaded or has an unknown layout, or its weights were changed since;
+            the message says what to do.
         ConfigError: a setting is unknown or wrong, or given for a model in memory.
     """
     if settings and not isinstance(model, str | Path):
@@ -61,6 +63,12 @@ def load(model: Any, tokenizer: Any = None, **settings: Any) -> LoadedModel:
     if isinstance(model, LoadedModel):
         if tokenizer is not None:
             raise ConfigError("tokenizer: the model is loaded, with its own; leave it out")
+        if weights_hash(model.model) != model.fingerprint.weights:
+            # a training step, another adapter or a merge: nothing that was fitted belongs to it
+            raise ModelError(
+                f"{model.settings.path}: its weights were changed since it was loaded; load it "
+                "again, as fasb.load(model.model, model.tokenizer)"
+            )
         return model
     if isinstance(model, str | Path):
         if not isinstance(tokenizer, str | Path | None):
