@@ -67,4 +67,4 @@ def main() -> None:
             stream.reconfigure(errors="replace")
     # click by itself would print errors and end the process before `guarded` sees them; `--debug`
     # is looked for by hand, as an error in the options comes before they are parsed
-    sys.exit(guarded(lambda: group(standalone_mode=False), "--debug" in sys.argv))
+    sys.exit(guarded(lambda: group(prog_name="fasb", standalone_mode=False), "--debug" in sys.argv))
