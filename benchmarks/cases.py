@@ -29,7 +29,7 @@ def live_over_limit(subject: Subject, repeats: int) -> dict[str, Any]:
     anew would take; here it keeps its cache.
     """
     model, prompts, bundle = subject.model, subject.prompts, subject.bundle
-    answers = decoding.decode(model, prompts, bundle)
+    answers = decoding.decode_live(model, prompts, bundle)
     plain = decoding.trace(model, prompts, bundle.decoding)
     share = answers.decoded.sum() / plain.length.sum()
     restarts = [
@@ -37,7 +37,7 @@ def live_over_limit(subject: Subject, repeats: int) -> dict[str, Any]:
         for i in np.flatnonzero(answers.decision.fired)
     ]
     times, base = pairs(
-        lambda: decoding.decode(model, prompts, bundle),
+        lambda: decoding.decode_live(model, prompts, bundle),
         lambda: decoding.trace(model, prompts, bundle.decoding),
         repeats,
     )
@@ -62,7 +62,7 @@ def edit_over_plain(subject: Subject, repeats: int) -> dict[str, Any]:
     """Always-on steering (ITI) against unsteered decoding of the same prompts."""
     always = subject.bundle.with_policy(when="always")
     edited, plain = pairs(
-        lambda: decoding.decode(subject.model, subject.prompts, always),
+        lambda: decoding.decode_live(subject.model, subject.prompts, always),
         lambda: decoding.trace(subject.model, subject.prompts, always.decoding),
         repeats,
     )
@@ -107,7 +107,7 @@ def loop_over_engine(
     few = subject.prompts[:sample]
     plain, ours = pairs(
         lambda: [loop(model, prompt, bundle) for prompt in few],
-        lambda: decoding.decode(model, subject.prompts, bundle),
+        lambda: decoding.decode_live(model, subject.prompts, bundle),
         repeats,
     )
     return ratio(plain / sample, ours / len(subject.prompts)) | {
@@ -300,7 +300,9 @@ def scaling(subject: Subject, larger: Subject, repeats: int) -> dict[str, Any]:
     def measure(
         name: str, value: int, changed: Any, rows: list[list[int]], of: Subject = subject
     ) -> None:
-        times = [seconds(lambda: decoding.decode(of.model, rows, changed)) for _ in range(repeats)]
+        times = [
+            seconds(lambda: decoding.decode_live(of.model, rows, changed)) for _ in range(repeats)
+        ]
         found.setdefault(name, {})[str(value)] = float(np.median(times)) / len(rows)
 
     for size in (1, 4, 16, 64):
