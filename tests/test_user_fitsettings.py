@@ -71,6 +71,14 @@ def test_points_are_those_of_the_grid_with_all_of_the_methods_own():
     assert points[0] == {"k": 2, "alpha": 2.0, "s": 3, "layer": 0.25}
 
 
+def test_points_beyond_all_measure_are_refused():
+    many = [i / 1000 for i in range(1000)]
+    settings = {**SETTINGS, "use": "caa", "method": {"layer": many}}
+    settings["grid"] = {**SETTINGS["grid"], "alpha": [float(i) for i in range(1, 1000)]}
+    with pytest.raises(ConfigError, match=r"grid: [\d,]+ settings, more than"):
+        points_of(checked_settings(settings), 4)
+
+
 @pytest.mark.parametrize(
     ("given", "told"),
     [

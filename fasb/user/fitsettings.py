@@ -124,8 +124,8 @@ def points_of(settings: FitSettings, n_heads: int) -> list[dict[str, Any]]:
     Raises:
         ConfigError: no k is small enough, or they are too many.
     """
-    of_grid = settings.grid.points(n_heads)
-    return [{**point, **own} for own in grid_points(settings.method) for point in of_grid]
+    both = {"own": grid_points(settings.method), "grid": settings.grid.points(n_heads)}
+    return [{**one["grid"], **one["own"]} for one in grid_points(both)]
 
 
 def method_of(settings: FitSettings) -> Method:
