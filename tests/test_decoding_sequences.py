@@ -11,7 +11,6 @@ from fasb.decoding.decode import trace
 from fasb.decoding.generate import DecodingBatch, complete
 from fasb.decoding.sequences import Ending, Sequences, Start, check_prompts
 from fasb.settings import DecodingSettings
-from fasb.steering.edit import Active
 from fasb.steering.trace import EOS, LIMIT, OPEN, STOP
 from tests.unchecked import unchecked
 
@@ -68,7 +67,7 @@ def some_sequences(model, positions, n=6, strength=0.0):
         [Start([0, 5, 6], (), 10, strength)],
         DecodingSettings(),
         (),
-        Active(*placed(positions)),
+        placed(positions),
     )
     row = np.array([0])
     for token in range(20, 20 + n):

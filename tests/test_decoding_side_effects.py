@@ -10,6 +10,7 @@ from tiny import tiny_model
 
 from fasb.decoding.side_effects import side_effects
 from fasb.model.hooks import editing, recording
+from fasb.steering.edit import Active
 from fasb.steering.policy import Policy
 
 GENERATOR = np.random.default_rng(0)
@@ -118,7 +119,7 @@ def test_policies_steer_as_much_as_they_say(model):
 
 def test_an_edit_at_the_prompts_end_has_no_place_on_plain_text(model):
     bundle = some_bundle(model, when="always")
-    bundle = replace(bundle, edit=replace(bundle.edit, positions="prompt_end"))
+    bundle = replace(bundle, edit=replace(bundle.edit, active=Active("prompt_end")))
     everywhere, by_policy = side_effects(model, TEXTS, [bundle])[0]
     assert np.isfinite(everywhere.kl).all()
     assert np.isnan(by_policy.kl).all()
