@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 from click.testing import CliRunner
 from steering import placed, some_bundle
 from tiny import tiny_model
@@ -13,6 +14,7 @@ from fasb.cli import group
 from fasb.errors import BundleError
 from fasb.settings import PromptSettings
 from fasb.steering.edit import Active, Edit
+from fasb.steering.operations import Add
 from fasb.user.showing import WIDTH, as_text, described
 
 MEASURE = {"unsteered": 0.369, "steered": 0.451, "difference": 0.082}
@@ -54,6 +56,12 @@ def test_it_fits_a_narrow_screen(bundle):
     assert max(map(len, lines)) <= WIDTH
     assert len(lines) < 30
     assert "chat template of the model" in " ".join(" ".join(lines).split())
+
+
+def test_one_layer_is_told_as_one(bundle):
+    at = torch.tensor([[2, 0]])
+    edit = Edit.of("residual", at, Add(torch.ones(1, 32)))
+    assert "residual (1); layer 2; from_answer" in as_text(replace(bundle, edit=edit))
 
 
 def test_a_schedule_is_told(bundle):

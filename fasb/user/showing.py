@@ -107,7 +107,9 @@ def _edit(edit: dict[str, Any] | None) -> str:
         kinds[f"{change['operation']} at {change['site']}"] += change["n"]
         layers.update(change["layers"])
     each = ", ".join(f"{kind} ({n})" for kind, n in kinds.items())
-    where = f"{each}; layers {min(layers)} to {max(layers)}; {edit['positions']}"
+    several = f"layers {min(layers)} to {max(layers)}"
+    which = several if len(layers) > 1 else f"layer {min(layers)}"
+    where = f"{each}; {which}; {edit['positions']}"
     shares = edit.get("schedule")
     if shares is None:
         return where
