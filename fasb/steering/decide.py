@@ -43,10 +43,8 @@ def highest_judged(trace: Trace, policy: Policy) -> Float[np.ndarray, " row"]:
     if trace.p is None:
         raise ValueError("this needs p; observe the trace first")
     length = trace.length[:, None]
-    n = np.broadcast_to(np.arange(trace.p.shape[1]), trace.p.shape)
+    n, judged = _checks(trace.p, behind=int(policy.judged == "previous"))
     due = (n >= 1) & (n <= length) & policy.due(n, np.zeros_like(n), n == length)
-    behind = int(policy.judged == "previous")
-    judged = trace.p[:, np.maximum(n[0] - behind, 0)]
     return np.where(due, judged, -np.inf).max(axis=1)
 
 
@@ -93,9 +91,7 @@ def _first_firing(trace: Trace, policy: Policy, first: int, behind: int) -> Deci
     if trace.p is None:
         raise ValueError("this policy needs p; observe the trace first")
     length, at_start = trace.length[:, None], np.zeros_like(trace.length)
-    # of all checks at once, [row, check]: how many tokens there are, and p of the judged state
-    checks = np.arange(trace.p.shape[1])
-    n, p = np.broadcast_to(checks, trace.p.shape), trace.p[:, np.maximum(checks - behind, 0)]
+    n, p = _checks(trace.p, behind)
     # an open row was left where it fired, which without going back was not its end
     is_end = (trace.ended != OPEN) | policy.backtrack
     ended = (length == n) & is_end[:, None]
@@ -104,6 +100,14 @@ def _first_firing(trace: Trace, policy: Policy, first: int, behind: int) -> Deci
     judged = np.where(fired, p[np.arange(len(p)), fired_at], 0)
     kept = policy.kept(trace.p, fired_at, at_start)
     return _decision(trace, fired, fired_at, kept, policy.strength(judged))
+
+
+def _checks(
+    p: Float[np.ndarray, "row state"], behind: int
+) -> tuple[Int[np.ndarray, "row state"], Float[np.ndarray, "row state"]]:
+    """Return, for the check after each number of tokens, that number and p of the judged state."""
+    n = np.arange(p.shape[1])
+    return np.broadcast_to(n, p.shape), p[:, np.maximum(n - behind, 0)]
 
 
 def _decision(

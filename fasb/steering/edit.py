@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fasb.errors import BundleError
 from fasb.settings import Positions, SiteName
-from fasb.steering.fields import check_units, content_of, move, sizes_of, tensors_of
+from fasb.steering.fields import check_pairs, content_of, move, sizes_of, tensors_of
 from fasb.steering.operations import Add, Operation
 
 PROMPT_END = (1.0, 0.0)
@@ -41,7 +41,7 @@ class Change:
 
     def __post_init__(self) -> None:
         try:
-            check_units(self.site, self.at)
+            check_pairs(self.site, self.at)
             n = sizes_of(type(self.operation), tensors_of(self.operation))["n"]
         except ValueError as error:
             raise BundleError(f"edit: {error}; correct the edit's site, units or tensors") from None

@@ -41,7 +41,7 @@ def sizes_of(kind: type, values: Mapping[str, Tensor]) -> dict[str, int]:
     return sizes
 
 
-def check_units(site: Any, at: Any) -> None:
+def check_pairs(site: Any, at: Any) -> None:
     """Refuse what is no site, or no (layer, unit) pairs [n, 2] of which each stands there once.
 
     Raises:

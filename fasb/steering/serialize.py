@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fasb.settings import Positions, SiteName
 from fasb.steering.edit import PROMPT_END, Active, Change, Edit
-from fasb.steering.fields import check_units, kind_of, sizes_of, tensors_of
+from fasb.steering.fields import check_pairs, kind_of, sizes_of, tensors_of
 from fasb.steering.operations import OPERATIONS
 from fasb.steering.tracker import SCORES, Platt, Tracker
 from fasb.textfiles import is_finite
@@ -118,7 +118,7 @@ def _read_calibration(layout: Any, name: str) -> Platt | None:
 def _read_units(site: Any, name: str, tensors: dict[str, Tensor]) -> tuple[SiteName, Tensor]:
     at = tensors[f"{name}.at"]
     try:
-        check_units(site, at)
+        check_pairs(site, at)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
     return site, at

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fasb.errors import BundleError
 from fasb.settings import SiteName
-from fasb.steering.fields import check_units, content_of, move, sizes_of, tensors_of
+from fasb.steering.fields import check_pairs, content_of, move, sizes_of, tensors_of
 
 
 @runtime_checkable
@@ -130,7 +130,7 @@ class Tracker:
 
     def __post_init__(self) -> None:
         try:
-            check_units(self.site, self.at)
+            check_pairs(self.site, self.at)
             n = sizes_of(type(self.score), tensors_of(self.score))["n"]
         except ValueError as error:
             raise BundleError(

@@ -62,6 +62,10 @@ class Grid(Section):
         return grid_points({key: values for key, values in given.items() if values})
 
 
+FASB = "head_vectors"
+"""The method whose vectors are FASB's own."""
+
+
 class FitSettings(StageSettings):
     """How a bundle is fitted; sections as in a study, each with its own default."""
 
@@ -70,7 +74,7 @@ class FitSettings(StageSettings):
     )
     prompt: PromptSettings = PromptSettings(chat="auto")
     use: str = Field(
-        "head_vectors",
+        FASB,
         description="Whose edit is fitted: a file of fasb/methods/, or your own by its dotted "
         "name; FASB's probes say when and how strongly",
     )
@@ -135,7 +139,7 @@ def method_of(settings: FitSettings) -> Method:
     """
     classifier = "logistic" if settings.vector == "probe" else "prototype"
     own = {"classifier": classifier, "read": settings.read}
-    if settings.use == FitSettings.model_fields["use"].default:
+    if settings.use == FASB:
         own["vector"] = settings.vector
     return Method(use=settings.use, gate="probe", settings=own, grid=settings.method)
 
@@ -146,11 +150,10 @@ def check_method(settings: FitSettings) -> None:
     Raises:
         ConfigError: naming the key.
     """
-    default = FitSettings.model_fields["use"].default
-    if settings.use != default and "vector" in settings.model_fields_set:
+    if settings.use != FASB and "vector" in settings.model_fields_set:
         raise ConfigError(
-            f"settings.vector: is of {default}, which is not used here; leave it out, or set "
-            f"settings.use to {default}"
+            f"settings.vector: is of {FASB}, which is not used here; leave it out, or set "
+            f"settings.use to {FASB}"
         )
     known = known_keys(settings.use, None)["methods"] - {*Grid.model_fields, *ITS_OWN}
     for key in settings.method:

@@ -102,7 +102,7 @@ def fit(
     # before it is evaluated, as it must know which questions it has seen
     bundle = replace(chosen.bundle, about=about)
     say("comparing with the unsteered model on the questions and controls held out")
-    about = _with_held_out(model, bundle, test, controls.held_out, settings)
+    about |= held_out(model, bundle, test, controls.held_out, settings)
     bundle = replace(bundle, about=about)
     # what is held out may switch a bundle off, never choose another (docs/decisions.md)
     if chosen.steers and harms(about, settings.touch):
@@ -124,19 +124,6 @@ def bundles_of(
     return [fitted.bundle(recipe, {"use": settings.use}) for recipe in recipes]
 
 
-def _with_held_out(
-    model: LoadedModel,
-    bundle: Bundle,
-    questions: Sequence[Question],
-    controls: Sequence[str],
-    settings: FitSettings,
-) -> dict[str, Any]:
-    """Return what the bundle says of itself, with what was held out, and what it was tuned on."""
-    about = {**(bundle.about or {}), **held_out(model, bundle, questions, controls, settings)}
-    measured = {one["name"] for one in about["held_out"]}
-    return {**about, "tuned": {**about["tuned"], "on": _tuned_on(settings, measured)}}
-
-
 def held_out(
     model: LoadedModel,
     bundle: Bundle,
@@ -144,7 +131,10 @@ def held_out(
     controls: Sequence[str],
     settings: FitSettings,
 ) -> dict[str, Any]:
-    """Return what `about` holds of questions and controls that nothing was chosen by."""
+    """Return what `about` holds of questions and controls that nothing was chosen by.
+
+    It holds `tuned` as well, with the measure that was tuned on, by what was measured.
+    """
     found = evaluate(model, bundle, questions, settings.judge)
     asked = ask(model, bundle, controls)
     (answers,) = steered(model, asked, [bundle])
@@ -160,7 +150,9 @@ def held_out(
         "steered": float(answers.decision.fired.mean()),
         **asdict(done),
     }
+    tuned_on = _tuned_on(settings, {measure.name for measure in found.measures})
     return {
+        "tuned": {**(bundle.about or {})["tuned"], "on": tuned_on},
         "held_out": [asdict(measure) for measure in found.measures],
         "broken": broken,
         "controls": about_controls,
