@@ -8,7 +8,7 @@ import torch
 from steering import some_bundle, some_edit, some_prompts, some_tracker
 from tiny import tiny_model
 
-from fasb.decoding import suffixes
+from fasb.decoding import generate, suffixes
 from fasb.decoding.decode import check, decode, decode_live, sweep, trace
 from fasb.decoding.deviation import observe
 from fasb.decoding.observe import logits_of
@@ -152,6 +152,32 @@ def test_equal_suffixes_are_written_once(model, monkeypatch):
     for found in answers:
         distinct |= set(found.decision.suffixes())
     assert len(written) == len(distinct) < sum(found.decision.fired.sum() for found in answers)
+
+
+@pytest.mark.parametrize(
+    ("edited", "positions"),
+    [("persistent", "from_answer"), ("transient", "from_answer"), ("persistent", "all")],
+)
+def test_what_stands_before_the_suffixes_of_a_row_is_run_once(edited, positions, monkeypatch):
+    model = tiny_model()
+    whole = some_bundle(model, tokens=9, batch=3, edit=edited, when="always")
+    whole = replace(whole, edit=some_edit(model, positions=positions))
+    bundles = [whole.with_policy(alpha=alpha) for alpha in (1.0, 2.0, 3.0, 4.0)]
+    traced = trace(model, PROMPTS, whole.decoding)
+    widths, run = [], generate.forward
+
+    def forward(model, batch, keep=0):
+        widths.append(batch.width)
+        return run(model, batch, keep)
+
+    monkeypatch.setattr(generate, "forward", forward)
+    answers = sweep(model, PROMPTS, traced, bundles)
+    # the newest token alone, and where the edit is undone the one before
+    if positions == "from_answer":
+        assert max(widths) == (2 if edited == "transient" else 1)
+    for bundle, found in zip(bundles, answers, strict=True):
+        for prompt, row in zip(PROMPTS, found.after.rows(), strict=True):
+            assert row == decode(model, [prompt], bundle).after.rows()[0]
 
 
 def test_always_steering_traces_nothing(model):

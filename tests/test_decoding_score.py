@@ -8,7 +8,7 @@ import reference_model
 from steering import some_bundle
 from tiny import DEVICE, TEXTS, tiny_model, tiny_tokenizer
 
-from fasb.decoding.observe import score_batch
+from fasb.decoding.observe import score_again, score_batch
 from fasb.decoding.score import Choice, encode_choices, score, score_sweep
 from fasb.errors import BundleError, DataError
 from fasb.model.load import wrap
@@ -257,11 +257,13 @@ def test_a_host_holds_the_logits_of_few_tokens_at_once(monkeypatch):
     monkeypatch.setattr("fasb.decoding.score.LOGITS", 2 * most * model.vocab_size)
     sizes = []
 
-    def counted(model, texts, *rest):
-        sizes.append(len(texts) * max(text.n_states for text in texts))
-        return score_batch(model, texts, *rest)
+    for run in (score_batch, score_again):
 
-    monkeypatch.setattr("fasb.decoding.score.score_batch", counted)
+        def counted(model, texts, *rest, run=run):
+            sizes.append(len(texts) * max(text.n_states for text in texts))
+            return run(model, texts, *rest)
+
+        monkeypatch.setattr(f"fasb.decoding.score.{run.__name__}", counted)
     found = score(model, choices, bundle)
     assert max(sizes) <= 2 * most
     assert found.fired.tolist() == expected.fired.tolist()

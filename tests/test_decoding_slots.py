@@ -1,5 +1,7 @@
 """Rows that come, go and step back in one cache are written as rows alone are."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -18,7 +20,7 @@ def whole(model, text):
     return model.model(ids, use_cache=False).logits[0, -1]
 
 
-@pytest.mark.parametrize("slack", [1, 5, 64])
+@pytest.mark.parametrize("slack", [0, 6, 200])
 @pytest.mark.parametrize("name", CONFIGS | FURTHER)
 def test_a_batch_whose_rows_come_go_and_step_back(name, slack, monkeypatch):  # noqa: PLR0915
     monkeypatch.setattr(slots, "SLACK", slack)
@@ -74,6 +76,24 @@ def test_a_batch_whose_rows_come_go_and_step_back(name, slack, monkeypatch):  # 
     feed(2)
 
 
+@pytest.mark.parametrize("name", CONFIGS | FURTHER)
+def test_a_text_of_one_token_that_steps_back_into_full_buffers(name):
+    model = tiny_model(name)
+    cache = SlotCache(1, model.fixed_shapes)
+    batch = batch_of(model, [[5]])
+    forward(model, batch)
+    cache.put([0], batch)
+    n_tokens, full = 1, False
+    while not full:
+        seen = cache.feed(torch.tensor([[7]], device=model.device), n_tokens)
+        forward(model, seen)
+        n_tokens += 1
+        full = n_tokens == seen.cache.layers[0].keys.shape[2]
+    cache.roll_back([0], [n_tokens])
+    logits = forward(model, cache.feed(torch.tensor([[5]], device=model.device), 0), keep=1)
+    torch.testing.assert_close(logits[0, -1], whole(model, [5]), rtol=0, atol=5e-5)
+
+
 def test_buffers_are_aligned_and_grow_seldom():
     """And hold little more than what is seen."""
     model = tiny_model()
@@ -87,10 +107,11 @@ def test_buffers_are_aligned_and_grow_seldom():
         keys = seen.cache.layers[0].keys
         assert seen.slots.tolist() == [n]
         assert seen.mask.sum() == n + 1
-        assert keys.shape[2] == seen.mask.shape[1] < n + 1 + slots.SLACK + slots.ALIGNED
+        room = math.sqrt(slots.SLACK * n) + 1 + slots.ALIGNED
+        assert keys.shape[2] == seen.mask.shape[1] < n + room
         assert keys.shape[2] % slots.ALIGNED == 0
         sizes.add(keys.shape[2])
-    assert len(sizes) <= 4
+    assert len(sizes) <= 14
 
 
 def test_models_that_count_slots_from_the_end_see_none_behind_the_newest():

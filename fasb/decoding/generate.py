@@ -192,8 +192,12 @@ class DecodingBatch:
         """Return what of the rows' texts is known from the prefix."""
         if self._prefix is None:
             return None
-        (shared,) = self._prefix.texts
-        return [(0, min(self._sequences.plain_beginning(row), len(shared))) for row in rows]
+        found = []
+        for row in rows:
+            text = self._sequences.begins(row)
+            n_known = len(self._prefix.texts[text])
+            found.append((text, min(self._sequences.plain_beginning(row), n_known)))
+        return found
 
     def _strengths(self, row: int) -> list[float]:
         """Return what each token of a row is edited with; transient edits only the newest (G8)."""

@@ -18,6 +18,7 @@ from fasb.model.batch import Batch, Prefix, batch_of, forward, prefix_of
 from fasb.model.hooks import ActivationRecorder, editing, recording
 from fasb.model.layout import Layout
 from fasb.model.load import LoadedModel
+from fasb.model.midway import Entrance
 from fasb.settings import SiteName
 from fasb.steering.edit import Edit
 from fasb.steering.fields import width_of
@@ -46,12 +47,14 @@ class Observation:
     """The last states of a batch; those of a shorter text stand at the right.
 
     p: of every state, for each tracker. logprob: of every token but the first of them, given all
-    before it, in float32 or better. known: what was run, for texts that begin so.
+    before it, in float32 or better. known: what was run, for texts that begin so. residual: what
+    layers gave at all that was run but the last token.
     """
 
     p: list[Float[np.ndarray, "row state"]]
     logprob: Float[np.ndarray, "row token"]
     known: Prefix
+    residual: dict[int, Float[Tensor, "row column hidden"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,28 +136,58 @@ def score_batch(
     texts: Sequence[TeacherForcedText],
     prefix: Prefix | None,
     trackers: TrackerGroup,
-    edit: Edit | None = None,
+    layers: Sequence[int] = (),
 ) -> Observation:
     """Return p of the last states and log-probabilities of the tokens behind the first of them.
+
+    layers: whose outputs are kept, for `score_again` to begin behind.
 
     Raises:
         ModelError: an activation or a logit is not finite.
     """
     n_states = [text.n_states for text in texts]
-    n_scored = max(1, *n_states) - 1
-    # logits at a token are of the next one: the last token is run only where its state is read
+    # the last token is run only where its state is read
     tracked = bool(trackers.trackers)
     run = texts if tracked else [_without_last(text) for text in texts]
-    batch = _batch_of(model, run, prefix)
-    with trackers.recording(model.layout) as recorders, editing(model.layout, edit) as dial:
-        dial.strength = right_aligned([text.strength for text in run], batch.width, model.device)
+    batch, n_scored = _batch_of(model, run, prefix), max(1, *n_states) - 1
+    with trackers.recording(model.layout) as recorders, _keeping(model.layout, layers) as kept:
         logits = forward(model, batch, keep=max(1, n_scored + tracked))[:, :n_scored]
         p = trackers.deviation(recorders, n_scored + 1, model.device)
-    logprob = _log_probabilities(logits, _last_ids(model, texts, n_scored)).cpu().numpy()
+        residual = {layer: one.pop()[:, : batch.width - tracked, 0] for layer, one in kept.items()}
     for seen in p:
         _check_finite(model, seen, n_states, "a tracked activation")
-    _check_finite(model, logprob, [n - 1 for n in n_states], "a logit")
-    return Observation(p, logprob, prefix_of([text.text for text in run], batch))
+    logprob = _log_probabilities(model, logits, texts)
+    return Observation(p, logprob, prefix_of([text.text for text in run], batch), residual)
+
+
+@torch.inference_mode()
+def score_again(
+    model: LoadedModel,
+    texts: Sequence[TeacherForcedText],
+    before: Observation,
+    edit: Edit,
+    entrance: Entrance | None,
+) -> Float[np.ndarray, "row token"]:
+    """Return log-probabilities under an edit, as `score_batch` does, of texts that it has run.
+
+    Each begins, up to where it is edited, with one of those; behind the entrance's layer, if there
+    is one. At least two states of each are looked at.
+
+    Raises:
+        ModelError: a logit is not finite.
+    """
+    run = [_without_last(text) for text in texts]
+    batch, n_scored = _batch_of(model, run, before.known), max(text.n_states for text in texts) - 1
+    with ExitStack() as stack:
+        dial = stack.enter_context(editing(model.layout, edit))
+        dial.strength = right_aligned([text.strength for text in run], batch.width, model.device)
+        if entrance is not None:
+            states = before.residual[entrance.layer]
+            of_texts = [text.begins[0] for text in texts if text.begins is not None]
+            states = states[of_texts, states.shape[1] - batch.width :]
+            stack.enter_context(entrance.entered(model.layout, states))
+        logits = forward(model, batch, keep=n_scored)
+    return _log_probabilities(model, logits, texts)
 
 
 @torch.inference_mode()
@@ -230,6 +263,17 @@ def _without_last(text: TeacherForcedText) -> TeacherForcedText:
     return replace(text, text=tokens, n_states=text.n_states - 1, strength=strength)
 
 
+@contextmanager
+def _keeping(layout: Layout, layers: Sequence[int]) -> Iterator[dict[int, ActivationRecorder]]:
+    """Record what these layers give, in every forward pass in the block."""
+    with ExitStack() as stack:
+        recorders = {}
+        for layer in layers:
+            unit = torch.tensor([[layer, 0]])
+            recorders[layer] = stack.enter_context(recording(layout, "residual", unit))
+        yield recorders
+
+
 def _last_ids(
     model: LoadedModel, texts: Sequence[TeacherForcedText], n_last: int
 ) -> Int[Tensor, "row last"]:
@@ -240,12 +284,21 @@ def _last_ids(
 
 
 def _log_probabilities(
-    logits: Float[Tensor, "row token vocab"], ids: Int[Tensor, "row token"]
-) -> Float[Tensor, "row token"]:
-    """Return the log-probability of each token, in float32 or better; some rows at a time."""
+    model: LoadedModel,
+    logits: Float[Tensor, "row token vocab"],
+    texts: Sequence[TeacherForcedText],
+) -> Float[np.ndarray, "row token"]:
+    """Return log-probabilities of the texts' last tokens, in float32 or better; some at a time.
+
+    Raises:
+        ModelError: one of a text's own is not finite.
+    """
+    ids = _last_ids(model, texts, logits.shape[1])
     dtype = torch.promote_types(logits.dtype, torch.float32)
     n_rows = max(1, LOGITS_AT_ONCE // max(1, logits.shape[1] * logits.shape[2]))
     found = []
     for part, tokens in zip(logits.split(n_rows), ids.split(n_rows), strict=True):
         found.append(part.to(dtype).log_softmax(-1).gather(-1, tokens[..., None])[..., 0])
-    return torch.cat(found)
+    logprob = torch.cat(found).cpu().numpy()
+    _check_finite(model, logprob, [text.n_states - 1 for text in texts], "a logit")
+    return logprob

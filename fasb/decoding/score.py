@@ -2,7 +2,8 @@
 
 In: questions with their candidate answers, and a bundle or many. Out: a log-probability per answer.
 One unsteered pass gives p and log-probabilities of all. Answers that fired are run again under the
-edit, from the first edited position on: what stands before it is taken from the unsteered pass.
+edit, from the first edited position on and behind the last layer that is not edited: what stands
+before both is taken from the unsteered pass.
 """
 
 import logging
@@ -14,16 +15,23 @@ from jaxtyping import Bool, Float, Int
 
 from fasb.data.prompts import Asked, Render, answer_tokens, choice_text
 from fasb.decoding.deviation import tracker_key
-from fasb.decoding.observe import Observation, TeacherForcedText, TrackerGroup, score_batch
+from fasb.decoding.observe import (
+    Observation,
+    TeacherForcedText,
+    TrackerGroup,
+    score_again,
+    score_batch,
+)
 from fasb.decoding.suffixes import Suffix
 from fasb.errors import DataError
 from fasb.model.batch import Prefix, in_batches, shared_prefix
 from fasb.model.chat import render_of
 from fasb.model.load import LoadedModel
+from fasb.model.midway import Entrance, entrance, layer_before
 from fasb.settings import PromptSettings, ScoringSettings, check_places
 from fasb.steering.bundle import Bundle
 from fasb.steering.decide import decide_choice
-from fasb.steering.edit import Active
+from fasb.steering.edit import Active, Edit
 from fasb.steering.trace import LIMIT, Decision, Trace
 from fasb.steering.tracker import Tracker
 
@@ -141,7 +149,7 @@ def score_sweep(
     size = batch or bundles[0].scoring.batch
     # one answer at least, whatever its length
     size = min(size, _most_tokens(model) // max(c.n_states for c in choices) or 1)
-    grid = _Grid.of(model, bundles)
+    grid = _Grid.of(model, bundles, choices[0].tokens)
     # of each, a prefix leaves out at least the last token, whose state is looked at
     beginnings = [choice.tokens[: choice.seen_from + 1] for choice in choices]
     prefix = shared_prefix(model, beginnings)
@@ -158,29 +166,39 @@ def score_sweep(
 
 @dataclass(frozen=True, slots=True)
 class _Grid:
-    """Bundles, their distinct trackers, and which bundles share an edit."""
+    """Bundles, their distinct trackers, which bundles share an edit, and where edits may begin.
+
+    entrances: by the last layer that an edit leaves as it is.
+    """
 
     bundles: Sequence[Bundle]
     trackers: TrackerGroup
     tracker_of: list[int | None]
-    sharing_edit: list[list[int]]
+    sharing_edit: list[tuple[Edit, list[int]]]
+    entrances: dict[int, Entrance]
 
     @classmethod
-    def of(cls, model: LoadedModel, bundles: Sequence[Bundle]) -> "_Grid":
+    def of(cls, model: LoadedModel, bundles: Sequence[Bundle], text: Sequence[int]) -> "_Grid":
         trackers: dict[bytes, Tracker] = {}
-        edits: dict[bytes, list[int]] = {}
+        edits: dict[bytes, tuple[Edit, list[int]]] = {}
         keys: list[bytes | None] = []
         for i, bundle in enumerate(bundles):
             key = tracker_key(bundle)
             if key is not None and bundle.tracker is not None:
                 trackers[key] = bundle.tracker
             keys.append(key)
-            if bundle.edit is not None:
-                edits.setdefault(bundle.edit.content(), []).append(i)
+            if bundle.edit is not None and bundle.policy.when != "never":
+                edits.setdefault(bundle.edit.content(), (bundle.edit, []))[1].append(i)
         number = {key: i for i, key in enumerate(trackers)}
         group = TrackerGroup.of(list(trackers.values()), model.device)
         tracker_of = [None if key is None else number[key] for key in keys]
-        return cls(bundles, group, tracker_of, list(edits.values()))
+        sharing_edit = list(edits.values())
+        entrances: dict[int, Entrance] = {}
+        for layer in {_layer_before(edit) for edit, _ in sharing_edit} - {-1}:
+            found = entrance(model, layer, text)
+            if found is not None:
+                entrances[layer] = found
+        return cls(bundles, group, tracker_of, sharing_edit, entrances)
 
 
 def _choice(
@@ -240,7 +258,7 @@ def _score_block(
 ) -> list[Scores]:
     """Score the answers of one batch under every bundle."""
     texts = [TeacherForcedText(choice.tokens, choice.n_states) for choice in choices]
-    seen = score_batch(model, texts, prefix, grid.trackers)
+    seen = score_batch(model, texts, prefix, grid.trackers, list(grid.entrances))
     plain = _PlainPass(choices, texts, seen)
     found = []
     for bundle, number in zip(grid.bundles, grid.tracker_of, strict=True):
@@ -255,12 +273,12 @@ def _score_block(
         found.append(Scores(logprob, decision.fired, decision.kept, decision.strength))
     budget = len(choices) * max(len(choice.tokens) for choice in choices)
     budget = min(budget, _most_tokens(model))
-    for members in grid.sharing_edit:
-        bundle = grid.bundles[members[0]]
+    for edit, members in grid.sharing_edit:
         wanted: dict[Suffix, None] = {}
         for i in members:
             wanted |= dict.fromkeys(_suffixes(found[i]))
-        steered = _score_suffixes(model, plain, list(wanted), bundle, budget)
+        enter = grid.entrances.get(_layer_before(edit))
+        steered = _score_suffixes(model, plain, list(wanted), edit, enter, budget)
         for i in members:
             for suffix in _suffixes(found[i]):
                 found[i].logprob[suffix[0]] = steered[suffix]
@@ -273,29 +291,25 @@ def _most_tokens(model: LoadedModel) -> int:
 
 
 class _PlainPass:
-    """What the unsteered pass saw of each answer.
-
-    P of its states, log-probabilities of its tokens; and `known`, the pass itself.
-    """
+    """What the unsteered pass saw of each answer: p of its states, log-probabilities of tokens."""
 
     def __init__(
         self, choices: Sequence[Choice], texts: Sequence[TeacherForcedText], seen: Observation
     ) -> None:
-        self.choices, self._texts, self._seen = choices, texts, seen
-        self.known = seen.known
+        self.choices, self.seen, self._texts = choices, seen, texts
         self.total = np.array(
             [self.before(row, len(choices[row].tokens)) for row in range(len(choices))]
         )
 
     def states(self, tracker: int) -> list[Float[np.ndarray, " _"]]:
         """Return p of each answer's states from `seen_from` on."""
-        p = self._seen.p[tracker]
+        p = self.seen.p[tracker]
         return [row[len(row) - text.n_states :] for row, text in zip(p, self._texts, strict=True)]
 
     def before(self, row: int, end: int) -> float:
         """Return the summed log-probability of an answer's tokens that count, up to token `end`."""
         choice, n = self.choices[row], len(self.choices[row].tokens)
-        of_tokens = self._seen.logprob[row]
+        of_tokens = self.seen.logprob[row]
         # its columns are the last tokens of the batch: token i is at n_columns - n + i
         n_columns = len(of_tokens)
         first, last = n_columns - (n - choice.scored_start), n_columns - (n - end)
@@ -352,7 +366,8 @@ def _score_suffixes(
     model: LoadedModel,
     plain: _PlainPass,
     wanted: Sequence[Suffix],
-    bundle: Bundle,
+    edit: Edit,
+    enter: Entrance | None,
     budget: int,
 ) -> dict[Suffix, float]:
     """Score answers under the edit; what stands before the first edited token is not run again.
@@ -364,7 +379,7 @@ def _score_suffixes(
     for suffix in wanted:
         row, kept, strength = suffix
         tokens = plain.choices[row].tokens
-        strengths = plain.choices[row].strengths(bundle.active, kept, strength)
+        strengths = plain.choices[row].strengths(edit.active, kept, strength)
         edited = strengths.nonzero()[0]
         if not len(edited) or edited[0] >= len(tokens) - 1:
             found[suffix] = float(plain.total[row])  # no token follows an edited one
@@ -375,12 +390,11 @@ def _score_suffixes(
             TeacherForcedText(tokens, len(tokens) - first, strengths[first:], (row, first))
         )
     order = sorted(range(len(texts)), key=lambda i: -texts[i].n_states)
-    no_trackers = TrackerGroup.of([], model.device)
     while order:
         size = max(1, budget // texts[order[0]].n_states)
         part, order = order[:size], order[size:]
         chosen = [texts[i] for i in part]
-        logprob = score_batch(model, chosen, plain.known, no_trackers, bundle.edit).logprob
+        logprob = score_again(model, chosen, plain.seen, edit, enter)
         for i, of_tokens in zip(part, logprob, strict=True):
             row = suffixes[i][0]
             choice = plain.choices[row]
@@ -390,6 +404,12 @@ def _score_suffixes(
             new = of_tokens[len(of_tokens) - n_new :].sum(dtype=np.float64)
             found[suffixes[i]] = plain.before(row, first + 1) + float(new)
     return found
+
+
+def _layer_before(edit: Edit) -> int:
+    """Return the last layer that need not be run again under the edit; -1: none."""
+    # what all texts share, which the unsteered pass does not run, may be edited too
+    return -1 if edit.active.positions == "all" else layer_before(edit)
 
 
 def _nothing_scored(n_rows: int) -> Scores:

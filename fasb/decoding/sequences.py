@@ -55,12 +55,14 @@ class Start:
     """Where a row begins: its prompt, the tokens of its answer that stay, and the most it may have.
 
     The tokens that stay were written unsteered; what follows them is edited `strength` times.
+    begins: which text of the batch's prefix the row begins with.
     """
 
     prompt: Sequence[int]
     kept: Sequence[int]
     limit: int
     strength: float = 0.0
+    begins: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +178,10 @@ class Sequences:
         """Return what the newest state of each of the rows is edited with in the next pass."""
         shares = self.active.shares(0, self.edited.shape[1])
         return self.strength[rows] * shares[self.n[rows]]
+
+    def begins(self, row: int) -> int:
+        """Return which text of the batch's prefix a row begins with."""
+        return self._starts[row].begins
 
     def plain_beginning(self, row: int) -> int:
         """Return how many tokens a row begins with that are not edited."""

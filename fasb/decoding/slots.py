@@ -2,8 +2,8 @@
 
 In: batches that have run (`fasb/model/batch.py`). Out: the next batch of a token or two of all
 rows. Every row's newest token stands in the same slot, and what a row has ends there; the other
-slots are masked. Models see whole buffers, whose shape stays the same for `SLACK` tokens, and which
-a processor reads faster than parts with gaps between. Knows no text and no edit.
+slots are masked. Models see whole buffers, whose shape stays the same for some tokens, and which a
+processor reads faster than parts with gaps between. Knows no text and no edit.
 """
 
 import math
@@ -17,8 +17,12 @@ from transformers import DynamicCache
 from fasb.model.batch import Batch, keys_and_values
 from fasb.model.buffers import BufferLayer, part_of
 
-SLACK = 64
-"""Tokens that buffers have room for beyond what is in them."""
+SLACK = 6
+"""Buffers of n tokens have room for the root of so many times n more.
+
+Room costs its reading at every token, half of it on average; new buffers cost about three times
+their tokens, once per room. The root makes the sum smallest.
+"""
 
 ALIGNED = 8
 """Buffers hold a multiple of so many slots, as attention kernels want of a mask."""
@@ -116,7 +120,9 @@ class SlotCache:
         assert self._cache is not None
         self._first, width = self._end - longest, ids.shape[1]
         if self._end + width > self._mask.shape[1]:
-            self._make_room(longest)
+            # behind a free slot at least: alone in the first of several, a token would see them
+            # all, as transformers leaves the mask out there (seen in 5.23)
+            self._make_room(max(longest, 1), width)
         start = self._end
         self._mask[:, start : start + width] = 1
         self._end += width
@@ -164,9 +170,9 @@ class SlotCache:
         self._mask[at] = 0
         self._mask[at, self._end - width : self._end] = mask.gather(1, inside) * (source >= 0)
 
-    def _make_room(self, end: int) -> None:
-        """Make new buffers with room behind `end`, up to which everything that is seen moves."""
-        n_slots = math.ceil((end + SLACK) / ALIGNED) * ALIGNED
+    def _make_room(self, end: int, more: int = 0) -> None:
+        """Make new buffers with room for `more` behind `end`, where all that is seen moves to."""
+        n_slots = math.ceil((end + max(more, math.sqrt(SLACK * end))) / ALIGNED) * ALIGNED
         n_seen = self._end - self._first
         mask = self._mask.new_zeros(self._n_rows, n_slots)
         mask[:, end - n_seen : end] = self._mask[:, self._first : self._end]

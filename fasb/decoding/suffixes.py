@@ -1,14 +1,15 @@
 """Suffixes: what follows the tokens that stay where answers fired (docs/method.md G4-G9).
 
 Each distinct suffix of a grid of bundles is written once: bundles that share an edit and differ in
-beta, s or strength often want the same row, from the same place, at the same strength.
+beta, s or strength often want the same row, from the same place, at the same strength. What stands
+before the suffixes of a row is run once for all of them.
 """
 
 from collections.abc import Sequence
 
 from fasb.decoding.generate import DecodingBatch, complete
 from fasb.decoding.sequences import Completion, Prompts, Sequences, Start
-from fasb.model.batch import shared_prefix
+from fasb.model.batch import Prefix, in_batches, prefixes, shared_prefix
 from fasb.model.load import LoadedModel
 from fasb.steering.bundle import Bundle
 from fasb.steering.trace import OPEN, Decision, Trace
@@ -35,18 +36,69 @@ def regenerate(
         wanted: dict[Suffix, None] = {}
         for i in members:
             wanted |= dict.fromkeys(_unfinished(trace, decisions[i]))
-        first = bundles[members[0]]
-        starts = [
-            Start(prompts[row], rows[row][:kept], first.decoding.tokens, strength)
-            for row, kept, strength in wanted
-        ]
-        stop, decoding = first.prompt.stop, first.decoding
-        sequences = Sequences(model, starts, decoding, stop, first.active)
-        batch = DecodingBatch(model, sequences, decoding, prefix, first.edit)
-        written = dict(zip(wanted, complete(sequences, batch), strict=True))
+        written = _written(model, prompts, rows, list(wanted), bundles[members[0]], prefix)
         for i in members:
             after[i] = _with_suffixes(trace, rows, decisions[i], written)
     return after
+
+
+def _written(
+    model: LoadedModel,
+    prompts: Prompts,
+    rows: Sequence[Sequence[int]],
+    wanted: Sequence[Suffix],
+    bundle: Bundle,
+    prefix: Prefix | None,
+) -> dict[Suffix, Completion]:
+    """Write these suffixes, all as the bundle has it, behind what a pass makes of the beginnings.
+
+    Some rows at a time, so that the memory holds their beginnings.
+    """
+    of_row: dict[int, list[Suffix]] = {}
+    for suffix in wanted:
+        of_row.setdefault(suffix[0], []).append(suffix)
+    # one suffix a row: each reads its own beginning as it comes in
+    if len(wanted) < 2 * len(of_row):
+        starts = [_start(prompts, rows, suffix, bundle) for suffix in wanted]
+        return dict(zip(wanted, _completions(model, starts, bundle, prefix), strict=True))
+    found: dict[Suffix, Completion] = {}
+    by_row, texts = list(of_row.items()), []
+    for row, suffixes in by_row:
+        most_kept = max(kept for _, kept, _ in suffixes)
+        texts.append([*prompts[row], *rows[row][:most_kept]])
+
+    def write(part: list[int]) -> None:
+        known = prefixes(model, [texts[i] for i in part], prefix)
+        chosen: list[Suffix] = []
+        starts: list[Start] = []
+        for number, i in enumerate(part):
+            for suffix in by_row[i][1]:
+                chosen.append(suffix)
+                starts.append(_start(prompts, rows, suffix, bundle, number))
+        found.update(zip(chosen, _completions(model, starts, bundle, known), strict=True))
+
+    in_batches([len(text) for text in texts], bundle.decoding.batch, write)
+    return found
+
+
+def _start(
+    prompts: Prompts,
+    rows: Sequence[Sequence[int]],
+    suffix: Suffix,
+    bundle: Bundle,
+    begins: int = 0,
+) -> Start:
+    row, kept, strength = suffix
+    return Start(prompts[row], rows[row][:kept], bundle.decoding.tokens, strength, begins)
+
+
+def _completions(
+    model: LoadedModel, starts: Sequence[Start], bundle: Bundle, prefix: Prefix | None
+) -> list[Completion]:
+    sequences = Sequences(model, starts, bundle.decoding, bundle.prompt.stop, bundle.active)
+    return complete(
+        sequences, DecodingBatch(model, sequences, bundle.decoding, prefix, bundle.edit)
+    )
 
 
 def _writes_alike(bundle: Bundle) -> tuple[bytes, str, tuple[str, ...]]:

@@ -77,13 +77,18 @@ def common_prefix(prompts: Sequence[Sequence[int]]) -> list[int]:
 
 
 @torch.no_grad()
+def prefixes(
+    model: LoadedModel, texts: Sequence[Sequence[int]], prefix: Prefix | None = None
+) -> Prefix:
+    """Return these texts as what others begin with, from one pass behind what they begin with."""
+    batch = batch_of(model, texts, prefix)
+    forward(model, batch, keep=1)
+    return prefix_of(texts, batch)
+
+
 def compute_prefix(model: LoadedModel, tokens: Sequence[int]) -> Prefix | None:
     """Return what all texts begin with, from one pass of one row; None without tokens."""
-    if not tokens:
-        return None
-    batch = batch_of(model, [tokens])
-    forward(model, batch, keep=1)
-    return prefix_of([tokens], batch)
+    return prefixes(model, [tokens]) if tokens else None
 
 
 def shared_prefix(model: LoadedModel, texts: Sequence[Sequence[int]]) -> Prefix | None:

@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ class LoadedModel:
     """A causal LM ready to be read and steered: in eval mode, without gradients.
 
     eos: all ids that end a text, by generation config, config or tokenizer. pad: any id; padding is
-    always masked. device: where token ids go.
+    always masked. device: where token ids go. entrances: by layer, of `fasb/model/midway.py`.
     """
 
     model: Any
@@ -60,6 +60,7 @@ class LoadedModel:
     pad: int
     vocab_size: int
     fingerprint: Fingerprint
+    entrances: dict[int, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def fixed_shapes(self) -> bool:
