@@ -149,18 +149,23 @@ def csv_rows(path: Path, kind: Kind, tabs: bool = False) -> list[Row]:
         FasbError: of the given kind; a quote is never closed, or a field has no end.
     """
     # newline="": line ends within quotes stay as they are
-    text = io.StringIO(read_text(path, kind), newline="")
+    content = read_text(path, kind)
+    text = io.StringIO(content, newline="")
     reader = (
         csv.reader(text, delimiter="\t", quoting=csv.QUOTE_NONE)
         if tabs
         else csv.reader(text, strict=True)
     )
+    # a document may be one field; the module's own limit is 131,072 characters
+    before = csv.field_size_limit(max(csv.field_size_limit(), len(content)))
     try:
         return [Row(fields, reader.line_num) for fields in reader if fields]
     except csv.Error as error:
         raise kind(
             f"{path}: line {reader.line_num}: cannot be read ({error}); correct its quotes"
         ) from None
+    finally:
+        csv.field_size_limit(before)
 
 
 def csv_table(path: Path, kind: Kind, tabs: bool = False) -> tuple[list[str], list[dict[str, str]]]:

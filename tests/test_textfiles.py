@@ -32,6 +32,14 @@ def refused(read, message, kind=DataError):
     assert "\n" not in str(caught.value)
 
 
+def test_a_field_may_be_a_whole_document(file):
+    document = "word " * 40_000
+    for tabs in (False, True):
+        separator = "\t" if tabs else ","
+        path = file(f"id{separator}text\n1{separator}{document}\n")
+        assert csv_table(path, DataError, tabs)[1] == [{"id": "1", "text": document}]
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
 def test_every_encoding_that_says_which_it_is_is_read(file, encoding):
     text = "Café \u2028 \U0001f98a"
