@@ -101,10 +101,7 @@ def test_a_character_of_several_tokens_is_added_by_its_last():
         def decode(self, tokens, clean_up_tokenization_spaces):
             return bytes(tokens).decode(errors="replace")
 
-    model = tiny_model()
-    spelled = type(model)(
-        **{name: getattr(model, name) for name in type(model).__slots__} | {"tokenizer": Bytes()}
-    )
+    spelled = replace(tiny_model(), tokenizer=Bytes())
     assert spelled.pieces("aéb".encode()) == ["a", "", "é", "b"]
 
 
