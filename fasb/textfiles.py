@@ -146,7 +146,7 @@ def csv_rows(path: Path, kind: Kind, tabs: bool = False) -> list[Row]:
     """Return the rows of a CSV file that are not blank; with `tabs` of a TSV file without quotes.
 
     Raises:
-        FasbError: of the given kind; a quote is never closed, or a field has no end.
+        FasbError: of the given kind; a quote is never closed.
     """
     # newline="": line ends within quotes stay as they are
     content = read_text(path, kind)

@@ -90,19 +90,22 @@ def test_the_last_layer_that_an_edit_leaves_as_it_is():
 
 
 def test_a_layer_that_hands_on_more_than_its_states_is_no_entrance():
-    assert entrance(tiny_model(), 1, TEXT) == Entrance(1, 0)
+    model = tiny_model()
+    assert entrance(model, an_edit(model, "head", [0, 2])) is None
+    assert entrance(model, an_edit(model, "head", [2])) == Entrance(1, 0)
     model = tiny_model()
     # the last layer reads what the second keeps beside its states
     second, last = model.layout.layers[1:]
     second.mlp.register_forward_hook(lambda _module, _, output: setattr(second, "kept", output))
     last.register_forward_pre_hook(lambda _, inputs: (inputs[0] + second.kept.mean(), *inputs[1:]))
-    assert entrance(model, 0, TEXT) == Entrance(0, 0)
-    assert entrance(model, 1, TEXT) is None
+    assert entrance(model, an_edit(model, "head", [1])) == Entrance(0, 0)
+    assert entrance(model, an_edit(model, "head", [2])) is None
 
 
 def test_layers_that_give_something_else_beside_their_states_are_no_entrance():
-    assert entrance(tiny_model("bloom"), 1, TEXT) is None
-    assert entrance(tiny_model("falcon"), 1, TEXT) == Entrance(1, 2)
+    for name, expected in (("bloom", None), ("falcon", Entrance(1, 2))):
+        model = tiny_model(name)
+        assert entrance(model, an_edit(model, "head", [2])) == expected
 
 
 def test_the_model_is_left_as_it_was_also_after_an_error():

@@ -146,18 +146,25 @@ def score_batch(
         ModelError: an activation or a logit is not finite.
     """
     n_states = [text.n_states for text in texts]
-    # the last token is run only where its state is read
+    n_scored = max(1, *n_states) - 1
+    # logits at a token are of the next one: the last token is run only where its state is read
     tracked = bool(trackers.trackers)
     run = texts if tracked else [_without_last(text) for text in texts]
-    batch, n_scored = _batch_of(model, run, prefix), max(1, *n_states) - 1
-    with trackers.recording(model.layout) as recorders, _keeping(model.layout, layers) as kept:
+    batch = _batch_of(model, run, prefix)
+    kept = torch.tensor([[layer, 0] for layer in layers], dtype=torch.long).reshape(-1, 2)
+    with (
+        trackers.recording(model.layout) as recorders,
+        recording(model.layout, "residual", kept) as recorder,
+    ):
         logits = forward(model, batch, keep=max(1, n_scored + tracked))[:, :n_scored]
         p = trackers.deviation(recorders, n_scored + 1, model.device)
-        residual = {layer: one.pop()[:, : batch.width - tracked, 0] for layer, one in kept.items()}
+        states = recorder.pop()[:, : batch.width - tracked] if layers else None
     for seen in p:
         _check_finite(model, seen, n_states, "a tracked activation")
     logprob = _log_probabilities(model, logits, texts)
-    return Observation(p, logprob, prefix_of([text.text for text in run], batch), residual)
+    known = prefix_of([text.text for text in run], batch)
+    residual = {} if states is None else dict(zip(layers, states.unbind(2), strict=True))
+    return Observation(p, logprob, known, residual)
 
 
 @torch.inference_mode()
@@ -177,7 +184,8 @@ def score_again(
         ModelError: a logit is not finite.
     """
     run = [_without_last(text) for text in texts]
-    batch, n_scored = _batch_of(model, run, before.known), max(text.n_states for text in texts) - 1
+    batch = _batch_of(model, run, before.known)
+    n_scored = max(text.n_states for text in texts) - 1
     with ExitStack() as stack:
         dial = stack.enter_context(editing(model.layout, edit))
         dial.strength = right_aligned([text.strength for text in run], batch.width, model.device)
@@ -261,17 +269,6 @@ def _without_last(text: TeacherForcedText) -> TeacherForcedText:
         return text
     tokens, strength = text.text[:-1], text.strength[:-1]
     return replace(text, text=tokens, n_states=text.n_states - 1, strength=strength)
-
-
-@contextmanager
-def _keeping(layout: Layout, layers: Sequence[int]) -> Iterator[dict[int, ActivationRecorder]]:
-    """Record what these layers give, in every forward pass in the block."""
-    with ExitStack() as stack:
-        recorders = {}
-        for layer in layers:
-            unit = torch.tensor([[layer, 0]])
-            recorders[layer] = stack.enter_context(recording(layout, "residual", unit))
-        yield recorders
 
 
 def _last_ids(

@@ -27,7 +27,7 @@ from fasb.errors import DataError
 from fasb.model.batch import Prefix, in_batches, shared_prefix
 from fasb.model.chat import render_of
 from fasb.model.load import LoadedModel
-from fasb.model.midway import Entrance, entrance, layer_before
+from fasb.model.midway import Entrance, entrance
 from fasb.settings import PromptSettings, ScoringSettings, check_places
 from fasb.steering.bundle import Bundle
 from fasb.steering.decide import decide_choice
@@ -149,7 +149,7 @@ def score_sweep(
     size = batch or bundles[0].scoring.batch
     # one answer at least, whatever its length
     size = min(size, _most_tokens(model) // max(c.n_states for c in choices) or 1)
-    grid = _Grid.of(model, bundles, choices[0].tokens)
+    grid = _Grid.of(model, bundles)
     # of each, a prefix leaves out at least the last token, whose state is looked at
     beginnings = [choice.tokens[: choice.seen_from + 1] for choice in choices]
     prefix = shared_prefix(model, beginnings)
@@ -165,40 +165,53 @@ def score_sweep(
 
 
 @dataclass(frozen=True, slots=True)
-class _Grid:
-    """Bundles, their distinct trackers, which bundles share an edit, and where edits may begin.
+class _SharedEdit:
+    """An edit, the bundles that share it, and where passes under it may begin."""
 
-    entrances: by the last layer that an edit leaves as it is.
-    """
+    edit: Edit
+    bundles: list[int]
+    entrance: Entrance | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Grid:
+    """Bundles, their distinct trackers, and their distinct edits."""
 
     bundles: Sequence[Bundle]
     trackers: TrackerGroup
     tracker_of: list[int | None]
-    sharing_edit: list[tuple[Edit, list[int]]]
-    entrances: dict[int, Entrance]
+    edits: list[_SharedEdit]
 
     @classmethod
-    def of(cls, model: LoadedModel, bundles: Sequence[Bundle], text: Sequence[int]) -> "_Grid":
+    def of(cls, model: LoadedModel, bundles: Sequence[Bundle]) -> "_Grid":
         trackers: dict[bytes, Tracker] = {}
-        edits: dict[bytes, tuple[Edit, list[int]]] = {}
+        edits: dict[bytes, _SharedEdit] = {}
         keys: list[bytes | None] = []
         for i, bundle in enumerate(bundles):
             key = tracker_key(bundle)
             if key is not None and bundle.tracker is not None:
                 trackers[key] = bundle.tracker
             keys.append(key)
-            if bundle.edit is not None and bundle.policy.when != "never":
-                edits.setdefault(bundle.edit.content(), (bundle.edit, []))[1].append(i)
+            if bundle.edit is None or bundle.policy.when == "never":
+                continue
+            content = bundle.edit.content()
+            if content not in edits:
+                edits[content] = _SharedEdit(bundle.edit, [], _entrance(model, bundle.edit))
+            edits[content].bundles.append(i)
         number = {key: i for i, key in enumerate(trackers)}
         group = TrackerGroup.of(list(trackers.values()), model.device)
         tracker_of = [None if key is None else number[key] for key in keys]
-        sharing_edit = list(edits.values())
-        entrances: dict[int, Entrance] = {}
-        for layer in {_layer_before(edit) for edit, _ in sharing_edit} - {-1}:
-            found = entrance(model, layer, text)
-            if found is not None:
-                entrances[layer] = found
-        return cls(bundles, group, tracker_of, sharing_edit, entrances)
+        return cls(bundles, group, tracker_of, list(edits.values()))
+
+    @property
+    def layers(self) -> list[int]:
+        """Layers behind which passes under the edits begin."""
+        return sorted({one.entrance.layer for one in self.edits if one.entrance is not None})
+
+
+def _entrance(model: LoadedModel, edit: Edit) -> Entrance | None:
+    # what all texts share, which the unsteered pass does not run, is edited too
+    return None if edit.active.positions == "all" else entrance(model, edit)
 
 
 def _choice(
@@ -258,7 +271,7 @@ def _score_block(
 ) -> list[Scores]:
     """Score the answers of one batch under every bundle."""
     texts = [TeacherForcedText(choice.tokens, choice.n_states) for choice in choices]
-    seen = score_batch(model, texts, prefix, grid.trackers, list(grid.entrances))
+    seen = score_batch(model, texts, prefix, grid.trackers, grid.layers)
     plain = _PlainPass(choices, texts, seen)
     found = []
     for bundle, number in zip(grid.bundles, grid.tracker_of, strict=True):
@@ -273,13 +286,12 @@ def _score_block(
         found.append(Scores(logprob, decision.fired, decision.kept, decision.strength))
     budget = len(choices) * max(len(choice.tokens) for choice in choices)
     budget = min(budget, _most_tokens(model))
-    for edit, members in grid.sharing_edit:
+    for shared in grid.edits:
         wanted: dict[Suffix, None] = {}
-        for i in members:
+        for i in shared.bundles:
             wanted |= dict.fromkeys(_suffixes(found[i]))
-        enter = grid.entrances.get(_layer_before(edit))
-        steered = _score_suffixes(model, plain, list(wanted), edit, enter, budget)
-        for i in members:
+        steered = _score_suffixes(model, plain, list(wanted), shared, budget)
+        for i in shared.bundles:
             for suffix in _suffixes(found[i]):
                 found[i].logprob[suffix[0]] = steered[suffix]
     return found
@@ -366,8 +378,7 @@ def _score_suffixes(
     model: LoadedModel,
     plain: _PlainPass,
     wanted: Sequence[Suffix],
-    edit: Edit,
-    enter: Entrance | None,
+    shared: _SharedEdit,
     budget: int,
 ) -> dict[Suffix, float]:
     """Score answers under the edit; what stands before the first edited token is not run again.
@@ -379,7 +390,7 @@ def _score_suffixes(
     for suffix in wanted:
         row, kept, strength = suffix
         tokens = plain.choices[row].tokens
-        strengths = plain.choices[row].strengths(edit.active, kept, strength)
+        strengths = plain.choices[row].strengths(shared.edit.active, kept, strength)
         edited = strengths.nonzero()[0]
         if not len(edited) or edited[0] >= len(tokens) - 1:
             found[suffix] = float(plain.total[row])  # no token follows an edited one
@@ -394,7 +405,7 @@ def _score_suffixes(
         size = max(1, budget // texts[order[0]].n_states)
         part, order = order[:size], order[size:]
         chosen = [texts[i] for i in part]
-        logprob = score_again(model, chosen, plain.seen, edit, enter)
+        logprob = score_again(model, chosen, plain.seen, shared.edit, shared.entrance)
         for i, of_tokens in zip(part, logprob, strict=True):
             row = suffixes[i][0]
             choice = plain.choices[row]
@@ -404,12 +415,6 @@ def _score_suffixes(
             new = of_tokens[len(of_tokens) - n_new :].sum(dtype=np.float64)
             found[suffixes[i]] = plain.before(row, first + 1) + float(new)
     return found
-
-
-def _layer_before(edit: Edit) -> int:
-    """Return the last layer that need not be run again under the edit; -1: none."""
-    # what all texts share, which the unsteered pass does not run, may be edited too
-    return -1 if edit.active.positions == "all" else layer_before(edit)
 
 
 def _nothing_scored(n_rows: int) -> Scores:

@@ -20,8 +20,8 @@ from fasb.model.buffers import BufferLayer, part_of
 SLACK = 6
 """Buffers of n tokens have room for the root of so many times n more.
 
-Room costs its reading at every token, half of it on average; new buffers cost about three times
-their tokens, once per room. The root makes the sum smallest.
+Room costs its reading at every token, half of it on average; new buffers cost three to four times
+the reading of their tokens (a CPU), once per room. The root makes the sum smallest.
 """
 
 ALIGNED = 8

@@ -5,11 +5,11 @@ beta, s or strength often want the same row, from the same place, at the same st
 before the suffixes of a row is run once for all of them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from fasb.decoding.generate import DecodingBatch, complete
 from fasb.decoding.sequences import Completion, Prompts, Sequences, Start
-from fasb.model.batch import Prefix, in_batches, prefixes, shared_prefix
+from fasb.model.batch import Prefix, compute_prefixes, in_batches, shared_prefix
 from fasb.model.load import LoadedModel
 from fasb.steering.bundle import Bundle
 from fasb.steering.trace import OPEN, Decision, Trace
@@ -54,51 +54,39 @@ def _written(
 
     Some rows at a time, so that the memory holds their beginnings.
     """
+    found: dict[Suffix, Completion] = {}
     of_row: dict[int, list[Suffix]] = {}
     for suffix in wanted:
         of_row.setdefault(suffix[0], []).append(suffix)
+
+    def write(some: Sequence[Suffix], known: Prefix | None, text_of: Mapping[int, int]) -> None:
+        limit, starts = bundle.decoding.tokens, []
+        for row, kept, strength in some:
+            begins = text_of.get(row, 0)
+            starts.append(Start(prompts[row], rows[row][:kept], limit, strength, begins))
+        sequences = Sequences(model, starts, bundle.decoding, bundle.prompt.stop, bundle.active)
+        batch = DecodingBatch(model, sequences, bundle.decoding, known, bundle.edit)
+        found.update(zip(some, complete(sequences, batch), strict=True))
+
     # one suffix a row: each reads its own beginning as it comes in
     if len(wanted) < 2 * len(of_row):
-        starts = [_start(prompts, rows, suffix, bundle) for suffix in wanted]
-        return dict(zip(wanted, _completions(model, starts, bundle, prefix), strict=True))
-    found: dict[Suffix, Completion] = {}
-    by_row, texts = list(of_row.items()), []
-    for row, suffixes in by_row:
+        write(wanted, prefix, {})
+        return found
+    begun, texts = list(of_row), []
+    for row, suffixes in of_row.items():
         most_kept = max(kept for _, kept, _ in suffixes)
         texts.append([*prompts[row], *rows[row][:most_kept]])
 
-    def write(part: list[int]) -> None:
-        known = prefixes(model, [texts[i] for i in part], prefix)
-        chosen: list[Suffix] = []
-        starts: list[Start] = []
-        for number, i in enumerate(part):
-            for suffix in by_row[i][1]:
-                chosen.append(suffix)
-                starts.append(_start(prompts, rows, suffix, bundle, number))
-        found.update(zip(chosen, _completions(model, starts, bundle, known), strict=True))
+    def write_behind(part: list[int]) -> None:
+        known = compute_prefixes(model, [texts[i] for i in part], prefix)
+        text_of = {begun[i]: number for number, i in enumerate(part)}
+        some: list[Suffix] = []
+        for row in text_of:
+            some += of_row[row]
+        write(some, known, text_of)
 
-    in_batches([len(text) for text in texts], bundle.decoding.batch, write)
+    in_batches([len(text) for text in texts], bundle.decoding.batch, write_behind)
     return found
-
-
-def _start(
-    prompts: Prompts,
-    rows: Sequence[Sequence[int]],
-    suffix: Suffix,
-    bundle: Bundle,
-    begins: int = 0,
-) -> Start:
-    row, kept, strength = suffix
-    return Start(prompts[row], rows[row][:kept], bundle.decoding.tokens, strength, begins)
-
-
-def _completions(
-    model: LoadedModel, starts: Sequence[Start], bundle: Bundle, prefix: Prefix | None
-) -> list[Completion]:
-    sequences = Sequences(model, starts, bundle.decoding, bundle.prompt.stop, bundle.active)
-    return complete(
-        sequences, DecodingBatch(model, sequences, bundle.decoding, prefix, bundle.edit)
-    )
 
 
 def _writes_alike(bundle: Bundle) -> tuple[bytes, str, tuple[str, ...]]:

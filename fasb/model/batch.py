@@ -77,7 +77,7 @@ def common_prefix(prompts: Sequence[Sequence[int]]) -> list[int]:
 
 
 @torch.no_grad()
-def prefixes(
+def compute_prefixes(
     model: LoadedModel, texts: Sequence[Sequence[int]], prefix: Prefix | None = None
 ) -> Prefix:
     """Return these texts as what others begin with, from one pass behind what they begin with."""
@@ -88,7 +88,7 @@ def prefixes(
 
 def compute_prefix(model: LoadedModel, tokens: Sequence[int]) -> Prefix | None:
     """Return what all texts begin with, from one pass of one row; None without tokens."""
-    return prefixes(model, [tokens]) if tokens else None
+    return compute_prefixes(model, [tokens]) if tokens else None
 
 
 def shared_prefix(model: LoadedModel, texts: Sequence[Sequence[int]]) -> Prefix | None:

@@ -2,10 +2,10 @@
 
 In: what a layer gave in a pass before. Out: passes without that layer and those in front of it. An
 edit leaves everything before its first unit as it is, so tokens that are run again under it may
-begin there. Knows no policy and no text.
+begin there. Knows no policy.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,8 +21,8 @@ from fasb.model.layout import Layout
 from fasb.model.load import LoadedModel
 from fasb.steering.edit import Edit
 
-TRIED = 8
-"""Tokens of the text that an entrance is tried on."""
+TRIAL = (1, 2, 3, 4, 5, 6, 7, 8)
+"""Token ids that entrances are tried on; every vocabulary has them."""
 
 
 def layer_before(edit: Edit) -> int:
@@ -65,27 +65,30 @@ class Entrance:
             yield
 
 
-def entrance(model: LoadedModel, layer: int, text: Sequence[int]) -> Entrance | None:
-    """Return the entrance behind a layer; None where the model's passes cannot begin there.
+def entrance(model: LoadedModel, edit: Edit) -> Entrance | None:
+    """Return where passes under an edit may begin; None: in front of the first layer.
 
-    Tried once, on a text's first tokens: logits must be bitwise those of the whole pass. Layers
-    that hand on more than the residual stream would not give them.
+    Each layer is tried once: logits must be bitwise those of the whole pass. Layers that hand on
+    more than the residual stream would not give them.
     """
+    layer = layer_before(edit)
+    if layer < 0:
+        return None
     if layer not in model.entrances:
-        model.entrances[layer] = _tried(model, layer, text)
+        model.entrances[layer] = _tried(model, layer)
     found: Entrance | None = model.entrances[layer]
     return found
 
 
 @torch.inference_mode()
-def _tried(model: LoadedModel, layer: int, text: Sequence[int]) -> Entrance | None:
-    layout, tried = model.layout, [list(text[:TRIED])]
+def _tried(model: LoadedModel, layer: int) -> Entrance | None:
+    layout = model.layout
     try:
         with (
             recording(layout, "residual", torch.tensor([[layer, 0]])) as recorder,
             _outputs_of(layout.layers[layer]) as outputs,
         ):
-            whole = forward(model, batch_of(model, tried))
+            whole = forward(model, batch_of(model, [TRIAL]))
             states = recorder.pop()[:, :, 0]
     except ModelError:  # the layer's outputs are not as those of other models
         return None
@@ -94,9 +97,9 @@ def _tried(model: LoadedModel, layer: int, text: Sequence[int]) -> Entrance | No
         return None
     found = Entrance(layer, len(outputs[0]) if several else 0)
     # another text, so that nothing is left of the whole pass that a layer may have kept
-    forward(model, batch_of(model, [tried[0][::-1]]))
+    forward(model, batch_of(model, [TRIAL[::-1]]))
     with found.entered(layout, states):
-        again = forward(model, batch_of(model, tried))
+        again = forward(model, batch_of(model, [TRIAL]))
     return found if torch.equal(whole, again) else None
 
 
