@@ -28,7 +28,7 @@ def find(package: str, name: str) -> ModuleType:
 
     Raises:
         ConfigError: there is no such module, it imports one that is not there, or it lacks
-            `Settings` or its function.
+            `Settings`, derived from `Section`, or its function.
     """
     if not all(part.isidentifier() for part in name.split(".")):
         raise ConfigError(
@@ -43,6 +43,11 @@ def find(package: str, name: str) -> ModuleType:
     missing = [item for item in ("Settings", FUNCTION[package]) if not hasattr(module, item)]
     if missing:
         raise ConfigError(f"{path}: has no {' and no '.join(missing)}; see docs/adding.md")
+    settings = module.Settings
+    if not (isinstance(settings, type) and issubclass(settings, Section)):
+        raise ConfigError(
+            f"{path}: its Settings is no fasb.settings.Section; derive it as docs/adding.md shows"
+        )
     return module
 
 

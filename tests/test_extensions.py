@@ -46,6 +46,9 @@ def test_a_module_without_its_function_is_refused(my_method):
     my_method.with_name("half.py").write_text("class Settings: ...\n")
     with pytest.raises(ConfigError, match="your_lab.half: has no fit"):
         find("methods", "your_lab.half")
+    my_method.with_name("loose.py").write_text("class Settings: ...\ndef fit(): ...\n")
+    with pytest.raises(ConfigError, match="your_lab.loose: its Settings is no fasb.settings.Sect"):
+        find("methods", "your_lab.loose")
 
 
 @pytest.mark.parametrize(

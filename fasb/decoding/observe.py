@@ -6,7 +6,7 @@ cache of the pass. Knows no policy and writes no token.
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -23,6 +23,10 @@ from fasb.settings import SiteName
 from fasb.steering.edit import Edit
 from fasb.steering.fields import width_of
 from fasb.steering.tracker import Tracker
+
+ALIGNED = 16
+"""Slots behind known beginnings are a multiple of so many: attention of several tokens to them
+takes down to half the time (a CPU's vectors hold 16 numbers)."""
 
 LOGITS_AT_ONCE = 2**24
 """Logits of which a normalised copy is made at once, so that memory holds them once."""
@@ -260,7 +264,7 @@ def _batch_of(
     model: LoadedModel, texts: Sequence[TeacherForcedText], prefix: Prefix | None
 ) -> Batch:
     begins = [text.begins for text in texts if text.begins is not None]
-    return batch_of(model, [text.text for text in texts], prefix, begins or None)
+    return batch_of(model, [text.text for text in texts], prefix, begins or None, ALIGNED)
 
 
 def _without_last(text: TeacherForcedText) -> TeacherForcedText:
@@ -268,7 +272,7 @@ def _without_last(text: TeacherForcedText) -> TeacherForcedText:
     if text.n_states <= 1:
         return text
     tokens, strength = text.text[:-1], text.strength[:-1]
-    return replace(text, text=tokens, n_states=text.n_states - 1, strength=strength)
+    return TeacherForcedText(tokens, text.n_states - 1, strength, text.begins)
 
 
 def _last_ids(

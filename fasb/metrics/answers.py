@@ -17,39 +17,40 @@ VERDICT = 0.5
 class ChoiceMetrics(NamedTuple):
     """MC1, MC2 and MC3 of a question (docs/method.md Q7), in [0, 1]; NaN without false answers."""
 
-    mc1: float
-    mc2: float
-    mc3: float
-
-
-SKIPPED = ChoiceMetrics(np.nan, np.nan, np.nan)
+    mc1: Float[np.ndarray, "*row"]
+    mc2: Float[np.ndarray, "*row"]
+    mc3: Float[np.ndarray, "*row"]
 
 
 def choice_metrics(
-    true: Float[np.ndarray, " true"], false: Float[np.ndarray, " false"], best: int
+    true: Float[np.ndarray, "*row true"], false: Float[np.ndarray, "*row false"], best: int
 ) -> ChoiceMetrics:
     """Return MC1, MC2 and MC3 from log-probabilities of true and false answers (docs/method.md Q7).
 
-    `best` is the index of the best answer in `true`. A true answer must be strictly likelier than
-    every false one to count, so a tie counts for the false one. MC2 is formed in log space: where
-    every probability underflows to 0, their ratio still exists. A question without false answers is
-    skipped: all three are NaN.
+    Rows are of one question, whose answers were scored under several bundles, say. `best` is the
+    index of the best answer in `true`. A true answer must be strictly likelier than every false one
+    to count, so a tie counts for the false one. MC2 is formed in log space: where every probability
+    underflows to 0, their ratio still exists. A question without false answers is skipped: all
+    three are NaN.
 
     Raises:
         ValueError: no true answer, or a log-probability is NaN or +inf, which no softmax gives.
     """
-    if not true.size:
+    true, false = true.astype(np.float64), false.astype(np.float64)
+    if not true.shape[-1]:
         raise ValueError("a question needs at least one true answer")
     if any(np.isnan(side).any() or (side == np.inf).any() for side in (true, false)):
         raise ValueError("a log-probability is NaN or +inf; the scores are not to be trusted")
-    if not false.size:
-        return SKIPPED
-    hardest = false.max()
-    odds_true, odds_false = (np.logaddexp.reduce(side.astype(np.float64)) for side in (true, false))
-    total = np.logaddexp(odds_true, odds_false)
-    # no answer is possible: nothing to take a share of
-    mc2 = np.nan if np.isneginf(total) else np.exp(odds_true - total)
-    return ChoiceMetrics(float(true[best] > hardest), float(mc2), float((true > hardest).mean()))
+    if not false.shape[-1]:
+        skipped = np.full(true.shape[:-1], np.nan)
+        return ChoiceMetrics(skipped, skipped, skipped)
+    beats = true > false.max(axis=-1, keepdims=True)
+    odds_true, odds_false = (np.logaddexp.reduce(side, axis=-1) for side in (true, false))
+    # where no answer is possible there is nothing to take a share of: -inf less itself is NaN
+    with np.errstate(invalid="ignore"):
+        mc2 = np.exp(odds_true - np.logaddexp(odds_true, odds_false))
+    mc1, mc3 = beats[..., best].astype(np.float64), beats.mean(axis=-1)
+    return ChoiceMetrics(np.asarray(mc1), np.asarray(mc2), np.asarray(mc3))
 
 
 @runtime_checkable
@@ -71,24 +72,24 @@ class Referenced(Protocol):
 
 def choice_rows(
     questions: Sequence[Referenced],
-    logprob: Float[np.ndarray, " answer"],
-    fired: Bool[np.ndarray, " answer"],
-) -> Float[np.ndarray, "question 4"]:
+    logprob: Float[np.ndarray, "*bundle answer"],
+    fired: Bool[np.ndarray, "*bundle answer"],
+) -> Float[np.ndarray, "*bundle question 4"]:
     """Return MC1, MC2, MC3 (NaN without false answers) and the share of answers that fired.
 
     `logprob` and `fired` are of all reference answers of each question in turn, the true ones
     first; a question stands once per phrasing.
     """
-    rows, start = [], 0
-    logprob = logprob.astype(np.float64)
-    for question in questions:
+    found = np.empty((*logprob.shape[:-1], len(questions), 4))
+    start = 0
+    for i, question in enumerate(questions):
         middle = start + len(question.true)
         end = middle + len(question.false)
-        best = question.true.index(question.best)
-        metrics = choice_metrics(logprob[start:middle], logprob[middle:end], best)
-        rows.append((*metrics, fired[start:end].mean()))
+        true, false = logprob[..., start:middle], logprob[..., middle:end]
+        metrics = choice_metrics(true, false, question.true.index(question.best))
+        found[..., i, :] = np.stack([*metrics, fired[..., start:end].mean(axis=-1)], axis=-1)
         start = end
-    return np.array(rows, dtype=np.float64).reshape(-1, 4)
+    return found
 
 
 def verdict(score: Float[np.ndarray, "*shape"]) -> Bool[np.ndarray, "*shape"]:

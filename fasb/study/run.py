@@ -246,8 +246,8 @@ class Runner:
             for prompt, members in _by_prompt(bundles).items():
                 chosen = [bundles[i] for i in members]
                 choices = encode_choices(model, prompt, chosen[0].scoring, pairs)
-                for i, scores in zip(members, score_sweep(model, choices, chosen), strict=True):
-                    parts[i] = _score_rows(rows, scores)
+                metrics = _choice_metrics(rows, score_sweep(model, choices, chosen))
+                parts |= dict(zip(members, metrics, strict=True))
             return _numbered([parts[i] for i in range(len(bundles))])
 
         asked = [asdict(question) for question in questions if question.false]
@@ -399,9 +399,15 @@ def _detailed(
     )
 
 
-def _score_rows(rows: Sequence[Phrasing], found: Scores) -> pd.DataFrame:
-    values = choice_rows([row.question for row in rows], found.logprob, found.fired)
-    frame = pd.DataFrame(values, columns=list(SCORES[2:]))
-    frame.insert(0, "question", [row.question.id for row in rows])
-    frame.insert(1, "phrasing", [row.number for row in rows])
-    return frame
+def _choice_metrics(rows: Sequence[Phrasing], found: Sequence[Scores]) -> list[pd.DataFrame]:
+    """Return each bundle's rows of `scores`."""
+    logprob = np.stack([scores.logprob for scores in found])
+    fired = np.stack([scores.fired for scores in found])
+    ids, numbers = [row.question.id for row in rows], [row.number for row in rows]
+    frames = []
+    for values in choice_rows([row.question for row in rows], logprob, fired):
+        frame = pd.DataFrame(values, columns=list(SCORES[2:]))
+        frame.insert(0, "question", ids)
+        frame.insert(1, "phrasing", numbers)
+        frames.append(frame)
+    return frames

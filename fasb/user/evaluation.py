@@ -194,8 +194,9 @@ def _chosen(
     """
     plain = bundle.with_policy(when="never")
     scores = score_sweep(model, encoded_choices(model, bundle, questions), [plain, bundle])
-    rows = [choice_rows(questions, found.logprob, found.fired) for found in scores]
-    both = np.stack(rows)[:, :, :3]  # the fourth column is the share that fired
+    logprob = np.stack([found.logprob for found in scores])
+    fired = np.stack([found.fired for found in scores])
+    both = choice_rows(questions, logprob, fired)
     columns = {name: both[:, :, i] for i, name in enumerate(("mc1", "mc2", "mc3"))}
     # both in one call, where what is not steered is scored once: rounding of another batch would
     # be a difference
