@@ -84,8 +84,7 @@ def test_a_prefix_shorter_than_the_longest_rest_is_shared_by_the_rows_it_helps()
 
 
 @pytest.mark.parametrize("name", CONFIGS | FURTHER)
-@pytest.mark.parametrize("multiple", [1, 16], ids=["as they come", "aligned"])
-def test_rows_behind_beginnings_of_their_own_equal_rows_alone(name, multiple):
+def test_rows_behind_beginnings_of_their_own_equal_rows_alone(name):
     """Of any lengths, several rows of one beginning, and with fewer tokens of it than there are.
 
     The beginnings' keys and values are those of a left-padded batch that has just been run, itself
@@ -101,8 +100,7 @@ def test_rows_behind_beginnings_of_their_own_equal_rows_alone(name, multiple):
     texts = []
     for row, (i, n) in enumerate(begins):
         texts.append([*beginnings[i][:n], *range(40, 41 + row)])
-    batch = batch_of(model, texts, prefix, begins, multiple)
-    assert batch.mask.shape[1] % multiple == 0
+    batch = batch_of(model, texts, prefix, begins)
     n_new = [len(text) - n for text, (_, n) in zip(texts, begins, strict=True)]
     assert batch.width == max(n_new)
     logits = forward(model, batch)
@@ -115,8 +113,7 @@ def test_rows_behind_beginnings_of_their_own_equal_rows_alone(name, multiple):
 
 
 @pytest.mark.parametrize("name", CONFIGS | FURTHER)
-@pytest.mark.parametrize("multiple", [1, 16], ids=["as they come", "aligned"])
-def test_texts_run_again_from_some_token_on_equal_texts_alone(name, multiple):
+def test_texts_run_again_from_some_token_on_equal_texts_alone(name):
     """As answers are scored under many settings; their keys and values are copied as one slice."""
     model = tiny_model(name)
     texts = model.encode([PRIMER + suffix for suffix in SUFFIXES])
@@ -126,8 +123,8 @@ def test_texts_run_again_from_some_token_on_equal_texts_alone(name, multiple):
     again = [(3, 2), (0, 4), (0, 1), (2, 3), (1, 4)]  # of each, so many tokens at its end
     rows = [texts[i] for i, _ in again]
     begins = [(i, len(texts[i]) - n) for i, n in again]
-    batch = batch_of(model, rows, prefix, begins, multiple)
-    assert (batch.width, batch.mask.shape[1] % multiple) == (4, 0)
+    batch = batch_of(model, rows, prefix, begins)
+    assert batch.width == 4
     kept = [keys.clone() for keys, _ in prefix.layers]
     logits = forward(model, batch)
     assert all(torch.equal(a, b) for a, (b, _) in zip(kept, prefix.layers, strict=True))

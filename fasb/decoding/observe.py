@@ -24,10 +24,6 @@ from fasb.steering.edit import Edit
 from fasb.steering.fields import width_of
 from fasb.steering.tracker import Tracker
 
-ALIGNED = 16
-"""Slots behind known beginnings are a multiple of so many: attention of several tokens to them
-takes down to half the time (a CPU's vectors hold 16 numbers)."""
-
 LOGITS_AT_ONCE = 2**24
 """Logits of which a normalised copy is made at once, so that memory holds them once."""
 
@@ -264,7 +260,7 @@ def _batch_of(
     model: LoadedModel, texts: Sequence[TeacherForcedText], prefix: Prefix | None
 ) -> Batch:
     begins = [text.begins for text in texts if text.begins is not None]
-    return batch_of(model, [text.text for text in texts], prefix, begins or None, ALIGNED)
+    return batch_of(model, [text.text for text in texts], prefix, begins or None)
 
 
 def _without_last(text: TeacherForcedText) -> TeacherForcedText:

@@ -112,13 +112,11 @@ def batch_of(
     texts: Sequence[Sequence[int]],
     prefix: Prefix | None = None,
     begins: Sequence[tuple[int, int]] | None = None,
-    multiple: int = 1,
 ) -> Batch:
     """Return the texts as one batch, behind what they begin with.
 
     begins: which of the prefix's texts each begins with, and how many tokens of it count; the whole
-    first one where not given, if the text begins so. multiple: the slots of a batch behind a prefix
-    are a multiple of so many.
+    first one where not given, if the text begins so.
     """
     lengths = [len(text) for text in texts]
     if prefix is not None and begins is None:
@@ -127,8 +125,6 @@ def batch_of(
     # Q of the layout above, and the slots in front of the input
     width = max(length - n for length, n in zip(lengths, known, strict=True))
     n_cached = max(*lengths, width) - width
-    if n_cached and prefix is not None:
-        n_cached += -(n_cached + width) % multiple
     device = model.device
     # tokens of each row in the cache; where negative, so many input slots are masked
     start = torch.tensor([length - width for length in lengths], device=device)
@@ -155,7 +151,7 @@ def _beginnings(
     begin = [n_slots - len(prefix.texts[i]) for i in of]
     first = {at - n for at, n in zip(begin, masked, strict=True)}
     rows, end = torch.tensor(of, device=device), max(first) + n_cached + width
-    if len(first) == 1 and end <= n_slots:
+    if len(first) == 1 and min(first) >= 0 and end <= n_slots:
         # rows that are run again from some token on: one copy of a slice, room and all
         at = min(first)
         return [

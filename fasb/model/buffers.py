@@ -6,7 +6,6 @@ where the library's own would copy all that they hold at every pass.
 
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import pad
 from transformers.cache_utils import DynamicLayer
 
 
@@ -45,12 +44,8 @@ class BufferLayer(DynamicLayer):
 
 
 def part_of(x: Tensor, rows: Tensor, first: int, end: int) -> Tensor:
-    """Return a copy of these slots of some rows; a row may be asked for more than once.
-
-    Slots before the first are zeros.
-    """
-    part = x[:, :, max(first, 0) : end].index_select(0, rows.to(x.device))
-    return pad(part, (0, 0, -first, 0)) if first < 0 else part
+    """Return a copy of these slots of some rows; a row may be asked for more than once."""
+    return x[:, :, first:end].index_select(0, rows.to(x.device))
 
 
 def gathered(x: Tensor, rows: Tensor, slots: Tensor, room: int) -> Tensor:
