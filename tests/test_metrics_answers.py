@@ -25,6 +25,17 @@ def test_equals_the_definition_in_probabilities():
         )
 
 
+def test_a_questions_scores_under_many_bundles_are_each_as_alone():
+    rng = np.random.default_rng(1)
+    logprob = -rng.exponential(5, (6, 5))
+    logprob[2], logprob[3, 0] = -np.inf, -np.inf  # no answer is possible; one is not
+    true, false = logprob[:, :3], logprob[:, 3:]
+    together = np.stack(choice_metrics(true, false, 1), axis=1)
+    for i, row in enumerate(together):
+        np.testing.assert_array_equal(row, choice_metrics(true[i], false[i], 1))
+    assert np.isnan(together[:, 1]).nonzero()[0].tolist() == [2]
+
+
 @pytest.mark.parametrize(
     ("true", "false", "best", "mc1", "mc3"),
     [
