@@ -42,7 +42,7 @@ def test_what_is_no_name_of_a_module_is_one_line(name):
         find("methods", name)
 
 
-def test_a_module_without_its_function_is_refused(my_method):
+def test_a_module_without_its_function_or_settings_is_refused(my_method):
     my_method.with_name("half.py").write_text("class Settings: ...\n")
     with pytest.raises(ConfigError, match="your_lab.half: has no fit"):
         find("methods", "your_lab.half")

@@ -32,8 +32,7 @@ from fasb.settings import PromptSettings, ScoringSettings, check_places
 from fasb.steering.bundle import Bundle
 from fasb.steering.decide import decide_choice
 from fasb.steering.edit import Active, Edit
-from fasb.steering.policy import When
-from fasb.steering.trace import LIMIT, Trace
+from fasb.steering.trace import LIMIT, Decision, Trace
 from fasb.steering.tracker import Tracker
 
 LOGITS = 2**25
@@ -282,7 +281,7 @@ def _score_block(
         if bundle.policy.guide and number is not None:
             found.append(_guided(plain, plain.states(number), bundle.policy.guide))
             continue
-        decision = decide_choice(plain.trace(number, bundle.policy.when), bundle.policy)
+        decision = _decide(choices, bundle, None if number is None else plain.states(number))
         logprob = plain.total.copy()
         found.append(Scores(logprob, decision.fired, decision.kept, decision.strength))
     budget = len(choices) * max(len(choice.tokens) for choice in choices)
@@ -310,7 +309,6 @@ class _PlainPass:
         self, choices: Sequence[Choice], texts: Sequence[TeacherForcedText], seen: Observation
     ) -> None:
         self.choices, self.seen, self._texts = choices, seen, texts
-        self._traces: dict[tuple[int | None, bool], Trace] = {}
         self.total = np.array(
             [self.before(row, len(choices[row].tokens)) for row in range(len(choices))]
         )
@@ -320,33 +318,6 @@ class _PlainPass:
         p = self.seen.p[tracker]
         return [row[len(row) - text.n_states :] for row, text in zip(p, self._texts, strict=True)]
 
-    def trace(self, tracker: int | None, when: When) -> Trace:
-        """Return each answer's editable positions as a policy judges them; state 0 is the first.
-
-        For one that fires at the prompt's end state 0 is the one before the answer, wherever
-        editing begins.
-        """
-        at_prompt = when == "prompt"
-        # many bundles have the same tracker
-        if (tracker, at_prompt) not in self._traces:
-            self._traces[tracker, at_prompt] = self._trace(tracker, at_prompt)
-        return self._traces[tracker, at_prompt]
-
-    def _trace(self, tracker: int | None, at_prompt: bool) -> Trace:
-        n_rows = len(self.choices)
-        # number of each row's last state; -1 where there is none (M7)
-        last = [max(len(choice.tokens) - 1 - choice.first_state, -1) for choice in self.choices]
-        p = None
-        if tracker is not None:
-            states = self.states(tracker)
-            p = np.full((n_rows, max([0, *last]) + 1), np.nan, dtype=states[0].dtype)
-            for row, choice in enumerate(self.choices):
-                first = choice.scored_start - 1 if at_prompt else choice.first_state
-                own = states[row][first - choice.seen_from :][: last[row] + 1]
-                p[row, : len(own)] = own
-        nothing = np.zeros((n_rows, 0), dtype=np.int64)
-        return Trace(nothing, np.array(last), np.full(n_rows, LIMIT), p)
-
     def before(self, row: int, end: int) -> float:
         """Return the summed log-probability of an answer's tokens that count, up to token `end`."""
         choice, n = self.choices[row], len(self.choices[row].tokens)
@@ -355,6 +326,28 @@ class _PlainPass:
         n_columns = len(of_tokens)
         first, last = n_columns - (n - choice.scored_start), n_columns - (n - end)
         return float(of_tokens[first : max(first, last)].sum(dtype=np.float64))
+
+
+def _decide(
+    choices: Sequence[Choice], bundle: Bundle, seen: list[Float[np.ndarray, " _"]] | None
+) -> Decision:
+    """Ask the policy about each row's editable positions; state 0 is the first of them."""
+    # number of each row's last state; -1 where there is none (M7)
+    length = np.array([max(len(choice.tokens) - 1 - choice.first_state, -1) for choice in choices])
+    p = None
+    if seen is not None:
+        width = max(int(length.max(initial=0)), 0) + 1
+        p = np.full((len(choices), width), np.nan, dtype=seen[0].dtype)
+        for row, choice in enumerate(choices):
+            first = choice.first_state
+            # state 0 is then the one before the answer, wherever editing begins
+            if bundle.policy.when == "prompt":
+                first = choice.scored_start - 1
+            states = seen[row][first - choice.seen_from :][: length[row] + 1]
+            p[row, : len(states)] = states
+    nothing = np.zeros((len(choices), 0), dtype=np.int64)
+    ended = np.full(len(choices), LIMIT)
+    return decide_choice(Trace(nothing, length, ended, p), bundle.policy)
 
 
 def _ranked(seen: Sequence[Float[np.ndarray, " _"]]) -> Scores:
