@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 import torch
 from steering import placed, some_bundle, some_operation
-from tiny import CONFIGS, FURTHER, tiny_model
+from tiny import CONFIGS, FURTHER, SHAPE, randomised, tiny_model
+from tokenizers import Tokenizer, models
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from fasb.decoding.score import Choice, score, score_sweep
 from fasb.model.batch import batch_of, forward
 from fasb.model.hooks import editing
+from fasb.model.load import wrap
 from fasb.model.midway import Entrance, entrance, layer_before
 from fasb.steering.edit import Edit
 
@@ -126,3 +129,17 @@ def test_the_model_is_left_as_it_was_also_after_an_error():
     assert layers[0].forward is placed_by_accelerate
     assert "forward" not in vars(layers[1])
     assert torch.equal(forward(model, batch_of(model, [TEXT])), before)
+
+
+def test_a_model_of_six_tokens():
+    words = {"<s>": 0, "</s>": 1, "A": 2, "C": 3, "G": 4, "T": 5}
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="<s>")), eos_token="</s>"
+    )
+    sizes = SHAPE | {"vocab_size": len(words), "intermediate_size": 48}
+    model = wrap(randomised(LlamaForCausalLM(LlamaConfig(**sizes)).double()), tokenizer, "six")
+    bundle = replace(some_bundle(model, when="always", alpha=3.0), edit=an_edit(model, "head", [2]))
+    choice = Choice((0, 2, 3, 4, 5, 2), 3, 4)
+    assert entrance(model, bundle.edit) is not None
+    found = score(model, [choice], bundle).logprob[0]
+    assert found == pytest.approx(plain_score(model, choice, bundle), abs=1e-9)

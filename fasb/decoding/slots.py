@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from fasb.model.batch import Batch, keys_and_values
-from fasb.model.buffers import BufferLayer, part_of
+from fasb.model.buffers import BufferLayer
 
 SLACK = 6
 """Buffers of n tokens have room for the root of so many times n more.
@@ -53,23 +53,17 @@ class SlotLayer(BufferLayer):
         """Return how many slots are seen, and the first of them."""
         return self.upto or super().get_mask_sizes(query_length)[0], 0
 
-    def slots_of(self, rows: Int[Tensor, " some"], first: int, end: int) -> tuple[Tensor, Tensor]:
-        """Return a copy of these slots of some rows."""
-        return part_of(self.keys, rows, first, end), part_of(self.values, rows, first, end)
+    def put(self, rows: Int[Tensor, " new"], keys: Tensor, values: Tensor, end: int) -> None:
+        """Put these keys and values [new, kv_head, slot, dim] into the rows' slots up to `end`."""
+        at, first = rows.to(self.keys.device), end - keys.shape[2]
+        self.keys[at, :, first:end] = keys
+        self.values[at, :, first:end] = values
 
-    def put(
-        self,
-        rows: Int[Tensor, " new"],
-        states: tuple[Tensor, Tensor],
-        source: Int[Tensor, "new slot"],
-        end: int,
-    ) -> None:
-        """Put the given slots of other keys and values into these rows' slots up to `end`."""
-        begin = end - source.shape[1]
-        for buffer, x in zip((self.keys, self.values), states, strict=True):
-            # an index of gather: [new, kv_head, slot, head_dim]
-            at = source.to(x.device)[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[3])
-            buffer[rows.to(x.device), :, begin:end] = x.gather(2, at)
+    def step_back(self, rows: Int[Tensor, " some"], n_back: int, first: int, end: int) -> None:
+        """Move what these rows have from slot `first` on by `n_back` to the right, up to `end`."""
+        at, stays = rows.to(self.keys.device), end - n_back
+        # indexing copies, as the slots that are read and written overlap
+        self.put(rows, self.keys[at, :, first:stays], self.values[at, :, first:stays], end)
 
     def move(self, first: int, end: int, to: int, n_slots: int) -> None:
         """Move these slots into new buffers of `n_slots`, where they end at `to`."""
@@ -106,14 +100,24 @@ class SlotCache:
         if width > self._end:
             self._make_room(max(width, self._end - self._first))
         self._first = min(self._first, self._end - width)
-        self._copy(rows, keys_and_values(batch.cache), batch.mask, [0] * len(rows))
+        at = torch.tensor(rows, device=self._mask.device)
+        for layer, (keys, values) in zip(self._layers, keys_and_values(batch.cache), strict=True):
+            layer.put(at, keys, values, self._end)
+        self._mask[at] = 0
+        self._mask[at, self._end - width : self._end] = batch.mask
 
     def roll_back(self, rows: Sequence[int], dropped: Sequence[int]) -> None:
         """Take the last `dropped` tokens out of each of these rows."""
-        index = torch.tensor(rows, device=self._mask.device)
-        # copies, as the slots that are read and written overlap
-        layers = [layer.slots_of(index, self._first, self._end) for layer in self._layers]
-        self._copy(rows, layers, self._mask[index, self._first : self._end], dropped)
+        of_number: dict[int, list[int]] = {}
+        for row, n_back in zip(rows, dropped, strict=True):
+            of_number.setdefault(n_back, []).append(row)
+        for n_back, members in of_number.items():
+            at, stays = torch.tensor(members, device=self._mask.device), self._end - n_back
+            seen = self._mask[at, self._first : stays]
+            self._mask[at, self._first : self._first + n_back] = 0
+            self._mask[at, self._first + n_back : self._end] = seen
+            for layer in self._layers:
+                layer.step_back(at, n_back, self._first, self._end)
 
     def feed(self, ids: Int[Tensor, "row new"], longest: int) -> Batch:
         """Return the batch that runs the next tokens of all rows; `longest` row's tokens so far."""
@@ -151,24 +155,6 @@ class SlotCache:
     def _layers(self) -> list[SlotLayer]:
         assert self._cache is not None
         return self._cache.layers  # type: ignore[return-value]
-
-    def _copy(
-        self,
-        rows: Sequence[int],
-        layers: Sequence[tuple[Tensor, Tensor]],
-        mask: Int[Tensor, "new slot"],
-        dropped: Sequence[int],
-    ) -> None:
-        """Make these slots the rows' last ones, without the last `dropped` of each."""
-        width, device = mask.shape[1], mask.device
-        at, back = torch.tensor(rows, device=device), torch.tensor(dropped, device=device)
-        # moved right by what is dropped; what comes from left of the slots is masked
-        source = torch.arange(width, device=device) - back[:, None]
-        inside = source.clamp(min=0)
-        for ours, theirs in zip(self._layers, layers, strict=True):
-            ours.put(at, theirs, inside, self._end)
-        self._mask[at] = 0
-        self._mask[at, self._end - width : self._end] = mask.gather(1, inside) * (source >= 0)
 
     def _make_room(self, end: int, more: int = 0) -> None:
         """Make new buffers with room for `more` behind `end`, where all that is seen moves to."""

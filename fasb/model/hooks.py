@@ -129,18 +129,22 @@ def _changer(
 ) -> Callable[[Tensor], Tensor | None]:
     """Return a function that edits one layer's activations; None leaves them as they are."""
     whole = site.units == 1
+    moved_to: tuple[torch.device, torch.dtype] | None = None
 
     def change(x: Tensor) -> Tensor | None:
-        nonlocal operation, index
+        nonlocal operation, index, moved_to
         if dial.strength is None:
             return None
-        operation = move(operation, x.device, x.dtype)  # kept, so moved once
+        # known only now if the weights are offloaded; kept, as to ask every tensor takes its time
+        if moved_to != (x.device, x.dtype):
+            operation = move(operation, x.device, x.dtype)
+            index = None if index is None else index.to(x.device)
+            moved_to = x.device, x.dtype
         strength = dial.strength.to(x.device, x.dtype)[..., None, None]
         by_unit = x.unflatten(-1, (site.units, site.width))
         if whole:
             return (by_unit + operation.delta(by_unit, strength)).flatten(-2)
         assert index is not None
-        index = index.to(x.device)
         delta = operation.delta(by_unit.index_select(-2, index), strength)
         return by_unit.index_add(-2, index, delta.expand(*x.shape[:-1], -1, -1)).flatten(-2)
 

@@ -22,7 +22,7 @@ from fasb.model.load import LoadedModel
 from fasb.steering.edit import Edit
 
 TRIAL = (1, 2, 3, 4, 5, 6, 7, 8)
-"""Token ids that entrances are tried on; every vocabulary has them."""
+"""Token ids that entrances are tried on; a smaller vocabulary has what is left of a division."""
 
 
 def layer_before(edit: Edit) -> int:
@@ -82,13 +82,13 @@ def entrance(model: LoadedModel, edit: Edit) -> Entrance | None:
 
 @torch.inference_mode()
 def _tried(model: LoadedModel, layer: int) -> Entrance | None:
-    layout = model.layout
+    layout, text = model.layout, [token % model.vocab_size for token in TRIAL]
     try:
         with (
             recording(layout, "residual", torch.tensor([[layer, 0]])) as recorder,
             _outputs_of(layout.layers[layer]) as outputs,
         ):
-            whole = forward(model, batch_of(model, [TRIAL]))
+            whole = forward(model, batch_of(model, [text]))
             states = recorder.pop()[:, :, 0]
     except ModelError:  # the layer's outputs are not as those of other models
         return None
@@ -97,9 +97,9 @@ def _tried(model: LoadedModel, layer: int) -> Entrance | None:
         return None
     found = Entrance(layer, len(outputs[0]) if several else 0)
     # another text, so that nothing is left of the whole pass that a layer may have kept
-    forward(model, batch_of(model, [TRIAL[::-1]]))
+    forward(model, batch_of(model, [text[::-1]]))
     with found.entered(layout, states):
-        again = forward(model, batch_of(model, [TRIAL]))
+        again = forward(model, batch_of(model, [text]))
     return found if torch.equal(whole, again) else None
 
 

@@ -153,7 +153,7 @@ class Tracker:
         if self.calibration is not None:
             p = self.calibration(p)
         # a sigmoid makes a sure 0 or 1 of what has overflowed
-        return p.masked_fill(~x.isfinite().all(-1).all(-1), torch.nan)
+        return torch.where(x.abs().amax((-2, -1)) < torch.inf, p, torch.nan)
 
     @property
     def dtype(self) -> torch.dtype:
