@@ -88,17 +88,22 @@ def read_parquet(path: Path) -> pd.DataFrame:
     Raises:
         ArtifactError: the file is missing or damaged.
     """
-    import pyarrow.parquet as pq
-
     with naming(existing(path)):
-        check_parquet_size(path)
-        table = pq.read_table(path, page_checksum_verification=True)
+        table = _table_in(path)
         if not is_checked(path):
             stamp = checked_stamp(json.loads((table.schema.metadata or {})[KEY.encode()]))
             require_match(path, stamp["digest"], _table_digest(table))
             remember(path)
         frame: pd.DataFrame = table.to_pandas()
     return frame
+
+
+def _table_in(path: Path) -> Any:
+    """Return what a Parquet file holds; its pages are compared with their checksums."""
+    import pyarrow.parquet as pq
+
+    check_parquet_size(path)
+    return pq.read_table(path, page_checksum_verification=True)
 
 
 def check_parquet_size(path: Path) -> None:
@@ -260,8 +265,12 @@ class Store:
 
     def keep(self, key: Any, frame: pd.DataFrame) -> pd.DataFrame:
         """Keep the frame for `key` and give it back as a later `load` will."""
-        write_parquet(self._path(key), frame, {})
-        return read_parquet(self._path(key))
+        path = self._path(key)
+        write_parquet(path, frame, {})
+        # its digest was taken a moment ago
+        with naming(path):
+            kept: pd.DataFrame = _table_in(path).to_pandas()
+        return kept
 
     def _path(self, key: Any) -> Path:
         name = content_hash(key)

@@ -338,3 +338,24 @@ def test_unsteered_answers_of_other_weights_than_the_activations_are_refused(tmp
         BundleError, match=r"trace\.parquet: made for 'some/model' at 1+ \(weights first\)"
     ):
         check_traced_by(replace(made_for, weights="second"), path)
+
+
+def test_choices_that_methods_share_are_encoded_once(runner, bundles, monkeypatch):
+    encoded = []
+
+    def encode(model, prompt, scoring, pairs):
+        encoded.append((prompt, scoring, pairs))
+        return encode_choices(model, prompt, scoring, pairs)
+
+    monkeypatch.setattr("fasb.study.run.encode_choices", encode)
+    elsewhere = replace(bundles[0], scoring=ScoringSettings(span="released"))
+    told = replace(bundles[0], prompt=PROMPT.model_copy(update={"prefix": "Be exact.\n"}))
+    cells = [[bundles[0]], [bundles[1]], [elsewhere], [told]]
+    found = [runner.scores(QUESTIONS, cell, "choices") for cell in cells]
+    found.append(runner.scores(QUESTIONS[:1], [bundles[0]], "choices"))
+    assert len(encoded) == 4  # the first two share theirs
+    few = found[-1]
+    assert few["mc2"].to_numpy() == pytest.approx(found[0]["mc2"][: len(few)])
+    for kept, cell in zip(found[1:4], cells[1:]):
+        alone = replace(runner, store=Store(runner.store.folder / "other"))
+        pd.testing.assert_frame_equal(kept, alone.scores(QUESTIONS, cell, "choices"))

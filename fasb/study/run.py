@@ -21,7 +21,7 @@ no grid and no verdict. A model is loaded when the first cell that is not in the
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from fasb.artifacts import Store, stamp_of
 from fasb.data.prompts import clean_answer
 from fasb.data.protocol import Question
 from fasb.decoding.decode import check, sweep, trace
-from fasb.decoding.score import Scores, encode_choices, score_sweep
+from fasb.decoding.score import Choice, Scores, encode_choices, score_sweep
 from fasb.decoding.side_effects import side_effects
 from fasb.errors import ArtifactError
 from fasb.metrics.answers import choice_rows
@@ -187,6 +187,8 @@ class Runner:
     """Whether bundles of other weights and config of the same build are taken."""
     shard: Shard = WHOLE
     """The share of a cell's questions that it is for."""
+    encoded: dict[Any, list[Choice]] = field(default_factory=dict, init=False)
+    """Choices that many methods are scored on, by prompt, scoring and a hash of their questions."""
 
     @classmethod
     def of(
@@ -238,6 +240,8 @@ class Runner:
         if not rows:
             return pd.DataFrame(columns=["setting", *SCORES])
 
+        content = content_hash([asdict(question) for question in questions if question.false])
+
         def make(model: LoadedModel) -> pd.DataFrame:
             pairs = []
             for row in rows:
@@ -245,13 +249,16 @@ class Runner:
             parts: dict[int, pd.DataFrame] = {}
             for prompt, members in _by_prompt(bundles).items():
                 chosen = [bundles[i] for i in members]
-                choices = encode_choices(model, prompt, chosen[0].scoring, pairs)
+                scoring = chosen[0].scoring
+                choices = self.encoded.get((prompt, scoring, content))
+                if choices is None:
+                    choices = encode_choices(model, prompt, scoring, pairs)
+                    self.encoded[prompt, scoring, content] = choices
                 metrics = _choice_metrics(rows, score_sweep(model, choices, chosen))
                 parts |= dict(zip(members, metrics, strict=True))
             return _numbered([parts[i] for i in range(len(bundles))])
 
-        asked = [asdict(question) for question in questions if question.false]
-        return self._kept(["scores", content_hash(asked)], bundles, what, make)
+        return self._kept(["scores", content], bundles, what, make)
 
     def side_effects(
         self, texts: Sequence[str], bundle: Bundle, tokens: int, batch: int, what: str
