@@ -225,9 +225,7 @@ class DecodingBatch:
             return None
         columns = np.column_stack([np.zeros((len(strength), batch.width - 1)), strength])
         if self._sent_strength is None or not np.array_equal(self._sent_strength[0], columns):
-            # in the type of most layers, so that none of them has to make it that
-            sent = torch.from_numpy(columns).to(batch.ids.device, self._model.model.dtype)
-            self._sent_strength = columns, sent
+            self._sent_strength = columns, torch.from_numpy(columns).to(batch.ids.device)
         return self._sent_strength[1]
 
     def _output(
