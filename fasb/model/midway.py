@@ -22,7 +22,7 @@ from fasb.model.load import LoadedModel
 from fasb.steering.edit import Edit
 
 TRIAL = (1, 2, 3, 4, 5, 6, 7, 8)
-"""Token ids that entrances are tried on; a smaller vocabulary has what is left of a division."""
+"""Token ids that entrances are tried on, modulo the size of a vocabulary that lacks some."""
 
 
 def layer_before(edit: Edit) -> int:

@@ -236,11 +236,10 @@ class Runner:
         self, questions: Sequence[Question], bundles: Sequence[Bundle], what: str
     ) -> pd.DataFrame:
         """Return each bundle's choice metrics of the questions that have false answers."""
-        rows = phrasings([question for question in questions if question.false])
+        asked = [question for question in questions if question.false]
+        rows, content = phrasings(asked), content_hash([asdict(question) for question in asked])
         if not rows:
             return pd.DataFrame(columns=["setting", *SCORES])
-
-        content = content_hash([asdict(question) for question in questions if question.false])
 
         def make(model: LoadedModel) -> pd.DataFrame:
             pairs = []
